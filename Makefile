@@ -1,0 +1,44 @@
+# The two commands of a newcomer are `make demo` and `make test`; each step already done is not done again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Tests and tools run from the working tree; the stamp is as new as what decides the installation.
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test test-slow lint format bundle clean
+.DEFAULT_GOAL := help
+
+help:  ## say what each target does
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## create .venv and install the package with its development tools
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## simulate a small survey, catalog it, and show what is in the catalog
+	$(BIN)/gax demo --output demo
+
+lint: $(STAMP)  ## ruff, mypy and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## lint and run the tests (under 15 minutes on 2 cores)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(STAMP)  ## the real survey at full size: resume, identical bits, memory (about an hour on 2 cores)
+	$(BIN)/python -m pytest -m slow
+
+bundle: $(STAMP)  ## train the shipped bundle again: make bundle DATA=FOLDER OUTPUT=FOLDER
+	$(BIN)/python -m training.build --data $(DATA) --output $(OUTPUT)
+
+format: $(STAMP)  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what was built, but no catalog
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

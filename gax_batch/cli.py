@@ -1,0 +1,207 @@
+"""The command `gax`: each subcommand parses its flags and calls one function.
+
+Everything heavy is imported inside the subcommands, so that `gax --help` answers at once.
+"""
+
+import sys
+import traceback
+from types import TracebackType
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+
+from gax_batch import __version__
+from gax_batch.errors import GaxError
+
+app = typer.Typer(
+    name="gax",
+    help="From a survey's galaxy cutouts to a catalog of morphology probabilities with uncertainties.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+bundle_app = typer.Typer(help="Look at model bundles.", no_args_is_help=True)
+config_app = typer.Typer(help="Look at the settings of a run.", no_args_is_help=True)
+app.add_typer(bundle_app, name="bundle")
+app.add_typer(config_app, name="config")
+
+Bundle = Annotated[
+    Optional[str], typer.Option(help="Model bundle's folder or URI.", show_default="the shipped bundle")
+]
+Models = Annotated[
+    Optional[str], typer.Option(help="Networks to run and blend: bayesian, svr, classic.", show_default="bayesian,svr")
+]
+Draws = Annotated[
+    Optional[int], typer.Option(help="Weight draws from the posterior, shared by all galaxies.", show_default="32")
+]
+Precision = Annotated[
+    Optional[str], typer.Option(help="float32, bfloat16 or auto (bfloat16).", show_default="auto")
+]
+ConfigFile = Annotated[
+    Optional[str], typer.Option("--config", help="YAML file of the same settings; flags win over it.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"gax-batch {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    input: Annotated[
+        Optional[str], typer.Option(help="Folder, prefix or glob of JPEG, PNG or TIFF cutouts, or of Parquet shards.")
+    ] = None,
+    catalog: Annotated[Optional[str], typer.Option(help="Catalog to write or to bring up to date.")] = None,
+    positions: Annotated[
+        Optional[str], typer.Option(help="Table of galaxy_id, ra, dec (deg): CSV, Parquet, FITS or VOTable.")
+    ] = None,
+    bundle: Bundle = None,
+    models: Models = None,
+    draws: Draws = None,
+    precision: Precision = None,
+    unit_size: Annotated[Optional[int], typer.Option(help="Cutouts per unit of work.", show_default="4096")] = None,
+    workers: Annotated[
+        Optional[str], typer.Option(help="Actors that hold the models; auto: one per GPU, else one.", show_default="auto")
+    ] = None,
+    cpus: Annotated[Optional[str], typer.Option(help="Logical CPUs of a local Ray.", show_default="auto")] = None,
+    limit: Annotated[Optional[int], typer.Option(help="Only the first N cutouts.", show_default="all")] = None,
+    full: Annotated[Optional[bool], typer.Option("--full", help="Process every unit again.")] = None,
+    crop: Annotated[
+        Optional[float], typer.Option(help="Central part of the shorter side to use.", show_default="256/424")
+    ] = None,
+    max_image_bytes: Annotated[
+        Optional[int], typer.Option(help="Larger objects are rejected.", show_default="64 MiB")
+    ] = None,
+    max_image_pixels: Annotated[
+        Optional[int], typer.Option(help="Larger images are rejected.", show_default="64 million")
+    ] = None,
+    object_store_mib: Annotated[
+        Optional[str], typer.Option(help="Memory of a local Ray's object store, MiB.", show_default="auto")
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Catalog a survey, or bring its catalog up to date.
+
+    Example: gax run --input s3://survey/cutouts --catalog s3://survey/catalog
+    """
+    flags = {name: _number(value) for name, value in locals().items() if name != "config"}
+    from gax_batch.config import load_settings
+    from gax_batch.run import run_survey
+
+    raise typer.Exit(run_survey(load_settings(config, flags), typer.echo).exit_code)
+
+
+@app.command()
+def demo(
+    output: Annotated[str, typer.Option(help="Folder for the demo's survey and catalog.")] = "demo",
+    galaxies: Annotated[int, typer.Option(help="Galaxies to simulate.", min=1)] = 500,
+) -> None:
+    """Simulate a small survey, catalog it, and show what is in the catalog.
+
+    Example: gax demo --output demo
+    """
+    from gax_batch.demo import run_demo
+
+    raise typer.Exit(run_demo(output, galaxies, typer.echo))
+
+
+@app.command()
+def simulate(
+    output: Annotated[str, typer.Option(help="Folder or prefix for the Parquet shards.")],
+    galaxies: Annotated[int, typer.Option(help="How many galaxies.", min=1)] = 10_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same survey.", min=0)] = 0,
+    processes: Annotated[Optional[int], typer.Option(help="Worker processes.", show_default="one per CPU")] = None,
+) -> None:
+    """Simulate a survey with known truth as Parquet shards.
+
+    Example: gax simulate --galaxies 10000 --output survey --seed 1
+    """
+    from gax_batch.simulate.survey import simulate_survey
+
+    done = simulate_survey(output, galaxies, seed, processes=processes)
+    typer.echo(f"{done.galaxies:,} galaxies in {done.shards:,} shards at {output} (seed {seed})")
+
+
+@app.command()
+def classify(
+    images: Annotated[list[str], typer.Argument(help="Image files or URIs.", metavar="IMAGE...")],
+    bundle: Bundle = None,
+    models: Models = None,
+    draws: Draws = None,
+    precision: Precision = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Classify a few images in this process, without Ray or a catalog.
+
+    Example: gax classify ngc6976.jpg --json
+    """
+    flags = {"bundle": bundle, "models": models, "draws": draws, "precision": precision}
+    from gax_batch.classify import classify_images, render_json, render_table
+    from gax_batch.config import load_settings
+
+    # A classification shares the settings of a run but for where its images come from and go to.
+    settings = load_settings(None, flags | {"input": images[0], "catalog": "-"})
+    rows = classify_images(
+        images,
+        bundle=settings.bundle,
+        models=settings.models,
+        draws=settings.draws,
+        precision=settings.precision,
+        crop=settings.crop,
+        limits=settings.image_limits,
+    )
+    typer.echo(render_json(rows) if json else render_table(rows))
+
+
+@bundle_app.command("show")
+def bundle_show(
+    bundle: Annotated[Optional[str], typer.Argument(help="Bundle's folder or URI.", show_default="shipped")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Print a bundle's model card: what it was trained on, its held-out numbers, its limits.
+
+    Example: gax bundle show
+    """
+    from gax_batch.models.card import card_json, card_text
+    from gax_batch.models.bundle import load_bundle
+
+    loaded = load_bundle(bundle)
+    typer.echo(card_json(loaded) if json else card_text(loaded))
+
+
+@config_app.command("show")
+def config_show(config: ConfigFile = None) -> None:
+    """Print every setting with its meaning as YAML that --config reads back.
+
+    Example: gax config show > survey.yaml
+    """
+    from gax_batch.config import describe_settings, load_settings
+
+    typer.echo(describe_settings(load_settings(config, {}) if config else None))
+
+
+def main() -> NoReturn:
+    """Entry point: 0 complete, 2 the user's mistake, 3 completed with failed units, 4 fatal."""
+    sys.excepthook = _die
+    try:
+        app()
+    except GaxError as error:
+        typer.echo(f"gax: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdigit() else value
+
+
+def _die(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
+    traceback.print_exception(kind, error, trace)
+    typer.echo("gax: this is a defect of gax-batch; please report the lines above", err=True)
+    raise SystemExit(4)

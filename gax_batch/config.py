@@ -1,0 +1,144 @@
+"""Every setting of a run: frozen, typed, documented where it stands, and the same name as its flag.
+
+Known to `cli` and `run` only; everything below them takes plain values.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from gax_batch.errors import UsageError
+from gax_batch.imaging import GZ2_CROP, ImageLimits
+
+ModelName = Literal["bayesian", "svr", "classic"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class RunSettings(BaseModel):
+    """The settings of `gax run`; the YAML file of `--config` has exactly these keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: str = Field(
+        description="Where the cutouts are: a folder, prefix or glob of JPEG, PNG or TIFF images, or of Parquet "
+        "shards; any fsspec URI (local path, s3://, gs://, az://, https://, memory://)."
+    )
+    catalog: str = Field(description="The catalog to write or to bring up to date: a local path, s3://, gs:// or az://.")
+    positions: str | None = Field(
+        None,
+        description="Table of galaxy_id, ra, dec (deg, ICRS) joined to loose images: CSV, Parquet, FITS or VOTable.",
+    )
+    bundle: str | None = Field(None, description="The model bundle's folder or URI; the shipped bundle when absent.")
+    models: tuple[ModelName, ...] = Field(
+        ("bayesian", "svr"),
+        min_length=1,
+        description="The networks to run, blended with the bundle's weights: bayesian, svr, classic.",
+    )
+    draws: int = Field(
+        32, ge=2, le=1024, description="Weight draws from the Bayesian posterior, the same for every galaxy."
+    )
+    precision: Precision = Field(
+        "auto", description="Arithmetic of the convolutions: float32 or bfloat16; auto is bfloat16."
+    )
+    unit_size: int = Field(4096, ge=1, le=65_536, description="Cutouts per unit of work, one Parquet part each.")
+    workers: Literal["auto"] | int = Field(
+        "auto", description="Actors that hold the models: auto is one per GPU, else one that uses every core."
+    )
+    cpus: Literal["auto"] | int = Field("auto", description="Logical CPUs of a local Ray; auto is what the machine has.")
+    limit: int | None = Field(None, ge=1, description="Catalog only the first N cutouts, in the order of their URIs.")
+    full: bool = Field(False, description="Process every unit again, whatever the catalog holds already.")
+    crop: float = Field(
+        GZ2_CROP,
+        gt=0,
+        le=1,
+        description="The central part of an image's shorter side to use; 256/424 at the scale of Galaxy Zoo 2.",
+    )
+    max_image_bytes: int = Field(
+        ImageLimits().bytes, ge=1, description="Objects larger than this many bytes are rejected."
+    )
+    max_image_pixels: int = Field(
+        ImageLimits().pixels, ge=1, description="Images with more pixels than this are rejected, undecoded."
+    )
+    object_store_mib: Literal["auto"] | int = Field(
+        "auto", description="Memory of a local Ray's object store, MiB; auto follows the unit size."
+    )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_models(cls, value: object) -> object:
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        # The order says nothing, so one order stands for all: it is part of a catalog's fingerprint.
+        return tuple(sorted(set(names))) if isinstance(names, (list, tuple)) else names
+
+    @field_validator("workers", "cpus", "object_store_mib")
+    @classmethod
+    def _positive(cls, value: "Literal['auto'] | int") -> "Literal['auto'] | int":
+        if value != "auto" and value < 1:
+            raise ValueError("must be 'auto' or at least 1")
+        return value
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """The limits that protect the decoder."""
+        return ImageLimits(bytes=self.max_image_bytes, pixels=self.max_image_pixels)
+
+
+def load_settings(config_file: str | None, flags: dict[str, Any]) -> RunSettings:
+    """Merge a YAML file and command-line flags; flags win.
+
+    Args:
+        config_file: path of a YAML mapping, or None.
+        flags: settings by name; None means "not given".
+
+    Raises:
+        UsageError: unreadable file, unknown key (the nearest right one is named), or a value out of range.
+    """
+    values = _read_yaml(config_file) if config_file else {}
+    known = list(RunSettings.model_fields)
+    for key in values:
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key).replace("-", "_"), known, n=1, cutoff=0)[0]
+            raise UsageError(f"{config_file}: unknown key '{key}'; did you mean '{nearest}'?")
+    values |= {key: value for key, value in flags.items() if value is not None}
+    for key in ("input", "catalog"):
+        if not values.get(key):
+            raise UsageError(f"no {key} given: pass --{key} URI or set '{key}' in the --config file")
+    try:
+        return RunSettings(**values)
+    except ValidationError as error:
+        raise UsageError(_first_problem(error)) from None
+
+
+def describe_settings(settings: RunSettings | None = None) -> str:
+    """The settings as commented YAML that `--config` reads back; the defaults where none are given."""
+    lines = []
+    for name, field in RunSettings.model_fields.items():
+        default = None if field.is_required() else field.default
+        value = default if settings is None else getattr(settings, name)
+        plain = list(value) if isinstance(value, tuple) else value
+        # PyYAML ends a lone scalar with a document marker.
+        shown = yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
+        lines += [f"# {field.description}", f"{name}: {shown}", ""]
+    return "\n".join(lines)
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"cannot read the configuration {path}: {reason}; pass a readable YAML file") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} is not a mapping; write one 'key: value' a line, as `gax config show` prints")
+    return values
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = str(problem["loc"][0])
+    return f"setting '{key}' cannot be {problem['input']!r}: {problem['msg']}; see `gax run --help`"

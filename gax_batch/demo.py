@@ -1,0 +1,70 @@
+"""`gax demo`: from nothing to a catalog, and a look at what is in it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.config import load_settings
+from gax_batch.run import run_survey
+from gax_batch.simulate.survey import simulate_survey
+
+SEED = 2026
+SHOWN_CLASSES = 8
+SHOWN_GALAXIES = 6
+
+
+def run_demo(output: str, galaxies: int, say: Callable[[str], None]) -> int:
+    """Simulate a survey into `output/survey`, catalog it into `output/catalog`, and describe it.
+
+    Returns:
+        The exit code of the run.
+    """
+    survey, catalog = str(Path(output) / "survey"), str(Path(output) / "catalog")
+    say(f"1. Simulating {galaxies:,} galaxies into {survey}")
+    simulate_survey(survey, galaxies, SEED)
+    say(f"2. Cataloging them: gax run --input {survey} --catalog {catalog}")
+    outcome = run_survey(load_settings(None, {"input": survey, "catalog": catalog}), say)
+    say("3. What is in it")
+    say(describe_catalog(catalog))
+    return outcome.exit_code
+
+
+def describe_catalog(uri: str) -> str:
+    """A few lines about a catalog: its size, its commonest classes, its first galaxies."""
+    shown = {
+        "galaxy_id": "galaxy_id",
+        "ra": "ra",
+        "dec": "dec",
+        "gz2_class": "gz2_class",
+        "t01_smooth_or_features_a01_smooth_prob": "smooth",
+        "t01_smooth_or_features_a01_smooth_lo": "lo",
+        "t01_smooth_or_features_a01_smooth_hi": "hi",
+        "t01_smooth_or_features_entropy": "entropy",
+        "ood_score": "ood_score",
+    }
+    rows = Catalog(uri).galaxies(columns=list(shown)).sort_by("galaxy_id")
+    counts = sorted(
+        rows["gz2_class"].value_counts().to_pylist(), key=lambda row: (-row["counts"], row["values"])
+    )
+    classes = ", ".join(f"{row['values']} {row['counts']:,}" for row in counts[:SHOWN_CLASSES])
+    table = Table()
+    for head in shown.values():
+        table.add_column(head)
+    for row in rows.slice(0, SHOWN_GALAXIES).to_pylist():
+        table.add_row(*[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()])
+    console = Console(width=110)
+    with console.capture() as capture:
+        console.print(table)
+    mean = pc.mean(rows["t01_smooth_or_features_a01_smooth_prob"]).as_py() or 0.0
+    return "\n".join(
+        [
+            f"{len(rows):,} galaxies; mean fraction of 'smooth' {mean:.3f}; commonest classes: {classes}",
+            capture.get().rstrip(),
+            f"The catalog is the Delta table {uri}/galaxies; read it with",
+            f"  python -c \"import deltalake; print(deltalake.DeltaTable('{uri}/galaxies').to_pandas())\"",
+        ]
+    )

@@ -1,0 +1,26 @@
+"""Errors that carry blame: the user's mistake, a passing fault, or a fatal one.
+
+A single galaxy's fault is none of these: it is a row of the rejects table (see `gax_batch.rejects`).
+"""
+
+from typing import ClassVar
+
+
+class GaxError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class UsageError(GaxError):
+    """The user's mistake: one line that says what, why, and what to do. Nothing has been written."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class TransientError(GaxError):
+    """A passing fault (network, throttling, a lost worker): retried a bounded number of times."""
+
+
+class FatalError(GaxError):
+    """Something that no retry mends; always raised with its cause."""

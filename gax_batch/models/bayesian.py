@@ -1,0 +1,103 @@
+"""The Bayesian CNN: Gaussian posteriors over every kernel, trained by Flipout, run by coherent draws.
+
+Training perturbs the weights of each example pseudo-independently (Flipout, Wen et al. 2018, ICLR).
+Inference fixes S weight draws `mean + deviation * noise` instead and shows every galaxy the same S
+networks: ordinary convolutions, and model errors that stay correlated over a whole survey, as they are.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.special
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras as keras
+
+from gax_batch.models import layers
+from gax_batch.tree import N_ANSWERS
+
+KERNELS = ("block_0", "block_1", "block_2", "hidden", "logits")
+FIRST_DEVIATION = 0.1
+
+
+def _fan_in(shape: Any) -> int:
+    return math.prod(int(n) for n in shape[:-1])
+
+
+def prior_deviation(shape: Any) -> float:
+    """Standard deviation of a kernel's zero-mean Gaussian prior: He et al. 2015's, sqrt(2 / fan-in).
+
+    A unit Gaussian (TFP's default) on 1,152 inputs would expect activations 24 times too large.
+    """
+    return math.sqrt(2.0 / _fan_in(shape))
+
+
+def _prior(dtype: Any, shape: Any, _name: Any, _trainable: Any, _add_variable: Any) -> Any:
+    distribution = tfp.distributions.Normal(tf.zeros(shape, dtype), tf.constant(prior_deviation(shape), dtype))
+    return tfp.distributions.Independent(distribution, reinterpreted_batch_ndims=len(shape))
+
+
+def _posterior(seed: int) -> Any:
+    """The kernel's posterior: means as an ordinary He initialization, deviations a tenth of the prior's."""
+
+    def make(dtype: Any, shape: Any, name: Any, trainable: Any, add_variable: Any) -> Any:
+        rho = math.log(math.expm1(FIRST_DEVIATION * prior_deviation(shape)))
+        return tfp.layers.default_mean_field_normal_fn(
+            loc_initializer=keras.initializers.HeNormal(seed=seed),
+            untransformed_scale_initializer=keras.initializers.Constant(rho),
+        )(dtype, shape, name, trainable, add_variable)
+
+    return make
+
+
+def _bayesian(layer: Any, seed: int, *arguments: Any, **options: Any) -> Any:
+    return layer(
+        *arguments,
+        kernel_posterior_fn=_posterior(seed),
+        kernel_prior_fn=_prior,
+        bias_posterior_fn=tfp.layers.default_mean_field_normal_fn(
+            is_singular=True, loc_initializer=keras.initializers.Zeros()
+        ),
+        seed=seed,
+        **options,
+    )
+
+
+def build(seed: int = 0) -> Any:
+    """The Keras model that is trained: 893,285 parameters, images `[N, 64, 64, 3]` to logits `[N, 37]`.
+
+    Its `losses` are the five Kullback-Leibler divergences from posterior to prior, in nats.
+    """
+    x = images = keras.Input((64, 64, 3), name="images")
+    for index, filters in enumerate(layers.FILTERS):
+        convolution = _bayesian(
+            tfp.layers.Convolution2DFlipout,
+            seed + index,
+            filters,
+            3,
+            padding="same",
+            activation="relu",
+            name=f"block_{index}",
+        )
+        x = layers.block(x, convolution, index)
+    x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    x = _bayesian(tfp.layers.DenseFlipout, seed + 3, 256, activation="relu", name="hidden")(x)
+    logits = _bayesian(tfp.layers.DenseFlipout, seed + 4, N_ANSWERS, name="logits")(x)
+    return keras.Model(images, logits, name="bayesian")
+
+
+def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
+    """The trained posterior as named float32 arrays: `mean`, `deviation` and `bias` of each layer."""
+    arrays: dict[str, npt.NDArray[np.float32]] = {}
+    for name in KERNELS:
+        layer = model.get_layer(name)
+        posterior = layer.kernel_posterior.distribution
+        arrays[f"{name}/mean"] = np.asarray(posterior.loc, np.float32)
+        arrays[f"{name}/deviation"] = np.asarray(posterior.scale, np.float32)
+        arrays[f"{name}/bias"] = np.asarray(layer.bias_posterior.mean(), np.float32)
+    for index in range(len(layers.FILTERS)):
+        arrays |= layers.export_normalization(model, index)
+    return arrays

@@ -1,0 +1,167 @@
+"""Ray Data wiring, and nothing else: one read task, one block and one part per unit.
+
+The only module that imports Ray. The three steps are the plain functions of `gax_batch.unit`. Parts
+come back as a stream rather than through a `Datasink`, so that the driver sees each unit as it ends
+(progress, rejects, failures) and alone decides about the commit.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from gax_batch.errors import FatalError
+from gax_batch.machine import Resources
+from gax_batch.unit import (
+    Engine,
+    UnitOptions,
+    UnitResult,
+    UnitTask,
+    infer,
+    parse_result,
+    read,
+    result_row,
+    write,
+)
+
+# Every step asks for a fraction of a CPU: engines that hold all of them would starve the readers, and
+# a run must finish on one logical CPU too (0.25 for each of reading, inference and writing).
+STEP_CPUS = 0.25
+MAX_RETRIES = 3
+
+
+EngineFactory = Callable[[int], Engine]
+"""Builds an engine inside its actor from the number of threads that it may use."""
+
+
+class _UnitDatasource(Datasource):  # type: ignore[misc]
+    """Reads each planned unit in a task of its own; a task carries a pointer into the plan."""
+
+    def __init__(self, tasks: Sequence[UnitTask], options: UnitOptions) -> None:
+        super().__init__()
+        self._tasks = tasks
+        self._options = options
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, parallelism: int, *args: object, **kwargs: object) -> list[ReadTask]:
+        return [
+            ReadTask(partial(_read_block, task, self._options), BlockMetadata(task.planned, None, None, None))
+            for task in self._tasks
+        ]
+
+
+class _EngineActor:
+    """Holds the models of one worker."""
+
+    def __init__(self, factory: EngineFactory, threads: int, options: UnitOptions) -> None:
+        self._engine = factory(threads)
+        self._options = options
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return infer(block, self._engine, self._options)
+
+
+def _read_block(task: UnitTask, options: UnitOptions) -> list[pa.Table]:
+    return [read(task, options)]
+
+
+def _write_block(block: pa.Table, options: UnitOptions) -> pa.Table:
+    return result_row(write(block, options))
+
+
+@contextmanager
+def ray_session(resources: Resources) -> Iterator[None]:
+    """Join the cluster that `RAY_ADDRESS` names, or run a local Ray for as long as the block lasts."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # With num_gpus=0 Ray must not touch the variables that show GPUs to TensorFlow.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=resources.cpus,
+            object_store_memory=resources.object_store_bytes,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def execute(
+    tasks: Sequence[UnitTask], factory: EngineFactory, options: UnitOptions, resources: Resources
+) -> Iterator[UnitResult]:
+    """Run the units and yield each one's result as it ends, in any order.
+
+    Raises:
+        FatalError: the pipeline itself broke; the parts written so far are kept.
+    """
+    _configure()
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    workers = min(resources.workers or max(1, gpus), len(tasks))
+    threads = max(1, resources.cpus // workers)
+    readers = min(resources.cpus, len(tasks))
+    results = (
+        ray.data.read_datasource(
+            _UnitDatasource(tasks, options),
+            override_num_blocks=len(tasks),
+            compute=TaskPoolStrategy(readers),
+            ray_remote_args={"num_cpus": STEP_CPUS, "max_retries": MAX_RETRIES},
+        )
+        .map_batches(
+            _EngineActor,
+            fn_constructor_args=(factory, threads, options),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+            num_cpus=STEP_CPUS,
+            num_gpus=gpus / workers if gpus else None,
+            max_restarts=MAX_RETRIES,
+            max_task_retries=MAX_RETRIES,
+        )
+        .map_batches(
+            _write_block,
+            fn_args=(options,),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=STEP_CPUS,
+            max_retries=MAX_RETRIES,
+        )
+    )
+    try:
+        for row in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield parse_result(row)
+    except (ray.exceptions.RayError, RuntimeError, OSError) as error:
+        raise FatalError(f"the pipeline broke: {_root_cause(error)}") from error
+
+
+def _configure() -> None:
+    context = DataContext.get_current()
+    # One block is one unit all the way: never split what a task returns.
+    context.target_max_block_size = None
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Waiting long for a scarce GPU is no error.
+    context.execution_no_progress_timeout_s = -1
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _root_cause(error: BaseException) -> str:
+    while (cause := error.__cause__ or getattr(error, "cause", None)) is not None:
+        error = cause
+    return " ".join(str(error).split()[:60])

@@ -1,0 +1,204 @@
+"""A whole run, step by step: list, plan, check, resume, execute, commit, record.
+
+The only module that imports `pipeline` (and so Ray), and only when there is something to do.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from gax_batch import paths, record
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.catalog.writer import find_finished
+from gax_batch.config import RunSettings
+from gax_batch.errors import GaxError
+from gax_batch.machine import (
+    MemoryMeter,
+    Resources,
+    available_bytes,
+    local_resources,
+    predict_memory,
+    require_memory,
+)
+from gax_batch.models.bundle import Bundle, load_bundle
+from gax_batch.plan import Plan, make_plan
+from gax_batch.progress import Progress, Say, Tally
+from gax_batch.sources import open_source
+from gax_batch.unit import Engine, UnitOptions, UnitTask
+
+# Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
+RESULTS_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run that has something to do."""
+
+    run_id: str
+    settings: RunSettings
+    bundle: Bundle
+    settings_fingerprint: str
+    plan: Plan
+    started: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended: 0 complete, 3 with failed units; `version` is the catalog's snapshot."""
+
+    exit_code: int
+    run_id: str | None
+    version: int | None
+
+
+def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
+    """Bring a catalog up to date with its input.
+
+    Args:
+        settings: what to do.
+        say: shows one line to the person who waits.
+
+    Raises:
+        UsageError: the user's mistake; nothing was written.
+        FatalError: nothing was committed; finished units are kept, and the same run uses them.
+    """
+    bundle = load_bundle(settings.bundle)
+    catalog = Catalog(settings.catalog)
+    source = open_source(settings.input, positions=settings.positions, limit=settings.limit)
+    listing = source.list_members()
+    fingerprint = settings_fingerprint(settings, bundle)
+    plan = make_plan(
+        listing,
+        catalog.members(),
+        catalog.units(),
+        settings_fingerprint=fingerprint,
+        unit_size=settings.unit_size,
+        full=settings.full,
+    )
+    ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
+    say(f"{len(listing):,} cutouts in {settings.input}{ignored}: {plan.counts}")
+    if not plan.units:
+        say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
+        return RunOutcome(0, None, catalog.version)
+    resources = _checked_resources(settings, plan)
+    started = datetime.now(UTC)
+    run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    run = Run(run_id, settings, bundle, fingerprint, plan, started)
+    return _process(run, catalog, resources, say)
+
+
+def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
+    """A digest of everything besides the cutout itself that decides what its row says."""
+    decisive = {
+        "results_version": RESULTS_VERSION,
+        "bundle_id": bundle.bundle_id,
+        "models": sorted(settings.models),
+        "draws": settings.draws,
+        "precision": settings.precision,
+        "crop": settings.crop,
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_engine(
+    threads: int, *, bundle: str | None, models: tuple[str, ...], draws: int, precision: str
+) -> Engine:
+    """Build the engine in the process that will use it; this imports TensorFlow."""
+    from gax_batch.inference import Engine as TensorFlowEngine
+
+    return TensorFlowEngine(
+        load_bundle(bundle), models=models, draws=draws, precision=precision, threads=threads
+    )
+
+
+def _checked_resources(settings: RunSettings, plan: Plan) -> Resources:
+    resources = local_resources(
+        cpus=settings.cpus,
+        workers=settings.workers,
+        object_store_mib=settings.object_store_mib,
+        unit_size=settings.unit_size,
+    )
+    need = predict_memory(resources, galaxies=plan.members, unit_size=settings.unit_size)
+    require_memory(need, available_bytes())
+    return resources
+
+
+def _process(run: Run, catalog: Catalog, resources: Resources, say: Say) -> RunOutcome:
+    tally = Tally()
+    clock = record.Clock()
+    settings = run.settings
+    with _recorded_whatever_happens(run, tally, clock, say), MemoryMeter() as meter:
+        finished = find_finished(
+            settings.catalog, run.settings_fingerprint, [(u.unit_id, u.fingerprint) for u in run.plan.units]
+        )
+        tally.reuse(list(finished.values()))
+        if finished:
+            say(f"{len(finished):,} of {len(run.plan.units):,} units were finished by an interrupted run")
+        _execute(run, finished.keys(), resources, tally, clock, say)
+        clock.lap("process")
+        version = catalog.commit(
+            tally.parts,
+            run_id=run.run_id,
+            metadata={"bundle_id": run.bundle.bundle_id, "settings_fingerprint": run.settings_fingerprint},
+        )
+        clock.lap("commit")
+    status = "failed units" if tally.failures else "complete"
+    written = record.write(run, tally, clock, status=status, version=version, peak_bytes=meter.peak_bytes)
+    for line in record.summary_lines(written):
+        say(line)
+    return RunOutcome(3 if tally.failures else 0, run.run_id, version)
+
+
+def _execute(
+    run: Run, finished: "set[str] | object", resources: Resources, tally: Tally, clock: record.Clock, say: Say
+) -> None:
+    plan_uri = paths.plan_file(run.settings.catalog, run.run_id)
+    tasks = [
+        UnitTask(plan_uri, row_group, unit.unit_id, unit.fingerprint, unit.members)
+        for row_group, unit in enumerate(run.plan.units)
+        if unit.unit_id not in finished
+    ]
+    if not tasks:
+        return
+    run.plan.write(plan_uri)
+    from gax_batch import pipeline
+
+    settings = run.settings
+    options = UnitOptions(
+        catalog=settings.catalog,
+        settings_fingerprint=run.settings_fingerprint,
+        bundle_id=run.bundle.bundle_id,
+        run_id=run.run_id,
+        crop=settings.crop,
+        limits=settings.image_limits,
+    )
+    factory = partial(
+        load_engine,
+        bundle=settings.bundle,
+        models=settings.models,
+        draws=settings.draws,
+        precision=settings.precision,
+    )
+    with pipeline.ray_session(resources):
+        clock.lap("start")
+        progress = Progress(say, planned=sum(task.planned for task in tasks))
+        for result in pipeline.execute(tasks, factory, options, resources):
+            tally.add(result)
+            progress.advance(result.state.planned, tally.rejects)
+
+
+@contextmanager
+def _recorded_whatever_happens(run: Run, tally: Tally, clock: record.Clock, say: Say) -> Iterator[None]:
+    record.write(run, tally, clock, status="running")
+    try:
+        yield
+    except (GaxError, KeyboardInterrupt) as error:
+        status = "failed" if isinstance(error, GaxError) else "interrupted"
+        record.write(run, tally, clock, status=status, cause=str(error))
+        say("nothing was committed; finished units are kept, and the same command goes on from there")
+        raise

@@ -1,0 +1,183 @@
+"""The Galaxy Zoo 2 decision tree: 11 questions, 37 answers, and the arithmetic between them.
+
+A vector of 37 numbers is *cumulative* when an answer's value is the fraction of all volunteers who
+gave it (the columns of the Galaxy Zoo challenge), and *conditional* when it is the fraction among
+those who were asked (Hart et al. 2016's weighted fractions). Question names, order and answers are
+those of Willett et al. 2013, table 2, with the column names of Hart et al. 2016.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question of the tree: its columns `start:stop` and the answer that leads to it."""
+
+    name: str
+    answers: tuple[str, ...]
+    start: int
+    parent: int | None
+    letters: str
+
+    @property
+    def stop(self) -> int:
+        """One past the question's last column."""
+        return self.start + len(self.answers)
+
+    @property
+    def columns(self) -> slice:
+        """The question's columns in a vector of 37 answers."""
+        return slice(self.start, self.stop)
+
+
+# name, answers, 0-based parent column, letter of each answer in Willett et al. 2013's class string
+_TABLE: tuple[tuple[str, tuple[str, ...], int | None, str], ...] = (
+    ("t01_smooth_or_features", ("a01_smooth", "a02_features_or_disk", "a03_star_or_artifact"), None, "ESA"),
+    ("t02_edgeon", ("a04_yes", "a05_no"), 1, "e "),
+    ("t03_bar", ("a06_bar", "a07_no_bar"), 4, "B "),
+    ("t04_spiral", ("a08_spiral", "a09_no_spiral"), 4, "  "),
+    (
+        "t05_bulge_prominence",
+        ("a10_no_bulge", "a11_just_noticeable", "a12_obvious", "a13_dominant"),
+        4,
+        "dcba",
+    ),
+    ("t06_odd", ("a14_yes", "a15_no"), None, "  "),
+    ("t07_rounded", ("a16_completely_round", "a17_in_between", "a18_cigar_shaped"), 0, "ric"),
+    (
+        "t08_odd_feature",
+        (
+            "a19_ring",
+            "a20_lens_or_arc",
+            "a21_disturbed",
+            "a22_irregular",
+            "a23_other",
+            "a24_merger",
+            "a38_dust_lane",
+        ),
+        13,
+        "rldiomu",
+    ),
+    ("t09_bulge_shape", ("a25_rounded", "a26_boxy", "a27_no_bulge"), 3, "rbn"),
+    ("t10_arms_winding", ("a28_tight", "a29_medium", "a30_loose"), 7, "tml"),
+    (
+        "t11_arms_number",
+        ("a31_1", "a32_2", "a33_3", "a34_4", "a36_more_than_4", "a37_cant_tell"),
+        7,
+        "1234+?",
+    ),
+)
+
+
+def _questions() -> tuple[Question, ...]:
+    questions: list[Question] = []
+    start = 0
+    for name, answers, parent, letters in _TABLE:
+        questions.append(Question(name, answers, start, parent, letters))
+        start += len(answers)
+    return tuple(questions)
+
+
+QUESTIONS: tuple[Question, ...] = _questions()
+QUESTION_NAMES: tuple[str, ...] = tuple(q.name for q in QUESTIONS)
+ANSWERS: tuple[str, ...] = tuple(f"{q.name}_{a}" for q in QUESTIONS for a in q.answers)
+N_QUESTIONS = len(QUESTIONS)
+N_ANSWERS = len(ANSWERS)
+HART16_COLUMNS: tuple[str, ...] = tuple(f"{a}_weighted_fraction" for a in ANSWERS)
+CHALLENGE_COLUMNS: tuple[str, ...] = tuple(
+    f"Class{i}.{j}" for i, q in enumerate(QUESTIONS, 1) for j in range(1, len(q.answers) + 1)
+)
+# Parents come before their children in this order, although question 6's children do not follow it.
+TOPOLOGICAL: tuple[int, ...] = (0, 1, 5, 6, 2, 3, 4, 8, 7, 9, 10)
+
+
+def cumulative(conditional: FloatArray) -> FloatArray:
+    """Multiply conditional fractions down the tree.
+
+    Args:
+        conditional: `[..., 37]`, each question's answers summing to 1.
+
+    Returns:
+        `[..., 37]` of the same dtype: every question's answers sum to the parent answer's value.
+    """
+    out = np.array(conditional, copy=True)
+    for index in TOPOLOGICAL:
+        question = QUESTIONS[index]
+        if question.parent is not None:
+            out[..., question.columns] *= out[..., question.parent, None]
+    return out
+
+
+def conditional(cumulative: FloatArray) -> FloatArray:
+    """Divide each question's answers by their sum; the inverse of `cumulative` where that is possible.
+
+    A question that nobody reached (its answers sum to zero) has no conditional fractions; it gets
+    equal ones, so that the result is always a probability vector per question.
+
+    Args:
+        cumulative: `[..., 37]`, non-negative.
+
+    Returns:
+        `[..., 37]` of the same dtype, each question's answers summing to 1.
+    """
+    out = np.array(cumulative, copy=True)
+    for question in QUESTIONS:
+        block = out[..., question.columns]
+        total = block.sum(axis=-1, keepdims=True)
+        reached = total > 0
+        even = np.full_like(block, 1.0 / len(question.answers))
+        out[..., question.columns] = np.where(reached, block / np.where(reached, total, 1), even)
+    return out
+
+
+def inconsistency(cumulative: FloatArray) -> float:
+    """The largest violation of the tree's sums in `[..., 37]`: |sum of answers - parent's value|."""
+    worst = 0.0
+    for question in QUESTIONS:
+        total = cumulative[..., question.columns].sum(axis=-1)
+        expected = 1.0 if question.parent is None else cumulative[..., question.parent]
+        worst = max(worst, float(np.max(np.abs(total - expected), initial=0.0)))
+    return worst
+
+
+def gz2_class(cumulative: FloatArray) -> list[str]:
+    """The class string of Willett et al. 2013 (appendix A) from the most likely path through the tree.
+
+    `Er Ei Ec` are smooth galaxies, `Ser Seb Sen` edge-on disks, `S[B]{d,c,b,a}` other disks with the
+    number (`1234+?`) and winding (`tml`) of their arms if spiral, `A` stars and artifacts; an odd
+    feature follows in parentheses.
+
+    Args:
+        cumulative: `[N, 37]` probabilities.
+
+    Returns:
+        N strings.
+    """
+    # Which answer of a question wins is the same for cumulative and conditional fractions.
+    winners = np.stack([np.argmax(cumulative[:, q.columns], axis=1) for q in QUESTIONS], axis=1)
+    return [_class_string([int(w) for w in row]) for row in winners]
+
+
+def _class_string(winner: Sequence[int]) -> str:
+    def letter(question: int) -> str:
+        return QUESTIONS[question].letters[winner[question]].strip()
+
+    if winner[0] == 2:
+        return "A"
+    if winner[0] == 0:
+        text = "E" + letter(6)
+    elif winner[1] == 0:
+        text = "Se" + letter(8)
+    else:
+        text = "S" + letter(2) + letter(4)
+        if winner[3] == 0:
+            text += letter(10) + letter(9)
+    if winner[5] == 0:
+        text += f"({letter(7)})"
+    return text

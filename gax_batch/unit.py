@@ -1,0 +1,179 @@
+"""One unit's way through a run as three plain functions: read, infer, write.
+
+The engine that spreads them over machines (`gax_batch.pipeline`) adds nothing to them, and each can
+be called without it. Between the steps travels one Arrow table, the *block*: a row per planned
+cutout, rejected ones included, so that conservation is the block's length. A unit that failed as a
+whole is a block of one row that holds the cause.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gax_batch.catalog.schema import GALAXIES, REJECTS, galaxies_table, rejects_table
+from gax_batch.catalog.writer import Part, write_unit
+from gax_batch.errors import GaxError
+from gax_batch.imaging import IMAGE_SIDE, ImageLimits
+from gax_batch.plan import read_unit_members
+from gax_batch.sources import read_unit
+from gax_batch.uncertainty import Summary
+
+# The block's column that says which unit it is and how it fared; the same JSON in every row.
+STATE = "_state"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitTask:
+    """A pointer to one planned unit: what travels to a worker instead of the unit's members."""
+
+    plan_uri: str
+    row_group: int
+    unit_id: str
+    fingerprint: str
+    planned: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnitOptions:
+    """What the three steps need to know of a run."""
+
+    catalog: str
+    settings_fingerprint: str
+    bundle_id: str
+    run_id: str
+    crop: float
+    limits: ImageLimits
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """Which unit a block is, the cause if it failed, and the seconds of work by step."""
+
+    unit_id: str
+    fingerprint: str
+    planned: int
+    failure: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def took(self, step: str, start: float, failure: str | None = None) -> "UnitState":
+        """The state after a step that began at `start` (of `time.monotonic`)."""
+        return replace(self, failure=failure, seconds={**self.seconds, step: time.monotonic() - start})
+
+
+@dataclass(frozen=True, slots=True)
+class UnitResult:
+    """How a unit ended: with its part, or with the failure that its state names."""
+
+    state: UnitState
+    part: Part | None
+
+
+class Engine(Protocol):
+    """What a unit needs of the models."""
+
+    def summarize(self, images: npt.NDArray[np.uint8]) -> Summary:
+        """Classify cutouts `[N, 64, 64, 3]`."""
+
+
+def read(task: UnitTask, options: UnitOptions) -> pa.Table:
+    """Read and decode a unit's cutouts into its block."""
+    start = time.monotonic()
+    state = UnitState(task.unit_id, task.fingerprint, task.planned)
+    try:
+        members = read_unit_members(task.plan_uri, task.row_group)
+        cutouts = read_unit(members, crop=options.crop, limits=options.limits)
+    except GaxError as error:
+        return _block(None, state.took("read", start, failure=f"reading failed: {error}"))
+    return _block(cutouts, state.took("read", start))
+
+
+def infer(block: pa.Table, engine: Engine, options: UnitOptions) -> pa.Table:
+    """Classify a block's good cutouts: the catalog's columns take the place of the pixels."""
+    state = _state(block)
+    if state.failure is not None:
+        return block
+    start = time.monotonic()
+    good, rejected = _split(block)
+    try:
+        summary = engine.summarize(_images(good["cutout"]))
+    except GaxError as error:
+        return _block(None, state.took("infer", start, failure=f"inference failed: {error}"))
+    galaxies = galaxies_table(
+        good,
+        summary.columns(),
+        unit_id=state.unit_id,
+        bundle_id=options.bundle_id,
+        run_id=options.run_id,
+    )
+    rejects = rejects_table(rejected, unit_id=state.unit_id, run_id=options.run_id)
+    rows = pa.concat_tables([galaxies, rejects], promote_options="default")
+    return _block(rows, state.took("infer", start))
+
+
+def write(block: pa.Table, options: UnitOptions) -> UnitResult:
+    """Store a block as its unit's part of the catalog and of the rejects table.
+
+    Raises:
+        FatalError: cutouts were lost or doubled on the way.
+    """
+    state = _state(block)
+    if state.failure is not None:
+        return UnitResult(state, None)
+    start = time.monotonic()
+    galaxies, rejects = _split(block)
+    part = write_unit(
+        options.catalog,
+        options.settings_fingerprint,
+        galaxies.select(GALAXIES.names).cast(GALAXIES),
+        rejects.select(REJECTS.names).cast(REJECTS),
+        unit_id=state.unit_id,
+        fingerprint=state.fingerprint,
+        planned=state.planned,
+    )
+    return UnitResult(state.took("write", start), part)
+
+
+def result_row(result: UnitResult) -> pa.Table:
+    """A result as a table of one row, for the way back to the driver."""
+    return pa.table({"result": [json.dumps(asdict(result))]})
+
+
+def parse_result(row: pa.Table) -> UnitResult:
+    """The inverse of `result_row`."""
+    (text,) = row["result"].to_pylist()
+    values = json.loads(text)
+    part = None if values["part"] is None else Part(**values["part"])
+    return UnitResult(UnitState(**values["state"]), part)
+
+
+def _block(rows: pa.Table | None, state: UnitState) -> pa.Table:
+    if rows is None:
+        rows = pa.table({"reason": pa.nulls(1, pa.string())})
+    if STATE in rows.column_names:
+        rows = rows.drop_columns([STATE])
+    return rows.append_column(STATE, pa.repeat(json.dumps(asdict(state)), len(rows)))
+
+
+def _state(block: pa.Table) -> UnitState:
+    return UnitState(**json.loads(block[STATE][0].as_py()))
+
+
+def _split(block: pa.Table) -> tuple[pa.Table, pa.Table]:
+    good = pc.is_null(block["reason"])
+    return block.filter(good), block.filter(pc.invert(good))
+
+
+def _images(cutouts: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+    shape = (len(cutouts), IMAGE_SIDE, IMAGE_SIDE, 3)
+    if len(cutouts) == 0:
+        return np.empty(shape, np.uint8)
+    array = pa.concat_arrays(cutouts.chunks)
+    pixels = np.frombuffer(array.buffers()[1], np.uint8)
+    size = IMAGE_SIDE * IMAGE_SIDE * 3
+    return pixels[array.offset * size : (array.offset + len(array)) * size].reshape(shape)

@@ -1,0 +1,75 @@
+"""Who may know whom, checked on what is really imported."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = {
+    "ray": {"pipeline.py"},
+    "tensorflow": {"models", "inference.py"},
+    "tensorflow_probability": {"models", "inference.py"},
+    "tf_keras": {"models", "inference.py"},
+    "sklearn": {"models/svr.py"},
+    "gax_batch.pipeline": {"run.py"},
+    "gax_batch.config": {"cli.py", "run.py"},
+    "pickle": set(),
+    "training": set(),
+}
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("module", sorted(HEAVY))
+def test_only_its_own_rooms_know(module):
+    package = ROOT / "gax_batch"
+    knowing = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if any(name == module or name.startswith(module + ".") for name in imports(path))
+    }
+    allowed = HEAVY[module]
+    strangers = {p for p in knowing if p not in allowed and p.split("/")[0] not in allowed}
+    assert not strangers
+
+
+def loaded_modules(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint('\\n'.join(sorted({{m.split('.')[0] for m in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_help_loads_neither_tensorflow_nor_ray():
+    code = "from typer.testing import CliRunner\nfrom gax_batch.cli import app\nassert CliRunner().invoke(app, ['--help']).exit_code == 0"
+    assert not loaded_modules(code) & {"tensorflow", "ray", "sklearn", "pandas", "pyarrow", "astropy"}
+
+
+def test_the_driver_of_a_run_does_not_load_tensorflow():
+    assert not loaded_modules("import gax_batch.run, gax_batch.pipeline") & {"tensorflow", "tf_keras", "sklearn"}
+
+
+def test_files_and_functions_stay_small():
+    long: list[str] = []
+    for path in [*(ROOT / "gax_batch").rglob("*.py"), *(ROOT / "training").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") > 400:
+            long.append(path.name)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = ast.get_docstring(node)
+                size = (node.end_lineno or 0) - node.lineno + 1 - (len(docstring.splitlines()) + 2 if docstring else 0)
+                if size > 60:
+                    long.append(f"{path.name}:{node.name}")
+    assert not long

@@ -1,0 +1,142 @@
+"""The decision tree: its shape, its arithmetic, its names."""
+
+import csv
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from gax_batch import tree
+
+fractions = hnp.arrays(np.float64, (3, tree.N_ANSWERS), elements=st.floats(0, 1, width=32))
+
+
+def normalized(values: np.ndarray) -> np.ndarray:
+    return tree.conditional(values)
+
+
+def test_shape_is_that_of_galaxy_zoo_2():
+    assert [len(q.answers) for q in tree.QUESTIONS] == [3, 2, 2, 2, 4, 2, 3, 7, 3, 3, 6]
+    assert [q.parent for q in tree.QUESTIONS] == [None, 1, 4, 4, 4, None, 0, 13, 3, 7, 7]
+    assert [q.start for q in tree.QUESTIONS] == [0, 3, 5, 7, 9, 13, 15, 18, 25, 28, 31]
+    assert tree.N_ANSWERS == 37
+
+
+def test_names_follow_hart_2016_and_the_challenge():
+    assert tree.ANSWERS[0] == "t01_smooth_or_features_a01_smooth"
+    assert tree.ANSWERS[24] == "t08_odd_feature_a38_dust_lane"
+    assert tree.ANSWERS[36] == "t11_arms_number_a37_cant_tell"
+    assert tree.HART16_COLUMNS[3] == "t02_edgeon_a04_yes_weighted_fraction"
+    assert tree.CHALLENGE_COLUMNS[0] == "Class1.1"
+    assert tree.CHALLENGE_COLUMNS[-1] == "Class11.6"
+    assert len(set(tree.ANSWERS)) == len(set(tree.CHALLENGE_COLUMNS)) == 37
+
+
+def test_every_parent_comes_before_its_children_in_topological_order():
+    seen: set[int] = set()
+    for index in tree.TOPOLOGICAL:
+        question = tree.QUESTIONS[index]
+        assert question.parent is None or question.parent in seen
+        seen.update(range(question.start, question.stop))
+    assert seen == set(range(37))
+
+
+@given(fractions)
+@settings(max_examples=60, deadline=None)
+def test_cumulative_fractions_satisfy_every_sum(values):
+    cumulative = tree.cumulative(normalized(values))
+    assert tree.inconsistency(cumulative) < 1e-12
+    assert (cumulative >= 0).all()
+    assert (cumulative <= 1 + 1e-12).all()
+
+
+@given(fractions)
+@settings(max_examples=60, deadline=None)
+def test_conditional_inverts_cumulative_wherever_the_question_was_reached(values):
+    conditional = normalized(values)
+    cumulative = tree.cumulative(conditional)
+    again = tree.conditional(cumulative)
+    for question in tree.QUESTIONS:
+        reached = np.ones(3, bool) if question.parent is None else cumulative[:, question.parent] > 1e-9
+        np.testing.assert_allclose(
+            again[reached][:, question.columns], conditional[reached][:, question.columns], rtol=1e-6, atol=1e-9
+        )
+
+
+def test_unreached_questions_get_equal_fractions():
+    conditional = tree.conditional(np.zeros((1, 37)))
+    assert conditional[0, tree.QUESTIONS[4].columns] == pytest.approx([0.25] * 4)
+
+
+def test_inconsistency_sees_a_broken_sum():
+    cumulative = tree.cumulative(normalized(np.ones((1, 37))))
+    cumulative[0, 15] += 0.125
+    assert tree.inconsistency(cumulative) == pytest.approx(0.125)
+
+
+def galaxy(**answers: str) -> np.ndarray:
+    """Conditional fractions that put 0.9 on the named answer of each question and share out the rest."""
+    values = np.full(37, 0.0)
+    for question in tree.QUESTIONS:
+        block = np.full(len(question.answers), 0.1 / (len(question.answers) - 1))
+        wanted = answers.get(question.name.split("_")[0])
+        if wanted:
+            block[[a.split("_")[0] for a in question.answers].index(wanted)] = 0.9
+        values[question.columns] = block / block.sum()
+    return tree.cumulative(values[None])
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({"t01": "a01", "t07": "a16", "t06": "a15"}, "Er"),
+        ({"t01": "a01", "t07": "a18", "t06": "a15"}, "Ec"),
+        ({"t01": "a02", "t02": "a04", "t09": "a26", "t06": "a15"}, "Seb"),
+        ({"t01": "a02", "t02": "a05", "t03": "a07", "t05": "a11", "t04": "a09", "t06": "a15"}, "Sc"),
+        (
+            {
+                "t01": "a02",
+                "t02": "a05",
+                "t03": "a06",
+                "t05": "a12",
+                "t04": "a08",
+                "t11": "a32",
+                "t10": "a29",
+                "t06": "a15",
+            },
+            "SBb2m",
+        ),
+        (
+            {
+                "t01": "a02",
+                "t02": "a05",
+                "t03": "a07",
+                "t05": "a13",
+                "t04": "a08",
+                "t11": "a37",
+                "t10": "a30",
+                "t06": "a14",
+                "t08": "a38",
+            },
+            "Sa?l(u)",
+        ),
+        ({"t01": "a01", "t07": "a17", "t06": "a14", "t08": "a24"}, "Ei(m)"),
+        ({"t01": "a03", "t06": "a14"}, "A"),
+    ],
+)
+def test_gz2_class_spells_the_most_likely_path(answers, expected):
+    assert tree.gz2_class(galaxy(**answers)) == [expected]
+
+
+def test_the_published_columns_agree_with_the_published_votes(shared_data):
+    """Hart et al.'s conditional votes, multiplied down the tree, are the challenge's columns."""
+    with (shared_data / "gz2" / "hart16_votes.csv").open() as file:
+        votes = list(csv.DictReader(file))
+    with (shared_data / "gz2" / "kaggle37_fractions.csv").open() as file:
+        challenge = list(csv.DictReader(file))
+    conditional = np.array([[float(row[c] or 0) for c in tree.HART16_COLUMNS] for row in votes])
+    expected = np.array([[float(row[c]) for c in tree.CHALLENGE_COLUMNS] for row in challenge])
+    # The published numbers are rounded to three digits, twice.
+    np.testing.assert_allclose(tree.cumulative(conditional), expected, atol=2e-3)
