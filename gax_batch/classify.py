@@ -63,7 +63,9 @@ def classify_images(
 
         engine = Engine(loaded, models=models, draws=draws, precision=precision)
         galaxies = iter(_galaxies(engine.summarize(np.stack(cutouts))))
-    return [{"image": uri, **(next(galaxies) if o is None else o)} for uri, o in zip(uris, outcomes, strict=True)]
+    return [
+        {"image": uri, **(next(galaxies) if o is None else o)} for uri, o in zip(uris, outcomes, strict=True)
+    ]
 
 
 def render_json(rows: list[dict[str, Any]]) -> str:
@@ -108,12 +110,15 @@ def _galaxies(summary: Summary) -> list[dict[str, Any]]:
             "ood_score": number(summary.ood_score[i]),
             "answers": {
                 answer: {
-                    name: number(getattr(summary, name)[i, column]) for name in ("prob", "std", "lo", "hi", "svr")
+                    name: number(getattr(summary, name)[i, column])
+                    for name in ("prob", "std", "lo", "hi", "svr")
                 }
                 for column, answer in enumerate(tree.ANSWERS)
             },
             "questions": {
-                question: {name: number(getattr(summary, name)[i, column]) for name in ("entropy", "mutual_info")}
+                question: {
+                    name: number(getattr(summary, name)[i, column]) for name in ("entropy", "mutual_info")
+                }
                 for column, question in enumerate(tree.QUESTION_NAMES)
             },
         }

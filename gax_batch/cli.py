@@ -6,7 +6,7 @@ Everything heavy is imported inside the subcommands, so that `gax --help` answer
 import sys
 import traceback
 from types import TracebackType
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -25,25 +25,29 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(config_app, name="config")
 
 Bundle = Annotated[
-    Optional[str], typer.Option(help="Model bundle's folder or URI.", show_default="the shipped bundle")
+    str | None, typer.Option(help="Model bundle's folder or URI.", show_default="the shipped bundle")
 ]
 Models = Annotated[
-    Optional[str], typer.Option(help="Networks to run and blend: bayesian, svr, classic.", show_default="bayesian,svr")
+    str | None,
+    typer.Option(help="Networks to run and blend: bayesian, svr, classic.", show_default="bayesian,svr"),
 ]
 Draws = Annotated[
-    Optional[int], typer.Option(help="Weight draws from the posterior, shared by all galaxies.", show_default="32")
+    int | None,
+    typer.Option(help="Weight draws from the posterior, shared by all galaxies.", show_default="32"),
 ]
 Precision = Annotated[
-    Optional[str], typer.Option(help="float32, bfloat16 or auto (bfloat16).", show_default="auto")
+    str | None, typer.Option(help="float32, bfloat16 or auto (bfloat16).", show_default="auto")
 ]
 ConfigFile = Annotated[
-    Optional[str], typer.Option("--config", help="YAML file of the same settings; flags win over it.")
+    str | None, typer.Option("--config", help="YAML file of the same settings; flags win over it.")
 ]
 
 
 @app.callback(invoke_without_command=True)
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
 ) -> None:
     if version:
         typer.echo(f"gax-batch {__version__}")
@@ -53,34 +57,40 @@ def _root(
 @app.command()
 def run(
     input: Annotated[
-        Optional[str], typer.Option(help="Folder, prefix or glob of JPEG, PNG or TIFF cutouts, or of Parquet shards.")
+        str | None,
+        typer.Option(help="Folder, prefix or glob of JPEG, PNG or TIFF cutouts, or of Parquet shards."),
     ] = None,
-    catalog: Annotated[Optional[str], typer.Option(help="Catalog to write or to bring up to date.")] = None,
+    catalog: Annotated[str | None, typer.Option(help="Catalog to write or to bring up to date.")] = None,
     positions: Annotated[
-        Optional[str], typer.Option(help="Table of galaxy_id, ra, dec (deg): CSV, Parquet, FITS or VOTable.")
+        str | None, typer.Option(help="Table of galaxy_id, ra, dec (deg): CSV, Parquet, FITS or VOTable.")
     ] = None,
     bundle: Bundle = None,
     models: Models = None,
     draws: Draws = None,
     precision: Precision = None,
-    unit_size: Annotated[Optional[int], typer.Option(help="Cutouts per unit of work.", show_default="4096")] = None,
-    workers: Annotated[
-        Optional[str], typer.Option(help="Actors that hold the models; auto: one per GPU, else one.", show_default="auto")
+    unit_size: Annotated[
+        int | None, typer.Option(help="Cutouts per unit of work.", show_default="4096")
     ] = None,
-    cpus: Annotated[Optional[str], typer.Option(help="Logical CPUs of a local Ray.", show_default="auto")] = None,
-    limit: Annotated[Optional[int], typer.Option(help="Only the first N cutouts.", show_default="all")] = None,
-    full: Annotated[Optional[bool], typer.Option("--full", help="Process every unit again.")] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(help="Actors that hold the models; auto: one per GPU, else one.", show_default="auto"),
+    ] = None,
+    cpus: Annotated[
+        str | None, typer.Option(help="Logical CPUs of a local Ray.", show_default="auto")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N cutouts.", show_default="all")] = None,
+    full: Annotated[bool | None, typer.Option("--full", help="Process every unit again.")] = None,
     crop: Annotated[
-        Optional[float], typer.Option(help="Central part of the shorter side to use.", show_default="256/424")
+        float | None, typer.Option(help="Central part of the shorter side to use.", show_default="256/424")
     ] = None,
     max_image_bytes: Annotated[
-        Optional[int], typer.Option(help="Larger objects are rejected.", show_default="64 MiB")
+        int | None, typer.Option(help="Larger objects are rejected.", show_default="64 MiB")
     ] = None,
     max_image_pixels: Annotated[
-        Optional[int], typer.Option(help="Larger images are rejected.", show_default="64 million")
+        int | None, typer.Option(help="Larger images are rejected.", show_default="64 million")
     ] = None,
     object_store_mib: Annotated[
-        Optional[str], typer.Option(help="Memory of a local Ray's object store, MiB.", show_default="auto")
+        str | None, typer.Option(help="Memory of a local Ray's object store, MiB.", show_default="auto")
     ] = None,
     config: ConfigFile = None,
 ) -> None:
@@ -114,7 +124,9 @@ def simulate(
     output: Annotated[str, typer.Option(help="Folder or prefix for the Parquet shards.")],
     galaxies: Annotated[int, typer.Option(help="How many galaxies.", min=1)] = 10_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same survey.", min=0)] = 0,
-    processes: Annotated[Optional[int], typer.Option(help="Worker processes.", show_default="one per CPU")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Worker processes.", show_default="one per CPU")
+    ] = None,
 ) -> None:
     """Simulate a survey with known truth as Parquet shards.
 
@@ -159,15 +171,17 @@ def classify(
 
 @bundle_app.command("show")
 def bundle_show(
-    bundle: Annotated[Optional[str], typer.Argument(help="Bundle's folder or URI.", show_default="shipped")] = None,
+    bundle: Annotated[
+        str | None, typer.Argument(help="Bundle's folder or URI.", show_default="shipped")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Print a bundle's model card: what it was trained on, its held-out numbers, its limits.
 
     Example: gax bundle show
     """
-    from gax_batch.models.card import card_json, card_text
     from gax_batch.models.bundle import load_bundle
+    from gax_batch.models.card import card_json, card_text
 
     loaded = load_bundle(bundle)
     typer.echo(card_json(loaded) if json else card_text(loaded))

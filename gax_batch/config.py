@@ -6,6 +6,7 @@ Known to `cli` and `run` only; everything below them takes plain values.
 import difflib
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -17,21 +18,28 @@ ModelName = Literal["bayesian", "svr", "classic"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+URI_KEYS = ("input", "catalog", "positions", "bundle")
+
+
 class RunSettings(BaseModel):
     """The settings of `gax run`; the YAML file of `--config` has exactly these keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str = Field(
-        description="Where the cutouts are: a folder, prefix or glob of JPEG, PNG or TIFF images, or of Parquet "
-        "shards; any fsspec URI (local path, s3://, gs://, az://, https://, memory://)."
+        description="Where the cutouts are: a folder, prefix or glob of JPEG, PNG or TIFF images, or of "
+        "Parquet shards; any fsspec URI (local path, s3://, gs://, az://, https://, memory://)."
     )
-    catalog: str = Field(description="The catalog to write or to bring up to date: a local path, s3://, gs:// or az://.")
+    catalog: str = Field(
+        description="The catalog to write or bring up to date: a local path, s3://, gs:// or az://."
+    )
     positions: str | None = Field(
         None,
-        description="Table of galaxy_id, ra, dec (deg, ICRS) joined to loose images: CSV, Parquet, FITS or VOTable.",
+        description="Table of galaxy_id, ra, dec (deg, ICRS) for loose images: CSV, Parquet, FITS, VOTable.",
     )
-    bundle: str | None = Field(None, description="The model bundle's folder or URI; the shipped bundle when absent.")
+    bundle: str | None = Field(
+        None, description="The model bundle's folder or URI; the shipped bundle when absent."
+    )
     models: tuple[ModelName, ...] = Field(
         ("bayesian", "svr"),
         min_length=1,
@@ -43,18 +51,24 @@ class RunSettings(BaseModel):
     precision: Precision = Field(
         "auto", description="Arithmetic of the convolutions: float32 or bfloat16; auto is bfloat16."
     )
-    unit_size: int = Field(4096, ge=1, le=65_536, description="Cutouts per unit of work, one Parquet part each.")
+    unit_size: int = Field(
+        4096, ge=1, le=65_536, description="Cutouts per unit of work, one Parquet part each."
+    )
     workers: Literal["auto"] | int = Field(
         "auto", description="Actors that hold the models: auto is one per GPU, else one that uses every core."
     )
-    cpus: Literal["auto"] | int = Field("auto", description="Logical CPUs of a local Ray; auto is what the machine has.")
-    limit: int | None = Field(None, ge=1, description="Catalog only the first N cutouts, in the order of their URIs.")
+    cpus: Literal["auto"] | int = Field(
+        "auto", description="Logical CPUs of a local Ray; auto is all of the machine's."
+    )
+    limit: int | None = Field(
+        None, ge=1, description="Catalog only the first N cutouts, in the order of their URIs."
+    )
     full: bool = Field(False, description="Process every unit again, whatever the catalog holds already.")
     crop: float = Field(
         GZ2_CROP,
         gt=0,
         le=1,
-        description="The central part of an image's shorter side to use; 256/424 at the scale of Galaxy Zoo 2.",
+        description="The central part of an image's shorter side to use; 256/424 at Galaxy Zoo 2 scale.",
     )
     max_image_bytes: int = Field(
         ImageLimits().bytes, ge=1, description="Objects larger than this many bytes are rejected."
@@ -65,6 +79,14 @@ class RunSettings(BaseModel):
     object_store_mib: Literal["auto"] | int = Field(
         "auto", description="Memory of a local Ray's object store, MiB; auto follows the unit size."
     )
+
+    @field_validator(*URI_KEYS)
+    @classmethod
+    def _without_secrets(cls, value: str | None) -> str | None:
+        # A URI is written into plans, records and tables; a secret in it would be too.
+        if value and "@" in urlsplit(value).netloc:
+            raise ValueError("holds credentials; give them by the environment or the machine's role instead")
+        return value
 
     @field_validator("models", mode="before")
     @classmethod
@@ -130,15 +152,20 @@ def _read_yaml(path: str) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"cannot read the configuration {path}: {reason}; pass a readable YAML file") from None
+        raise UsageError(
+            f"cannot read the configuration {path}: {reason}; pass a readable YAML file"
+        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UsageError(f"{path} is not a mapping; write one 'key: value' a line, as `gax config show` prints")
+        raise UsageError(
+            f"{path} is not a mapping; write one 'key: value' a line, as `gax config show` prints"
+        )
     return values
 
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     key = str(problem["loc"][0])
-    return f"setting '{key}' cannot be {problem['input']!r}: {problem['msg']}; see `gax run --help`"
+    value = "" if key in URI_KEYS else f" cannot be {problem['input']!r}"
+    return f"setting '{key}'{value}: {problem['msg']}; see `gax run --help`"

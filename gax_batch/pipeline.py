@@ -7,8 +7,10 @@ come back as a stream rather than through a `Datasink`, so that the driver sees 
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 
 import pyarrow as pa
@@ -17,6 +19,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
+from ray.util.annotations import RayDeprecationWarning
 
 from gax_batch.errors import FatalError
 from gax_batch.machine import Resources
@@ -43,21 +46,21 @@ EngineFactory = Callable[[int], Engine]
 
 
 class _UnitDatasource(Datasource):  # type: ignore[misc]
-    """Reads each planned unit in a task of its own; a task carries a pointer into the plan."""
+    """One read task per planned unit, which yields its pointer into the plan.
 
-    def __init__(self, tasks: Sequence[UnitTask], options: UnitOptions) -> None:
+    The reading itself is the map that follows: Ray fuses the two into one task, and unlike a read a
+    map lets its retries be bounded.
+    """
+
+    def __init__(self, tasks: Sequence[UnitTask]) -> None:
         super().__init__()
         self._tasks = tasks
-        self._options = options
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
     def get_read_tasks(self, parallelism: int, *args: object, **kwargs: object) -> list[ReadTask]:
-        return [
-            ReadTask(partial(_read_block, task, self._options), BlockMetadata(task.planned, None, None, None))
-            for task in self._tasks
-        ]
+        return [ReadTask(partial(_pointer, task), BlockMetadata(1, None, None, None)) for task in self._tasks]
 
 
 class _EngineActor:
@@ -71,8 +74,13 @@ class _EngineActor:
         return infer(block, self._engine, self._options)
 
 
-def _read_block(task: UnitTask, options: UnitOptions) -> list[pa.Table]:
-    return [read(task, options)]
+def _pointer(task: UnitTask) -> list[pa.Table]:
+    return [pa.Table.from_pylist([asdict(task)])]
+
+
+def _read_block(pointer: pa.Table, options: UnitOptions) -> pa.Table:
+    (task,) = pointer.to_pylist()
+    return read(UnitTask(**task), options)
 
 
 def _write_block(block: pa.Table, options: UnitOptions) -> pa.Table:
@@ -83,10 +91,12 @@ def _write_block(block: pa.Table, options: UnitOptions) -> pa.Table:
 def ray_session(resources: Resources) -> Iterator[None]:
     """Join the cluster that `RAY_ADDRESS` names, or run a local Ray for as long as the block lasts."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What matters is raised as an exception; the rest stays in Ray's own log files.
     # With num_gpus=0 Ray must not touch the variables that show GPUs to TensorFlow.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if os.environ.get("RAY_ADDRESS"):
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if _joins_cluster():
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
     else:
         ray.init(
@@ -112,42 +122,50 @@ def execute(
         FatalError: the pipeline itself broke; the parts written so far are kept.
     """
     _configure()
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    workers = min(resources.workers or max(1, gpus), len(tasks))
-    threads = max(1, resources.cpus // workers)
-    readers = min(resources.cpus, len(tasks))
-    results = (
-        ray.data.read_datasource(
-            _UnitDatasource(tasks, options),
-            override_num_blocks=len(tasks),
-            compute=TaskPoolStrategy(readers),
-            ray_remote_args={"num_cpus": STEP_CPUS, "max_retries": MAX_RETRIES},
-        )
-        .map_batches(
-            _EngineActor,
-            fn_constructor_args=(factory, threads, options),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
-            num_cpus=STEP_CPUS,
-            num_gpus=gpus / workers if gpus else None,
-            max_restarts=MAX_RETRIES,
-            max_task_retries=MAX_RETRIES,
-        )
-        .map_batches(
-            _write_block,
-            fn_args=(options,),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=STEP_CPUS,
-            max_retries=MAX_RETRIES,
-        )
-    )
+    with warnings.catch_warnings():
+        # Ray 2.60 wants named parameters, but has none that bounds retries; they are endless by default.
+        warnings.filterwarnings("ignore", ".*ray_remote_args.*", category=RayDeprecationWarning)
+        results = _wire(tasks, factory, options, resources)
     try:
         for row in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield parse_result(row)
     except (ray.exceptions.RayError, RuntimeError, OSError) as error:
         raise FatalError(f"the pipeline broke: {_root_cause(error)}") from error
+
+
+def _wire(
+    tasks: Sequence[UnitTask], factory: EngineFactory, options: UnitOptions, resources: Resources
+) -> ray.data.Dataset:
+    cluster = ray.cluster_resources()
+    cpus, gpus = int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
+    workers = min(resources.workers or max(1, gpus), len(tasks))
+    # On a cluster each engine has a node's cores to itself (0: all of them); a local Ray shares them out.
+    threads = 0 if _joins_cluster() else max(1, cpus // workers)
+    blocks = {"batch_size": None, "batch_format": "pyarrow", "num_cpus": STEP_CPUS}
+    return (
+        ray.data.read_datasource(_UnitDatasource(tasks), override_num_blocks=len(tasks))
+        .map_batches(
+            _read_block,
+            fn_args=(options,),
+            compute=TaskPoolStrategy(min(cpus, len(tasks))),
+            max_retries=MAX_RETRIES,
+            **blocks,
+        )
+        .map_batches(
+            _EngineActor,
+            fn_constructor_args=(factory, threads, options),
+            compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+            num_gpus=min(1, gpus / workers) if gpus else None,
+            max_restarts=MAX_RETRIES,
+            max_task_retries=MAX_RETRIES,
+            **blocks,
+        )
+        .map_batches(_write_block, fn_args=(options,), max_retries=MAX_RETRIES, **blocks)
+    )
+
+
+def _joins_cluster() -> bool:
+    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def _configure() -> None:
@@ -162,6 +180,6 @@ def _configure() -> None:
 
 
 def _root_cause(error: BaseException) -> str:
-    while (cause := error.__cause__ or getattr(error, "cause", None)) is not None:
-        error = cause
-    return " ".join(str(error).split()[:60])
+    """The last line of what Ray says, which names the exception in the worker."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -20,6 +20,7 @@ class Tally:
 
     parts: list[Part] = field(default_factory=list)
     reused_units: int = 0
+    reused_cutouts: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     rejects_by_reason: Counter[str] = field(default_factory=Counter)
     seconds_by_step: Counter[str] = field(default_factory=Counter)
@@ -38,6 +39,7 @@ class Tally:
         """Take over the parts that an earlier, interrupted run has stored."""
         self.parts.extend(parts)
         self.reused_units = len(parts)
+        self.reused_cutouts = sum(part.planned for part in parts)
         for part in parts:
             self.rejects_by_reason.update(part.rejects_by_reason)
 

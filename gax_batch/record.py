@@ -2,19 +2,31 @@
 
 import platform
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gax_batch import __version__
 from gax_batch.catalog.snapshots import write_run_record
 from gax_batch.machine import MIB
+from gax_batch.plan import Plan
 from gax_batch.progress import Tally, duration
 
-if TYPE_CHECKING:
-    from gax_batch.run import Run
-
 RECORDED_PACKAGES = ("ray", "tensorflow", "tensorflow-probability", "numpy", "pyarrow", "deltalake", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What identifies one run that has something to do; `settings` are plain JSON values."""
+
+    run_id: str
+    started: datetime
+    catalog: str
+    bundle_id: str
+    settings: dict[str, Any]
+    settings_fingerprint: str
+    plan: Plan
 
 
 class Clock:
@@ -37,7 +49,7 @@ class Clock:
 
 
 def write(
-    run: "Run",
+    run: Run,
     tally: Tally,
     clock: Clock,
     *,
@@ -55,9 +67,9 @@ def write(
         "cause": cause,
         "started": run.started.isoformat(),
         "written": datetime.now(UTC).isoformat(),
-        "settings": run.settings.model_dump(mode="json"),
+        "settings": run.settings,
         "settings_fingerprint": run.settings_fingerprint,
-        "bundle_id": run.bundle.bundle_id,
+        "bundle_id": run.bundle_id,
         "versions": {"gax-batch": __version__, "python": platform.python_version()}
         | {name: package_version(name) for name in RECORDED_PACKAGES},
         "plan": run.plan.counts.as_dict(),
@@ -77,7 +89,7 @@ def write(
         "peak_memory_mib": round(peak_bytes / MIB),
         "snapshot": version,
     }
-    write_run_record(run.settings.catalog, run.run_id, record)
+    write_run_record(run.catalog, run.run_id, record)
     return record
 
 

@@ -6,7 +6,7 @@ The only module that imports `pipeline` (and so Ray), and only when there is som
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,23 +28,12 @@ from gax_batch.machine import (
 from gax_batch.models.bundle import Bundle, load_bundle
 from gax_batch.plan import Plan, make_plan
 from gax_batch.progress import Progress, Say, Tally
+from gax_batch.record import Clock, Run
 from gax_batch.sources import open_source
 from gax_batch.unit import Engine, UnitOptions, UnitTask
 
 # Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
 RESULTS_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run that has something to do."""
-
-    run_id: str
-    settings: RunSettings
-    bundle: Bundle
-    settings_fingerprint: str
-    plan: Plan
-    started: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +77,16 @@ def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
     resources = _checked_resources(settings, plan)
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    run = Run(run_id, settings, bundle, fingerprint, plan, started)
-    return _process(run, catalog, resources, say)
+    run = Run(
+        run_id=run_id,
+        started=started,
+        catalog=settings.catalog,
+        bundle_id=bundle.bundle_id,
+        settings=settings.model_dump(mode="json"),
+        settings_fingerprint=fingerprint,
+        plan=plan,
+    )
+    return _process(run, settings, catalog, resources, say)
 
 
 def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
@@ -128,23 +125,23 @@ def _checked_resources(settings: RunSettings, plan: Plan) -> Resources:
     return resources
 
 
-def _process(run: Run, catalog: Catalog, resources: Resources, say: Say) -> RunOutcome:
-    tally = Tally()
-    clock = record.Clock()
-    settings = run.settings
+def _process(run: Run, settings: RunSettings, catalog: Catalog, resources: Resources, say: Say) -> RunOutcome:
+    tally, clock = Tally(), Clock()
     with _recorded_whatever_happens(run, tally, clock, say), MemoryMeter() as meter:
         finished = find_finished(
-            settings.catalog, run.settings_fingerprint, [(u.unit_id, u.fingerprint) for u in run.plan.units]
+            run.catalog, run.settings_fingerprint, [(u.unit_id, u.fingerprint) for u in run.plan.units]
         )
         tally.reuse(list(finished.values()))
         if finished:
             say(f"{len(finished):,} of {len(run.plan.units):,} units were finished by an interrupted run")
-        _execute(run, finished.keys(), resources, tally, clock, say)
+        tasks = _write_tasks(run, finished)
+        if tasks:
+            _execute(run, settings, tasks, resources, tally, clock, say)
         clock.lap("process")
         version = catalog.commit(
             tally.parts,
             run_id=run.run_id,
-            metadata={"bundle_id": run.bundle.bundle_id, "settings_fingerprint": run.settings_fingerprint},
+            metadata={"bundle_id": run.bundle_id, "settings_fingerprint": run.settings_fingerprint},
         )
         clock.lap("commit")
     status = "failed units" if tally.failures else "complete"
@@ -154,25 +151,33 @@ def _process(run: Run, catalog: Catalog, resources: Resources, say: Say) -> RunO
     return RunOutcome(3 if tally.failures else 0, run.run_id, version)
 
 
-def _execute(
-    run: Run, finished: "set[str] | object", resources: Resources, tally: Tally, clock: record.Clock, say: Say
-) -> None:
-    plan_uri = paths.plan_file(run.settings.catalog, run.run_id)
+def _write_tasks(run: Run, finished: Container[str]) -> list[UnitTask]:
+    plan_uri = paths.plan_file(run.catalog, run.run_id)
     tasks = [
         UnitTask(plan_uri, row_group, unit.unit_id, unit.fingerprint, unit.members)
         for row_group, unit in enumerate(run.plan.units)
         if unit.unit_id not in finished
     ]
-    if not tasks:
-        return
-    run.plan.write(plan_uri)
+    if tasks:
+        run.plan.write(plan_uri)
+    return tasks
+
+
+def _execute(
+    run: Run,
+    settings: RunSettings,
+    tasks: list[UnitTask],
+    resources: Resources,
+    tally: Tally,
+    clock: Clock,
+    say: Say,
+) -> None:
     from gax_batch import pipeline
 
-    settings = run.settings
     options = UnitOptions(
-        catalog=settings.catalog,
+        catalog=run.catalog,
         settings_fingerprint=run.settings_fingerprint,
-        bundle_id=run.bundle.bundle_id,
+        bundle_id=run.bundle_id,
         run_id=run.run_id,
         crop=settings.crop,
         limits=settings.image_limits,
@@ -193,7 +198,7 @@ def _execute(
 
 
 @contextmanager
-def _recorded_whatever_happens(run: Run, tally: Tally, clock: record.Clock, say: Say) -> Iterator[None]:
+def _recorded_whatever_happens(run: Run, tally: Tally, clock: Clock, say: Say) -> Iterator[None]:
     record.write(run, tally, clock, status="running")
     try:
         yield

@@ -2,19 +2,16 @@
 
 A URI is `file:///plain/path` (not percent-encoded), `s3://`, `gs://`, `az://`, `https://`, or any other
 scheme fsspec knows. Credentials come from the environment or the instance, never from a URI. Local files
-go through the operating system, object stores through obstore (its requests retry themselves, within
-the bounds below), everything else through fsspec.
+go through the operating system, object stores through obstore (see
+`gax_batch.buckets`), everything else through fsspec.
 """
 
 import os
 import re
 import stat as stat_bits
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
@@ -23,33 +20,18 @@ import fsspec
 import obstore
 from fsspec.core import url_to_fs
 from fsspec.utils import glob_translate
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-from obstore.store import from_url
 
-from gax_batch.errors import TransientError, UsageError
+from gax_batch import buckets
+from gax_batch.errors import UsageError
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+    from obstore.store import ObjectStore
 
 UNKNOWN_SIZE = -1
 
-_HTTP = frozenset({"http", "https"})
-_BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "adl", "abfs", "abfss"})
-_RETRIES: "RetryConfig" = {
-    "max_retries": 6,
-    "retry_timeout": timedelta(seconds=90),
-    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=8), "base": 2},
-}
-_CLIENT: "ClientConfig" = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)}
 _LIST_CHUNK = 1000
-_READ_BUFFER_BYTES = 4 * 1024 * 1024
 _MAGIC = re.compile(r"[*?\[]")
-_STATUS = re.compile(r"\bstatus(?: code)?:? (\d{3})\b")
-_PASSING = re.compile(
-    r"error sending request|retries|timed? ?out|connection|reset by peer|broken pipe|decoding response|dns",
-    re.I,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +61,7 @@ def normalize_uri(uri: str) -> str:
     if path is not None:
         return f"file://{path}"
     parts = urlsplit(uri)
-    if parts.password is not None or (parts.scheme in _HTTP and (parts.username or parts.query)):
+    if parts.password is not None or (parts.scheme in buckets.HTTP and (parts.username or parts.query)):
         raise UsageError(
             f"a {parts.scheme}:// URI carries credentials or a query, which would end in the catalog; "
             "give credentials by the environment and a plain URI"
@@ -119,7 +101,7 @@ def list_objects(uri: str, *, missing_ok: bool = False) -> list[ObjectInfo]:
     folder, matches = _split_glob(uri)
     try:
         found = [info for info in _list(folder) if matches is None or matches.match(info.uri)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         found = []
     except PermissionError:
         raise UsageError(
@@ -144,9 +126,9 @@ def stat(uri: str) -> ObjectInfo:
         if not stat_bits.S_ISREG(status.st_mode):
             raise FileNotFoundError(f"{uri} is no file")
         return ObjectInfo(f"file://{path}", status.st_size, local_version(status))
-    bucket = bucket_of(uri)
+    bucket = buckets.bucket_of(uri)
     if bucket is not None:
-        with translated(uri):
+        with buckets.translated(uri):
             return _of_meta(uri, obstore.head(*bucket))
     fs, name = _filesystem(uri)
     info = fs.info(name)
@@ -160,12 +142,12 @@ def exists(uri: str) -> bool:
     path = local_path(uri)
     if path is not None:
         return path.exists()
-    bucket = bucket_of(uri)
+    bucket = buckets.bucket_of(uri)
     if bucket is None:
         fs, name = _filesystem(uri)
         return bool(fs.exists(name))
     store, key = bucket
-    with translated(uri):
+    with buckets.translated(uri):
         try:
             return bool(key) and obstore.head(store, key) is not None
         except FileNotFoundError:
@@ -184,9 +166,9 @@ def read_bytes(uri: str) -> bytes:
     path = local_path(uri)
     if path is not None:
         return path.read_bytes()
-    bucket = bucket_of(uri)
+    bucket = buckets.bucket_of(uri)
     if bucket is not None:
-        with translated(uri):
+        with buckets.translated(uri):
             return bytes(obstore.get(*bucket).bytes())
     fs, name = _filesystem(uri)
     return cast(bytes, fs.cat_file(name))
@@ -204,10 +186,9 @@ def open_binary(uri: str) -> BinaryIO:
     path = local_path(uri)
     if path is not None:
         return path.open("rb")
-    bucket = bucket_of(uri)
+    bucket = buckets.bucket_of(uri)
     if bucket is not None:
-        with translated(uri):
-            return cast(BinaryIO, _Reader(uri, obstore.open_reader(*bucket, buffer_size=_READ_BUFFER_BYTES)))
+        return buckets.open_reader(uri, *bucket)
     fs, name = _filesystem(uri)
     return cast(BinaryIO, fs.open(name, "rb"))
 
@@ -227,9 +208,9 @@ def write_bytes(uri: str, data: bytes) -> None:
     if path is not None:
         _write_local(path, data)
         return
-    bucket = bucket_of(uri)
+    bucket = buckets.bucket_of(uri)
     if bucket is not None:
-        with translated(uri):
+        with buckets.translated(uri):
             obstore.put(*bucket, data)
         return
     fs, name = _filesystem(uri)
@@ -243,10 +224,10 @@ def delete(uri: str) -> None:
     if path is not None:
         path.unlink(missing_ok=True)
         return
-    bucket = bucket_of(uri)
+    bucket = buckets.bucket_of(uri)
     try:
         if bucket is not None:
-            with translated(uri):
+            with buckets.translated(uri):
                 obstore.delete(*bucket)
         else:
             fs, name = _filesystem(uri)
@@ -278,98 +259,9 @@ def check_writable(uri: str) -> None:
         ) from None
 
 
-def bucket_of(uri: str) -> "tuple[ObjectStore, str] | None":
-    """The obstore client and key of a URI; None where obstore does not serve the scheme.
-
-    Raises:
-        UsageError: The store cannot be set up (a name or a setting in the environment is missing).
-    """
-    scheme, _, rest = uri.partition("://")
-    if scheme not in _BUCKETS and scheme not in _HTTP:
-        return None
-    root, _, key = rest.partition("/")
-    return _store(f"{scheme}://{root}"), key
-
-
-@contextmanager
-def translated(uri: str) -> Iterator[None]:
-    """Turn obstore's errors into PermissionError, OSError or TransientError, one line without secrets."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{uri} does not exist") from None
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise PermissionError(f"{uri}: access refused: {_one_line(error)}") from None
-    except BaseError as error:
-        line = _one_line(error)
-        status = _STATUS.search(line)
-        code = int(status[1]) if status else None
-        if code in (401, 403):
-            raise PermissionError(f"{uri}: access refused: {line}") from None
-        if (
-            code in (408, 429)
-            or (code is not None and code >= 500)
-            or (code is None and _PASSING.search(line))
-        ):
-            raise TransientError(f"{uri}: the store keeps failing: {line}") from None
-        raise OSError(f"{uri}: {line}") from None
-
-
 def local_version(status: os.stat_result) -> str:
     """The version of a local file: its size and modification time in nanoseconds."""
     return f"{status.st_size}-{status.st_mtime_ns}"
-
-
-def etag_version(etag: str | None, size: int, modified: datetime) -> str:
-    """The version of a stored object: its ETag without quotes, else its size and modification time."""
-    return etag.strip('"') if etag else f"{size}-{modified.astimezone(UTC).isoformat()}"
-
-
-class _Reader:
-    """An obstore reader that is a file to pyarrow and raises this module's errors."""
-
-    def __init__(self, uri: str, reader: Any) -> None:
-        self._uri = uri
-        self._reader = reader
-        self.closed = False
-
-    def read(self, size: int = -1) -> bytes:
-        with translated(self._uri):
-            return bytes(self._reader.read(None if size is None or size < 0 else size))
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._reader.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._reader.tell())
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self.closed = True
-
-    def __enter__(self) -> "_Reader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-@lru_cache(maxsize=64)
-def _store(root: str) -> "ObjectStore":
-    try:
-        return from_url(root, retry_config=_RETRIES, client_options=_CLIENT)
-    except (BaseError, ValueError) as error:
-        raise UsageError(
-            f"{root} cannot be opened: {_one_line(error)}; check its name and environment"
-        ) from None
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:
@@ -377,7 +269,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
         fs, name = url_to_fs(uri)
     except (ValueError, ImportError) as error:
         known = "a local path, s3://, gs://, az://, https:// or another scheme of fsspec"
-        raise UsageError(f"{uri} cannot be opened: {_one_line(error)}; use {known}") from None
+        raise UsageError(f"{uri} cannot be opened: {buckets.one_line(error)}; use {known}") from None
     return cast(fsspec.AbstractFileSystem, fs), name
 
 
@@ -395,12 +287,13 @@ def _list(uri: str) -> list[ObjectInfo]:
     if path is not None:
         return _list_local(path)
     scheme = uri.partition("://")[0]
-    if scheme in _HTTP:  # plain HTTP has no listing
+    if scheme in buckets.HTTP:  # plain HTTP has no listing
         return [stat(uri)]
-    if scheme in _BUCKETS:
+    if scheme in buckets.BUCKETS:
         return _list_bucket(uri)
     fs, name = _filesystem(uri)
-    return [_of_fsspec(fs.unstrip_protocol(key), info) for key, info in fs.find(name, detail=True).items()]
+    found = fs.find(name, detail=True).items()
+    return [_of_fsspec(uri + key.removeprefix(name.rstrip("/")), info) for key, info in found]
 
 
 def _list_local(path: Path) -> list[ObjectInfo]:
@@ -429,9 +322,9 @@ def _append_local(found: list[ObjectInfo], entry: "os.DirEntry[str]") -> None:
 
 
 def _list_bucket(uri: str) -> list[ObjectInfo]:
-    store, key = cast("tuple[ObjectStore, str]", bucket_of(uri))
+    store, key = cast("tuple[ObjectStore, str]", buckets.bucket_of(uri))
     root = uri[: len(uri) - len(key)].rstrip("/")
-    with translated(uri):
+    with buckets.translated(uri):
         chunks = obstore.list(store, key or None, chunk_size=_LIST_CHUNK)
         found = [_of_meta(f"{root}/{meta['path']}", meta) for chunk in chunks for meta in chunk]
         if not found and key:
@@ -441,15 +334,19 @@ def _list_bucket(uri: str) -> list[ObjectInfo]:
 
 
 def _of_meta(uri: str, meta: "ObjectMeta") -> ObjectInfo:
-    return ObjectInfo(uri, meta["size"], etag_version(meta["e_tag"], meta["size"], meta["last_modified"]))
+    return ObjectInfo(
+        uri, meta["size"], buckets.etag_version(meta["e_tag"], meta["size"], meta["last_modified"])
+    )
 
 
 def _of_fsspec(uri: str, info: dict[str, Any]) -> ObjectInfo:
-    size = info.get("size")
-    size = UNKNOWN_SIZE if size is None else int(size)
+    size = UNKNOWN_SIZE if info.get("size") is None else int(info["size"])
     tag = info.get("ETag") or info.get("etag")
+    if tag:
+        return ObjectInfo(uri, size, str(tag).strip('"'))
     when = next((info[k] for k in ("mtime", "LastModified", "modified", "created") if info.get(k)), "")
-    return ObjectInfo(uri, size, str(tag).strip('"') if tag else f"{size}-{when}".replace(" ", "T"))
+    # The same file system may give a number in a listing and a date for one object.
+    return ObjectInfo(uri, size, f"{size}-{when.timestamp() if isinstance(when, datetime) else when}")
 
 
 def _write_local(path: Path, data: bytes) -> None:
@@ -472,9 +369,3 @@ def _nothing_found(uri: str, *, is_glob: bool) -> str:
     if path is not None and path.is_dir():
         return f"{uri} is an empty folder; name one that holds images or Parquet shards"
     return f"nothing is at {uri}; check its name"
-
-
-def _one_line(error: Exception) -> str:
-    """An error's first line, less the queries of its URLs: some carry signatures."""
-    first = str(error).strip().partition("\n")[0]
-    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", first)[:300]

@@ -1,8 +1,12 @@
 """What every test may use."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Ray's workers import the stand-ins of tests/fakes.py by name.
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

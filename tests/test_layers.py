@@ -52,12 +52,20 @@ def loaded_modules(code: str) -> set[str]:
 
 
 def test_help_loads_neither_tensorflow_nor_ray():
-    code = "from typer.testing import CliRunner\nfrom gax_batch.cli import app\nassert CliRunner().invoke(app, ['--help']).exit_code == 0"
+    code = (
+        "from typer.testing import CliRunner\n"
+        "from gax_batch.cli import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0"
+    )
     assert not loaded_modules(code) & {"tensorflow", "ray", "sklearn", "pandas", "pyarrow", "astropy"}
 
 
 def test_the_driver_of_a_run_does_not_load_tensorflow():
-    assert not loaded_modules("import gax_batch.run, gax_batch.pipeline") & {"tensorflow", "tf_keras", "sklearn"}
+    assert not loaded_modules("import gax_batch.run, gax_batch.pipeline") & {
+        "tensorflow",
+        "tf_keras",
+        "sklearn",
+    }
 
 
 def test_files_and_functions_stay_small():
@@ -69,7 +77,12 @@ def test_files_and_functions_stay_small():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 docstring = ast.get_docstring(node)
-                size = (node.end_lineno or 0) - node.lineno + 1 - (len(docstring.splitlines()) + 2 if docstring else 0)
+                size = (
+                    (node.end_lineno or 0)
+                    - node.lineno
+                    + 1
+                    - (len(docstring.splitlines()) + 2 if docstring else 0)
+                )
                 if size > 60:
                     long.append(f"{path.name}:{node.name}")
     assert not long

@@ -61,7 +61,10 @@ def test_conditional_inverts_cumulative_wherever_the_question_was_reached(values
     for question in tree.QUESTIONS:
         reached = np.ones(3, bool) if question.parent is None else cumulative[:, question.parent] > 1e-9
         np.testing.assert_allclose(
-            again[reached][:, question.columns], conditional[reached][:, question.columns], rtol=1e-6, atol=1e-9
+            again[reached][:, question.columns],
+            conditional[reached][:, question.columns],
+            rtol=1e-6,
+            atol=1e-9,
         )
 
 

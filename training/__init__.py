@@ -1,0 +1,1 @@
+"""How a bundle is made: data, losses, one recipe per model, calibration, evaluation."""

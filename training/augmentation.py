@@ -34,7 +34,9 @@ def augment(windows: Any) -> Any:
         fill_value=0.0,
     )
     count = tf.shape(windows)[0]
-    gain = tf.exp(tf.random.normal((count, 1, 1, 1), 0.0, BRIGHTNESS) + tf.random.normal((count, 1, 1, 3), 0.0, COLOR))
+    gain = tf.exp(
+        tf.random.normal((count, 1, 1, 1), 0.0, BRIGHTNESS) + tf.random.normal((count, 1, 1, 3), 0.0, COLOR)
+    )
     return tf.clip_by_value(images * gain, 0.0, 1.0)
 
 
@@ -51,9 +53,3 @@ def _transforms(count: Any, side: int) -> Any:
     f = center + shift[1] - (d + e) * middle
     zero = tf.zeros_like(a)
     return tf.stack([a, b, c, d, e, f, zero, zero], axis=1)
-
-
-def central(windows: Any) -> Any:
-    """The windows' cutouts, uint8 `[N, 64, 64, 3]`: the pixels `gax_batch.imaging.decode_cutout` gives."""
-    margin = (windows.shape[1] - IMAGE_SIDE) // 2
-    return windows[:, margin : margin + IMAGE_SIDE, margin : margin + IMAGE_SIDE]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gax_batch import tree
-from gax_batch.imaging import decode_window
+from gax_batch.imaging import IMAGE_SIDE, decode_window
 
 # The final cutout is the central 64 of these pixels at the same scale: a whole 424 pixel image.
 WINDOW_SIDE = 106
@@ -27,7 +27,7 @@ class Galaxies:
 
     ids: list[str]
     windows: npt.NDArray[np.uint8]
-    """`[N, 106, 106, 3]`; see `cutouts`."""
+    """`[N, 106, 106, 3]`: the cutouts with a rim for augmentation."""
     fractions: npt.NDArray[np.float32]
     """`[N, 37]` conditional vote fractions, each question's answers summing to 1."""
     reached: npt.NDArray[np.float32]
@@ -41,10 +41,19 @@ class Galaxies:
         """`[N, 37]` cumulative vote fractions: what the models predict."""
         return np.asarray(tree.cumulative(self.fractions), np.float32)
 
+    @property
+    def cutouts(self) -> npt.NDArray[np.uint8]:
+        """`[N, 64, 64, 3]`, the windows' centers: the very pixels of `gax_batch.imaging.decode_cutout`."""
+        margin = (WINDOW_SIDE - IMAGE_SIDE) // 2
+        inner = slice(margin, margin + IMAGE_SIDE)
+        return np.ascontiguousarray(self.windows[:, inner, inner])
+
     def subset(self, split: str) -> "Galaxies":
         """The galaxies of one split."""
         keep = [i for i, name in enumerate(self.ids) if split_of(name) == split]
-        return Galaxies([self.ids[i] for i in keep], self.windows[keep], self.fractions[keep], self.reached[keep])
+        return Galaxies(
+            [self.ids[i] for i in keep], self.windows[keep], self.fractions[keep], self.reached[keep]
+        )
 
     def digest(self) -> str:
         """Sha256 over ids and labels."""
@@ -60,9 +69,9 @@ def split_of(galaxy_id: str) -> str:
     return {0: "test", 1: "calibration"}.get(remainder, "train")
 
 
-def votes(weighted: npt.NDArray[np.float64], classifications: npt.NDArray[np.float64]) -> tuple[
-    npt.NDArray[np.float32], npt.NDArray[np.float32]
-]:
+def votes(
+    weighted: npt.NDArray[np.float64], classifications: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Normalized conditional fractions and the votes behind them.
 
     Args:
@@ -95,4 +104,5 @@ def load(folder: Path) -> Galaxies:
 
 
 def _window(path: Path) -> npt.NDArray[np.uint8]:
-    return decode_window(path.read_bytes(), WINDOW_SIDE)
+    window, _ = decode_window(path.read_bytes(), WINDOW_SIDE)
+    return window

@@ -19,7 +19,9 @@ CONCENTRATION = 30.0
 _QUESTION_OF = np.repeat(np.arange(N_QUESTIONS), [len(q.answers) for q in QUESTIONS])
 
 
-def negative_log_likelihood(logits: Any, fractions: Any, reached: Any, concentration: float = CONCENTRATION) -> Any:
+def negative_log_likelihood(
+    logits: Any, fractions: Any, reached: Any, concentration: float = CONCENTRATION
+) -> Any:
     """Negative log probability of each galaxy's votes, in nats, without the multinomial coefficient.
 
     The coefficient depends on the votes alone; leaving it out changes no gradient. Votes are weighted

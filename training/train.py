@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from gax_batch.models import bayesian, classic, svr
-from training.augmentation import augment, central
+from training.augmentation import augment
 from training.data import Galaxies
 from training.losses import kl_weight, negative_log_likelihood
 
@@ -28,6 +28,12 @@ class Recipe:
 CLASSIC = Recipe(epochs=45, learning_rate=2e-3)
 SVR = Recipe(epochs=60, learning_rate=2e-3)
 BAYESIAN = Recipe(epochs=45, learning_rate=1e-3, temperature=0.05)
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed TensorFlow and make its operations reproducible; before anything else uses it."""
+    tf.random.set_seed(seed)
+    tf.config.experimental.enable_op_determinism()
 
 
 def train_classic(galaxies: Galaxies, seed: int, recipe: Recipe = CLASSIC) -> Any:
@@ -63,7 +69,10 @@ def _fit(model: Any, galaxies: Galaxies, recipe: Recipe, seed: int) -> Any:
     per_epoch = len(galaxies) // recipe.batch
     steps = recipe.epochs * per_epoch
     schedule = keras.optimizers.schedules.CosineDecay(
-        recipe.learning_rate / 20, steps - per_epoch, warmup_target=recipe.learning_rate, warmup_steps=per_epoch
+        recipe.learning_rate / 20,
+        steps - per_epoch,
+        warmup_target=recipe.learning_rate,
+        warmup_steps=per_epoch,
     )
     optimizer = keras.optimizers.Adam(schedule, clipnorm=20.0)
     step = _step(model, optimizer, recipe, warm_up=steps // 3, examples=len(galaxies))
@@ -73,7 +82,8 @@ def _fit(model: Any, galaxies: Galaxies, recipe: Recipe, seed: int) -> Any:
         losses = [step(galaxies.windows[r], galaxies.fractions[r], galaxies.reached[r]) for r in rows]
         loss, divergence = np.mean(np.array(losses), axis=0)
         seconds = time.perf_counter() - started
-        print(f"{model.name} epoch {epoch + 1}/{recipe.epochs}: nll {loss:.2f}, kl {divergence:.0f}, {seconds:.1f} s", flush=True)
+        numbers = f"nll {loss:.2f}, kl {divergence:.0f}, {seconds:.1f} s"
+        print(f"{model.name} epoch {epoch + 1}/{recipe.epochs}: {numbers}", flush=True)
     return model
 
 
@@ -91,8 +101,3 @@ def _step(model: Any, optimizer: Any, recipe: Recipe, *, warm_up: int, examples:
         return loss, divergence
 
     return step
-
-
-def predict(model: Any, galaxies: Galaxies) -> Any:
-    """Logits of the unrotated cutouts, for a quick look."""
-    return model.predict(central(galaxies.windows).astype(np.float32) / 255.0, verbose=0)

@@ -57,7 +57,9 @@ class Predictor:
 
     def __init__(self, arrays: layers.Arrays, dtype: Any) -> None:
         self._arrays = {name: tf.constant(value) for name, value in arrays.items()}
-        self._kernels = [tf.cast(self._arrays[f"block_{i}/kernel"], dtype) for i in range(len(layers.FILTERS))]
+        self._kernels = [
+            tf.cast(self._arrays[f"block_{i}/kernel"], dtype) for i in range(len(layers.FILTERS))
+        ]
 
     def __call__(self, images: Any) -> Any:
         """Probabilities `[N, 37]` float32, the mean over 8 orientations, of images `[N, 64, 64, 3]`."""

@@ -37,7 +37,9 @@ def block(x: Any, convolution: Any, index: int) -> Any:
 
 def export_normalization(model: Any, index: int) -> dict[str, npt.NDArray[np.float32]]:
     """The block's batch normalization as one `scale` and one `shift` per channel, float32 `[channels]`."""
-    gamma, beta, mean, variance = (w.astype(np.float64) for w in model.get_layer(f"normalization_{index}").get_weights())
+    gamma, beta, mean, variance = (
+        w.astype(np.float64) for w in model.get_layer(f"normalization_{index}").get_weights()
+    )
     scale = gamma / np.sqrt(variance + EPSILON)
     return {
         f"block_{index}/scale": scale.astype(np.float32),
@@ -61,7 +63,9 @@ def trunk(images: Any, kernels: Sequence[Any], arrays: Arrays, padding: str) -> 
     for index, kernel in enumerate(kernels):
         x = tf.nn.conv2d(x, kernel, 1, padding)
         x = tf.nn.max_pool2d(x, 2, 2, "VALID")
-        bias, scale, shift = (tf.cast(arrays[f"block_{index}/{n}"], x.dtype) for n in ("bias", "scale", "shift"))
+        bias, scale, shift = (
+            tf.cast(arrays[f"block_{index}/{n}"], x.dtype) for n in ("bias", "scale", "shift")
+        )
         x = tf.nn.relu(x + bias) * scale + shift
     return tf.reduce_mean(tf.cast(x, tf.float32), axis=(1, 2))
 

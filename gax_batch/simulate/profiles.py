@@ -13,14 +13,14 @@ Array = npt.NDArray[np.float32]
 
 EXPONENTIAL_RADIUS = 1.67834699  # half-light radius of an exponential disk in scale lengths (b_1)
 _EDGE_ON_INTEGRAL = 1.5440678  # of exp(-x) sqrt(1 + pi x / 2) from zero to infinity
-_BISECTIONS = 40
+_BISECTIONS = 28  # of [0, 100]: to 4e-7
 
 
 def sersic_b(n: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """The constant b_n that makes the half-light radius of a Sersic profile enclose half the light.
 
-    The asymptotic expansion of Ciotti & Bertin (1999, A&A 352, 447), equation 18; its error is
-    below 1e-6 for n >= 1.
+    The asymptotic expansion of Ciotti & Bertin (1999, A&A 352, 447), equation 18; it is
+    within 5e-5 for n >= 1, and the better the larger n.
 
     Args:
         n: Sersic indices, at least 0.5.
@@ -54,7 +54,10 @@ def sersic_enclosed(radius: npt.ArrayLike, n: npt.ArrayLike) -> npt.NDArray[np.f
 
 
 def enclosing_radius(
-    fraction: npt.ArrayLike, bulge_fraction: npt.ArrayLike, bulge_n: npt.ArrayLike, bulge_radius: npt.ArrayLike
+    fraction: npt.ArrayLike,
+    bulge_fraction: npt.ArrayLike,
+    bulge_n: npt.ArrayLike,
+    bulge_radius: npt.ArrayLike,
 ) -> npt.NDArray[np.float64]:
     """The radius that encloses a fraction of the light of a concentric bulge and exponential disk.
 
@@ -65,7 +68,7 @@ def enclosing_radius(
         bulge_radius: the bulge's half-light radius in units of the disk's.
 
     Returns:
-        Radii in units of the disk's half-light radius, float64, to one part in 1e10.
+        Radii in units of the disk's half-light radius, float64, to 1e-6.
     """
     wanted, share, n, ratio = np.broadcast_arrays(
         *(np.asarray(a, np.float64) for a in (fraction, bulge_fraction, bulge_n, bulge_radius))
@@ -73,10 +76,13 @@ def enclosing_radius(
     low, high = np.zeros(wanted.shape), np.full(wanted.shape, 100.0)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        inside = share * sersic_enclosed(middle / ratio, n) + (1 - share) * sersic_enclosed(middle, 1.0)
+        scaled = EXPONENTIAL_RADIUS * middle
+        disk = 1 - (1 + scaled) * np.exp(-scaled)
+        inside = share * sersic_enclosed(middle / ratio, n) + (1 - share) * disk
         short = inside < wanted
         low, high = np.where(short, middle, low), np.where(short, high, middle)
-    return (low + high) / 2
+    radius: npt.NDArray[np.float64] = (low + high) / 2
+    return radius
 
 
 def sersic(radius_squared: Array, n: Array, half_light: Array, axis_ratio: Array) -> Array:
@@ -93,7 +99,9 @@ def sersic(radius_squared: Array, n: Array, half_light: Array, axis_ratio: Array
     """
     b = sersic_b(n)
     double = 2 * np.asarray(n, np.float64)
-    log_total = np.log(np.pi * double * axis_ratio) + 2 * np.log(half_light) + gammaln(double) - double * np.log(b)
+    log_total = (
+        np.log(np.pi * double * axis_ratio) + 2 * np.log(half_light) + gammaln(double) - double * np.log(b)
+    )
     # exp(-b (r / half_light) ** (1 / n)), with the power as a logarithm so that each pixel costs
     # one log and two exp.
     power = np.log(np.maximum(radius_squared, np.float32(1e-6)))
@@ -130,7 +138,7 @@ def edge_on_disk(along: Array, across: Array, half_light: Array, height: Array) 
     """
     scale = half_light / np.float32(EXPONENTIAL_RADIUS)
     x = np.abs(along) / scale
-    light = np.exp(-x)
+    light: Array = np.exp(-x)
     x *= np.float32(np.pi / 2)
     x += 1
     light *= np.sqrt(x)
@@ -158,21 +166,27 @@ def bar(along: Array, across: Array, length: Array, width: Array, axis_ratio: Ar
     """
     rho = np.square(along / length)
     rho += np.square(across / width)
-    light = np.exp(-np.square(rho, out=rho))
+    light: Array = np.exp(-np.square(rho, out=rho))
     light *= 2 / (np.float32(np.pi**1.5) * length * width * axis_ratio)
     return light
 
 
 def ring(radius: Array, center: Array, width: Array, axis_ratio: Array) -> Array:
     """A Gaussian ring: light per square pixel, float32, normalized for `width` well below `center`."""
-    light = np.square((radius - center) / width)
+    light: Array = np.square((radius - center) / width)
     np.exp(-light, out=light)
     light *= 1 / (2 * np.float32(np.pi**1.5) * center * width * axis_ratio)
     return light
 
 
 def spiral_contrast(
-    x: Array, y: Array, radius: Array, n_arms: npt.NDArray[np.int64], pitch: Array, phase: Array, sharpness: Array
+    x: Array,
+    y: Array,
+    radius: Array,
+    n_arms: npt.NDArray[np.int64],
+    pitch: Array,
+    phase: Array,
+    sharpness: Array,
 ) -> Array:
     """Logarithmic spiral arms as a factor on a disk, with mean one around each circle.
 
@@ -191,7 +205,7 @@ def spiral_contrast(
     Returns:
         Factors `[N, H, W]`, float32.
     """
-    safe = np.maximum(radius, np.float32(1e-3))
+    safe: Array = np.maximum(radius, np.float32(1e-3))
     winding = np.log(safe)
     winding *= -n_arms.astype(np.float32)[:, None, None] / np.tan(pitch)
     winding += phase
@@ -208,7 +222,7 @@ def spiral_contrast(
 
 
 def _unit_power(cosine: Array, sine: Array, power: npt.NDArray[np.int64]) -> tuple[Array, Array]:
-    """cos and sin of `power` times an angle: multiplications are far cheaper than an arctan2 a pixel."""
+    """The cosine and sine of `power` times an angle; far cheaper than an arctan2 and a cosine."""
     real, imaginary = cosine.copy(), sine.copy()
     for step in range(2, int(power.max(initial=1)) + 1):
         rows = np.flatnonzero(power >= step)

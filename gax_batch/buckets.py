@@ -1,0 +1,138 @@
+"""Object stores through obstore: clients by URI, bounded retries, and errors without secrets.
+
+`gax_batch.storage` and the bulk reader are its only users. Every client is set up from the environment
+(`AWS_*`, `GOOGLE_*`, `AZURE_*`) or the instance's role, and retries a request itself, within the bounds
+below; what then still fails is a TransientError.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import from_url
+
+from gax_batch.errors import TransientError, UsageError
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+HTTP = frozenset({"http", "https"})
+BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "adl", "abfs", "abfss"})
+_RETRIES: "RetryConfig" = {
+    "max_retries": 6,
+    "retry_timeout": timedelta(seconds=90),
+    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=8), "base": 2},
+}
+_CLIENT: "ClientConfig" = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)}
+_READ_BUFFER_BYTES = 4 * 1024 * 1024
+_STATUS = re.compile(r"\bstatus(?: code)?:? (\d{3})\b")
+_PASSING = re.compile(
+    r"error sending request|retries|timed? ?out|connection|reset by peer|broken pipe|decoding response|dns",
+    re.I,
+)
+
+
+def bucket_of(uri: str) -> "tuple[ObjectStore, str] | None":
+    """The obstore client and key of a URI; None where obstore does not serve the scheme.
+
+    Raises:
+        UsageError: The store cannot be set up (a name or a setting in the environment is missing).
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme not in BUCKETS and scheme not in HTTP:
+        return None
+    root, _, key = rest.partition("/")
+    return _store(f"{scheme}://{root}"), key
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Turn obstore's errors into PermissionError, OSError or TransientError, one line without secrets."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{uri} does not exist") from None
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise PermissionError(f"{uri}: access refused: {one_line(error)}") from None
+    except BaseError as error:
+        line = one_line(error)
+        status = _STATUS.search(line)
+        code = int(status[1]) if status else None
+        if code in (401, 403):
+            raise PermissionError(f"{uri}: access refused: {line}") from None
+        if (
+            code in (408, 429)
+            or (code is not None and code >= 500)
+            or (code is None and _PASSING.search(line))
+        ):
+            raise TransientError(f"{uri}: the store keeps failing: {line}") from None
+        raise OSError(f"{uri}: {line}") from None
+
+
+def etag_version(etag: str | None, size: int, modified: datetime) -> str:
+    """The version of a stored object: its ETag without quotes, else its size and modification time."""
+    return etag.strip('"') if etag else f"{size}-{modified.astimezone(UTC).isoformat()}"
+
+
+def open_reader(uri: str, store: "ObjectStore", key: str) -> BinaryIO:
+    """Open a stored object for reading at random, as a file that pyarrow takes."""
+    with translated(uri):
+        return cast(BinaryIO, _Reader(uri, obstore.open_reader(store, key, buffer_size=_READ_BUFFER_BYTES)))
+
+
+def one_line(error: Exception) -> str:
+    """An error's first line, less the queries of its URLs: some carry signatures."""
+    first = str(error).strip().partition("\n")[0]
+    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", first)[:300]
+
+
+class _Reader:
+    """An obstore reader that is a file to pyarrow and raises this module's errors."""
+
+    def __init__(self, uri: str, reader: Any) -> None:
+        self._uri = uri
+        self._reader = reader
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        with translated(self._uri):
+            return bytes(self._reader.read(None if size is None or size < 0 else size))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> "_Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@lru_cache(maxsize=64)
+def _store(root: str) -> "ObjectStore":
+    try:
+        return from_url(root, retry_config=_RETRIES, client_options=_CLIENT)
+    except (BaseError, ValueError) as error:
+        raise UsageError(
+            f"{root} cannot be opened: {one_line(error)}; check its name and environment"
+        ) from None

@@ -1,0 +1,191 @@
+"""A catalog's two Delta tables: open, create, list active parts, commit.
+
+Tables ask for the oldest protocol (reader 1, writer 2), so that every reader of Delta Lake opens them: no
+deletion vectors, no column mapping, no v2 checkpoints, no partitions. Commits are optimistic: the
+next log file is created only if it does not exist, which S3 (by conditional put), GCS, Azure and local
+disks all decide atomically, so that of two commits one fails.
+"""
+
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.paths import PartName
+from gax_batch.storage import local_path
+
+FORMAT_KEY = "gax.formatVersion"
+FORMAT_VERSION = 1
+
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m|↳")
+_AWKWARD = re.compile(r"[^A-Za-z0-9._~=+@:/-]")
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A part to add: its key below the table's root, bytes, and statistics as Delta's JSON."""
+
+    key: str
+    size: int
+    stats: str
+
+
+class LostRaceError(Exception):
+    """Another commit came first; nothing was committed."""
+
+
+class Table:
+    """One Delta table at one snapshot, which may not exist yet."""
+
+    def __init__(self, uri: str) -> None:
+        """Open a table.
+
+        Args:
+            uri: The table's root.
+
+        Raises:
+            UsageError: It cannot be read, is no table of ours, or is of a newer format.
+        """
+        self.uri = uri
+        path = local_path(uri)
+        self._location = uri if path is None else str(path)
+        self._options = _storage_options()
+        _check_location(self._location, is_local=path is not None)
+        self._table: DeltaTable | None = None
+        self.refresh()
+
+    @property
+    def version(self) -> int | None:
+        """The snapshot's number; None while there is no table."""
+        return None if self._table is None else int(self._table.version())
+
+    def refresh(self) -> None:
+        """Go to the newest snapshot."""
+        try:
+            self._table = DeltaTable(self._location, storage_options=self._options)
+        except TableNotFoundError:
+            return
+        except (DeltaError, OSError) as error:
+            raise UsageError(
+                f"the table {self.uri} cannot be read ({one_line(error)}); "
+                "check its name, the credentials in the environment and that its log is complete"
+            ) from error
+        self._check_format(self._table)
+
+    def parts(self) -> list[PartName]:
+        """The active parts, sorted.
+
+        Raises:
+            UsageError: The table has files that this package did not write.
+        """
+        if self._table is None:
+            return []
+        keys = pa.table(self._table.get_add_actions())["path"].to_pylist()
+        names = [PartName.parse(unquote(key)) for key in keys]
+        for name, key in zip(names, keys, strict=True):
+            if name is None:
+                raise UsageError(
+                    f"{self.uri} was changed by another program (file {key}); "
+                    "restore an earlier version of the table, or start a new catalog"
+                )
+        return sorted(name for name in names if name is not None)
+
+    def has_transaction(self, app_id: str) -> bool:
+        """Whether a commit with this application id is in the table's history."""
+        return self._table is not None and self._table.transaction_version(app_id) is not None
+
+    def create(self, name: str, description: str, schema: pa.Schema) -> None:
+        """Create the table, empty; no harm is done if another run just did.
+
+        Raises:
+            FatalError: It cannot be created.
+        """
+        try:
+            DeltaTable.create(
+                self._location,
+                schema,
+                name=name,
+                description=description,
+                configuration={FORMAT_KEY: str(FORMAT_VERSION)},
+                storage_options=self._options,
+                raise_if_key_not_exists=False,
+            )
+        except (DeltaError, OSError) as error:
+            self.refresh()
+            if self._table is None:
+                raise FatalError(f"the table {self.uri} cannot be created: {one_line(error)}") from error
+        self.refresh()
+
+    def commit(
+        self,
+        add: Sequence[NewFile],
+        remove: Sequence[str],
+        *,
+        metadata: Mapping[str, str | int],
+        app_id: str | None = None,
+    ) -> None:
+        """Replace files in one transaction on top of this snapshot, and go to the newest one.
+
+        Raises:
+            LostRaceError: The snapshot is no longer the newest.
+            FatalError: The store refused.
+        """
+        if self._table is None:
+            raise FatalError(f"the table {self.uri} does not exist")
+        now = time.time_ns() // 1_000_000
+        actions: list[AddAction | RemoveAction] = [
+            RemoveAction(path=key, data_change=True, deletion_timestamp=now) for key in remove
+        ]
+        actions += [AddAction(file.key, file.size, {}, now, True, file.stats) for file in add]
+        properties = CommitProperties(
+            custom_metadata={f"gax.{key}": value for key, value in metadata.items()},
+            max_commit_retries=0,
+            app_transactions=[] if app_id is None else [Transaction(app_id, 1)],
+        )
+        try:
+            self._table.create_write_transaction(
+                actions, "append", self._table.schema(), commit_properties=properties
+            )
+        except CommitFailedError as error:
+            raise LostRaceError(one_line(error)) from error
+        except (DeltaError, OSError) as error:
+            raise FatalError(f"the commit to {self.uri} failed: {one_line(error)}") from error
+        finally:
+            self.refresh()
+
+    def _check_format(self, table: DeltaTable) -> None:
+        written = table.metadata().configuration.get(FORMAT_KEY)
+        if written is None:
+            raise UsageError(f"{self.uri} is a Delta table, but no gax catalog; choose another place")
+        if not written.isdecimal() or int(written) > FORMAT_VERSION:
+            raise UsageError(
+                f"{self.uri} has catalog format {written}, newer than {FORMAT_VERSION}; update gax-batch"
+            )
+
+
+def one_line(error: Exception) -> str:
+    """An error's message on one line, bounded, without terminal codes and URL queries."""
+    text = " ".join(_TERMINAL_CODES.sub(" ", str(error)).split())
+    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", text)[:300]
+
+
+def _storage_options() -> dict[str, str]:
+    # Everything else the store reads from the environment itself.
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    return {"AWS_ALLOW_HTTP": "true"} if endpoint.startswith("http://") else {}
+
+
+def _check_location(location: str, *, is_local: bool) -> None:
+    # delta-rs percent-encodes such names in one place and not in another.
+    if "%" in location or (not is_local and _AWKWARD.search(location.partition("://")[2])):
+        raise UsageError(
+            f"{location} is no good place for a catalog: use letters, digits and . _ - = only in its name"
+        )

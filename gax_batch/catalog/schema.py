@@ -1,0 +1,207 @@
+"""The catalog's columns as data (name, type, unit, UCD, description), and rows from plain arrays.
+
+Arrow schemas, the Delta tables' column comments and the documentation all derive from `COLUMNS` and
+`REJECT_COLUMNS`. Units are VOUnits, UCDs are UCD1+ words. Arrow types are plain: no dictionaries, no
+extension types, no large or view strings, so that every reader of Parquet understands them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gax_batch.errors import FatalError
+from gax_batch.imaging import ImageFlag
+from gax_batch.rejects import MEANING, Stage
+from gax_batch.tree import ANSWERS, QUESTION_NAMES
+
+Values = npt.NDArray[Any] | Sequence[Any]
+
+
+class Flag(IntFlag):
+    """Bits of `flags` that the catalog sets itself; the lower ones are `imaging.ImageFlag`."""
+
+    NO_POSITION = 16
+    OUT_OF_DISTRIBUTION = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: Arrow type, VOUnit (empty: dimensionless or text), UCD1+, and what it means."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    ucd: str
+    description: str
+    nullable: bool = True
+
+    @property
+    def field(self) -> pa.Field:
+        """The Arrow field; `comment` is Delta's name for a column's description."""
+        metadata = {"comment": self.description, "unit": self.unit, "ucd": self.ucd}
+        return pa.field(self.name, self.type, self.nullable, {k: v for k, v in metadata.items() if v})
+
+
+ANSWER_QUANTITIES: dict[str, tuple[str, str]] = {
+    "prob": (
+        "stat.probability;src.morph.type",
+        "expected fraction of volunteers: posterior mean, Bayesian CNN and CNN-SVR blended",
+    ),
+    "std": ("stat.stdev;src.morph.type", "epistemic standard deviation of the fraction over posterior draws"),
+    "lo": ("src.morph.type;stat.min", "lower end of the calibrated 90 % predictive interval of the fraction"),
+    "hi": ("src.morph.type;stat.max", "upper end of the calibrated 90 % predictive interval of the fraction"),
+    "svr": ("stat.probability;src.morph.type", "fraction by the CNN-SVR alone"),
+}
+QUESTION_QUANTITIES: dict[str, tuple[str, str]] = {
+    "entropy": ("stat.param;src.morph.type", "entropy of the answers in nats"),
+    "mutual_info": (
+        "stat.param;src.morph.type",
+        "mutual information of answer and network weights in nats: the entropy that training could lower",
+    ),
+}
+
+
+def _flag_meaning() -> str:
+    bits = sorted([*ImageFlag, *Flag])
+    return ", ".join(f"{bit.value} {(bit.name or '').lower()}" for bit in bits)
+
+
+def _provenance() -> Iterator[Column]:
+    yield Column(
+        "source_uri", pa.string(), "", "meta.ref.uri", "object, or object and row, of the cutout", False
+    )
+    yield Column(
+        "source_version",
+        pa.string(),
+        "",
+        "meta.version",
+        "version of that object when it was listed: ETag, or size and modification time",
+        False,
+    )
+
+
+def _galaxy_columns() -> Iterator[Column]:
+    text, real = pa.string(), pa.float32()
+    yield Column("galaxy_id", text, "", "meta.id;meta.main", "identifier in the survey, unique", False)
+    yield Column("ra", pa.float64(), "deg", "pos.eq.ra;meta.main", "right ascension, ICRS")
+    yield Column("dec", pa.float64(), "deg", "pos.eq.dec;meta.main", "declination, ICRS")
+    for answer in ANSWERS:
+        for quantity, (ucd, meaning) in ANSWER_QUANTITIES.items():
+            yield Column(f"{answer}_{quantity}", real, "", ucd, f"{answer}: {meaning}")
+    for question in QUESTION_NAMES:
+        for quantity, (ucd, meaning) in QUESTION_QUANTITIES.items():
+            yield Column(f"{question}_{quantity}", real, "", ucd, f"{question}: {meaning}")
+    yield Column("gz2_class", text, "", "src.morph.type", "class string of Willett et al. 2013, appendix A")
+    yield Column(
+        "ood_score", real, "", "stat.param", "distance from everything the model has seen; 1 is farthest"
+    )
+    yield Column("flags", pa.int32(), "", "meta.code", f"sum of bits: {_flag_meaning()}", False)
+    yield from _provenance()
+    yield Column("unit_id", text, "", "meta.id.assoc", "unit of work the row belongs to", False)
+    yield Column("bundle_id", text, "", "meta.id.assoc;meta.software", "model that made the row", False)
+    yield Column("run_id", text, "", "meta.id.assoc", "run that made the row", False)
+
+
+def _reject_columns() -> Iterator[Column]:
+    text = pa.string()
+    yield Column("galaxy_id", text, "", "meta.id;meta.main", "identifier in the survey")
+    yield from _provenance()
+    stages = ", ".join(Stage)
+    yield Column("stage", text, "", "meta.code.status", f"step that rejected the cutout: {stages}", False)
+    yield Column("reason", text, "", "meta.code.status", f"one of {', '.join(MEANING)}", False)
+    yield Column("detail", text, "", "meta.note", "what was found, for a person to read")
+    yield Column("unit_id", text, "", "meta.id.assoc", "unit of work the cutout belongs to", False)
+    yield Column("run_id", text, "", "meta.id.assoc", "run that rejected the cutout", False)
+
+
+COLUMNS: tuple[Column, ...] = tuple(_galaxy_columns())
+REJECT_COLUMNS: tuple[Column, ...] = tuple(_reject_columns())
+GALAXIES: pa.Schema = pa.schema([column.field for column in COLUMNS])
+REJECTS: pa.Schema = pa.schema([column.field for column in REJECT_COLUMNS])
+
+
+def column_table(columns: Sequence[Column] = COLUMNS) -> list[tuple[str, str, str, str, str]]:
+    """The columns as rows (name, type, unit, UCD, description) for documentation."""
+    return [(c.name, str(c.type), c.unit, c.ucd, c.description) for c in columns]
+
+
+def galaxies_table(
+    cutouts: pa.Table, columns: Mapping[str, Values], *, unit_id: str, bundle_id: str, run_id: str
+) -> pa.Table:
+    """Rows of the catalog from classified cutouts.
+
+    Args:
+        cutouts: `CUTOUT_SCHEMA` (pixels may be gone), N rows, none rejected.
+        columns: One entry of length N for every column that the models give, by the column's name; NaN
+            becomes null. Besides them `out_of_distribution`, bool `[N]`, which becomes a bit of `flags`.
+        unit_id: The unit they belong to.
+        bundle_id: The model that classified them.
+        run_id: The run.
+
+    Returns:
+        `GALAXIES`, in the same order.
+
+    Raises:
+        FatalError: A column is missing, unknown, of the wrong length, or holds an infinity.
+    """
+    count = len(cutouts)
+    ours: dict[str, Any] = {name: cutouts[name] for name in ("galaxy_id", "source_uri", "source_version")} | {
+        name: pa.repeat(value, count) for name, value in _labels(unit_id, run_id, bundle_id)
+    }
+    ours |= {name: _without_nan(cutouts[name]) for name in ("ra", "dec")}
+    ours["flags"] = _flags(cutouts["flags"], ours["ra"], ours["dec"], columns.get("out_of_distribution"))
+    wanted = set(GALAXIES.names) - ours.keys()
+    given = columns.keys() - {"out_of_distribution"}
+    if given != wanted:
+        raise FatalError(f"columns missing or unknown: {', '.join(sorted(given ^ wanted)[:5])}")
+    arrays = [
+        ours[field.name] if field.name in ours else _model_column(field, columns[field.name], count)
+        for field in GALAXIES
+    ]
+    return pa.Table.from_arrays(arrays, schema=GALAXIES)
+
+
+def rejects_table(cutouts: pa.Table, *, unit_id: str, run_id: str) -> pa.Table:
+    """Rows of the rejects table from the rejected rows of `CUTOUT_SCHEMA`, in the same order."""
+    labels = {name: pa.repeat(value, len(cutouts)) for name, value in _labels(unit_id, run_id)}
+    arrays = [labels[name] if name in labels else cutouts[name] for name in REJECTS.names]
+    return pa.Table.from_arrays(arrays, schema=REJECTS)
+
+
+def _labels(unit_id: str, run_id: str, bundle_id: str | None = None) -> Iterator[tuple[str, pa.Scalar]]:
+    yield "unit_id", pa.scalar(unit_id, pa.string())
+    yield "run_id", pa.scalar(run_id, pa.string())
+    if bundle_id is not None:
+        yield "bundle_id", pa.scalar(bundle_id, pa.string())
+
+
+def _without_nan(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+
+
+def _flags(
+    image_flags: pa.ChunkedArray, ra: pa.ChunkedArray, dec: pa.ChunkedArray, far: Values | None
+) -> pa.Array:
+    flags = image_flags.to_numpy().astype(np.int32)
+    nowhere = pc.or_(pc.is_null(ra), pc.is_null(dec)).to_numpy().astype(bool)
+    flags[nowhere] |= Flag.NO_POSITION.value
+    if far is not None:
+        flags[np.asarray(far, dtype=bool)] |= Flag.OUT_OF_DISTRIBUTION.value
+    return pa.array(flags, pa.int32())
+
+
+def _model_column(field: pa.Field, values: Values, count: int) -> pa.Array:
+    if len(values) != count:
+        raise FatalError(f"column {field.name} has {len(values)} values for {count} cutouts")
+    if pa.types.is_floating(field.type):
+        values = np.ascontiguousarray(values, dtype=field.type.to_pandas_dtype())
+        if np.isinf(values).any():
+            raise FatalError(f"column {field.name} holds an infinity")
+    # `from_pandas` only means that NaN becomes null.
+    return pa.array(values, field.type, from_pandas=True)

@@ -1,0 +1,318 @@
+"""A catalog at one snapshot: what is in it, and the commit that makes the next one.
+
+A catalog is two Delta tables, and the active parts of `galaxies` are authoritative: a rejects part is
+valid if the galaxies part of the same name is active. A commit goes in three steps, and wherever it is
+cut off, what a snapshot says is right and the next run repairs the rest:
+
+1. add the rejects parts (not valid yet),
+2. add the new galaxies parts and remove those they replace: this one transaction decides,
+3. remove rejects parts of the same units that are valid no more.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gax_batch import paths, storage
+from gax_batch.catalog.delta import LostRaceError, NewFile, Table
+from gax_batch.catalog.schema import GALAXIES, REJECTS
+from gax_batch.catalog.writer import Part, read_columns
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.paths import PartName
+from gax_batch.rejects import Stage
+
+MEMBERS_SCHEMA: pa.Schema = pa.schema(
+    [
+        pa.field("source_uri", pa.string()),
+        pa.field("source_version", pa.string()),
+        pa.field("galaxy_id", pa.string()),
+        pa.field("ra", pa.float64()),
+        pa.field("dec", pa.float64()),
+        pa.field("unit_id", pa.string()),
+        pa.field("rejected", pa.bool_()),
+        pa.field("plan_reason", pa.string()),
+    ]
+)
+"""What a plan compares a listing with; `plan_reason` is the reason of a reject of stage `plan`."""
+
+# Every lost race means that another run got through, so this many are reached by no real operation.
+MAX_RACES = 50
+
+_DESCRIPTIONS = {
+    paths.GALAXIES_TABLE: (GALAXIES, "galaxy morphology probabilities with uncertainties, a row per galaxy"),
+    paths.REJECTS_TABLE: (REJECTS, "cutouts that could not be cataloged, and why"),
+}
+
+
+class Catalog:
+    """A catalog at one snapshot; opening one that does not exist yet is fine and writes nothing."""
+
+    def __init__(self, uri: str) -> None:
+        """Open a catalog at its newest snapshot.
+
+        Args:
+            uri: Its folder or prefix.
+
+        Raises:
+            UsageError: Something else is there, or it cannot be read, or its format is newer.
+        """
+        self.uri = storage.normalize_uri(uri)
+        self._galaxies = Table(paths.table(self.uri, paths.GALAXIES_TABLE))
+        self._rejects = Table(paths.table(self.uri, paths.REJECTS_TABLE))
+        if self._galaxies.version is None:
+            _require_empty(self.uri)
+        self._active = self._by_unit()
+
+    @property
+    def version(self) -> int | None:
+        """The number of the snapshot; None while nothing was ever committed."""
+        return self._galaxies.version
+
+    def units(self) -> dict[str, tuple[str, str]]:
+        """Settings fingerprint and unit fingerprint of every unit, by unit id."""
+        return {unit: (name.settings_fingerprint, name.fingerprint) for unit, name in self._active.items()}
+
+    def members(self) -> pa.Table:
+        """Every cutout that the snapshot accounts for, as a galaxy or as a reject.
+
+        Returns:
+            `MEMBERS_SCHEMA`; `source_uri` is unique, `galaxy_id` among those that are not rejected.
+
+        Raises:
+            FatalError: A part is missing or unreadable.
+            TransientError: The store kept failing.
+        """
+        shared = ["source_uri", "source_version", "galaxy_id", "unit_id"]
+        galaxies = read_columns(
+            self._galaxies.uri, _keys(self._active.values()), _some(GALAXIES, [*shared, "ra", "dec"])
+        )
+        rejects = read_columns(
+            self._rejects.uri, _keys(self._valid_rejects()), _some(REJECTS, [*shared, "stage", "reason"])
+        )
+        plan_reason = pc.if_else(
+            pc.equal(rejects["stage"], Stage.PLAN.value), rejects["reason"], pa.scalar(None, pa.string())
+        )
+        good = galaxies.append_column("rejected", pa.repeat(False, len(galaxies)))
+        bad = rejects.append_column("rejected", pa.repeat(True, len(rejects)))
+        bad = bad.append_column("plan_reason", plan_reason)
+        return pa.concat_tables(
+            [
+                pa.Table.from_arrays([_column(t, f) for f in MEMBERS_SCHEMA], schema=MEMBERS_SCHEMA)
+                for t in (good, bad)
+            ]
+        )
+
+    def galaxies(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Every row of the snapshot, in memory.
+
+        Args:
+            columns: Names of the columns to read; all of `GALAXIES` if none are given.
+
+        Raises:
+            FatalError: A part is missing or unreadable.
+            TransientError: The store kept failing.
+        """
+        schema = GALAXIES if columns is None else pa.schema([GALAXIES.field(name) for name in columns])
+        return read_columns(self._galaxies.uri, _keys(self._active.values()), schema)
+
+    def rejects(self) -> pa.Table:
+        """Every valid reject of the snapshot: `REJECTS`; errors as those of `galaxies`."""
+        return read_columns(self._rejects.uri, _keys(self._valid_rejects()), REJECTS)
+
+    def commit(self, parts: Sequence[Part], *, run_id: str, metadata: Mapping[str, str | int]) -> int:
+        """Make parts visible, each in the place of its unit's older one, all at once or not at all.
+
+        The same commit again changes nothing. Other runs may have committed since this catalog was opened,
+        as long as they worked on other units and other galaxies; a unit that another run has finished
+        from the same members with the same settings is left as it is.
+
+        Args:
+            parts: One per unit.
+            run_id: The run.
+            metadata: Kept with the commit, besides the run id.
+
+        Returns:
+            The number of the snapshot that has the parts.
+
+        Raises:
+            UsageError: Another run has committed the same units or galaxies; nothing was committed.
+            FatalError: The store refused.
+            TransientError: The store kept failing.
+        """
+        if not parts and self.version is not None:
+            return self.version
+        for table in (self._rejects, self._galaxies):
+            if table.version is None:
+                schema, description = _DESCRIPTIONS[table.uri.rpartition("/")[2]]
+                table.create(f"gax {table.uri.rpartition('/')[2]}", description, schema)
+        facts = {**metadata, "run_id": run_id}
+        self._settle_rejects(parts, facts, decided=False)
+        try:
+            self._commit_galaxies(parts, run_id, facts)
+        except UsageError:
+            self._settle(parts, facts)
+            raise
+        self._settle(parts, facts)
+        return int(self._galaxies.version or 0)
+
+    def _settle(self, parts: Sequence[Part], facts: Mapping[str, str | int]) -> None:
+        self._active = self._by_unit()
+        self._settle_rejects(parts, facts, decided=True)
+
+    def _commit_galaxies(self, parts: Sequence[Part], run_id: str, facts: Mapping[str, str | int]) -> None:
+        keys = "\n".join(sorted(part.key for part in parts))
+        app_id = f"gax/{run_id}/{hashlib.sha256(keys.encode()).hexdigest()[:16]}"
+        planned_from = self._active
+        for _ in range(MAX_RACES):
+            self._galaxies.refresh()
+            if self._galaxies.has_transaction(app_id):
+                return
+            add, remove = self._changes(parts, planned_from)
+            if not add:
+                return
+            try:
+                self._galaxies.commit(add, remove, metadata=facts, app_id=app_id)
+            except LostRaceError:
+                continue
+            return
+        raise FatalError(f"{MAX_RACES} other commits to {self.uri} came first; run again when it is quiet")
+
+    def _changes(
+        self, parts: Sequence[Part], planned_from: Mapping[str, PartName]
+    ) -> tuple[list[NewFile], list[str]]:
+        """What to add and remove on top of the newest snapshot, given the one that was planned from."""
+        newest = self._by_unit()
+        add: list[Part] = []
+        remove: list[str] = []
+        clashes = 0
+        for part in parts:
+            before, now = planned_from.get(part.unit_id), newest.get(part.unit_id)
+            if now is not None and now.key == part.key:
+                continue
+            if now == before:
+                add.append(part)
+                remove += [] if now is None else [now.key]
+            elif now is None or not _same_work(now, part):
+                clashes += 1
+        if not clashes:
+            foreign = (
+                set(newest.values()) - set(planned_from.values()) - {PartName.parse(p.key) for p in parts}
+            )
+            clashes = self._shared_galaxies(add, foreign)
+        if clashes:
+            raise UsageError(
+                f"another run has committed {clashes} of the same units or galaxies to {self.uri} since this "
+                "one was planned; nothing was committed: let one run at a time write to a catalog and run again"
+            )
+        return [NewFile(part.key, part.size, part.stats) for part in add], remove
+
+    def _shared_galaxies(self, parts: Sequence[Part], foreign: set[PartName]) -> int:
+        """How many cutouts or galaxies of ours are also in parts that other runs added since the plan."""
+        if not foreign or not parts:
+            return 0
+        self._rejects.refresh()
+        known = set(self._rejects.parts())
+        theirs = self._identities(_keys(foreign), _keys(foreign & known))
+        ours = self._identities([p.key for p in parts], [p.key for p in parts if p.reject_key])
+        return max(
+            int(pc.sum(pc.is_in(a, value_set=b)).as_py() or 0) for a, b in zip(ours, theirs, strict=True)
+        )
+
+    def _identities(self, galaxies: Sequence[str], rejects: Sequence[str]) -> tuple[pa.ChunkedArray, ...]:
+        good = read_columns(self._galaxies.uri, galaxies, _some(GALAXIES, ["galaxy_id", "source_uri"]))
+        bad = read_columns(self._rejects.uri, rejects, _some(REJECTS, ["source_uri"]))
+        sources = pa.chunked_array([*good["source_uri"].chunks, *bad["source_uri"].chunks], pa.string())
+        return good["galaxy_id"], sources
+
+    def _settle_rejects(
+        self, parts: Sequence[Part], facts: Mapping[str, str | int], *, decided: bool
+    ) -> None:
+        """Bring the rejects parts of this commit's units in line with the galaxies parts.
+
+        Before the galaxies are decided everything of ours is added. Afterwards only what is valid stays,
+        and what another run that gave up has removed meanwhile is added again.
+        """
+        ours = {part.unit_id for part in parts}
+        valid = {name.key for name in self._active.values()}
+        for _ in range(MAX_RACES):
+            self._rejects.refresh()
+            there = {name.key: name for name in self._rejects.parts()}
+            add = [
+                NewFile(part.key, part.reject_size, part.reject_stats)
+                for part in parts
+                if part.reject_size is not None
+                and part.key not in there
+                and (part.key in valid or not decided)
+            ]
+            stale = [k for k, n in there.items() if decided and n.unit_id in ours and k not in valid]
+            if not (add or stale):
+                return
+            try:
+                self._rejects.commit(add, stale, metadata=facts)
+            except LostRaceError:
+                continue
+            return
+        raise FatalError(f"{MAX_RACES} other commits to {self._rejects.uri} came first")
+
+    def _by_unit(self) -> dict[str, PartName]:
+        names = self._galaxies.parts()
+        by_unit = {name.unit_id: name for name in names}
+        if len(by_unit) != len(names):
+            raise UsageError(
+                f"{self._galaxies.uri} has a unit twice; restore an earlier version of the table"
+            )
+        return by_unit
+
+    def _valid_rejects(self) -> list[PartName]:
+        active = set(self._active.values())
+        return [name for name in self._rejects.parts() if name in active]
+
+
+def write_run_record(catalog: str, run_id: str, record: Mapping[str, Any]) -> None:
+    """Write a run's record as JSON, whole or not at all, over an earlier one of the same run."""
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    storage.write_bytes(paths.run_record(catalog, run_id), text.encode() + b"\n")
+
+
+def read_run_record(catalog: str, run_id: str) -> dict[str, Any]:
+    """Read a run's record.
+
+    Raises:
+        FileNotFoundError: There is no such run.
+    """
+    record: dict[str, Any] = json.loads(storage.read_bytes(paths.run_record(catalog, run_id)))
+    return record
+
+
+def _require_empty(uri: str) -> None:
+    """Refuse a place with anything but what an interrupted first run leaves."""
+    for info in storage.list_objects(uri, missing_ok=True):
+        inner = info.uri.removeprefix(f"{uri}/")
+        if inner == info.uri or inner.partition("/")[0] not in paths.TOP_LEVEL:
+            raise UsageError(
+                f"{uri} holds other things ({info.uri}) and no gax catalog; choose an empty or a new place"
+            )
+
+
+def _keys(names: "Sequence[PartName] | set[PartName] | Any") -> list[str]:
+    return sorted(name.key for name in names)
+
+
+def _some(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    return pa.schema([schema.field(name).remove_metadata().with_nullable(True) for name in names])
+
+
+def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+    return table[field.name] if field.name in table.column_names else pa.nulls(len(table), field.type)
+
+
+def _same_work(name: PartName, part: Part) -> bool:
+    mine = PartName.parse(part.key)
+    return mine is not None and (name.settings_fingerprint, name.fingerprint) == (
+        mine.settings_fingerprint,
+        mine.fingerprint,
+    )

@@ -1,0 +1,262 @@
+"""One unit's rows to two immutable Parquet parts, and finished parts found again.
+
+A part's bytes depend on its rows alone (fixed compression, encodings and row groups, no times), and its
+key carries a digest of them. So writing a unit again is harmless, and what is there is never
+overwritten with anything else. The galaxies part is written last, even without rows: that it exists says
+that the unit is done.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gax_batch import paths, storage
+from gax_batch.catalog.schema import GALAXIES, REJECTS
+from gax_batch.errors import FatalError
+from gax_batch.paths import PartName
+
+# One row group for a unit of usual size; more would only add overhead at 0.8 kB a row.
+ROW_GROUP_ROWS = 65_536
+STATISTICS_COLUMNS = ("galaxy_id", "ra", "dec")
+READ_THREADS = 16
+
+_METADATA_KEY = b"gax.part"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A unit's finished output; every value is plain JSON.
+
+    Attributes:
+        unit_id: The unit.
+        fingerprint: Digest of the unit's members when they were read.
+        key: Of the galaxies part, below the table's root; the rejects part's is the same below its own.
+        size: The galaxies part's size in bytes.
+        rows: Galaxies in it.
+        rejects: Rejected cutouts of the unit.
+        planned: Cutouts of the unit: `rows + rejects`.
+        stats: The galaxies part's statistics, JSON as in Delta's `add` action.
+        reject_size: The rejects part's size in bytes; None where there is none.
+        rejects_by_reason: Number of rejects by reason code.
+    """
+
+    unit_id: str
+    fingerprint: str
+    key: str
+    size: int
+    rows: int
+    rejects: int
+    planned: int
+    stats: str
+    reject_size: int | None
+    rejects_by_reason: dict[str, int]
+
+    @property
+    def reject_key(self) -> str | None:
+        """The rejects part's key below the root of its table; None where there is none."""
+        return None if self.reject_size is None else self.key
+
+    @property
+    def reject_stats(self) -> str:
+        """The rejects part's statistics, JSON as in Delta's `add` action."""
+        return json.dumps({"numRecords": self.rejects})
+
+
+def write_unit(
+    catalog: str,
+    settings_fingerprint: str,
+    galaxies: pa.Table,
+    rejects: pa.Table,
+    *,
+    unit_id: str,
+    fingerprint: str,
+    planned: int,
+) -> Part:
+    """Store a unit's rows.
+
+    Args:
+        catalog: The catalog's URI.
+        settings_fingerprint: Digest of everything besides the cutouts that decides what rows say.
+        galaxies: `GALAXIES`.
+        rejects: `REJECTS`.
+        unit_id: The unit.
+        fingerprint: Digest of the unit's members.
+        planned: Cutouts that were planned.
+
+    Returns:
+        What a commit needs to know.
+
+    Raises:
+        FatalError: Cutouts were lost or doubled on the way.
+        OSError: The part cannot be written.
+        TransientError: The store kept failing.
+    """
+    _check_conservation(galaxies, rejects, unit_id, planned)
+    digest = hashlib.sha256(_digest(galaxies) + _digest(rejects)).hexdigest()
+    name = PartName(settings_fingerprint, unit_id, fingerprint, digest[:16])
+    by_reason = {
+        str(item["values"]): int(item["counts"]) for item in pc.value_counts(rejects["reason"]).to_pylist()
+    }
+    facts = {
+        "unit_id": unit_id,
+        "fingerprint": fingerprint,
+        "planned": planned,
+        "rows": len(galaxies),
+        "rejects": len(rejects),
+        "rejects_by_reason": dict(sorted(by_reason.items())),
+        "sha256": digest,
+    }
+    reject_size = None
+    if len(rejects):
+        data = _encode(rejects, REJECTS, facts)
+        storage.write_bytes(storage.join(paths.table(catalog, paths.REJECTS_TABLE), name.key), data)
+        reject_size = len(data)
+    facts |= {"stats": json.dumps(_statistics(galaxies)), "reject_size": reject_size}
+    data = _encode(galaxies, GALAXIES, facts)
+    storage.write_bytes(storage.join(paths.table(catalog, paths.GALAXIES_TABLE), name.key), data)
+    return _part(name, len(data), facts)
+
+
+def find_finished(
+    catalog: str, settings_fingerprint: str, units: Iterable[tuple[str, str]]
+) -> dict[str, Part]:
+    """Find the parts that an earlier, interrupted run has stored.
+
+    Lists one folder once and reads the footers of the units asked for; a torn part is not finished.
+
+    Args:
+        catalog: The catalog's URI.
+        settings_fingerprint: Of this run.
+        units: Pairs of unit id and fingerprint.
+
+    Returns:
+        Finished parts by unit id.
+
+    Raises:
+        TransientError: The store kept failing.
+    """
+    wanted = set(units)
+    folder = paths.parts_folder(catalog, settings_fingerprint)
+    candidates: list[tuple[PartName, storage.ObjectInfo]] = []
+    for info in storage.list_objects(folder, missing_ok=True):
+        name = PartName.parse(info.uri)
+        if name is not None and (name.unit_id, name.fingerprint) in wanted:
+            candidates.append((name, info))
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        found = [part for part in pool.map(_finished, candidates) if part is not None]
+    # Two interrupted runs may both have finished a unit; either part will do, always the same one.
+    return {part.unit_id: part for part in sorted(found, key=lambda part: part.key, reverse=True)}
+
+
+def read_columns(root: str, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
+    """Read some columns of parts, in the order of the keys.
+
+    Args:
+        root: The URI of the parts' table.
+        keys: Of the parts.
+        schema: The columns to read.
+
+    Raises:
+        FatalError: A part is missing or unreadable: the catalog is damaged.
+        TransientError: The store kept failing.
+    """
+
+    def read(key: str) -> pa.Table:
+        uri = storage.join(root, key)
+        try:
+            with storage.open_binary(uri) as file:
+                return pq.ParquetFile(file, pre_buffer=True).read(schema.names, use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            raise FatalError(
+                f"the catalog is damaged: its part {uri} cannot be read ({error}); "
+                "restore the object, or start a new catalog"
+            ) from error
+
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        return pa.concat_tables([schema.empty_table(), *(t.cast(schema) for t in pool.map(read, keys))])
+
+
+def _check_conservation(galaxies: pa.Table, rejects: pa.Table, unit_id: str, planned: int) -> None:
+    if len(galaxies) + len(rejects) != planned:
+        raise FatalError(
+            f"unit {unit_id}: {planned} cutouts were planned, but {len(galaxies)} rows and "
+            f"{len(rejects)} rejects came out"
+        )
+    if pc.count_distinct(galaxies["galaxy_id"]).as_py() != len(galaxies):
+        raise FatalError(f"unit {unit_id}: two rows have the same galaxy_id")
+    sources = pa.chunked_array([*galaxies["source_uri"].chunks, *rejects["source_uri"].chunks], pa.string())
+    if pc.count_distinct(sources).as_py() != planned:
+        raise FatalError(f"unit {unit_id}: two rows come from the same cutout")
+
+
+def _digest(table: pa.Table) -> bytes:
+    """SHA-256 of a table's values by column; neither chunks nor the bytes below nulls matter."""
+    digest = hashlib.sha256()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        nulls = column.is_null().to_numpy()
+        digest.update(name.encode() + b"\0" + np.packbits(nulls).tobytes())
+        if pa.types.is_string(column.type):
+            lengths = pc.fill_null(pc.binary_length(column), 0).to_numpy()
+            digest.update(lengths.tobytes())
+            text = "".join(value for value in column.to_pylist() if value is not None)
+            digest.update(text.encode())
+        else:
+            digest.update(np.ascontiguousarray(pc.fill_null(column, 0).to_numpy()).tobytes())
+    return digest.digest()
+
+
+def _encode(table: pa.Table, schema: pa.Schema, facts: Mapping[str, Any]) -> bytes:
+    # Comments, units and UCDs are in the table's log; a copy in each part would be a tenth of it.
+    plain = pa.schema([field.remove_metadata() for field in schema])
+    metadata = {_METADATA_KEY: json.dumps(facts, sort_keys=True)}
+    buffer = io.BytesIO()
+    pq.write_table(
+        table.cast(schema).cast(plain).combine_chunks().replace_schema_metadata(metadata),
+        buffer,
+        compression="zstd",
+        compression_level=3,
+        row_group_size=ROW_GROUP_ROWS,
+        use_dictionary=[field.name for field in plain if pa.types.is_string(field.type)],
+        write_statistics=True,
+        store_schema=False,
+    )
+    return buffer.getvalue()
+
+
+def _statistics(galaxies: pa.Table) -> dict[str, Any]:
+    low: dict[str, Any] = {}
+    high: dict[str, Any] = {}
+    nulls: dict[str, int] = {}
+    for name in STATISTICS_COLUMNS:
+        column = galaxies[name]
+        nulls[name] = column.null_count
+        if column.null_count < len(column):
+            ends = pc.min_max(column)
+            low[name], high[name] = ends["min"].as_py(), ends["max"].as_py()
+    return {"numRecords": len(galaxies), "minValues": low, "maxValues": high, "nullCount": nulls}
+
+
+def _part(name: PartName, size: int, facts: Mapping[str, Any]) -> Part:
+    taken = ("rows", "rejects", "planned", "stats", "reject_size", "rejects_by_reason")
+    return Part(name.unit_id, name.fingerprint, name.key, size, **{fact: facts[fact] for fact in taken})
+
+
+def _finished(candidate: tuple[PartName, storage.ObjectInfo]) -> Part | None:
+    name, info = candidate
+    try:
+        with storage.open_binary(info.uri) as file:
+            metadata = pq.read_metadata(file).metadata or {}
+        facts = json.loads(metadata[_METADATA_KEY])
+        same = (facts["unit_id"], facts["fingerprint"]) == (name.unit_id, name.fingerprint)
+        return _part(name, info.size, facts) if same and facts["sha256"].startswith(name.digest) else None
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None

@@ -1,0 +1,190 @@
+"""The engine: cutouts `uint8 [N, 64, 64, 3]` to draws and summaries, the same bits wherever they run.
+
+All work is done in micro-batches of one static shape, the last one padded, without XLA. So a galaxy's
+result depends on neither its place, its neighbors, the number of galaxies nor the number of threads.
+Imports TensorFlow: keep this module out of processes that do not infer.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from gax_batch import uncertainty
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.imaging import IMAGE_SIDE
+from gax_batch.models import bayesian, classic, svr
+from gax_batch.models.bundle import MODELS, Bundle
+from gax_batch.tree import N_ANSWERS, N_QUESTIONS
+from gax_batch.uncertainty import Float, Summary
+
+Images = npt.NDArray[np.uint8]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Engine:
+    """The models of a bundle, ready to classify.
+
+    Args:
+        bundle: see `gax_batch.models.bundle.load_bundle`.
+        models: which networks to run, any of `bayesian`, `svr`, `classic`.
+        draws: weight draws of the Bayesian CNN; the first draws are the same for every number of them.
+        precision: of the convolutions; `auto` is bfloat16. Dense layers, output head and regressions
+            are float32 always.
+        threads: TensorFlow's threads, 0 for one per core; the first engine of a process decides.
+        micro_batch: galaxies per step. Another value may change the last bits of the results.
+
+    Raises:
+        UsageError: no or unknown models, no draws, or a bundle that lacks what they need.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        models: Sequence[str] = ("bayesian", "svr"),
+        draws: int = 32,
+        precision: Precision = "auto",
+        threads: int = 0,
+        micro_batch: int = 64,
+    ) -> None:
+        unknown = sorted(set(models) - set(MODELS))
+        if unknown or not models:
+            raise UsageError(f"models {', '.join(unknown) or '(none)'}: choose from {', '.join(MODELS)}")
+        if draws < 1 or micro_batch < 1:
+            raise UsageError(f"draws and micro_batch must be at least 1, not {draws} and {micro_batch}")
+        _configure(threads)
+        self._micro_batch = micro_batch
+        self._n_draws = draws
+        dtype = tf.float32 if precision == "float32" else tf.bfloat16
+        try:
+            self._calibration = uncertainty.Calibration.of_bundle(bundle.manifest["calibration"], models)
+            predictors = _predictors(bundle, set(models), dtype, draws)
+        except KeyError as error:
+            raise UsageError(f"the bundle {bundle.bundle_id} lacks {error}; use another bundle") from None
+        self._run = _compile(predictors, dtype, micro_batch)
+
+    def summarize(self, images: Images) -> Summary:
+        """Classify cutouts.
+
+        Args:
+            images: uint8 `[N, 64, 64, 3]`; N may be 0.
+
+        Returns:
+            N rows, in the same order.
+
+        Raises:
+            FatalError: a model returned NaN or infinity.
+        """
+        parts = [
+            uncertainty.summarize(
+                self._calibration,
+                draws=outputs.get("bayesian"),
+                classic=outputs.get("classic"),
+                svr=outputs.get("svr"),
+                closeness=outputs.get("closeness"),
+            ).head(count)
+            for outputs, count in self._outputs(images)
+        ]
+        return Summary.concatenate(parts) if parts else _no_galaxies()
+
+    def draws(self, images: Images) -> Float:
+        """Every draw's cumulative fractions, float32 `[S, N, 37]`, each consistent with the tree.
+
+        Raises:
+            UsageError: the engine runs without the Bayesian CNN.
+            FatalError: a model returned NaN or infinity.
+        """
+        if "bayesian" not in self._calibration.models:
+            raise UsageError("draws come from the Bayesian CNN; add bayesian to the models")
+        parts = [outputs["bayesian"][:, :count] for outputs, count in self._outputs(images)]
+        return np.concatenate([np.empty((self._n_draws, 0, N_ANSWERS), np.float32), *parts], axis=1)
+
+    def predictions(self, images: Images) -> dict[str, Float]:
+        """Each model's own cumulative fractions, float32 `[N, 37]`; the Bayesian CNN's mean over draws.
+
+        Raises:
+            FatalError: a model returned NaN or infinity.
+        """
+        parts: dict[str, list[Float]] = {
+            name: [np.empty((0, N_ANSWERS), np.float32)] for name in self._calibration.models
+        }
+        for outputs, count in self._outputs(images):
+            for name, kept in parts.items():
+                values = outputs[name].mean(axis=0) if name == "bayesian" else outputs[name]
+                kept.append(values[:count])
+        return {name: np.concatenate(kept) for name, kept in parts.items()}
+
+    def closeness(self, images: Images) -> Float:
+        """The largest kernel value to any support vector of the CNN-SVR, float32 `[N]`."""
+        parts = [outputs["closeness"][:count] for outputs, count in self._outputs(images)]
+        return np.concatenate([np.empty(0, np.float32), *parts])
+
+    def _outputs(self, images: Images) -> Iterator[tuple[dict[str, Float], int]]:
+        """Each micro-batch's outputs, padding included, and how many of its rows are galaxies."""
+        if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIDE, IMAGE_SIDE, 3):
+            raise FatalError(f"cutouts must be uint8 [N, 64, 64, 3], not {images.dtype} {list(images.shape)}")
+        for start in range(0, len(images), self._micro_batch):
+            batch = images[start : start + self._micro_batch]
+            padding = np.zeros((self._micro_batch - len(batch), *images.shape[1:]), np.uint8)
+            outputs = {k: v.numpy() for k, v in self._run(np.concatenate([batch, padding])).items()}
+            for name, values in outputs.items():
+                if not np.isfinite(values).all():
+                    raise FatalError(f"{name} returned NaN or infinity; the bundle or the device is broken")
+            if "svr" in outputs:
+                outputs["svr"] = uncertainty.regression_to_fractions(outputs["svr"])
+            yield outputs, len(batch)
+
+
+def _configure(threads: int) -> None:
+    """Set TensorFlow up before its first use; later calls find it running and leave it as it is."""
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError:
+        return
+    if tf.config.list_physical_devices("GPU"):
+        # Autotuned or atomic kernels and TF32 would change the bits from one process to the next.
+        tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def _predictors(bundle: Bundle, models: set[str], dtype: Any, draws: int) -> dict[str, Any]:
+    predictors: dict[str, Any] = {}
+    if "bayesian" in models:
+        seed = int(bundle.manifest["seed"])
+        predictors["bayesian"] = bayesian.Predictor(bundle.arrays["bayesian"], dtype, seed=seed, draws=draws)
+    if "classic" in models:
+        predictors["classic"] = classic.Predictor(bundle.arrays["classic"], dtype)
+    if "svr" in models:
+        predictors["svr"] = svr.Predictor(bundle.arrays["svr"], dtype)
+    return predictors
+
+
+def _compile(predictors: dict[str, Any], dtype: Any, micro_batch: int) -> Any:
+    shape = (micro_batch, IMAGE_SIDE, IMAGE_SIDE, 3)
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)], jit_compile=False)
+    def run(images: Any) -> dict[str, Any]:
+        x = tf.cast(tf.cast(images, tf.float32) / 255.0, dtype)
+        outputs = {name: predict(x) for name, predict in predictors.items()}
+        if "svr" in outputs:
+            outputs["svr"], outputs["closeness"] = outputs["svr"]
+        return outputs
+
+    return run
+
+
+def _no_galaxies() -> Summary:
+    answers, questions = np.empty((0, N_ANSWERS), np.float32), np.empty((0, N_QUESTIONS), np.float32)
+    return Summary(
+        *([answers] * 5),
+        *([questions] * 2),
+        np.empty(0, np.float32),
+        gz2_class=[],
+        out_of_distribution=np.empty(0, bool),
+    )

@@ -1,0 +1,146 @@
+"""A model on disk: a folder of `bundle.json` and safetensors files, each named with its sha256.
+
+Nothing in it can run code. This module imports no TensorFlow, so that a run's driver may use it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from gax_batch import storage
+from gax_batch.errors import UsageError
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+MODELS = ("bayesian", "classic", "svr")
+SHIPPED = Path(__file__).resolve().parents[1] / "bundles"
+REMEDY = "use another bundle or train it again"
+
+Arrays = Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A loaded, checked bundle.
+
+    Attributes:
+        bundle_id: its name and the first 12 hexadecimal digits of its manifest's sha256, which covers
+            the checksums of all other files.
+        manifest: `bundle.json`: name, seed, preprocessing, training, calibration, metrics, files.
+        arrays: each model's arrays by name, float32.
+    """
+
+    bundle_id: str
+    manifest: dict[str, Any]
+    arrays: Mapping[str, Arrays]
+
+
+def load_bundle(uri: str | None = None) -> Bundle:
+    """Read a bundle and check all of it.
+
+    Args:
+        uri: the bundle's folder, a path or any URI; the shipped bundle when None.
+
+    Raises:
+        UsageError: it is missing, incomplete, changed since it was written, or of an unknown format.
+    """
+    place = _shipped() if uri is None else storage.normalize_uri(uri)
+    raw = _read(place, MANIFEST)
+    manifest = _parse(place, raw)
+    arrays = {model: _arrays(place, manifest, model) for model in MODELS}
+    return Bundle(f"{manifest['name']}-{hashlib.sha256(raw).hexdigest()[:12]}", manifest, arrays)
+
+
+def save_bundle(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, Arrays]) -> str:
+    """Write a bundle.
+
+    Args:
+        folder: where; made if missing.
+        manifest: everything of `bundle.json` but `format_version` and `files`.
+        arrays: float32 arrays by model and name.
+
+    Returns:
+        The bundle's id.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for model in MODELS:
+        data = safetensors.numpy.save(
+            {k: np.ascontiguousarray(v, np.float32) for k, v in sorted(arrays[model].items())}
+        )
+        name = f"{model}.safetensors"
+        (folder / name).write_bytes(data)
+        files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    whole = {"format_version": FORMAT_VERSION, **manifest, "files": files}
+    raw = (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
+    (folder / MANIFEST).write_bytes(raw)
+    return f"{manifest['name']}-{hashlib.sha256(raw).hexdigest()[:12]}"
+
+
+def _shipped() -> str:
+    found = sorted(path.parent for path in SHIPPED.glob(f"*/{MANIFEST}"))
+    if not found:
+        raise UsageError("this installation has no shipped bundle; reinstall gax-batch or pass --bundle URI")
+    return storage.normalize_uri(str(found[-1]))
+
+
+def _read(place: str, name: str) -> bytes:
+    try:
+        return storage.read_bytes(storage.join(place, name))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(
+            f"no {name} in the bundle {place}; check --bundle, it names the folder that holds {MANIFEST}"
+        ) from None
+    except PermissionError:
+        raise UsageError(
+            f"no permission to read {name} of the bundle {place}; check its mode or your credentials"
+        ) from None
+
+
+def _parse(place: str, raw: bytes) -> dict[str, Any]:
+    try:
+        manifest = json.loads(raw)
+    except ValueError:
+        raise UsageError(f"{MANIFEST} of the bundle {place} is not JSON; {REMEDY}") from None
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
+        raise UsageError(
+            f"the bundle {place} has format version {version!r}, this release reads {FORMAT_VERSION}; "
+            "use a matching release of gax-batch or another bundle"
+        )
+    missing = {"name", "seed", "files", "calibration", "preprocessing"} - manifest.keys()
+    if missing or not isinstance(manifest["files"], dict):
+        raise UsageError(
+            f"{MANIFEST} of the bundle {place} lacks {', '.join(sorted(missing)) or 'files'}; {REMEDY}"
+        )
+    for name in manifest["files"]:
+        if name != Path(name).name or "\\" in name or name in {"", ".", ".."}:
+            raise UsageError(
+                f"{MANIFEST} of the bundle {place} names a file outside its folder, {name!r}; {REMEDY}"
+            )
+    return manifest
+
+
+def _arrays(place: str, manifest: Mapping[str, Any], model: str) -> Arrays:
+    name = f"{model}.safetensors"
+    if name not in manifest["files"]:
+        raise UsageError(f"{MANIFEST} of the bundle {place} does not list {name}; {REMEDY}")
+    data = _read(place, name)
+    if hashlib.sha256(data).hexdigest() != manifest["files"][name].get("sha256"):
+        raise UsageError(
+            f"{name} of the bundle {place} does not match its sha256, so it was changed or damaged; "
+            f"copy it again or {REMEDY}"
+        )
+    try:
+        arrays: dict[str, npt.NDArray[np.float32]] = safetensors.numpy.load(data)
+    except SafetensorError:
+        raise UsageError(f"{name} of the bundle {place} is no safetensors file; {REMEDY}") from None
+    return arrays

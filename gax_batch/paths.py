@@ -1,0 +1,72 @@
+"""Every object key and file name of a catalog, and nowhere else.
+
+CATALOG/galaxies/_delta_log/...   the table of galaxies
+CATALOG/galaxies/parts/<settings fingerprint>/<unit_id>-<unit fingerprint>-<digest>.parquet
+CATALOG/rejects/...               the same for rejects; a unit's two parts have the same key
+CATALOG/runs/<run_id>/{run.json,plan.parquet}
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from gax_batch.storage import join
+
+GALAXIES_TABLE = "galaxies"
+REJECTS_TABLE = "rejects"
+RUNS = "runs"
+TOP_LEVEL = frozenset({GALAXIES_TABLE, REJECTS_TABLE, RUNS})
+DELTA_LOG = "_delta_log"
+
+_PARTS = "parts"
+_PART_KEY = re.compile(rf"{_PARTS}/([^/]+)/([^/-]+)-([^/-]+)-([^/-]+)\.parquet")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PartName:
+    """What a part's key says about it.
+
+    Attributes:
+        settings_fingerprint: Digest of everything besides the cutouts that decides what rows say.
+        unit_id: The unit.
+        fingerprint: Digest of the unit's members and their versions.
+        digest: Digest of the rows. A key never gets other bytes, so that two runs that work on the same
+            unit at the same time cannot change what the other has committed.
+    """
+
+    settings_fingerprint: str
+    unit_id: str
+    fingerprint: str
+    digest: str
+
+    @property
+    def key(self) -> str:
+        """The object's key below its table's root."""
+        name = f"{self.unit_id}-{self.fingerprint}-{self.digest}.parquet"
+        return f"{_PARTS}/{self.settings_fingerprint}/{name}"
+
+    @classmethod
+    def parse(cls, key: str) -> Self | None:
+        """The inverse of `key`; None for a key that is no part's. Any prefix before it is passed over."""
+        match = _PART_KEY.fullmatch(key[max(key.rfind(f"/{_PARTS}/") + 1, 0) :])
+        return None if match is None else cls(*match.groups())
+
+
+def table(catalog: str, name: str) -> str:
+    """The root of one of the catalog's two Delta tables."""
+    return join(catalog, name)
+
+
+def parts_folder(catalog: str, settings_fingerprint: str) -> str:
+    """Where the galaxy parts of one combination of bundle and settings are."""
+    return join(catalog, GALAXIES_TABLE, _PARTS, settings_fingerprint)
+
+
+def run_record(catalog: str, run_id: str) -> str:
+    """What ran, on what, how long and how many."""
+    return join(catalog, RUNS, run_id, "run.json")
+
+
+def plan_file(catalog: str, run_id: str) -> str:
+    """The members of the units that a run works on."""
+    return join(catalog, RUNS, run_id, "plan.parquet")

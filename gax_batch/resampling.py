@@ -1,0 +1,98 @@
+"""Square windows of an image, averaged over the area of each output pixel.
+
+Elementwise NumPy in float64, so that a window's values depend on neither the machine nor its threads.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A square window of `side` output pixels, each `scale` image pixels wide, from `left`, `top` on."""
+
+    left: float
+    top: float
+    scale: float
+    side: int
+
+    @classmethod
+    def centered(cls, width: int, height: int, scale: float, side: int) -> "Window":
+        """The window at the center of an image.
+
+        Raises:
+            ValueError: The window is larger than the image.
+        """
+        span = scale * side
+        if span > min(width, height) + 1e-6:
+            raise ValueError(f"a window of {side} pixels spans {span:g} of an image of {width} x {height}")
+        return cls((width - span) / 2, (height - span) / 2, scale, side)
+
+    def moved(self, left: int, top: int) -> "Window":
+        """The same window of an image that was cropped at `left`, `top`."""
+        return Window(self.left - left, self.top - top, self.scale, self.side)
+
+    def shrunk(self, factor: int) -> "Window":
+        """The same window of an image that was scaled by `1 / factor`."""
+        return Window(self.left / factor, self.top / factor, self.scale / factor, self.side)
+
+    def divides(self, factor: int) -> bool:
+        """Whether every output pixel is one whole block of `factor` x `factor` image pixels."""
+        return self.scale == factor and self.left % factor == 0 and self.top % factor == 0
+
+    def pixel_box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """The window in whole pixels: left, top, right, bottom."""
+        span = self.scale * self.side
+        right, bottom = int(np.ceil(self.left + span)), int(np.ceil(self.top + span))
+        return int(self.left), int(self.top), min(right, width), min(bottom, height)
+
+
+def area_average(pixels: npt.NDArray[Any], window: Window) -> npt.NDArray[Any]:
+    """Average over each output pixel's area.
+
+    Args:
+        pixels: `[height, width]` or `[height, width, channels]`, any real dtype.
+        window: Which part of them.
+
+    Returns:
+        `[side, side]` or `[side, side, channels]`: float64, or the pixels themselves where scale is 1.
+    """
+    factor = int(window.scale)
+    if not window.divides(factor):
+        factor = int(window.scale / 2)  # whole blocks first: bounded memory, two samples a pixel remain
+    if factor > 1:
+        pixels = _block_means(pixels, factor)
+        window = window.shrunk(factor)
+    if window.divides(1):
+        left, top = int(window.left), int(window.top)
+        return pixels[top : top + window.side, left : left + window.side]
+    rows = _interval_means(pixels.astype(np.float64), window.top, window.scale, window.side)
+    columns = _interval_means(rows.swapaxes(0, 1), window.left, window.scale, window.side)
+    return columns.swapaxes(0, 1)
+
+
+def _block_means(pixels: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
+    """Means of `factor` x `factor` blocks; a last block that is not whole is filled with its edge."""
+    height, width = pixels.shape[:2]
+    rim = [(0, -height % factor), (0, -width % factor)] + [(0, 0)] * (pixels.ndim - 2)
+    if any(after for _, after in rim):
+        pixels = np.pad(pixels, rim, mode="edge")
+    rows, columns = pixels.shape[0] // factor, pixels.shape[1] // factor
+    blocks = pixels.reshape(rows, factor, columns, factor, *pixels.shape[2:])
+    # In float64 sums of integers are exact, so that their order does not matter.
+    means: npt.NDArray[Any] = blocks.mean(axis=(1, 3), dtype=np.float64)
+    return means
+
+
+def _interval_means(values: npt.NDArray[Any], start: float, step: float, count: int) -> npt.NDArray[Any]:
+    """Means along the first axis over `count` intervals of length `step`, by differences of the integral."""
+    edges = np.clip(start + step * np.arange(count + 1), 0, len(values))
+    whole = np.minimum(edges.astype(np.intp), len(values) - 1)
+    shape = (-1,) + (1,) * (values.ndim - 1)
+    integral = np.cumsum(values, axis=0)[whole] - values[whole]
+    integral += (edges - whole).reshape(shape) * values[whole]
+    means: npt.NDArray[Any] = np.diff(integral, axis=0) / np.diff(edges).reshape(shape)
+    return means

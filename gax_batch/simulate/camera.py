@@ -1,0 +1,146 @@
+"""The atmosphere and the telescope: seeing, colors, noise, and the RGB rendering of SDSS.
+
+Surface brightnesses are in nanomaggies per native SDSS pixel of 0.396 arcsec; band order is i, r, g
+(red, green, blue).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+NATIVE_PIXEL = 0.396  # arcsec, of the SDSS camera (Gunn et al. 1998, AJ 116, 3040)
+ZERO_POINT = 22.5  # magnitude of one nanomaggie
+
+# Sky brightness (nanomaggies per native pixel: 20.3, 20.9 and 21.9 mag per square arcsecond) and
+# electrons per nanomaggie of the 53.9 s exposures, in i, r, g (Stoughton et al. 2002, AJ 123, 485).
+_SKY = np.array([1.19, 0.685, 0.273], np.float32)
+_ELECTRONS = np.array([700.0, 950.0, 800.0], np.float32)
+
+# The sky's brightness and the transparency differ from field to field.
+_NIGHT_SPREAD = 0.5
+
+# Double-Gaussian seeing of SDSS: wings of a fifth of the light, twice as wide as the core.
+_WING_LIGHT, _WING_WIDTH = np.float32(0.2), np.float32(2.0)
+_FWHM = np.float32(2 * np.sqrt(2 * np.log(2)))
+
+# Band weights of Wherry, Blanton & Hogg's rendering of SDSS; the overall scale and the softening
+# were set so that the simulated cutouts have the brightness profile of real ones.
+_SCALES = np.array([4.9, 5.7, 7.8], np.float32) * np.float32(0.3)
+_NONLINEARITY = np.float32(2.2)
+_PEDESTAL = np.float32(0.014)
+
+
+def psf_matrices(seeing: Array, side: int) -> tuple[Array, Array]:
+    """One-dimensional convolutions with the core and the wings of the seeing, as matrices.
+
+    Args:
+        seeing: full width at half maximum of the core, pixels, `[N]`.
+        side: pixels along one axis of the images.
+
+    Returns:
+        Core and wings, each `[N, side, side]` float32 with rows of sum one, so that the sky stays
+        flat up to the border.
+    """
+    distance = np.arange(side, dtype=np.float32)
+    lag = np.abs(np.subtract.outer(np.arange(side), np.arange(side)))
+    sigma = seeing[:, None] / _FWHM
+
+    def matrix(width: Array) -> Array:
+        kernel: Array = np.exp(np.float32(-0.5) * np.square(distance / width)).take(lag, axis=1)
+        kernel /= kernel.sum(axis=2, keepdims=True)
+        return kernel
+
+    return matrix(sigma), matrix(sigma * _WING_WIDTH)
+
+
+def convolve(light: Array, seeing: Array) -> Array:
+    """Blur images with the double-Gaussian seeing; each Gaussian is separable, so two matrix products.
+
+    Args:
+        light: `[N, C, side, side]` float32.
+        seeing: full width at half maximum of the core, pixels, `[N]`.
+
+    Returns:
+        The blurred images, float32 of the same shape; flux away from the border is conserved.
+    """
+    core, wings = psf_matrices(seeing, light.shape[-1])
+    turned = np.ascontiguousarray(core.swapaxes(1, 2)), np.ascontiguousarray(wings.swapaxes(1, 2))
+    core *= 1 - _WING_LIGHT
+    wings *= _WING_LIGHT
+    blurred = core[:, None] @ (light @ turned[0][:, None])
+    blurred += wings[:, None] @ (light @ turned[1][:, None])
+    return blurred
+
+
+def add_noise(bands: Array, pixel_scale: Array, rng: np.random.Generator) -> None:
+    """Add the photon noise of object and sky, in place (the Gaussian limit of Poisson's).
+
+    Args:
+        bands: sky-subtracted surface brightness `[N, 3, side, side]`, not negative.
+        pixel_scale: arcseconds per pixel, `[N]`: averaging over several native pixels lowers the
+            noise; pixels finer than the native ones are interpolated, which does not raise it.
+        rng: source of randomness.
+    """
+    averaged = np.minimum(1, np.square(NATIVE_PIXEL / pixel_scale))[:, None, None, None]
+    night = rng.lognormal(0, _NIGHT_SPREAD, (len(bands), 1, 1, 1)).astype(np.float32)
+    gain = averaged * night / _ELECTRONS[:, None, None]
+    deviation = bands + _SKY[:, None, None]
+    deviation *= gain
+    np.sqrt(deviation, out=deviation)
+    deviation *= _grain(bands.shape, rng)
+    bands += deviation
+
+
+def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Noise as it is left by the resampling and the JPEG compression of survey cutouts, `shape` float32.
+
+    The mean of 2x2 neighbors: half the deviation of white noise, and a correlation of one half between
+    neighbors, as measured in the dark corners of real cutouts. A sum of four even variates is normal
+    enough (it ends at 3.5 deviations) and costs a tenth of four normal ones.
+    """
+    *outer, height, width = shape
+    even = rng.integers(0, 256, (*outer, height + 1, width + 1), np.uint8)
+    pairs = np.add(even[..., :-1], even[..., 1:], dtype=np.uint16)
+    grain: Array = np.add(pairs[..., :-1, :], pairs[..., 1:, :], dtype=np.float32)
+    grain -= 4 * 127.5
+    grain *= np.float32(0.5 / np.sqrt(4 * (256**2 - 1) / 12))
+    return grain
+
+
+def lupton_rgb(bands: Array) -> npt.NDArray[np.uint8]:
+    """Map three bands to colors that keep their hue at any brightness.
+
+    Lupton et al. (2004, PASP 116, 133): the sum of the bands is stretched by asinh, their ratios stay.
+
+    Args:
+        bands: surface brightness in i, r, g, `[N, 3, H, W]` float32; overwritten.
+
+    Returns:
+        `uint8 [N, H, W, 3]`, RGB.
+    """
+    bands *= _SCALES[:, None, None]
+    bands += _PEDESTAL
+    np.maximum(bands, 0, out=bands)
+    total = bands.sum(axis=1)
+    total *= _NONLINEARITY
+    np.maximum(total, np.float32(0.01), out=total)
+    # asinh(t) = log(t + sqrt(t^2 + 1)): NumPy's own asinh is an order of magnitude slower.
+    stretched = np.square(total)
+    stretched += 1
+    np.sqrt(stretched, out=stretched)
+    stretched += total
+    np.log(stretched, out=stretched)
+    stretched /= total
+    # Too bright for 8 bits: scale all three down together, which keeps the hue.
+    brightest = bands.max(axis=1)
+    brightest *= stretched
+    np.maximum(brightest, 1, out=brightest)
+    stretched *= np.float32(255) / brightest
+    stretched = stretched[:, None]
+    bands *= stretched
+    bands += np.float32(0.5)
+    out = np.empty((bands.shape[0], *bands.shape[2:], 3), np.uint8)
+    for channel in range(3):
+        np.copyto(out[..., channel], bands[:, channel], casting="unsafe")
+    return out

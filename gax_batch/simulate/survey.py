@@ -1,0 +1,227 @@
+"""A simulated survey on disk: Parquet shards of cutouts with their positions and the truth.
+
+Galaxies are drawn in blocks of 64, each from its own stream of random numbers, so that galaxy k of a
+seed is the same in every survey, whatever its size, its shards and the number of processes. (On other
+hardware or with other libraries a pixel may differ by one: linear algebra rounds differently.)
+"""
+
+import io
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from gax_batch import storage, tree
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.simulate.footprint import draw_positions
+from gax_batch.simulate.light import SIDE
+from gax_batch.simulate.population import Population, draw_population
+from gax_batch.simulate.render import render
+from gax_batch.simulate.voters import vote_fractions
+
+FORMAT_VERSION = 1
+"""Rises with every change to what a seed gives."""
+
+IMAGE_BYTES = SIDE * SIDE * 3
+_BLOCK = 64  # galaxies; larger blocks leave the processor's caches, smaller ones pay more per call
+_ROW_GROUP = 1024
+_INTEGERS = ("kind", "n_arms")
+
+STRUCTURE_COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Population))
+TRUTH_COLUMNS: tuple[str, ...] = tuple(f"truth_{answer}" for answer in tree.ANSWERS)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("galaxy_id", pa.string(), nullable=False),
+        pa.field("ra", pa.float64(), nullable=False),
+        pa.field("dec", pa.float64(), nullable=False),
+        pa.field("image", pa.binary(IMAGE_BYTES), nullable=False),
+        *(pa.field(name, pa.int8() if name in _INTEGERS else pa.float32()) for name in STRUCTURE_COLUMNS),
+        pa.field("edge_on", pa.bool_()),
+        *(pa.field(name, pa.float32()) for name in TRUTH_COLUMNS),
+        pa.field("truth_class", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedSurvey:
+    """What `simulate_survey` left behind.
+
+    Attributes:
+        uri: The folder or prefix of the shards.
+        galaxies: In the survey.
+        shards: In the survey.
+        written: Shards written by this call; the others were there already.
+        seconds: What the call took.
+    """
+
+    uri: str
+    galaxies: int
+    shards: int
+    written: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """The galaxies `start:stop` of a seed, and the object that holds them."""
+
+    uri: str
+    seed: int
+    start: int
+    stop: int
+
+
+def simulate_survey(
+    output: str,
+    galaxies: int,
+    seed: int,
+    *,
+    shard_size: int = 4096,
+    processes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SimulatedSurvey:
+    """Simulate a survey into Parquet shards; a survey that is partly there is completed.
+
+    Worker processes are spawned, so a script that calls this needs the usual
+    `if __name__ == "__main__":` around it.
+
+    Args:
+        output: Folder or prefix, any URI; empty, or holding shards of this very simulation.
+        galaxies: How many; the first of a longer survey are the same galaxies.
+        seed: Any integer from 0.
+        shard_size: Galaxies per object; about 12 kB each are held in memory, a few times over.
+        processes: How many work at once; all cores by default.
+        progress: Called with the galaxies done and the galaxies in all, after each shard.
+
+    Returns:
+        Counts.
+
+    Raises:
+        UsageError: An argument is out of range, the output holds something else or cannot be written.
+        FatalError: A worker process died.
+    """
+    started = time.perf_counter()
+    for name, value, least in (("galaxies", galaxies, 1), ("seed", seed, 0), ("shard size", shard_size, 1)):
+        if value < least:
+            raise UsageError(f"{name} is {value}; it must be at least {least}")
+    workers = processes if processes is not None else len(os.sched_getaffinity(0))
+    if workers < 1:
+        raise UsageError(f"processes is {workers}; it must be at least 1")
+    uri = storage.normalize_uri(output)
+    shards = _shards(uri, galaxies, seed, shard_size)
+    missing = _missing(uri, shards)
+    done = galaxies - sum(shard.stop - shard.start for shard in missing)
+    for count in _write_all(missing, min(workers, len(missing))):
+        done += count
+        if progress is not None:
+            progress(done, galaxies)
+    return SimulatedSurvey(uri, galaxies, len(shards), len(missing), time.perf_counter() - started)
+
+
+def _shards(uri: str, galaxies: int, seed: int, shard_size: int) -> list[_Shard]:
+    """The plan; an object's name tells all that its content depends on."""
+    shards = []
+    for start in range(0, galaxies, shard_size):
+        stop = min(start + shard_size, galaxies)
+        name = f"simulated-v{FORMAT_VERSION}-seed{seed}-{start:09d}-{stop:09d}.parquet"
+        shards.append(_Shard(storage.join(uri, name), seed, start, stop))
+    return shards
+
+
+def _missing(uri: str, shards: list[_Shard]) -> list[_Shard]:
+    storage.check_writable(uri)
+    present = {info.uri for info in storage.list_objects(uri, missing_ok=True)}
+    foreign = sorted(present - {shard.uri for shard in shards})
+    if foreign:
+        raise UsageError(
+            f"{uri} holds something else already ({foreign[0]}); choose an empty folder, or repeat the "
+            "number of galaxies, the seed and the shard size that made it"
+        )
+    return [shard for shard in shards if shard.uri not in present]
+
+
+def _write_all(shards: list[_Shard], workers: int) -> Iterator[int]:
+    """Write shards, and yield the galaxies of each when it is done."""
+    if workers <= 1:
+        yield from map(_write, shards)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from pool.map(_write, shards)
+        except BrokenProcessPool as error:
+            raise FatalError(
+                "a worker process died, probably for lack of memory; use fewer processes or smaller shards"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _write(shard: _Shard) -> int:
+    buffer = io.BytesIO()
+    pq.write_table(
+        simulate_table(shard.seed, shard.start, shard.stop),
+        buffer,
+        row_group_size=_ROW_GROUP,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=["truth_class"],
+        write_statistics=["galaxy_id", "ra", "dec"],
+    )
+    storage.write_bytes(shard.uri, buffer.getvalue())
+    return shard.stop - shard.start
+
+
+def simulate_table(seed: int, start: int, stop: int) -> pa.Table:
+    """Galaxies `start:stop` of a seed, in this process.
+
+    Args:
+        seed: Any integer from 0.
+        start: The first galaxy's number.
+        stop: One past the last galaxy's number.
+
+    Returns:
+        A table of `SCHEMA`.
+    """
+    # One thread: the matrices are tiny, and the processes have the cores.
+    with threadpool_limits(limits=1, user_api="blas"):
+        blocks = [
+            _block(seed, block).slice(max(start - block * _BLOCK, 0), stop - max(start, block * _BLOCK))
+            for block in range(start // _BLOCK, -(-stop // _BLOCK))
+        ]
+    return pa.Table.from_batches(blocks, SCHEMA)
+
+
+def _block(seed: int, block: int) -> pa.RecordBatch:
+    """A whole block, from three streams of its own: structure, positions, pictures."""
+    streams = np.random.SeedSequence(seed, spawn_key=(block,)).spawn(3)
+    structure, position, picture = (np.random.Generator(np.random.PCG64DXSM(s)) for s in streams)
+    galaxies = draw_population(structure, _BLOCK)
+    ra, dec = draw_positions(position, _BLOCK)
+    truth = vote_fractions(galaxies)
+    columns = {
+        "galaxy_id": [f"sim-{number:08d}" for number in range(block * _BLOCK, (block + 1) * _BLOCK)],
+        "ra": ra,
+        "dec": dec,
+        "image": _binary(render(galaxies, picture)),
+        **{name: getattr(galaxies, name) for name in STRUCTURE_COLUMNS},
+        "edge_on": galaxies.edge_on,
+        **dict(zip(TRUTH_COLUMNS, np.ascontiguousarray(truth.T), strict=True)),
+        "truth_class": tree.gz2_class(truth),
+    }
+    return pa.RecordBatch.from_arrays([pa.array(columns[f.name], f.type) for f in SCHEMA], schema=SCHEMA)
+
+
+def _binary(images: npt.NDArray[np.uint8]) -> pa.Array:
+    """Pictures as the fixed-size binary column that they are in memory already."""
+    return pa.Array.from_buffers(pa.binary(IMAGE_BYTES), len(images), [None, pa.py_buffer(images)])

@@ -1,0 +1,112 @@
+"""A unit's members to cutouts: read, decode, and reject what cannot be."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gax_batch.imaging import CUTOUT_BYTES, Cutout, ImageFlag, ImageLimits, cutout_from_array, decode_cutout
+from gax_batch.rejects import Reason, Reject, RejectError, Stage
+from gax_batch.sources.base import CUTOUT_SCHEMA, set_rejects
+from gax_batch.sources.objectstore import fetch_each
+from gax_batch.sources.shards import read_rows
+from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
+
+
+def read_unit(members: pa.Table, *, crop: float, limits: ImageLimits) -> pa.Table:
+    """Read and decode a unit's cutouts; the next ones are fetched meanwhile.
+
+    Args:
+        members: `MEMBER_SCHEMA`; those that are rejected already pass through.
+        crop: See `gax_batch.imaging.decode_cutout`.
+        limits: See `gax_batch.imaging.ImageLimits`.
+
+    Returns:
+        `CUTOUT_SCHEMA`, the same rows in the same order; a cutout that fails is a rejected row.
+
+    Raises:
+        TransientError: The storage kept failing for the unit as a whole.
+        FatalError: A shard cannot be read, or the storage refuses nearly everything.
+    """
+    unit = _Unit(len(members), crop, limits)
+    open_rows = pc.is_null(members["stage"]).to_numpy()
+    loose = pc.is_null(members["row"]).to_numpy() & open_rows
+    _read_loose(members, np.flatnonzero(loose), unit)
+    _read_shards(members, np.flatnonzero(open_rows & ~loose), unit)
+    return unit.table(members)
+
+
+class _Unit:
+    """The cutouts of a unit, filled in any order."""
+
+    def __init__(self, count: int, crop: float, limits: ImageLimits) -> None:
+        self._crop = crop
+        self.limits = limits
+        self._pixels = np.zeros((count, CUTOUT_BYTES), np.uint8)
+        self._good = np.zeros(count, np.bool_)
+        self._flags = np.zeros(count, np.int32)
+        self._rejects: dict[int, Reject] = {}
+
+    def take(
+        self, places: npt.NDArray[np.int64], index: int, found: bytes | npt.NDArray[Any] | RejectError
+    ) -> None:
+        """Decode what was read for the member at `places[index]`."""
+        place = int(places[index])
+        try:
+            cutout, flags = self._decode(found)
+        except RejectError as error:
+            self._rejects[place] = error.reject
+        except Exception as error:  # noqa: BLE001  (a decoder's surprise is one galaxy's fault)
+            detail = f"{type(error).__name__}: {error}"
+            self._rejects[place] = Reject.of(Stage.DECODE, Reason.CORRUPT, detail)
+        else:
+            self._pixels[place] = cutout.reshape(-1)
+            self._good[place] = True
+            self._flags[place] = flags
+
+    def _decode(self, found: bytes | npt.NDArray[Any] | RejectError) -> tuple[Cutout, ImageFlag]:
+        if isinstance(found, RejectError):
+            raise found
+        if isinstance(found, bytes):
+            return decode_cutout(found, crop=self._crop, limits=self.limits)
+        return cutout_from_array(found, crop=self._crop)
+
+    def table(self, members: pa.Table) -> pa.Table:
+        """The unit as `CUTOUT_SCHEMA`."""
+        members = set_rejects(members, self._rejects)
+        own = {
+            "flags": pa.array(self._flags),
+            "cutout": self._cutouts(),
+        }
+        columns = [own[name] if name in own else members[name] for name in CUTOUT_SCHEMA.names]
+        return pa.table(columns, schema=CUTOUT_SCHEMA)
+
+    def _cutouts(self) -> pa.Array:
+        kind = CUTOUT_SCHEMA.field("cutout").type
+        validity = pa.array(self._good).buffers()[1]
+        return pa.Array.from_buffers(kind, len(self._good), [validity, pa.py_buffer(self._pixels)])
+
+
+def _read_loose(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:
+    chosen = members.select(["object_uri", "size", "source_version"]).take(places)
+    objects = [
+        ObjectInfo(
+            row["object_uri"], UNKNOWN_SIZE if row["size"] is None else row["size"], row["source_version"]
+        )
+        for row in chosen.to_pylist()
+    ]
+    fetch_each(objects, partial(unit.take, places), max_bytes=unit.limits.bytes)
+
+
+def _read_shards(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:
+    chosen = members.select(["object_uri", "source_version", "row"]).take(places)
+    uris = np.array(chosen["object_uri"].to_pylist(), object)
+    rows = chosen["row"].to_numpy()
+    for uri in dict.fromkeys(uris):
+        mine = np.flatnonzero(uris == uri)
+        mine = mine[np.argsort(rows[mine], kind="stable")]
+        info = ObjectInfo(uri, UNKNOWN_SIZE, chosen["source_version"][int(mine[0])].as_py())
+        read_rows(info, rows[mine], partial(unit.take, places[mine]))

@@ -1,0 +1,194 @@
+"""Parquet shards: many cutouts in one object, with their ids and, if known, positions.
+
+A row's image is encoded bytes (plain, or the `bytes` of a struct) or a raw tensor: 12,288 bytes that are
+`uint8 [64, 64, 3]`, nested lists, or the extension types in which Arrow and Ray write tensors.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gax_batch import storage
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.rejects import Reason, RejectError, Stage
+from gax_batch.sources.base import MEMBER_SCHEMA, check_members, with_columns
+from gax_batch.sources.positions import Positions
+from gax_batch.sources.tensors import CellReader, image_column
+from gax_batch.storage import ObjectInfo
+
+SUFFIXES = (".parquet", ".pq")
+
+_LISTING_THREADS = 8
+_BATCH_ROWS = 128
+_STREAM_BYTES = 4 * 1024 * 1024
+
+Handler = Callable[[int, "bytes | npt.NDArray[Any] | RejectError"], None]
+
+
+class ShardSource:
+    """A folder, prefix or glob of Parquet shards."""
+
+    def __init__(
+        self,
+        objects: Sequence[ObjectInfo],
+        *,
+        ignored: int = 0,
+        positions: Positions | None = None,
+        limit: int | None = None,
+    ) -> None:
+        """Take listed shards, sorted by URI.
+
+        Args:
+            objects: The shards.
+            ignored: How many other objects were passed over.
+            positions: Where the galaxies are; stands above the shards' own `ra` and `dec`.
+            limit: Take the first so many rows only.
+        """
+        self.ignored = ignored
+        self._objects = objects
+        self._positions = positions
+        self._limit = limit
+
+    def list_members(self) -> pa.Table:
+        """List every row, reading no image; see `Source.list_members`."""
+        tables: list[pa.Table] = []
+        rows = 0
+        with ThreadPoolExecutor(_LISTING_THREADS) as pool:
+            # A limited listing reads one shard at a time, and no more than it needs.
+            listed = map(_list_shard, self._objects) if self._limit else pool.map(_list_shard, self._objects)
+            for table in listed:
+                tables.append(table)
+                rows += len(table)
+                if self._limit and rows >= self._limit:
+                    break
+        members = pa.concat_tables(tables).slice(0, self._limit)
+        return check_members(members if self._positions is None else self._positions.join(members))
+
+
+def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], handle: Handler) -> None:
+    """Read some rows' images from one shard.
+
+    Only the row groups that hold them are read, a few rows at a time.
+
+    Args:
+        info: The shard, as it was listed; when it has another version by now, or is gone, every row is
+            rejected.
+        rows: Row numbers, increasing.
+        handle: Called with an index into `rows`, and the row's encoded bytes or tensor, or why there is
+            none.
+
+    Raises:
+        TransientError: The store kept failing.
+        FatalError: The shard cannot be read.
+    """
+    try:
+        version = storage.stat(info.uri).version
+    except FileNotFoundError:
+        _reject_all(rows, handle, Reason.MISSING, f"shard {info.uri} was listed, but is no longer there")
+        return
+    if version != info.version:
+        detail = f"shard version {info.version} was listed, {version} is there"
+        _reject_all(rows, handle, Reason.CHANGED, detail)
+        return
+    try:
+        with _opened(info.uri) as file:
+            column = image_column(file.schema_arrow, info.uri)
+            _read_groups(file, column, rows, handle)
+    except (pa.ArrowException, OSError, UsageError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise FatalError(f"shard {info.uri} cannot be read: {line}") from error
+
+
+def _read_groups(file: pq.ParquetFile, column: str, rows: npt.NDArray[np.int64], handle: Handler) -> None:
+    lengths = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
+    ends = np.cumsum(lengths, dtype=np.int64)
+    cells = CellReader(file.schema_arrow.field(column))
+    groups = np.unique(np.searchsorted(ends, rows, side="right")).tolist()
+    if groups and groups[-1] >= len(lengths):
+        raise OSError(f"it has {ends[-1] if len(ends) else 0} rows, row {rows[-1]} was listed")
+    for group in groups:
+        start = int(ends[group]) - lengths[group]
+        for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column]):
+            stop = start + batch.num_rows
+            first, last = np.searchsorted(rows, [start, stop]).tolist()
+            for index in range(first, last):
+                handle(index, cells.read(batch.column(0), int(rows[index]) - start))
+            start = stop
+            if last == len(rows):
+                return
+
+
+def _reject_all(rows: npt.NDArray[np.int64], handle: Handler, reason: Reason, detail: str) -> None:
+    for index in range(len(rows)):
+        handle(index, RejectError(Stage.READ, reason, detail))
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[pq.ParquetFile]:
+    # Streamed, not pre-buffered: a row group may be larger than memory.
+    with storage.open_binary(uri) as binary:
+        yield pq.ParquetFile(binary, buffer_size=_STREAM_BYTES, pre_buffer=False)
+
+
+def _list_shard(info: ObjectInfo) -> pa.Table:
+    try:
+        with _opened(info.uri) as file:
+            return _members_of(info, file)
+    except (pa.ArrowException, OSError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise UsageError(f"{info.uri} is no readable Parquet file ({line}); repair or remove it") from None
+
+
+def _members_of(info: ObjectInfo, file: pq.ParquetFile) -> pa.Table:
+    schema = file.schema_arrow
+    if "galaxy_id" not in schema.names:
+        names = ", ".join(schema.names)
+        raise UsageError(f"{info.uri} has no column galaxy_id; it has {names}: rename one of them")
+    image = image_column(schema, info.uri)
+    present = [name for name in ("galaxy_id", "ra", "dec") if name in schema.names]
+    table = file.read(columns=present)
+    count = len(table)
+    columns = {name: _cast(info.uri, name, table[name]) for name in present}
+    numbers = pa.array(np.arange(count, dtype=np.int64))
+    # Padded, so that rows in the order of their URIs are in the order of the file.
+    padded = pc.utf8_lpad(pc.cast(numbers, pa.string()), 9, "0")
+    columns |= {
+        "source_uri": pc.binary_join_element_wise(f"{info.uri}#row=", padded, ""),
+        "source_version": pa.array([info.version] * count, pa.string()),
+        "object_uri": pa.array([info.uri] * count, pa.string()),
+        "row": numbers,
+        "size": pa.array([_row_bytes(file.metadata, image)] * count, pa.int64()),
+    }
+    return with_columns(columns, count)
+
+
+def _cast(uri: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    wanted = MEMBER_SCHEMA.field(name).type
+    if wanted == pa.float64() or not pa.types.is_floating(column.type):
+        try:
+            return pc.cast(column, wanted)
+        except pa.ArrowException:
+            pass
+    need = "degrees" if wanted == pa.float64() else "integers or strings"
+    raise UsageError(f"{uri}: column {name} is {column.type}; it must be {need}")
+
+
+def _row_bytes(metadata: pq.FileMetaData, column: str) -> int:
+    """The mean size of a row's image in memory, from the footer."""
+    total: int = 0
+    for group in range(metadata.num_row_groups):
+        chunks = metadata.row_group(group)
+        for index in range(chunks.num_columns):
+            chunk = chunks.column(index)
+            if chunk.path_in_schema.split(".")[0] == column:
+                total += chunk.total_uncompressed_size
+    return total // max(int(metadata.num_rows), 1)

@@ -1,0 +1,134 @@
+"""One cell of a Parquet image column: encoded bytes, or a raw tensor in any of its usual guises."""
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gax_batch.errors import UsageError
+from gax_batch.imaging import CUTOUT_BYTES, IMAGE_SIDE, is_encoded
+from gax_batch.rejects import Reason, RejectError, Stage
+
+IMAGE_COLUMNS = ("image", "cutout", "bytes")
+
+_CUTOUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 3)
+
+
+def image_column(schema: pa.Schema, uri: str) -> str:
+    """Which column of a shard holds the images.
+
+    Raises:
+        UsageError: None does, or it is of a type that cannot be an image.
+    """
+    name = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
+    if name is None:
+        wanted = ", ".join(IMAGE_COLUMNS)
+        raise UsageError(
+            f"{uri} has no image column ({wanted}); it has {', '.join(schema.names)}: rename one of them"
+        )
+    kind = _storage_type(schema.field(name).type)
+    if not (_is_binary(kind) or _is_list(kind) or _is_struct(kind)):
+        raise UsageError(f"{uri}: column {name} is {kind}; give encoded images or uint8 tensors")
+    return name
+
+
+class CellReader:
+    """Reads cells of one image column."""
+
+    def __init__(self, field: pa.Field) -> None:
+        self._shape = _declared_shape(field)
+
+    def read(self, column: pa.Array, index: int) -> bytes | npt.NDArray[Any] | RejectError:
+        """One row's encoded bytes or `[h, w, 3]` or `[h, w]` tensor, or why there is none."""
+        try:
+            return self._read(column[index])
+        except RejectError as error:
+            return error
+
+    def _read(self, cell: Any) -> bytes | npt.NDArray[Any]:
+        if isinstance(cell, pa.ExtensionScalar):
+            cell = cell.value
+        if cell is not None and cell.is_valid and isinstance(cell, pa.StructScalar):
+            if "data" in cell and "shape" in cell:
+                return _reshaped(_flat(cell["data"])[0], tuple(cell["shape"].as_py() or ()))
+            cell = cell["bytes"]
+        if cell is None or not cell.is_valid:
+            raise RejectError(Stage.READ, Reason.EMPTY_FILE, "the row has no image")
+        if _is_binary(cell.type):
+            return _bytes_or_cutout(cell.as_py())
+        values, shape = _flat(cell)
+        if len(shape) == 1:
+            shape = self._shape or (_CUTOUT_SHAPE if shape[0] == CUTOUT_BYTES else shape)
+        return _reshaped(values, shape)
+
+
+def _bytes_or_cutout(data: bytes) -> bytes | npt.NDArray[Any]:
+    if len(data) == CUTOUT_BYTES and not is_encoded(data):
+        return np.frombuffer(data, np.uint8).reshape(_CUTOUT_SHAPE)
+    return data
+
+
+def _flat(cell: Any) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
+    """The numbers of a (nested) list, and its shape."""
+    values = cell.values
+    shape = [0 if values is None else len(values)]
+    while values is not None and _is_list(values.type):
+        inner = values.flatten()
+        lengths = set(values.value_lengths().to_pylist())
+        if len(lengths) > 1:
+            raise RejectError(
+                Stage.DECODE, Reason.WRONG_SHAPE, f"nested lists of lengths {sorted(map(str, lengths))}"
+            )
+        shape.append(next(iter(lengths), 0) or 0)
+        values = inner
+    if values is None:
+        return np.zeros(0, np.uint8), (0,)
+    if values.null_count or not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        raise RejectError(
+            Stage.DECODE, Reason.WRONG_SHAPE, f"{values.null_count} nulls, {values.type} values"
+        )
+    return values.to_numpy(zero_copy_only=False), tuple(shape)
+
+
+def _reshaped(values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    if int(np.prod(shape)) != values.size:
+        raise RejectError(Stage.DECODE, Reason.WRONG_SHAPE, f"{values.size} values of shape {list(shape)}")
+    return values.reshape(shape)
+
+
+def _declared_shape(field: pa.Field) -> tuple[int, ...] | None:
+    """A tensor type's shape, also where the library that wrote it has not registered the type."""
+    shape = getattr(field.type, "shape", None)
+    if shape is None and field.metadata and b"ARROW:extension:metadata" in field.metadata:
+        try:
+            declared = json.loads(field.metadata[b"ARROW:extension:metadata"])
+        except ValueError:
+            return None
+        shape = declared.get("shape") if isinstance(declared, dict) else declared
+    if not isinstance(shape, list | tuple) or not all(isinstance(n, int) for n in shape):
+        return None
+    return tuple(shape)
+
+
+def _storage_type(kind: pa.DataType) -> pa.DataType:
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _is_struct(kind: pa.DataType) -> bool:
+    names = {kind.field(i).name for i in range(kind.num_fields)} if pa.types.is_struct(kind) else set()
+    return "bytes" in names or {"data", "shape"} <= names

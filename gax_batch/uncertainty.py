@@ -1,0 +1,270 @@
+"""From draws to what the catalog says: mean, spread, entropy, mutual information, intervals, blend.
+
+Two uncertainties are kept apart. The *epistemic* one is the spread of the answer's probability over
+networks drawn from the posterior; more training galaxies would shrink it. The *predictive* interval is
+where the vote fraction of a finite number of volunteers would fall; it holds the vote noise as well and
+is calibrated on held-out galaxies. NumPy only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gax_batch import tree
+
+Float = npt.NDArray[np.float32]
+INTERVAL = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the models say of N galaxies, row by row; NaN where the models that ran do not tell.
+
+    Attributes:
+        prob: float32 `[N, 37]`, cumulative fractions: the blend of the models that ran.
+        std: float32 `[N, 37]`, epistemic standard deviation over the Bayesian draws.
+        lo: float32 `[N, 37]`, lower end of the calibrated 90 % predictive interval; at most `prob`.
+        hi: float32 `[N, 37]`, upper end; at least `prob`.
+        svr: float32 `[N, 37]`, cumulative fractions by the CNN-SVR alone.
+        entropy: float32 `[N, 11]`, nats.
+        mutual_info: float32 `[N, 11]`, nats.
+        ood_score: float32 `[N]`, 0 (like a training galaxy) to 1 (like none of them).
+        gz2_class: N class strings of Willett et al. 2013.
+        out_of_distribution: bool `[N]`, the score is above the bundle's threshold.
+    """
+
+    prob: Float
+    std: Float
+    lo: Float
+    hi: Float
+    svr: Float
+    entropy: Float
+    mutual_info: Float
+    ood_score: Float
+    gz2_class: list[str]
+    out_of_distribution: npt.NDArray[np.bool_]
+
+    def columns(self) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.bool_] | list[str]]:
+        """One array of length N for each of the catalog's columns, by the column's name."""
+        columns: dict[str, npt.NDArray[np.float32] | npt.NDArray[np.bool_] | list[str]] = {
+            f"{name}_{quantity}": values[:, i]
+            for names, quantities in (
+                (tree.ANSWERS, ("prob", "std", "lo", "hi", "svr")),
+                (tree.QUESTION_NAMES, ("entropy", "mutual_info")),
+            )
+            for quantity in quantities
+            for values in [getattr(self, quantity)]
+            for i, name in enumerate(names)
+        }
+        return columns | {
+            "gz2_class": self.gz2_class,
+            "ood_score": self.ood_score,
+            "out_of_distribution": self.out_of_distribution,
+        }
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Summary"]) -> "Summary":
+        """The rows of several summaries, in order; at least one."""
+        joined = {
+            f.name: np.concatenate([getattr(p, f.name) for p in parts])
+            for f in fields(cls)
+            if f.name != "gz2_class"
+        }
+        return cls(gz2_class=[name for part in parts for name in part.gz2_class], **joined)
+
+    def head(self, count: int) -> "Summary":
+        """The first `count` rows."""
+        return Summary(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
+
+
+def entropy(conditional: Float) -> Float:
+    """Shannon entropy of each question's answers, nats.
+
+    Args:
+        conditional: `[..., 37]`, each question's answers summing to 1.
+
+    Returns:
+        `[..., 11]`, between 0 and the logarithm of the number of answers.
+    """
+    terms = -conditional * np.log(np.maximum(conditional, np.float32(1e-30)))
+    return np.stack([np.maximum(terms[..., q.columns].sum(axis=-1), 0) for q in tree.QUESTIONS], axis=-1)
+
+
+def draw_statistics(draws: Float) -> tuple[Float, Float, Float, Float]:
+    """Moments and information of posterior draws.
+
+    Mutual information is the entropy of the mean prediction less the mean entropy of the predictions:
+    Houlsby et al. 2011, "Bayesian active learning for classification and preference learning" (BALD).
+
+    Args:
+        draws: float32 `[S, N, 37]` cumulative fractions.
+
+    Returns:
+        Mean and standard deviation over draws of the cumulative fractions `[N, 37]`; entropy of the
+        posterior predictive distribution of each question's answers and mutual information `[N, 11]`,
+        nats, for a volunteer who reaches the question. 0 <= mutual information <= entropy.
+    """
+    mean = draws.mean(axis=0)
+    std = np.sqrt(np.square(draws - mean).mean(axis=0))
+    conditional = np.asarray(tree.conditional(draws), np.float32)
+    predictive = entropy(conditional.mean(axis=0))
+    information = np.clip(predictive - entropy(conditional).mean(axis=0), 0, predictive)
+    return mean, std, predictive, information
+
+
+def blend(predictions: Mapping[str, Float], weights: Mapping[str, npt.ArrayLike]) -> Float:
+    """Weighted mean of the models' conditional fractions, multiplied down the tree.
+
+    Args:
+        predictions: float32 `[N, 37]` cumulative fractions by model.
+        weights: `[11]` non-negative weights by model, one per question, that sum to 1 over models.
+
+    Returns:
+        float32 `[N, 37]` cumulative fractions, as consistent with the tree as the inputs.
+    """
+    sizes = [len(q.answers) for q in tree.QUESTIONS]
+    shares = {name: np.repeat(np.asarray(weights[name], np.float64), sizes) for name in sorted(predictions)}
+    mixed = sum(shares[name].astype(np.float32) * tree.conditional(predictions[name]) for name in shares)
+    return np.clip(np.asarray(tree.cumulative(tree.conditional(np.asarray(mixed))), np.float32), 0, 1)
+
+
+def vote_scale(prob: Float, std: Float, n_votes: float, floor: float) -> Float:
+    """Expected scatter of a vote fraction about its prediction, `[N, 37]`.
+
+    Epistemic spread, binomial noise of `n_votes` volunteers and a floor for what neither knows of, in
+    quadrature. A spread of NaN (no draws) counts as none.
+    """
+    variance = np.square(np.nan_to_num(std)) + np.maximum(prob * (1 - prob), 0) / np.float32(n_votes)
+    return np.sqrt(variance + np.float32(floor) ** 2)
+
+
+def fit_conformal(
+    prob: Float, std: Float, truth: Float, *, n_votes: float, floor: float, level: float = INTERVAL
+) -> Float:
+    """Each answer's conformal quantile: how many `vote_scale` an interval must reach to each side.
+
+    Split conformal prediction with normalized residuals (Vovk, Gammerman & Shafer 2005; Lei et al. 2018,
+    JASA 113, 1094): among exchangeable galaxies the interval covers a new one with probability `level`
+    at least, whatever is wrong with the model.
+
+    Args:
+        prob: predictions of N galaxies that trained nothing, `[N, 37]`.
+        std: their epistemic spreads, or NaN.
+        truth: their cumulative vote fractions.
+        n_votes: see `vote_scale`.
+        floor: see `vote_scale`.
+        level: coverage to guarantee.
+
+    Returns:
+        float32 `[37]`; infinite where N is too small for the level.
+    """
+    scores = np.sort(np.abs(truth - prob) / vote_scale(prob, std, n_votes, floor), axis=0)
+    rank = int(np.ceil((len(scores) + 1) * level))
+    if rank > len(scores):
+        return np.full(scores.shape[1], np.inf, np.float32)
+    return np.asarray(scores[rank - 1], np.float32)
+
+
+def interval(
+    prob: Float, std: Float, quantiles: Float, *, n_votes: float, floor: float
+) -> tuple[Float, Float]:
+    """The predictive interval of the vote fraction: `lo <= prob <= hi`, each float32 `[N, 37]` in [0, 1]."""
+    reach = quantiles * vote_scale(prob, std, n_votes, floor)
+    return np.maximum(prob - reach, np.float32(0)), np.minimum(prob + reach, np.float32(1))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What calibration galaxies taught, for one choice of models; part of the bundle.
+
+    Attributes:
+        models: the models that run.
+        weights: `[11]` blending weights by model; see `blend`.
+        quantiles: float32 `[37]` of `fit_conformal`, for this very choice of models.
+        n_votes: see `vote_scale`.
+        floor: see `vote_scale`.
+        ood_threshold: galaxies with a larger `ood_score` are flagged.
+    """
+
+    models: tuple[str, ...]
+    weights: Mapping[str, npt.ArrayLike]
+    quantiles: Float
+    n_votes: float
+    floor: float
+    ood_threshold: float
+
+    @classmethod
+    def of_bundle(cls, values: Mapping[str, Any], models: Sequence[str]) -> "Calibration":
+        """The part of a bundle's `calibration` that a choice of models needs."""
+        chosen = tuple(sorted(set(models)))
+        combination = values["combinations"][combination_name(chosen)]
+        return cls(
+            models=chosen,
+            weights=combination["blend"],
+            quantiles=np.array(combination["quantiles"], np.float32),
+            n_votes=float(values["n_votes"]),
+            floor=float(values["floor"]),
+            ood_threshold=float(values["ood_threshold"]),
+        )
+
+
+def combination_name(models: Sequence[str]) -> str:
+    """The name of a choice of models in a bundle's calibration: sorted, joined by plus signs."""
+    return "+".join(sorted(models))
+
+
+def regression_to_fractions(raw: Float) -> Float:
+    """Free regressions `[N, 37]` as cumulative fractions: not negative, and consistent with the tree."""
+    conditional = tree.conditional(np.maximum(raw, np.float32(0)))
+    return np.clip(np.asarray(tree.cumulative(conditional), np.float32), 0, 1)
+
+
+def summarize(
+    calibration: Calibration,
+    *,
+    draws: Float | None = None,
+    classic: Float | None = None,
+    svr: Float | None = None,
+    closeness: Float | None = None,
+) -> Summary:
+    """Turn the outputs of the models that ran into the catalog's numbers.
+
+    Without draws there is no spread and no mutual information, and the entropy is the blend's; the
+    intervals then hold the vote noise and what calibration adds.
+
+    Args:
+        calibration: for the same choice of models.
+        draws: float32 `[S, N, 37]` of the Bayesian CNN, cumulative fractions.
+        classic: float32 `[N, 37]` of the classic CNN.
+        svr: float32 `[N, 37]` of the CNN-SVR.
+        closeness: float32 `[N]`, the largest kernel value to any support vector.
+
+    Returns:
+        N rows.
+    """
+    predictions = {name: p for name, p in (("classic", classic), ("svr", svr)) if p is not None}
+    std = information = uncertainty = None
+    if draws is not None:
+        predictions["bayesian"], std, uncertainty, information = draw_statistics(draws)
+    prob = blend(predictions, calibration.weights)
+    absent = np.full_like(prob, np.nan)
+    std = absent if std is None else std
+    if uncertainty is None:
+        uncertainty = entropy(np.asarray(tree.conditional(prob), np.float32))
+    lo, hi = interval(prob, std, calibration.quantiles, n_votes=calibration.n_votes, floor=calibration.floor)
+    ood_score = absent[:, 0] if closeness is None else 1 - closeness
+    return Summary(
+        prob=prob,
+        std=std,
+        lo=lo,
+        hi=hi,
+        svr=absent if svr is None else svr,
+        entropy=uncertainty,
+        mutual_info=np.full_like(uncertainty, np.nan) if information is None else information,
+        ood_score=ood_score,
+        gz2_class=tree.gz2_class(prob),
+        out_of_distribution=ood_score > calibration.ood_threshold,
+    )

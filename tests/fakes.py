@@ -1,0 +1,74 @@
+"""Stand-ins that workers can import by name: a survey's images and an engine without TensorFlow."""
+
+import os
+import time
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from gax_batch.uncertainty import Summary
+from PIL import Image
+
+from gax_batch import tree
+from gax_batch.errors import FatalError
+
+
+def galaxy_image(number: int, side: int = 106) -> Image.Image:
+    """A soft, colored blob that differs from number to number."""
+    rng = np.random.default_rng(number)
+    y, x = np.mgrid[:side, :side] - side / 2
+    profile = np.exp(-np.hypot(x, y * rng.uniform(1, 3)) / (side * rng.uniform(0.05, 0.12)))
+    color = rng.uniform(120, 250, 3)
+    noise = rng.normal(0, 4, (side, side, 3))
+    return Image.fromarray(np.clip(profile[..., None] * color + noise + 10, 0, 255).astype(np.uint8))
+
+
+def write_images(folder: Path, count: int, first: int = 0) -> None:
+    """Write `count` distinct JPEG galaxies named by their number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        galaxy_image(number).save(folder / f"{number:06d}.jpg", quality=92)
+
+
+def jpeg_bytes(number: int) -> bytes:
+    """One galaxy's JPEG."""
+    buffer = BytesIO()
+    galaxy_image(number).save(buffer, format="JPEG", quality=92)
+    return buffer.getvalue()
+
+
+class FakeEngine:
+    """Fractions that are a function of the pixels alone; each batch leaves a line in `log`."""
+
+    def __init__(self, log: str | None = None, seconds: float = 0.0, fail_on: int | None = None) -> None:
+        self._log, self._seconds, self._fail_on = log, seconds, fail_on
+
+    def summarize(self, images: np.ndarray) -> Summary:
+        if self._log:
+            with Path(self._log).open("a") as file:
+                file.write(f"{os.getpid()} {len(images)}\n")
+        time.sleep(self._seconds)
+        if self._fail_on is not None and len(images) == self._fail_on:
+            raise FatalError("the model returned NaN")
+        flat = images.reshape(len(images), -1)[:, : tree.N_ANSWERS].astype(np.float32) + 1
+        prob = tree.cumulative(tree.conditional(flat)).astype(np.float32)
+        entropy = np.repeat(prob[:, :1], tree.N_QUESTIONS, axis=1)
+        return Summary(
+            prob=prob,
+            std=prob * np.float32(0.1),
+            lo=prob * np.float32(0.5),
+            hi=np.minimum(prob * np.float32(1.5), 1),
+            svr=prob,
+            entropy=entropy,
+            mutual_info=entropy * np.float32(0.1),
+            ood_score=prob[:, 0],
+            gz2_class=tree.gz2_class(prob),
+            out_of_distribution=prob[:, 0] > 0.9,
+        )
+
+
+def fake_engine(
+    threads: int, *, log: str | None = None, seconds: float = 0.0, fail_on: int | None = None, **_: object
+) -> FakeEngine:
+    """An engine factory with the signature of `gax_batch.run.load_engine`."""
+    return FakeEngine(log, seconds, fail_on)

@@ -1,0 +1,113 @@
+"""The command as a user types it: exit codes, one-line errors, output for people and for programs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from fakes import galaxy_image
+from typer.testing import CliRunner
+
+from gax_batch import __version__
+from gax_batch.cli import app
+
+COMMANDS = [
+    ["run"],
+    ["demo"],
+    ["simulate"],
+    ["classify"],
+    ["bundle", "show"],
+    ["config", "show"],
+]
+
+
+def gax(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "from gax_batch.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command):
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Example: gax " + " ".join(command) in " ".join(result.output.split())
+
+
+def test_version():
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == f"gax-batch {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--catalog", "out"], "--input"),
+        (["run", "--input", "nowhere", "--catalog", "out"], "nowhere"),
+        (["run", "--input", "gopher://x/y", "--catalog", "out"], "gopher"),
+        (["run", "--input", "x", "--catalog", "out", "--draws", "1"], "draws"),
+        (["run", "--input", "x", "--catalog", "out", "--config", "none.yaml"], "none.yaml"),
+        (["run", "--input", ".", "--catalog", "out", "--bundle", "no-bundle"], "no-bundle"),
+        (["classify", "nothing.jpg"], "nothing.jpg"),
+        (["bundle", "show", "no-bundle"], "no-bundle"),
+        (["simulate", "--output", "x", "--galaxies", "0"], "galaxies"),
+        (["run", "--no-such-flag"], "no-such-flag"),
+    ],
+)
+def test_the_users_mistake_is_exit_code_2_and_writes_nothing(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = gax(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_gax_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = gax("run", "--input", "nowhere", "--catalog", "out")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith("gax: ")
+
+
+def test_a_defect_is_exit_code_4_with_a_traceback(tmp_path, monkeypatch):
+    code = (
+        "from gax_batch import cli\ndef broken(*_): raise RuntimeError('boom')\ncli.app = broken\ncli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert "RuntimeError: boom" in done.stderr
+
+
+def test_config_show_prints_every_setting():
+    result = CliRunner().invoke(app, ["config", "show"])
+    assert result.exit_code == 0
+    assert "draws: 32" in result.output
+    assert "unit_size: 4096" in result.output
+
+
+def test_bundle_show_prints_the_model_card():
+    text = CliRunner().invoke(app, ["bundle", "show"]).output
+    assert "RMSE" in text
+    card = json.loads(CliRunner().invoke(app, ["bundle", "show", "--json"]).output)
+    assert card["bundle_id"] in text
+
+
+def test_classify_gives_a_table_and_json(tmp_path):
+    paths = [tmp_path / "a.jpg", tmp_path / "b.png", tmp_path / "c.jpg"]
+    galaxy_image(1, 424).save(paths[0])
+    galaxy_image(2, 64).save(paths[1])
+    paths[2].write_bytes(b"not an image")
+    arguments = ["classify", *map(str, paths), "--draws", "2"]
+    done = gax(*arguments, "--json")
+    assert done.returncode == 0
+    first, second, third = json.loads(done.stdout)
+    assert len(first["answers"]) == 37
+    assert len(first["questions"]) == 11
+    for row in (first, second):
+        for answer in row["answers"].values():
+            assert 0 <= answer["lo"] <= answer["prob"] <= answer["hi"] <= 1
+    assert third == {"image": str(paths[2]), "rejected": "not_an_image", "detail": third["detail"]}
+    table = CliRunner().invoke(app, arguments).output
+    assert first["gz2_class"] in table
+    assert "not_an_image" in table

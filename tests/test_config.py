@@ -1,0 +1,86 @@
+"""Settings: one name for a flag and its key, refusals that name the fix."""
+
+import inspect
+
+import pytest
+import yaml
+
+from gax_batch import cli
+from gax_batch.config import RunSettings, describe_settings, load_settings
+from gax_batch.errors import UsageError
+
+MINIMAL = {"input": "images", "catalog": "out"}
+
+
+def test_every_flag_of_run_is_a_key_and_every_key_a_flag():
+    flags = set(inspect.signature(cli.run).parameters) - {"config"}
+    assert flags == set(RunSettings.model_fields)
+
+
+def test_flags_win_over_the_file(tmp_path):
+    file = tmp_path / "survey.yaml"
+    file.write_text("input: a\ncatalog: b\ndraws: 8\nunit_size: 100\n")
+    settings = load_settings(str(file), {"draws": 16, "input": None})
+    assert (settings.input, settings.draws, settings.unit_size) == ("a", 16, 100)
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_right_one(tmp_path):
+    file = tmp_path / "survey.yaml"
+    file.write_text("input: a\ncatalog: b\nunit-sise: 100\n")
+    with pytest.raises(UsageError, match="unknown key 'unit-sise'; did you mean 'unit_size'"):
+        load_settings(str(file), {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"draws": 1}, "draws"),
+        ({"unit_size": 0}, "unit_size"),
+        ({"workers": "many"}, "workers"),
+        ({"workers": 0}, "workers"),
+        ({"models": "bayesian,forest"}, "models"),
+        ({"models": ""}, "models"),
+        ({"precision": "int8"}, "precision"),
+        ({"crop": 1.5}, "crop"),
+        ({"limit": 0}, "limit"),
+        ({"input": None}, "--input"),
+        ({"catalog": ""}, "--catalog"),
+        ({"input": "s3://key:secret@bucket/images"}, "input"),
+    ],
+)
+def test_bad_values_are_one_clear_line(flags, words):
+    with pytest.raises(UsageError) as caught:
+        load_settings(None, MINIMAL | flags)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "input: [unclosed\n", "\x00"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+    file = tmp_path / "survey.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"survey\.yaml"):
+        load_settings(str(file), {})
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="cannot read the configuration"):
+        load_settings(str(tmp_path / "none.yaml"), {})
+
+
+def test_what_config_show_prints_is_read_back(tmp_path):
+    settings = load_settings(None, MINIMAL | {"draws": 8, "models": "svr,bayesian"})
+    file = tmp_path / "survey.yaml"
+    file.write_text(describe_settings(settings))
+    assert load_settings(str(file), {}) == settings
+    assert yaml.safe_load(describe_settings())["draws"] == 32
+
+
+def test_the_order_of_models_says_nothing():
+    one = load_settings(None, MINIMAL | {"models": "svr, bayesian"})
+    assert one == load_settings(None, MINIMAL | {"models": "bayesian,svr"})
+
+
+def test_every_setting_is_described():
+    assert all(field.description for field in RunSettings.model_fields.values())

@@ -1,0 +1,78 @@
+"""Memory: predicted before a run, refused where it cannot fit, measured during it."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gax_batch.errors import UsageError
+from gax_batch.machine import (
+    MIB,
+    MemoryMeter,
+    available_bytes,
+    local_resources,
+    logical_cpus,
+    predict_memory,
+    require_memory,
+)
+
+
+def resources(unit_size=4096, cpus=2, workers="auto", store="auto"):
+    return local_resources(cpus=cpus, workers=workers, object_store_mib=store, unit_size=unit_size)
+
+
+def test_auto_takes_what_the_machine_has():
+    got = local_resources(cpus="auto", workers="auto", object_store_mib="auto", unit_size=64)
+    assert got.cpus == logical_cpus() >= 1
+    assert got.workers is None
+    assert got.object_store_bytes == 256 * MIB
+
+
+def test_what_is_asked_for_is_taken():
+    got = resources(cpus=3, workers=2, store=700)
+    assert (got.cpus, got.workers, got.object_store_bytes) == (3, 2, 700 * MIB)
+
+
+def test_the_object_store_follows_the_unit_size():
+    assert resources(unit_size=8192).object_store_bytes == 2 * resources(unit_size=4096).object_store_bytes
+
+
+def test_prediction_stays_under_4_gib_beside_the_store_on_2_cores_at_any_survey_size():
+    need = predict_memory(resources(), galaxies=1_000_000, unit_size=4096)
+    assert need.total - need.object_store < 4096 * MIB
+
+
+def test_more_galaxies_units_and_workers_need_more():
+    base = predict_memory(resources(), galaxies=1000, unit_size=4096).total
+    assert predict_memory(resources(), galaxies=10**7, unit_size=4096).total > base
+    assert predict_memory(resources(workers=4), galaxies=1000, unit_size=4096).total > base
+    assert predict_memory(resources(65_536), galaxies=1000, unit_size=65_536).total > base
+
+
+def test_a_run_that_cannot_fit_is_refused_with_the_numbers():
+    need = predict_memory(resources(), galaxies=1000, unit_size=4096)
+    require_memory(need, need.total)
+    with pytest.raises(UsageError, match=r"needs about [\d,]+ MiB .* and 100 MiB are available"):
+        require_memory(need, 100 * MIB)
+
+
+def test_available_memory_is_a_sane_number():
+    assert 0 < available_bytes() < 2**50
+
+
+def test_the_meter_sees_the_memory_of_children():
+    code = "x = bytearray(200 << 20); print('ready', flush=True); input()"
+    with MemoryMeter(interval_seconds=0.05) as meter:
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        with child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            before = meter.peak_bytes
+            deadline = time.monotonic() + 5
+            while meter.peak_bytes < 200 * MIB and time.monotonic() < deadline:
+                time.sleep(0.05)
+            child.communicate("\n")
+    assert meter.peak_bytes >= max(200 * MIB, before)

@@ -1,0 +1,171 @@
+"""Whole runs on a real local Ray, with an engine that needs no TensorFlow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from fakes import fake_engine, write_images
+from gax_batch.catalog.snapshots import Catalog
+
+from gax_batch import run as run_module
+from gax_batch.config import load_settings
+from gax_batch.errors import UsageError
+from gax_batch.run import RunOutcome, run_survey
+
+IDENTITY = ["unit_id", "run_id"]
+
+
+@pytest.fixture
+def survey(tmp_path: Path) -> Path:
+    write_images(tmp_path / "images", 60)
+    return tmp_path
+
+
+def catalog_run(survey: Path, catalog: str = "catalog", **flags: object) -> tuple[RunOutcome, list[str]]:
+    lines: list[str] = []
+    values = {"input": str(survey / "images"), "catalog": str(survey / catalog), "unit_size": 16, "cpus": 2}
+    outcome = run_survey(load_settings(None, values | flags), lines.append)
+    return outcome, lines
+
+
+def rows(survey: Path, catalog: str = "catalog", identity: bool = False) -> pa.Table:
+    table = Catalog(str(survey / catalog)).galaxies().sort_by("galaxy_id")
+    return table if identity else table.drop_columns(IDENTITY)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    log = tmp_path / "engine.log"
+    monkeypatch.setattr(run_module, "load_engine", partial(fake_engine, log=str(log)))
+    return log
+
+
+def test_a_survey_becomes_a_catalog_and_a_second_run_has_nothing_to_do(survey, fake):
+    bad = survey / "images" / "000007.jpg"
+    bad.write_bytes(bad.read_bytes()[:400])
+    outcome, lines = catalog_run(survey)
+    assert outcome.exit_code == 0
+    table = rows(survey, identity=True)
+    assert table["galaxy_id"].to_pylist() == [f"{i:06d}" for i in range(60) if i != 7]
+    rejects = Catalog(str(survey / "catalog")).rejects().to_pylist()
+    assert [(r["galaxy_id"], r["stage"], r["reason"]) for r in rejects] == [("000007", "decode", "truncated")]
+    record = json.loads((survey / "catalog" / "runs" / outcome.run_id / "run.json").read_text())
+    assert record["status"] == "complete"
+    assert record["counts"] == {
+        "planned": 60,
+        "units": 4,
+        "units_reused": 0,
+        "units_failed": 0,
+        "galaxies": 59,
+        "rejects": 1,
+        "rejects_by_reason": {"truncated": 1},
+    }
+    assert record["peak_memory_mib"] > 0
+    assert record["galaxies_per_second"] > 0
+    assert any("60 planned = 59 galaxies + 1 rejects" in line for line in lines)
+
+    before = sorted(survey.rglob("*"))
+    again, lines = catalog_run(survey)
+    assert (again.exit_code, again.run_id, again.version) == (0, None, outcome.version)
+    assert any("nothing to do: 0 units" in line for line in lines)
+    assert sorted(survey.rglob("*")) == before
+
+
+def test_rows_do_not_depend_on_units_workers_or_cpus(survey, fake):
+    catalog_run(survey, "one", unit_size=7, cpus=1)
+    catalog_run(survey, "two", unit_size=60, workers=2, cpus=4)
+    assert rows(survey, "one").equals(rows(survey, "two"))
+
+
+def test_new_and_changed_cutouts_are_brought_in(survey, fake):
+    catalog_run(survey)
+    fake.unlink()
+    write_images(survey / "images", 5, first=100)
+    (survey / "images" / "000003.jpg").write_bytes((survey / "images" / "000101.jpg").read_bytes())
+    outcome, _ = catalog_run(survey)
+    assert outcome.exit_code == 0
+    # The changed cutout's unit of 16, and one new unit of 5.
+    assert sorted(int(line.split()[1]) for line in fake.read_text().splitlines()) == [5, 16]
+    catalog_run(survey, "fresh")
+    assert rows(survey).equals(rows(survey, "fresh"))
+
+
+def test_a_unit_that_fails_is_named_and_the_rest_is_committed(survey, monkeypatch):
+    monkeypatch.setattr(run_module, "load_engine", partial(fake_engine, fail_on=12))
+    outcome, lines = catalog_run(survey)
+    assert outcome.exit_code == 3
+    assert len(rows(survey)) == 48
+    assert any("the model returned NaN" in line for line in lines)
+    monkeypatch.setattr(run_module, "load_engine", fake_engine)
+    outcome, _ = catalog_run(survey)
+    assert outcome.exit_code == 0
+    assert len(rows(survey)) == 60
+
+
+RESUMED = """
+import sys
+from functools import partial
+sys.path.insert(0, {tests!r})
+from fakes import fake_engine
+from gax_batch import run
+from gax_batch.config import load_settings
+run.load_engine = partial(fake_engine, log={log!r}, seconds=1.0)
+run.run_survey(load_settings(None, {values!r}), lambda line: print(line, flush=True))
+"""
+
+
+def test_a_killed_run_goes_on_where_it_stopped(survey, tmp_path):
+    """SIGKILL of the driver: finished units are not inferred again, and nothing is doubled."""
+    log = tmp_path / "engine.log"
+    values = {"input": str(survey / "images"), "catalog": str(survey / "catalog"), "unit_size": 6, "cpus": 2}
+    code = RESUMED.format(tests=str(Path(__file__).parent), log=str(log), values=values)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    parts = survey / "catalog" / "galaxies" / "parts"
+    deadline = time.monotonic() + 90
+    while len(list(parts.rglob("*.parquet"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    stored = len(list(parts.rglob("*.parquet")))
+    assert 4 <= stored < 10
+    assert Catalog(str(survey / "catalog")).version is None
+    time.sleep(3)  # the dead driver's workers notice, and may still finish what they hold
+    stored = len(list(parts.rglob("*.parquet")))
+    log.unlink()
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"{stored} of 10 units were finished" in done.stdout
+    assert len(log.read_text().splitlines()) == 10 - stored
+    assert rows(survey)["galaxy_id"].to_pylist() == [f"{i:06d}" for i in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"input": "nowhere"}, "nowhere"),
+        ({"bundle": "no-bundle"}, "no-bundle"),
+        ({"unit_size": 65_536, "object_store_mib": 10**9}, "available"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(survey, fake, flags, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        catalog_run(survey, **flags)
+    assert "\n" not in str(caught.value)
+    assert not (survey / "catalog").exists()
+
+
+def test_a_catalog_that_is_something_else_is_refused(survey, fake):
+    (survey / "catalog").mkdir()
+    (survey / "catalog" / "thesis.tex").write_text("please keep me")
+    with pytest.raises(UsageError, match="catalog"):
+        catalog_run(survey)
+    assert [p.name for p in (survey / "catalog").iterdir()] == ["thesis.tex"]
