@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 
 HTTP = frozenset({"http", "https"})
 BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "adl", "abfs", "abfss"})
-_RETRIES: "RetryConfig" = {
+RETRIES: "RetryConfig" = {
     "max_retries": 6,
     "retry_timeout": timedelta(seconds=90),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=8), "base": 2},
 }
-_CLIENT: "ClientConfig" = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)}
 _READ_BUFFER_BYTES = 4 * 1024 * 1024
 _STATUS = re.compile(r"\bstatus(?: code)?:? (\d{3})\b")
 _PASSING = re.compile(
@@ -50,6 +49,11 @@ def bucket_of(uri: str) -> "tuple[ObjectStore, str] | None":
     return _store(f"{scheme}://{root}"), key
 
 
+def forget_clients() -> None:
+    """Set clients up anew at their next use (the environment has changed)."""
+    _store.cache_clear()
+
+
 @contextmanager
 def translated(uri: str) -> Iterator[None]:
     """Turn obstore's errors into PermissionError, OSError or TransientError, one line without secrets."""
@@ -63,13 +67,11 @@ def translated(uri: str) -> Iterator[None]:
         line = one_line(error)
         status = _STATUS.search(line)
         code = int(status[1]) if status else None
+        if code == 404:
+            raise FileNotFoundError(f"{uri} does not exist") from None
         if code in (401, 403):
             raise PermissionError(f"{uri}: access refused: {line}") from None
-        if (
-            code in (408, 429)
-            or (code is not None and code >= 500)
-            or (code is None and _PASSING.search(line))
-        ):
+        if _PASSING.search(line) if code is None else code in (408, 429) or code >= 500:
             raise TransientError(f"{uri}: the store keeps failing: {line}") from None
         raise OSError(f"{uri}: {line}") from None
 
@@ -130,8 +132,10 @@ class _Reader:
 
 @lru_cache(maxsize=64)
 def _store(root: str) -> "ObjectStore":
+    # Options given here would displace those in the environment (AWS_ALLOW_HTTP, AWS_TIMEOUT, ...).
+    options: ClientConfig | None = {"allow_http": True} if root.startswith("http://") else None
     try:
-        return from_url(root, retry_config=_RETRIES, client_options=_CLIENT)
+        return from_url(root, retry_config=RETRIES, client_options=options)
     except (BaseError, ValueError) as error:
         raise UsageError(
             f"{root} cannot be opened: {one_line(error)}; check its name and environment"

@@ -1,7 +1,7 @@
 """A few images classified in this process: no Ray, no catalog, nothing written."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ def classify_images(
         else:
             cutouts.append(cutout)
             outcomes.append(None)
-    galaxies = iter(())
+    galaxies: Iterator[dict[str, Any]] = iter(())
     if cutouts:
         from gax_batch.inference import Engine
 

@@ -168,7 +168,7 @@ def _predictors(bundle: Bundle, models: set[str], dtype: Any, draws: int) -> dic
 def _compile(predictors: dict[str, Any], dtype: Any, micro_batch: int) -> Any:
     shape = (micro_batch, IMAGE_SIDE, IMAGE_SIDE, 3)
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)], jit_compile=False)
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)], jit_compile=False)  # type: ignore[untyped-decorator]
     def run(images: Any) -> dict[str, Any]:
         x = tf.cast(tf.cast(images, tf.float32) / 255.0, dtype)
         outputs = {name: predict(x) for name, predict in predictors.items()}
@@ -182,9 +182,14 @@ def _compile(predictors: dict[str, Any], dtype: Any, micro_batch: int) -> Any:
 def _no_galaxies() -> Summary:
     answers, questions = np.empty((0, N_ANSWERS), np.float32), np.empty((0, N_QUESTIONS), np.float32)
     return Summary(
-        *([answers] * 5),
-        *([questions] * 2),
-        np.empty(0, np.float32),
+        prob=answers,
+        std=answers,
+        lo=answers,
+        hi=answers,
+        svr=answers,
+        entropy=questions,
+        mutual_info=questions,
+        ood_score=np.empty(0, np.float32),
         gz2_class=[],
         out_of_distribution=np.empty(0, bool),
     )

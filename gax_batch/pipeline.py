@@ -91,10 +91,10 @@ def _write_block(block: pa.Table, options: UnitOptions) -> pa.Table:
 def ray_session(resources: Resources) -> Iterator[None]:
     """Join the cluster that `RAY_ADDRESS` names, or run a local Ray for as long as the block lasts."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What matters is raised as an exception; the rest stays in Ray's own log files.
     # With num_gpus=0 Ray must not touch the variables that show GPUs to TensorFlow.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # What matters is raised as an exception; the rest is for Ray's own log files.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if _joins_cluster():
         ray.init(logging_level=logging.ERROR, log_to_driver=False)

@@ -8,11 +8,12 @@ those of Willett et al. 2013, table 2, with the column names of Hart et al. 2016
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Float = TypeVar("Float", np.float32, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ CHALLENGE_COLUMNS: tuple[str, ...] = tuple(
 TOPOLOGICAL: tuple[int, ...] = (0, 1, 5, 6, 2, 3, 4, 8, 7, 9, 10)
 
 
-def cumulative(conditional: FloatArray) -> FloatArray:
+def cumulative(conditional: npt.NDArray[Float]) -> npt.NDArray[Float]:
     """Multiply conditional fractions down the tree.
 
     Args:
@@ -114,7 +115,7 @@ def cumulative(conditional: FloatArray) -> FloatArray:
     return out
 
 
-def conditional(cumulative: FloatArray) -> FloatArray:
+def conditional(cumulative: npt.NDArray[Float]) -> npt.NDArray[Float]:
     """Divide each question's answers by their sum; the inverse of `cumulative` where that is possible.
 
     A question that nobody reached (its answers sum to zero) has no conditional fractions; it gets
@@ -136,7 +137,7 @@ def conditional(cumulative: FloatArray) -> FloatArray:
     return out
 
 
-def inconsistency(cumulative: FloatArray) -> float:
+def inconsistency(cumulative: npt.NDArray[Float]) -> float:
     """The largest violation of the tree's sums in `[..., 37]`: |sum of answers - parent's value|."""
     worst = 0.0
     for question in QUESTIONS:
@@ -146,7 +147,7 @@ def inconsistency(cumulative: FloatArray) -> float:
     return worst
 
 
-def gz2_class(cumulative: FloatArray) -> list[str]:
+def gz2_class(cumulative: npt.NDArray[Float]) -> list[str]:
     """The class string of Willett et al. 2013 (appendix A) from the most likely path through the tree.
 
     `Er Ei Ec` are smooth galaxies, `Ser Seb Sen` edge-on disks, `S[B]{d,c,b,a}` other disks with the

@@ -138,7 +138,7 @@ def vote_scale(prob: Float, std: Float, n_votes: float, floor: float) -> Float:
     quadrature. A spread of NaN (no draws) counts as none.
     """
     variance = np.square(np.nan_to_num(std)) + np.maximum(prob * (1 - prob), 0) / np.float32(n_votes)
-    return np.sqrt(variance + np.float32(floor) ** 2)
+    return np.asarray(np.sqrt(variance + np.float32(floor) ** 2), np.float32)
 
 
 def fit_conformal(

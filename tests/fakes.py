@@ -50,7 +50,7 @@ class FakeEngine:
         time.sleep(self._seconds)
         if self._fail_on is not None and len(images) == self._fail_on:
             raise FatalError("the model returned NaN")
-        flat = images.reshape(len(images), -1)[:, : tree.N_ANSWERS].astype(np.float32) + 1
+        flat = images.reshape(len(images), 64 * 64 * 3)[:, : tree.N_ANSWERS].astype(np.float32) + 1
         prob = tree.cumulative(tree.conditional(flat)).astype(np.float32)
         entropy = np.repeat(prob[:, :1], tree.N_QUESTIONS, axis=1)
         return Summary(

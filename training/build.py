@@ -27,10 +27,10 @@ from training.data import Galaxies
 Float = npt.NDArray[np.float32]
 DRAWS = 32
 LIMITS = (
-    "trained on 507 of 748 SDSS galaxies chosen in equal parts as spirals, ellipticals, edge-on disks and "
-    "mergers: they do not represent the sky, and rare answers (boxy bulges, lenses, four arms) were hardly seen",
-    "fractions are those of Galaxy Zoo 2 volunteers for SDSS gri images at 0.4 arcsec per pixel scale; other "
-    "surveys, depths or color scalings are outside of what it knows (see ood_score)",
+    "the galaxies are a few hundred of SDSS, chosen in equal parts as spirals, ellipticals, edge-on disks "
+    "and mergers: they do not represent the sky, and rare answers (boxy bulges, four arms) were hardly seen",
+    "fractions are those of Galaxy Zoo 2 volunteers for SDSS gri images scaled to the galaxy's size (0.02 "
+    "Petrosian radii a pixel of 424); other surveys, depths, scales or colors are outside of what it knows",
     "intervals are calibrated on average over galaxies like these, not for each kind of galaxy",
 )
 

@@ -86,7 +86,7 @@ def fit_blend(galaxies: Galaxies, predictions: Mapping[str, Float]) -> dict[str,
     for index, question in enumerate(tree.QUESTIONS):
         votes = np.sqrt(galaxies.reached[:, index, None].astype(np.float64))
         design = (conditional[:, :, question.columns] * votes).reshape(len(names), -1).T
-        target = (galaxies.fractions[:, question.columns] * votes).ravel()
+        target = (galaxies.fractions[:, question.columns].astype(np.float64) * votes).ravel()
         pull = np.sqrt(RIDGE_GALAXIES / len(galaxies)) * np.linalg.norm(target) / len(question.answers)
         weights[:, index] = _simplex_least_squares(design, target, pull)
     return {name: [round(float(w), 5) for w in row] for name, row in zip(names, weights, strict=True)}

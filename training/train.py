@@ -88,7 +88,7 @@ def _fit(model: Any, galaxies: Galaxies, recipe: Recipe, seed: int) -> Any:
 
 
 def _step(model: Any, optimizer: Any, recipe: Recipe, *, warm_up: int, examples: int) -> Any:
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def step(windows: Any, fractions: Any, reached: Any) -> Any:
         with tf.GradientTape() as tape:
             logits = model(augment(windows), training=True)

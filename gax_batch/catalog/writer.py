@@ -217,19 +217,28 @@ def _digest(table: pa.Table) -> bytes:
 def _encode(table: pa.Table, schema: pa.Schema, facts: Mapping[str, Any]) -> bytes:
     # Comments, units and UCDs are in the table's log; a copy in each part would be a tenth of it.
     plain = pa.schema([field.remove_metadata() for field in schema])
-    metadata = {_METADATA_KEY: json.dumps(facts, sort_keys=True)}
     buffer = io.BytesIO()
-    pq.write_table(
-        table.cast(schema).cast(plain).combine_chunks().replace_schema_metadata(metadata),
+    with pq.ParquetWriter(
         buffer,
+        plain,
         compression="zstd",
         compression_level=3,
-        row_group_size=ROW_GROUP_ROWS,
         use_dictionary=[field.name for field in plain if pa.types.is_string(field.type)],
         write_statistics=True,
         store_schema=False,
-    )
+    ) as writer:
+        writer.write_table(table.cast(schema).cast(plain).combine_chunks(), row_group_size=ROW_GROUP_ROWS)
+        writer.add_key_value_metadata(
+            {_METADATA_KEY: json.dumps(facts, sort_keys=True)} | _text_lengths(table)
+        )
     return buffer.getvalue()
+
+
+def _text_lengths(table: pa.Table) -> dict[str, str]:
+    """Astropy's key for the width of each text column, without which it warns of every one."""
+    text = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    longest = {name: pc.max(pc.utf8_length(table[name])).as_py() or 1 for name in text}
+    return {f"table::len::{name}": str(length) for name, length in longest.items()}
 
 
 def _statistics(galaxies: pa.Table) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def _parse(place: str, raw: bytes) -> dict[str, Any]:
             raise UsageError(
                 f"{MANIFEST} of the bundle {place} names a file outside its folder, {name!r}; {REMEDY}"
             )
-    return manifest
+    return dict(manifest)
 
 
 def _arrays(place: str, manifest: Mapping[str, Any], model: str) -> Arrays:

@@ -20,6 +20,9 @@ _ELECTRONS = np.array([700.0, 950.0, 800.0], np.float32)
 # The sky's brightness and the transparency differ from field to field.
 _NIGHT_SPREAD = 0.5
 
+# Deviation that resampling and compression leave of white noise.
+_GRAIN = np.float32(0.42)
+
 # Double-Gaussian seeing of SDSS: wings of a fifth of the light, twice as wide as the core.
 _WING_LIGHT, _WING_WIDTH = np.float32(0.2), np.float32(2.0)
 _FWHM = np.float32(2 * np.sqrt(2 * np.log(2)))
@@ -95,8 +98,8 @@ def add_noise(bands: Array, pixel_scale: Array, rng: np.random.Generator) -> Non
 def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """Noise as it is left by the resampling and the JPEG compression of survey cutouts, `shape` float32.
 
-    The mean of 2x2 neighbors: half the deviation of white noise, and a correlation of one half between
-    neighbors, as measured in the dark corners of real cutouts. A sum of four even variates is normal
+    The mean of 2x2 neighbors, at the deviation and with the correlation of one half that the dark
+    corners of real cutouts have. A sum of four even variates is normal
     enough (it ends at 3.5 deviations) and costs a tenth of four normal ones.
     """
     *outer, height, width = shape
@@ -104,7 +107,7 @@ def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     pairs = np.add(even[..., :-1], even[..., 1:], dtype=np.uint16)
     grain: Array = np.add(pairs[..., :-1, :], pairs[..., 1:, :], dtype=np.float32)
     grain -= 4 * 127.5
-    grain *= np.float32(0.5 / np.sqrt(4 * (256**2 - 1) / 12))
+    grain *= _GRAIN / np.float32(np.sqrt(4 * (256**2 - 1) / 12))
     return grain
 
 

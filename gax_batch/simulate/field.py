@@ -48,7 +48,7 @@ def _counts(rng: np.random.Generator, pixel_scale: Array) -> Array:
 
 def _colors(rng: np.random.Generator, n: int, flux: Array) -> Array:
     """Fluxes in i, r, g: `[N, 3, slots]`, along the main sequence of stars."""
-    g_r = rng.beta(1.3, 1.2, flux.shape) * 1.2 + 0.2
+    g_r = rng.beta(0.9, 1.2, flux.shape) * 1.2 + 0.2
     r_i = 0.38 * g_r - 0.03 + 1.2 * np.maximum(g_r - 1.2, 0) + rng.normal(0, 0.05, flux.shape)
     ratios = np.stack([10 ** (0.4 * r_i), np.ones_like(g_r), 10 ** (-0.4 * g_r)], axis=1)
     return (ratios * flux[:, None]).astype(np.float32)

@@ -31,12 +31,21 @@ def planes(galaxies: Population, rng: np.random.Generator) -> Array:
         `[N, 2, 64, 64]` float32: light per pixel in r, in units of the object's flux (without its
         companion); the last axes are rows and columns.
     """
-    light = _single(galaxies, rng)
-    rows = np.flatnonzero(galaxies.merger_ratio > 0)
-    if rows.size:
-        companions = _companions(galaxies, rows)
-        light[rows] += galaxies.merger_ratio[rows, None, None, None] * _single(companions, rng)
-    return light
+    n, rows = len(galaxies), np.flatnonzero(galaxies.merger_ratio > 0)
+    everyone = galaxies.followed_by(_companions(galaxies, rows))
+    light = np.empty((len(everyone), 2, SIDE, SIDE), np.float32)
+    side, star, trail = everyone.edge_on, everyone.kind == Kind.STAR, everyone.kind == Kind.ARTIFACT
+    for wanted, paint in (
+        (~(side | star | trail), _face_on),
+        (side, _edge_on),
+        (star, _star),
+        (trail, _trail),
+    ):
+        chosen = np.flatnonzero(wanted)
+        if chosen.size:
+            light[chosen] = paint(everyone.take(chosen), rng)
+    light[rows] += galaxies.merger_ratio[rows, None, None, None] * light[n:]
+    return light[:n]
 
 
 def _companions(galaxies: Population, rows: npt.NDArray[np.intp]) -> Population:
@@ -53,22 +62,6 @@ def _companions(galaxies: Population, rows: npt.NDArray[np.intp]) -> Population:
         bar_length=other.bar_length * size,
         ring_radius=other.ring_radius * size,
     )
-
-
-def _single(galaxies: Population, rng: np.random.Generator) -> Array:
-    light = np.zeros((len(galaxies), 2, SIDE, SIDE), np.float32)
-    side = galaxies.edge_on
-    for wanted, paint in (
-        ((galaxies.kind == Kind.EARLY_TYPE) | (galaxies.kind == Kind.IRREGULAR), _face_on),
-        ((galaxies.kind == Kind.DISK) & ~side, _face_on),
-        (side, _edge_on),
-        (galaxies.kind == Kind.STAR, _star),
-        (galaxies.kind == Kind.ARTIFACT, _trail),
-    ):
-        rows = np.flatnonzero(wanted)
-        if rows.size:
-            light[rows] = paint(galaxies.take(rows), rng)
-    return light
 
 
 def coordinates(galaxies: Population, columns: Array, rows: Array) -> tuple[Array, Array]:
@@ -96,8 +89,9 @@ def coordinates(galaxies: Population, columns: Array, rows: Array) -> tuple[Arra
     return along, across
 
 
-def _per_galaxy(values: Array) -> Array:
-    return values[:, None, None]
+def _per_galaxy(values: Array, rows: npt.NDArray[np.intp] | slice = slice(None)) -> Array:
+    """One value per galaxy, to be broadcast against its pixels."""
+    return values[rows, None, None]
 
 
 def bulges(galaxies: Population, along: Array, across: Array) -> Array:
@@ -201,23 +195,28 @@ def _add_arms(
 ) -> None:
     if not rows.size:
         return
-    some, radius = galaxies.take(rows), radius[rows]
+    radius = radius[rows]
     crest = profiles.spiral_contrast(
         x[rows],
         y[rows],
         radius,
-        some.n_arms,
-        _per_galaxy(np.radians(some.pitch_angle)),
-        wander + _per_galaxy(some.arm_phase),
-        np.full((len(some), 1, 1), _ARM_SHARPNESS, np.float32),
+        galaxies.n_arms[rows],
+        np.radians(_per_galaxy(galaxies.pitch_angle, rows)),
+        wander + _per_galaxy(galaxies.arm_phase, rows),
+        np.full((len(rows), 1, 1), _ARM_SHARPNESS, np.float32),
     )
     # Arms begin outside the bulge, or at the bar's ends.
-    inner = np.where(some.bar_strength > 0, 0.7 * some.bar_length, 0.35 * some.disk_radius)
+    barred = _per_galaxy(galaxies.bar_strength, rows) > 0
+    inner = np.where(
+        barred,
+        np.float32(0.7) * _per_galaxy(galaxies.bar_length, rows),
+        np.float32(0.35) * _per_galaxy(galaxies.disk_radius, rows),
+    )
     squared = np.square(radius)
-    taper = squared / (squared + _per_galaxy(np.square(inner, dtype=np.float32)))
+    taper = squared / (squared + np.square(inner))
     crest -= 1
     crest *= taper
-    crest *= _per_galaxy(some.arm_strength)
+    crest *= _per_galaxy(galaxies.arm_strength, rows)
     light[rows, YOUNG] *= 1 + crest
     light[rows, OLD] *= 1 + np.float32(0.6) * crest
 
@@ -225,24 +224,25 @@ def _add_arms(
 def _add_ring(light: Array, galaxies: Population, radius: Array) -> None:
     rows = np.flatnonzero(galaxies.ring_strength > 0)
     if rows.size:
-        some = galaxies.take(rows)
-        shape = (some.ring_radius, np.float32(0.2) * some.ring_radius, some.axis_ratio)
-        flux = _per_galaxy((1 - some.bulge_fraction) * some.ring_strength)
-        shine = flux * profiles.ring(radius[rows], *(_per_galaxy(s) for s in shape))
+        center = _per_galaxy(galaxies.ring_radius, rows)
+        axis_ratio = _per_galaxy(galaxies.axis_ratio, rows)
+        shine = profiles.ring(radius[rows], center, np.float32(0.2) * center, axis_ratio)
+        shine *= _per_galaxy((1 - galaxies.bulge_fraction) * galaxies.ring_strength, rows)
         light[rows] += np.float32(0.5) * shine[:, None]
 
 
 def _add_bar(light: Array, galaxies: Population, x: Array, y: Array) -> None:
     rows = np.flatnonzero(galaxies.bar_strength > 0)
     if rows.size:
-        some = galaxies.take(rows)
-        cosine, sine = _per_galaxy(np.cos(some.bar_angle)), _per_galaxy(np.sin(some.bar_angle))
-        u, v = x[rows] * cosine, x[rows] * -sine
-        u += y[rows] * sine
-        v += y[rows] * cosine
-        shape = (some.bar_length, np.float32(0.3) * some.bar_length, some.axis_ratio)
-        flux = _per_galaxy((1 - some.bulge_fraction) * some.bar_strength)
-        light[rows, OLD] += flux * profiles.bar(u, v, *(_per_galaxy(s) for s in shape))
+        angle, length = _per_galaxy(galaxies.bar_angle, rows), _per_galaxy(galaxies.bar_length, rows)
+        axis_ratio = _per_galaxy(galaxies.axis_ratio, rows)
+        cosine: Array = np.cos(angle)
+        sine: Array = np.sin(angle)
+        along = cosine * x[rows] + sine * y[rows]
+        across = cosine * y[rows] - sine * x[rows]
+        shine = profiles.bar(along, across, length, np.float32(0.3) * length, axis_ratio)
+        shine *= _per_galaxy((1 - galaxies.bulge_fraction) * galaxies.bar_strength, rows)
+        light[rows, OLD] += shine
 
 
 def _edge_on(galaxies: Population, rng: np.random.Generator) -> Array:
@@ -257,10 +257,9 @@ def _edge_on(galaxies: Population, rng: np.random.Generator) -> Array:
     light[:, OLD] += _per_galaxy(galaxies.bulge_fraction) * bulges(galaxies, along, across)
     rows = np.flatnonzero(galaxies.dust > 0)
     if rows.size:
-        some = galaxies.take(rows)
-        depth: Array = np.exp(np.abs(across[rows]) * _per_galaxy(-1 / some.disk_height))
-        depth *= np.exp(np.abs(along[rows]) * _per_galaxy(-1 / (2 * some.disk_radius)))
-        depth *= _per_galaxy(-some.dust)
+        depth: Array = np.exp(-np.abs(across[rows]) / _per_galaxy(galaxies.disk_height, rows))
+        depth *= np.exp(-np.abs(along[rows]) / _per_galaxy(2 * galaxies.disk_radius, rows))
+        depth *= _per_galaxy(-galaxies.dust, rows)
         light[rows, OLD] *= np.exp(depth)
         light[rows, YOUNG] *= np.exp(np.float32(1.6) * depth)  # young stars lie deeper in the dust
     return light

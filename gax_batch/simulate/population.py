@@ -4,7 +4,7 @@ The distributions follow the sample of Galaxy Zoo 2 (r < 17; Willett et al. 2013
 about half of the objects smooth, a tenth edge-on, a quarter spiral, a tenth in some way odd.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -117,7 +117,14 @@ class Population:
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Population":
         """The objects of some rows, in their order."""
-        return Population(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return Population(**{name: values[rows] for name, values in vars(self).items()})
+
+    def followed_by(self, others: "Population") -> "Population":
+        """These objects and then the others."""
+        both = (
+            (name, np.concatenate([values, getattr(others, name)])) for name, values in vars(self).items()
+        )
+        return Population(**dict(both))
 
     @property
     def edge_on(self) -> npt.NDArray[np.bool_]:
@@ -166,7 +173,7 @@ def _shape(rng: np.random.Generator, early: Mask, irregular: Mask, cos_inclinati
         "axis_ratio": np.where(early, early_ratio, disk_ratio),
         "bulge_axis_ratio": np.where(early, early_ratio, 1 - (1 - disk_ratio) * rng.uniform(0.2, 0.6, n)),
         "position_angle": rng.uniform(0, 180, n),
-        "young_fraction": np.where(early, rng.beta(1, 12, n), rng.beta(3.5, 2.5, n)),
+        "young_fraction": np.where(early, rng.beta(1, 12, n), rng.beta(4.0, 2.0, n)),
         "disk_height": rng.uniform(0.10, 0.2, n),  # of the disk's half-light radius, until it is known
     }
 

@@ -73,12 +73,13 @@ def enclosing_radius(
     wanted, share, n, ratio = np.broadcast_arrays(
         *(np.asarray(a, np.float64) for a in (fraction, bulge_fraction, bulge_n, bulge_radius))
     )
+    b = sersic_b(n)
     low, high = np.zeros(wanted.shape), np.full(wanted.shape, 100.0)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         scaled = EXPONENTIAL_RADIUS * middle
         disk = 1 - (1 + scaled) * np.exp(-scaled)
-        inside = share * sersic_enclosed(middle / ratio, n) + (1 - share) * disk
+        inside = share * gammainc(2 * n, b * (middle / ratio) ** (1 / n)) + (1 - share) * disk
         short = inside < wanted
         low, high = np.where(short, middle, low), np.where(short, high, middle)
     radius: npt.NDArray[np.float64] = (low + high) / 2

@@ -20,6 +20,7 @@ from gax_batch.storage import ObjectInfo
 MAX_REQUESTS = 64
 MAX_BYTES_IN_FLIGHT = 128 * 1024 * 1024
 
+_BODY_ATTEMPTS = 3
 _TOLERATED_FAILURES = 8
 _TOLERATED_FRACTION = 0.01
 
@@ -120,19 +121,24 @@ def _read_local(path: Path, info: ObjectInfo, max_bytes: int) -> bytes:
 
 
 async def _read_remote(info: ObjectInfo, max_bytes: int) -> bytes:
+    _check(info, info.version, info.size, max_bytes)  # what the listing tells needs no request
     bucket = buckets.bucket_of(info.uri)
     if bucket is None:
-        _check(info, info.version, info.size, max_bytes)
         return await asyncio.to_thread(storage.read_bytes, info.uri)
-    with buckets.translated(info.uri):
-        result = await obstore.get_async(*bucket)
+    broken: Exception | None = None
+    for _ in range(_BODY_ATTEMPTS):
+        with buckets.translated(info.uri):
+            result = await obstore.get_async(*bucket)
         meta = result.meta
         version = buckets.etag_version(meta["e_tag"], meta["size"], meta["last_modified"])
         _check(info, version, meta["size"], max_bytes)
-        data = bytes(await result.bytes_async())
-    if len(data) != meta["size"]:
-        raise TransientError(f"{info.uri}: {len(data)} of {meta['size']} bytes arrived")
-    return data
+        try:
+            with buckets.translated(info.uri):
+                return bytes(await result.bytes_async())
+        except (OSError, TransientError) as error:
+            # The client resumes an answer that breaks off, but only where the server serves ranges.
+            broken = error
+    raise TransientError(f"{info.uri}: the answer keeps breaking off: {broken}") from broken
 
 
 def _check(info: ObjectInfo, version: str, size: int, max_bytes: int) -> None:

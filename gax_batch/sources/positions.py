@@ -1,6 +1,7 @@
 """A table of positions, joined to members by galaxy id."""
 
 import csv
+import gzip
 import io
 import warnings
 from collections.abc import Sequence
@@ -18,10 +19,11 @@ from gax_batch import storage
 from gax_batch.errors import UsageError
 
 ID_COLUMNS = ("galaxy_id", "galaxyid", "objid", "asset_id", "id")
+_GZIP = b"\x1f\x8b"
 _FORMATS = {
     "csv": (".csv",),
     "parquet": (".parquet", ".pq"),
-    "fits": (".fits", ".fit", ".fits.gz"),
+    "fits": (".fits", ".fit"),
     "votable": (".vot", ".votable", ".xml"),
 }
 
@@ -52,11 +54,11 @@ class Positions:
 
 
 def read_positions(uri: str) -> Positions:
-    """Read a CSV, Parquet, FITS or VOTable table with an id, `ra` and `dec` column (any case; degrees).
+    """Read a CSV, Parquet, FITS or VOTable table (or gzipped) with an id, `ra` and `dec` column.
 
     Args:
         uri: Where the table is. The id column is the first of `galaxy_id`, `GalaxyID`, `objid`,
-            `asset_id`, `id` that it has.
+            `asset_id`, `id` that it has, in any case; ids are read as text. Positions are in degrees.
 
     Raises:
         UsageError: It is missing, unreadable, lacks a column, or gives two positions for one galaxy.
@@ -109,7 +111,8 @@ def _distinct(uri: str, ids: pa.Array, ra: pa.Array, dec: pa.Array) -> Positions
 
 
 def _read(uri: str) -> pa.Table:
-    kind = next((k for k, suffixes in _FORMATS.items() if uri.lower().endswith(suffixes)), None)
+    name = uri.lower().removesuffix(".gz")
+    kind = next((k for k, suffixes in _FORMATS.items() if name.endswith(suffixes)), None)
     if kind is None:
         known = ", ".join(suffix for suffixes in _FORMATS.values() for suffix in suffixes)
         raise UsageError(f"{uri} is no table of a known format; its name must end in one of {known}")
@@ -118,10 +121,12 @@ def _read(uri: str) -> pa.Table:
     except OSError as error:
         raise UsageError(f"the position table {uri} cannot be read: {error.strerror or error}") from None
     try:
+        if data.startswith(_GZIP):
+            data = gzip.decompress(data)
         if kind == "csv":
             return _read_csv(uri, data)
         return pq.read_table(pa.BufferReader(data)) if kind == "parquet" else _read_astropy(data, kind)
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+    except (pa.ArrowException, OSError, EOFError, ValueError, LookupError, TypeError) as error:
         line = str(error).strip().partition("\n")[0]
         raise UsageError(f"the position table {uri} is no readable {kind} table: {line}") from None
 

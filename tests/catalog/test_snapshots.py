@@ -1,0 +1,355 @@
+from pathlib import Path
+
+import deltalake
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from astropy.table import Table as AstropyTable
+from astropy.table import vstack
+from deltalake import DeltaTable
+
+from gax_batch import paths
+from gax_batch.catalog import delta
+from gax_batch.catalog.schema import GALAXIES
+from gax_batch.catalog.snapshots import MEMBERS_SCHEMA, Catalog, read_run_record, write_run_record
+from gax_batch.errors import FatalError, UsageError
+
+META = {"bundle_id": "bundle"}
+
+
+def local(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
+
+
+def galaxies(catalog: str) -> list[str]:
+    return sorted(Catalog(catalog).galaxies(["galaxy_id"])["galaxy_id"].to_pylist())
+
+
+def rejects(catalog: str) -> list[str]:
+    return sorted(Catalog(catalog).rejects()["galaxy_id"].to_pylist())
+
+
+def visible_rejects(catalog: str) -> list[str]:
+    """What a reader of the rejects table sees that knows nothing of this package."""
+    table = DeltaTable(str(local(catalog) / "rejects")).to_pyarrow_table()
+    return sorted(table["galaxy_id"].to_pylist())
+
+
+def test_a_catalog_that_does_not_exist_is_empty_and_stays_so(catalog):
+    opened = Catalog(catalog)
+    assert opened.version is None
+    assert opened.units() == {}
+    assert opened.members().schema == MEMBERS_SCHEMA
+    assert len(opened.members()) == len(opened.galaxies()) == len(opened.rejects()) == 0
+    assert not local(catalog).exists()
+
+
+def test_nothing_of_a_run_is_visible_before_its_commit(catalog, make_part):
+    part = make_part("u", ["a"], ["x"])
+    assert Catalog(catalog).version is None
+    Catalog(catalog).commit([part], run_id="run-1", metadata=META)
+    assert galaxies(catalog) == ["a"]
+    assert rejects(catalog) == visible_rejects(catalog) == ["x"]
+
+
+def test_a_snapshot_accounts_for_galaxies_and_rejects(catalog, make_part):
+    part = make_part("u", ["a", "b"], ["x"], stage="plan", reason="duplicate_id")
+    other = make_part("v", [], ["y"])
+    opened = Catalog(catalog)
+    version = opened.commit([part, other], run_id="run-1", metadata=META)
+    assert opened.version == version == Catalog(catalog).version
+    assert opened.units() == {p.unit_id: ("settings", p.fingerprint) for p in (part, other)}
+    members = opened.members()
+    assert members.schema == MEMBERS_SCHEMA
+    rows = {m["galaxy_id"]: m for m in members.to_pylist()}
+    assert rows["b"] == {
+        "source_uri": "s3://survey/b.jpg",
+        "source_version": "v-b",
+        "galaxy_id": "b",
+        "ra": 1.0,
+        "dec": -1.0,
+        "unit_id": part.unit_id,
+        "rejected": False,
+        "plan_reason": None,
+    }
+    assert rows["x"]["rejected"]
+    assert {k: rows[k]["plan_reason"] for k in "abxy"} == {
+        "a": None,
+        "b": None,
+        "x": "duplicate_id",
+        "y": None,
+    }
+
+
+def test_a_units_new_part_replaces_its_old_one_and_old_snapshots_remain(catalog, make_part):
+    first = Catalog(catalog).commit(
+        [make_part("u", ["a", "b"], ["x"]), make_part("v", ["c"])], run_id="run-1", metadata=META
+    )
+    second = Catalog(catalog).commit(
+        [make_part("u", ["a"], ["b"], version="2"), make_part("w", ["d"])], run_id="run-2", metadata=META
+    )
+    assert second > first
+    assert galaxies(catalog) == ["a", "c", "d"]
+    assert rejects(catalog) == visible_rejects(catalog) == ["b"]
+    old = DeltaTable(str(local(catalog) / "galaxies"), version=first).to_pyarrow_table()
+    assert sorted(old["galaxy_id"].to_pylist()) == ["a", "b", "c"]
+
+
+def test_the_same_commit_again_changes_nothing(catalog, make_part):
+    parts = [make_part("u", ["a"], ["x"]), make_part("v", ["c"])]
+    version = Catalog(catalog).commit(parts, run_id="run-1", metadata=META)
+    assert Catalog(catalog).commit(parts, run_id="run-1", metadata=META) == version
+    later = Catalog(catalog).commit([make_part("u", ["b"], version="2")], run_id="run-2", metadata=META)
+    # A late repetition of the first run does not bring its old part back.
+    assert Catalog(catalog).commit(parts, run_id="run-1", metadata=META) == later
+    assert galaxies(catalog) == ["b", "c"]
+    assert visible_rejects(catalog) == []
+
+
+def test_a_run_may_commit_more_than_once(catalog, make_part):
+    Catalog(catalog).commit([make_part("u", ["a"])], run_id="run-1", metadata=META)
+    Catalog(catalog).commit([make_part("v", ["b"])], run_id="run-1", metadata=META)
+    assert galaxies(catalog) == ["a", "b"]
+
+
+def test_no_parts_make_no_snapshot(catalog, make_part):
+    version = Catalog(catalog).commit([make_part("u", ["a"])], run_id="run-1", metadata=META)
+    assert Catalog(catalog).commit([], run_id="run-2", metadata=META) == version
+
+
+def test_the_commit_says_who_made_it_and_the_table_what_it_is(catalog, make_part):
+    Catalog(catalog).commit([make_part("u", ["a"])], run_id="run-1", metadata={"bundle_id": "b", "rows": 1})
+    table = DeltaTable(str(local(catalog) / "galaxies"))
+    entry = table.history(1)[0]
+    assert {k: v for k, v in entry.items() if k.startswith("gax.")} == {
+        "gax.run_id": "run-1",
+        "gax.bundle_id": "b",
+        "gax.rows": 1,
+    }
+    assert table.metadata().configuration == {"gax.formatVersion": "1"}
+    assert table.metadata().name == "gax galaxies"
+    assert table.metadata().partition_columns == []
+    protocol = table.protocol()
+    assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2)
+    assert not protocol.reader_features
+    fields = {field.name: field for field in table.schema().fields}
+    assert fields["ra"].metadata["comment"] == "right ascension, ICRS"
+    assert fields["ra"].metadata["unit"] == "deg"
+
+
+def test_common_readers_open_the_tables(catalog, make_part):
+    parts = [make_part("u", ["a", "b"], ["x"]), make_part("v", ["c"]), make_part("w", [], ["y"])]
+    Catalog(catalog).commit(parts, run_id="run-1", metadata=META)
+    root = str(local(catalog) / "galaxies")
+    table = DeltaTable(root)
+    names = GALAXIES.names
+
+    frame = table.to_pandas()
+    assert isinstance(frame, pd.DataFrame)
+    assert list(frame.columns) == names
+    assert sorted(frame["galaxy_id"]) == ["a", "b", "c"]
+
+    assert pl.read_delta(root).columns == names
+    assert pl.scan_delta(root).filter(pl.col("ra") > 0).select("galaxy_id").collect()[
+        "galaxy_id"
+    ].to_list() == ["b"]
+
+    files = table.file_uris()
+    query = "select galaxy_id, ra from read_parquet(?) where ra is not null"
+    assert duckdb.execute(query, [files]).fetchall() == [("b", 1.0)]
+
+    read = vstack([AstropyTable.read(file, format="parquet") for file in files])
+    assert read.colnames == names
+    assert sorted(read["galaxy_id"]) == ["a", "b", "c"]
+    assert isinstance(table.to_pyarrow_dataset().to_table(), pa.Table)
+
+
+class TestConcurrentRuns:
+    """Two runs planned from the same snapshot; the second to commit is the one that is tested."""
+
+    def test_different_new_units_are_both_committed(self, catalog, make_part):
+        ours, theirs = Catalog(catalog), Catalog(catalog)
+        theirs.commit([make_part("u", ["a"], ["x"])], run_id="theirs", metadata=META)
+        ours.commit([make_part("v", ["b"], ["y"])], run_id="ours", metadata=META)
+        assert galaxies(catalog) == ["a", "b"]
+        assert visible_rejects(catalog) == ["x", "y"]
+
+    def test_the_second_to_replace_a_unit_is_refused(self, catalog, make_part):
+        Catalog(catalog).commit([make_part("u", ["a"]), make_part("v", ["b"])], run_id="first", metadata=META)
+        ours, theirs = Catalog(catalog), Catalog(catalog)
+        theirs.commit([make_part("u", ["a"], version="2", run_id="theirs")], run_id="theirs", metadata=META)
+        parts = [make_part("u", [], ["a"], version="3"), make_part("w", ["c"])]
+        with pytest.raises(UsageError, match="another run has committed 1 of the same units") as caught:
+            ours.commit(parts, run_id="ours", metadata=META)
+        assert "\n" not in str(caught.value)
+        assert galaxies(catalog) == ["a", "b"]
+        assert visible_rejects(catalog) == []
+        assert set(Catalog(catalog).galaxies()["run_id"].to_pylist()) == {"theirs", "run-1"}
+
+    def test_a_unit_that_another_run_finished_in_the_same_way_is_left_as_it_is(self, catalog, make_part):
+        ours, theirs = Catalog(catalog), Catalog(catalog)
+        theirs.commit([make_part("u", ["a"], ["x"], run_id="theirs")], run_id="theirs", metadata=META)
+        ours.commit(
+            [make_part("u", ["a"], ["x"], run_id="ours"), make_part("v", ["b"], run_id="ours")],
+            run_id="ours",
+            metadata=META,
+        )
+        rows = Catalog(catalog).galaxies(["galaxy_id", "run_id"]).to_pylist()
+        assert {row["galaxy_id"]: row["run_id"] for row in rows} == {"a": "theirs", "b": "ours"}
+        assert len(rows) == 2
+        assert visible_rejects(catalog) == ["x"]
+
+    @pytest.mark.parametrize(
+        ("theirs", "ours"),
+        [
+            pytest.param((["a"], []), (["a", "b"], []), id="the same galaxy"),
+            pytest.param(([], ["a"]), (["a", "b"], []), id="a reject of theirs is a galaxy of ours"),
+            pytest.param(([], ["a"]), ([], ["a", "b"]), id="the same reject"),
+        ],
+    )
+    def test_the_same_galaxies_in_other_units_are_refused(self, catalog, make_part, theirs, ours):
+        second, first = Catalog(catalog), Catalog(catalog)
+        first.commit([make_part("u", *theirs)], run_id="theirs", metadata=META)
+        with pytest.raises(UsageError, match="same units or galaxies"):
+            second.commit([make_part("v", *ours)], run_id="ours", metadata=META)
+        assert (galaxies(catalog), visible_rejects(catalog)) == theirs
+
+    def test_a_lost_race_is_run_again(self, catalog, make_part, monkeypatch):
+        opened = Catalog(catalog)
+        part, rivals = make_part("u", ["a"]), [make_part(f"r{i}", [f"r{i}"]) for i in range(3)]
+        original = delta.Table.commit
+
+        def commit(self, add, remove, **rest):
+            if rest.get("app_id") and rivals:
+                monkeypatch.setattr(delta.Table, "commit", original)
+                Catalog(catalog).commit([rivals.pop()], run_id=f"rival-{len(rivals)}", metadata=META)
+                monkeypatch.setattr(delta.Table, "commit", commit)
+            original(self, add, remove, **rest)
+
+        monkeypatch.setattr(delta.Table, "commit", commit)
+        opened.commit([part], run_id="ours", metadata=META)
+        assert galaxies(catalog) == ["a", "r0", "r1", "r2"]
+
+    def test_endless_lost_races_end_with_an_error(self, catalog, make_part, monkeypatch):
+        def lose(*_, **__):
+            raise delta.LostRaceError
+
+        monkeypatch.setattr(delta.Table, "commit", lose)
+        with pytest.raises(FatalError, match="other commits"):
+            Catalog(catalog).commit([make_part("u", ["a"])], run_id="ours", metadata=META)
+
+
+class Crash(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("crash_at", [1, 2, 3])
+def test_a_commit_that_was_cut_off_anywhere_is_right_and_mends(catalog, make_part, monkeypatch, crash_at):
+    before = [make_part("u", ["a"], ["x"]), make_part("v", ["b"])]
+    Catalog(catalog).commit(before, run_id="run-1", metadata=META)
+    after = [make_part("u", [], ["a"], version="2"), make_part("w", ["c"], ["z"])]
+    original, calls = delta.Table.commit, []
+
+    def commit(self, *args, **rest):
+        calls.append(self.uri)
+        if len(calls) == crash_at:
+            raise Crash
+        original(self, *args, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(delta.Table, "commit", commit)
+        with pytest.raises(Crash):
+            Catalog(catalog).commit(after, run_id="run-2", metadata=META)
+    decided = crash_at == 3
+    assert galaxies(catalog) == (["b", "c"] if decided else ["a", "b"])
+    assert rejects(catalog) == (["a", "z"] if decided else ["x"])
+
+    Catalog(catalog).commit(after, run_id="run-2", metadata=META)
+    assert galaxies(catalog) == ["b", "c"]
+    assert rejects(catalog) == visible_rejects(catalog) == ["a", "z"]
+
+
+class TestOpening:
+    def test_what_an_interrupted_first_run_leaves_is_no_obstacle(self, catalog, make_part):
+        part = make_part("u", ["a"])
+        write_run_record(catalog, "run-0", {"status": "running"})
+        assert Catalog(catalog).version is None
+        Catalog(catalog).commit([part], run_id="run-1", metadata=META)
+        assert galaxies(catalog) == ["a"]
+
+    @pytest.mark.parametrize("name", ["thesis.tex", "galaxies.csv", "_delta_log/00000000000000000000.json"])
+    def test_a_folder_with_other_things_is_refused(self, catalog, name):
+        file = local(catalog) / name
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+        with pytest.raises(UsageError, match="holds other things"):
+            Catalog(catalog)
+
+    def test_a_file_is_refused(self, catalog):
+        local(catalog).write_text("not a folder")
+        with pytest.raises(UsageError):
+            Catalog(catalog)
+
+    def test_another_delta_table_is_refused(self, catalog):
+        deltalake.write_deltalake(local(catalog) / "galaxies", pa.table({"a": [1]}))
+        with pytest.raises(UsageError, match="no gax catalog"):
+            Catalog(catalog)
+
+    def test_a_newer_format_is_refused(self, catalog, make_part, monkeypatch):
+        monkeypatch.setattr(delta, "FORMAT_VERSION", 2)
+        Catalog(catalog).commit([make_part("u", ["a"])], run_id="run-1", metadata=META)
+        monkeypatch.setattr(delta, "FORMAT_VERSION", 1)
+        with pytest.raises(UsageError, match="format 2, newer than 1; update gax-batch"):
+            Catalog(catalog)
+
+    def test_a_broken_log_is_refused_on_one_line(self, catalog, make_part):
+        Catalog(catalog).commit([make_part("u", ["a"])], run_id="run-1", metadata=META)
+        log = local(catalog) / "galaxies" / paths.DELTA_LOG
+        (log / "00000000000000000001.json").write_text('{"add": {"path"')
+        with pytest.raises(UsageError, match="cannot be read") as caught:
+            Catalog(catalog)
+        assert "\n" not in str(caught.value)
+
+    def test_files_of_other_programs_are_refused(self, catalog, make_part):
+        Catalog(catalog).commit([make_part("u", ["a"]), make_part("v", ["b"])], run_id="run-1", metadata=META)
+        DeltaTable(str(local(catalog) / "galaxies")).optimize.compact()
+        with pytest.raises(UsageError, match="changed by another program"):
+            Catalog(catalog)
+
+    def test_a_lost_part_is_told(self, catalog, make_part):
+        part = make_part("u", ["a"])
+        Catalog(catalog).commit([part], run_id="run-1", metadata=META)
+        (local(catalog) / "galaxies" / part.key).unlink()
+        with pytest.raises(FatalError, match="damaged"):
+            Catalog(catalog).members()
+
+    @pytest.mark.parametrize("uri", ["s3://bucket/our survey", "s3://bucket/50%", "/surveys/50%25"])
+    def test_names_that_delta_cannot_store_are_refused(self, uri):
+        with pytest.raises(UsageError, match="no good place"):
+            Catalog(uri)
+
+    @pytest.mark.parametrize("name", ["our survey", "ünïcode", "a+b=c", "#1", "it's"])
+    def test_other_names_of_folders_work(self, tmp_path, make_part, name):
+        root = f"file://{tmp_path / name}"
+        Catalog(root).commit([make_part("u", ["a"], ["x"], root=root)], run_id="run-1", metadata=META)
+        assert galaxies(root) == ["a"]
+        assert rejects(root) == ["x"]
+
+
+def test_a_run_record_comes_back_and_is_replaced_whole(catalog):
+    write_run_record(catalog, "run-1", {"status": "running", "counts": {"planned": 3}})
+    write_run_record(catalog, "run-1", {"status": "complete", "name": "Hänsel"})
+    assert read_run_record(catalog, "run-1") == {"status": "complete", "name": "Hänsel"}
+    assert [p.name for p in (local(catalog) / "runs" / "run-1").iterdir()] == ["run.json"]
+
+
+def test_many_snapshots_make_checkpoints_and_stay_readable(catalog, make_part, monkeypatch):
+    part = make_part("u", ["a"])
+    Catalog(catalog).commit([part], run_id="run-1", metadata=META)
+    DeltaTable(str(local(catalog) / "galaxies")).create_checkpoint()
+    Catalog(catalog).commit([make_part("v", ["b"])], run_id="run-2", metadata=META)
+    assert galaxies(catalog) == ["a", "b"]
+    again = Catalog(catalog).commit([part], run_id="run-1", metadata=META)
+    assert again == Catalog(catalog).version

@@ -1,0 +1,151 @@
+import gzip
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy import units
+from astropy.table import Table
+from hostile import encoded, galaxy
+
+from gax_batch.errors import UsageError
+from gax_batch.sources import open_source
+from gax_batch.sources.base import with_columns
+from gax_batch.sources.positions import Positions, read_positions
+
+IDS = ["0012", "587722981736054938", "x y"]
+RA = [0.5, 170.25, 359.0]
+DEC = [-90.0, 1.5, 45.0]
+
+
+def values(positions: Positions) -> dict[str, tuple[float | None, float | None]]:
+    rows = zip(positions.ids.to_pylist(), positions.ra.to_pylist(), positions.dec.to_pylist(), strict=True)
+    return {key: (ra, dec) for key, ra, dec in rows}
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet", "t.fits", "t.vot"])
+@pytest.mark.parametrize("key", ["galaxy_id", "GalaxyID", "objid", "ASSET_ID", "id"])
+def test_every_format_and_id_column(tmp_path: Path, name: str, key: str) -> None:
+    path = tmp_path / name
+    columns = {"other": [1, 2, 3], key: IDS, "RA": RA, "Dec": DEC}
+    if "csv" in name:
+        rows = [",".join(map(str, row)) for row in zip(*columns.values(), strict=True)]
+        text = "\r\n".join([",".join(columns), *rows]).encode()
+        path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    elif name.endswith("parquet"):
+        pq.write_table(pa.table(columns), path)
+    else:
+        Table(columns).write(path, format="fits" if name.endswith("fits") else "votable")
+    assert values(read_positions(str(path))) == dict(zip(IDS, zip(RA, DEC, strict=True), strict=True))
+
+
+def test_integer_ids_and_missing_values(tmp_path: Path) -> None:
+    path = tmp_path / "t.fits"
+    table = Table({"objid": np.array([587722981736054938, 2]), "ra": [1.0, np.nan], "dec": [2.0, np.nan]})
+    table["ra"].unit = units.deg
+    table.write(path)
+    found = values(read_positions(str(path)))
+    assert found["587722981736054938"] == (1.0, 2.0)
+    assert found["2"] == (None, None)
+
+
+def test_masked_votable_values_are_null(tmp_path: Path) -> None:
+    path = tmp_path / "t.xml"
+    table = Table({"id": ["a", "b"], "ra": [1.0, 2.0], "dec": [3.0, 4.0]}, masked=True)
+    table["ra"].mask = [False, True]
+    table.write(path, format="votable")
+    assert read_positions(str(path)).ra.to_pylist() == [1.0, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"name,ra,dec\na,1,2\n", "needs a column galaxy_id .*it has name, ra, dec"),
+        ("t.csv", b"id,ra\na,1\n", "it has id, ra"),
+        ("t.csv", b"", "it has none"),
+        ("t.csv", b"id,ra,dec\na,12:30:00,2\n", "no readable csv table"),
+        ("t.csv", b"id,ra,dec\na,1,2\na,1,3\n", "galaxy a two positions"),
+        ("t.parquet", b"PAR1 but not really", "no readable parquet table"),
+        ("t.fits", b"SIMPLE", "no readable fits table"),
+        ("t.vot", b"<html>", "no readable votable table"),
+        ("t.txt", b"id,ra,dec\n", "no table of a known format.*csv"),
+    ],
+)
+def test_table_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_positions(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_table(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_positions(str(tmp_path / "t.csv"))
+
+
+def test_minutes_are_not_degrees(tmp_path: Path) -> None:
+    path = tmp_path / "t.vot"
+    table = Table({"id": ["a"], "ra": [1.0], "dec": [2.0]})
+    table["ra"].unit = units.arcmin
+    table.write(path, format="votable")
+    with pytest.raises(UsageError, match="not degrees"):
+        read_positions(str(path))
+
+
+def test_text_positions_in_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"id": ["a"], "ra": ["12h"], "dec": ["2"]}), path)
+    with pytest.raises(UsageError, match="ra and dec are degrees"):
+        read_positions(str(path))
+
+
+def test_join_to_loose_images(tmp_path: Path) -> None:
+    for name in ("1", "2", "3", "4", "5", "6"):
+        (tmp_path / f"{name}.png").write_bytes(encoded(galaxy(64)))
+    table = tmp_path / "positions.csv"
+    table.write_text("id,ra,dec\n1,10,20\n1,10,20\n2,400,0\n3,nan,nan\n4,10,-90.5\n5,10,\n9,1,1\n")
+    members = open_source(f"{tmp_path}/*.png", positions=str(table)).list_members()
+    assert members["ra"].to_pylist() == [10.0, 400.0, None, 10.0, 10.0, None]
+    assert members["dec"].to_pylist() == [20.0, 0.0, None, -90.5, None, None]
+    bad = "bad_position"
+    assert members["reason"].to_pylist() == [None, bad, None, bad, bad, None]
+    assert members["stage"].to_pylist() == [None, "plan", None, "plan", "plan", None]
+    assert members["detail"][1].as_py() == "ra is 400.0, dec is 0.0"
+
+
+def test_galaxy_without_an_id_has_no_position() -> None:
+    positions = Positions(pa.array([None, "a"], pa.string()), pa.array([1.0, 2.0]), pa.array([1.0, 2.0]))
+    members = with_columns({"galaxy_id": pa.array([None, "a"], pa.string())}, 2)
+    assert positions.join(members)["ra"].to_pylist() == [None, 2.0]
+
+
+def test_large_tables_are_joined_in_seconds(tmp_path: Path) -> None:
+    count = 200_000
+    ids = pa.array([f"{i:07}" for i in range(count)])
+    values = pa.array(np.linspace(0, 90, count))
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"galaxy_id": ids, "ra": values, "dec": values}), path)
+    members = with_columns({"galaxy_id": ids.take(pa.array(np.arange(count)[::-1]))}, count)
+    start = process_time()
+    joined = read_positions(str(path)).join(members)
+    assert process_time() - start < 3
+    assert joined["ra"][0].as_py() == 90.0
+
+
+def test_real_positions(shared_data: Path) -> None:
+    source = open_source(
+        str(shared_data / "gz2" / "images"), positions=str(shared_data / "gz2" / "positions.csv")
+    )
+    members = source.list_members()
+    assert len(members) == 748
+    assert members["reason"].null_count == 748
+    assert members["ra"].null_count == 748 - 114
+
+
+def test_gzipped_fits(tmp_path: Path) -> None:
+    path = tmp_path / "t.fits.gz"
+    Table({"id": IDS, "ra": RA, "dec": DEC}).write(path)
+    assert list(values(read_positions(str(path)))) == IDS

@@ -1,0 +1,42 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gax_batch import paths
+from gax_batch.paths import PartName
+
+words = st.text("0123456789abcdef", min_size=1, max_size=16)
+
+
+@given(st.builds(PartName, words, words, words, words), st.sampled_from(["", "s3://b/parts/x/galaxies/"]))
+def test_a_part_name_comes_back_from_its_key_with_and_without_a_prefix(name, prefix):
+    assert PartName.parse(prefix + name.key) == name
+
+
+def test_other_files_are_no_parts():
+    for key in (
+        "part-00000-c0ffee.snappy.parquet",
+        "parts/settings/unit.parquet",
+        "parts/settings/a-b-c.parquet.tmp",
+        "parts/deeper/settings/a-b-c.parquet",
+        "galaxies/_delta_log/00000000000000000000.json",
+    ):
+        assert PartName.parse(key) is None
+
+
+def test_every_object_of_a_catalog_is_below_one_of_its_three_folders():
+    catalog = "s3://bucket/catalog"
+    uris = [
+        paths.table(catalog, paths.GALAXIES_TABLE),
+        paths.table(catalog, paths.REJECTS_TABLE),
+        paths.parts_folder(catalog, "settings"),
+        paths.run_record(catalog, "run"),
+        paths.plan_file(catalog, "run"),
+    ]
+    tops = {uri.removeprefix(catalog + "/").partition("/")[0] for uri in uris}
+    assert tops == paths.TOP_LEVEL
+
+
+def test_a_part_lies_in_its_settings_folder():
+    name = PartName("settings", "unit", "print", "digest")
+    whole = f"{paths.table('/c', paths.GALAXIES_TABLE)}/{name.key}"
+    assert whole.startswith(paths.parts_folder("/c", "settings") + "/")

@@ -1,0 +1,104 @@
+"""A unit's three steps, called one after the other without Ray."""
+
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fakes import FakeEngine, write_images
+
+from gax_batch import unit
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.errors import FatalError
+from gax_batch.imaging import GZ2_CROP, ImageLimits
+from gax_batch.plan import make_plan
+from gax_batch.sources import open_source
+
+
+@pytest.fixture
+def options(tmp_path):
+    return unit.UnitOptions(
+        catalog=str(tmp_path / "catalog"),
+        settings_fingerprint="0123456789abcdef",
+        bundle_id="bundle-1",
+        run_id="run-1",
+        crop=GZ2_CROP,
+        limits=ImageLimits(),
+    )
+
+
+@pytest.fixture
+def task(tmp_path):
+    write_images(tmp_path / "images", 5)
+    (tmp_path / "images" / "000002.jpg").write_bytes(b"")
+    catalog = Catalog(str(tmp_path / "catalog"))
+    plan = make_plan(
+        open_source(str(tmp_path / "images")).list_members(),
+        catalog.members(),
+        catalog.units(),
+        settings_fingerprint="0123456789abcdef",
+        unit_size=10,
+    )
+    uri = str(tmp_path / "plan.parquet")
+    plan.write(uri)
+    (planned,) = plan.units
+    return unit.UnitTask(uri, 0, planned.unit_id, planned.fingerprint, planned.members)
+
+
+def test_read_infer_write_give_a_part_of_rows_and_rejects(task, options, tmp_path):
+    block = unit.read(task, options)
+    assert len(block) == 5
+    block = unit.infer(block, FakeEngine(), options)
+    assert len(block) == 5
+    assert "cutout" not in block.column_names
+    result = unit.parse_result(unit.result_row(unit.write(block, options)))
+    assert result.state.failure is None
+    assert set(result.state.seconds) == {"read", "infer", "write"}
+    assert result.part is not None
+    assert (result.part.rows, result.part.rejects, result.part.planned) == (4, 1, 5)
+    assert result.part.rejects_by_reason == {"empty_file": 1}
+    stored = pq.read_table(tmp_path / "catalog" / "galaxies" / result.part.key)
+    assert stored["galaxy_id"].to_pylist() == ["000000", "000001", "000003", "000004"]
+    assert set(stored["bundle_id"].to_pylist()) == {"bundle-1"}
+
+
+def test_the_same_unit_gives_the_same_part(task, options):
+    parts = []
+    for _ in range(2):
+        block = unit.infer(unit.read(task, options), FakeEngine(), options)
+        parts.append(unit.write(block, options).part)
+    assert parts[0] == parts[1]
+
+
+def test_a_failure_of_the_model_fails_the_unit_with_its_cause(task, options):
+    block = unit.infer(unit.read(task, options), FakeEngine(fail_on=4), options)
+    result = unit.write(block, options)
+    assert result.part is None
+    assert result.state.failure == "inference failed: the model returned NaN"
+
+
+def test_a_plan_that_is_gone_fails_the_unit(task, options):
+    lost = replace(task, plan_uri=task.plan_uri + ".gone")
+    block = unit.infer(unit.read(lost, options), FakeEngine(), options)
+    result = unit.write(block, options)
+    assert result.part is None
+    assert "reading failed" in (result.state.failure or "")
+
+
+def test_a_lost_or_doubled_cutout_is_refused(task, options):
+    block = unit.infer(unit.read(task, options), FakeEngine(), options)
+    with pytest.raises(FatalError):
+        unit.write(block.slice(0, 4), options)
+    with pytest.raises(FatalError):
+        unit.write(pa.concat_tables([block, block.slice(0, 1)]), options)
+
+
+def test_a_unit_of_rejects_alone_is_a_part_without_rows(task, options, tmp_path):
+    for path in (tmp_path / "images").iterdir():
+        path.write_bytes(b"not an image")
+    # The objects changed after they were planned, which is told apart from bad bytes.
+    block = unit.infer(unit.read(task, options), FakeEngine(), options)
+    part = unit.write(block, options).part
+    assert part is not None
+    assert (part.rows, part.rejects) == (0, 5)
+    assert part.rejects_by_reason == {"changed": 5}
