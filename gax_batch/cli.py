@@ -114,9 +114,11 @@ def demo(
 
     Example: gax demo --output demo
     """
+    from gax_batch.config import load_settings
     from gax_batch.demo import run_demo
 
-    raise typer.Exit(run_demo(output, galaxies, typer.echo))
+    settings = load_settings(None, {"input": f"{output}/survey", "catalog": f"{output}/catalog"})
+    raise typer.Exit(run_demo(settings, galaxies, typer.echo))
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """Every setting of a run: frozen, typed, documented where it stands, and the same name as its flag.
 
-Known to `cli` and `run` only; everything below them takes plain values.
+Known to `cli`, `demo` and `run` only; everything below them takes plain values.
 """
 
 import difflib

@@ -1,14 +1,12 @@
 """`gax demo`: from nothing to a catalog, and a look at what is in it."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.config import load_settings
+from gax_batch.config import RunSettings
+from gax_batch.progress import Say
 from gax_batch.run import run_survey
 from gax_batch.simulate.survey import simulate_survey
 
@@ -17,19 +15,18 @@ SHOWN_CLASSES = 8
 SHOWN_GALAXIES = 6
 
 
-def run_demo(output: str, galaxies: int, say: Callable[[str], None]) -> int:
-    """Simulate a survey into `output/survey`, catalog it into `output/catalog`, and describe it.
+def run_demo(settings: RunSettings, galaxies: int, say: Say) -> int:
+    """Simulate a survey into the settings' input, catalog it, and describe the catalog.
 
     Returns:
         The exit code of the run.
     """
-    survey, catalog = str(Path(output) / "survey"), str(Path(output) / "catalog")
-    say(f"1. Simulating {galaxies:,} galaxies into {survey}")
-    simulate_survey(survey, galaxies, SEED)
-    say(f"2. Cataloging them: gax run --input {survey} --catalog {catalog}")
-    outcome = run_survey(load_settings(None, {"input": survey, "catalog": catalog}), say)
-    say("3. What is in it")
-    say(describe_catalog(catalog))
+    say(f"1. Simulating {galaxies:,} galaxies into {settings.input}")
+    simulate_survey(settings.input, galaxies, SEED)
+    say(f"2. Cataloging them: gax run --input {settings.input} --catalog {settings.catalog}")
+    outcome = run_survey(settings, say)
+    say(f"3. What is in {settings.catalog}")
+    say(describe_catalog(settings.catalog))
     return outcome.exit_code
 
 

@@ -79,16 +79,32 @@ class Engine:
             FatalError: a model returned NaN or infinity.
         """
         parts = [
-            uncertainty.summarize(
-                self._calibration,
-                draws=outputs.get("bayesian"),
-                classic=outputs.get("classic"),
-                svr=outputs.get("svr"),
-                closeness=outputs.get("closeness"),
-            ).head(count)
+            uncertainty.summarize(self._calibration, outputs).head(count)
             for outputs, count in self._outputs(images)
         ]
         return Summary.concatenate(parts) if parts else _no_galaxies()
+
+    def outputs(self, images: Images) -> dict[str, Float]:
+        """Everything the models say, float32, as `uncertainty.summarize` takes it.
+
+        Returns:
+            Of the models that run: `bayesian` `[S, N, 37]` (every draw), `classic` and `svr` `[N, 37]`,
+            all cumulative fractions; and with `svr`, `closeness` `[N]`, the largest kernel value to any
+            support vector.
+
+        Raises:
+            FatalError: a model returned NaN or infinity.
+        """
+        shapes: dict[str, tuple[int, ...]] = {name: (0, N_ANSWERS) for name in self._calibration.models}
+        if "bayesian" in shapes:
+            shapes["bayesian"] = (self._n_draws, 0, N_ANSWERS)
+        if "svr" in shapes:
+            shapes["closeness"] = (0,)
+        parts = {name: [np.empty(shape, np.float32)] for name, shape in shapes.items()}
+        for outputs, count in self._outputs(images):
+            for name, kept in parts.items():
+                kept.append(outputs[name][:, :count] if name == "bayesian" else outputs[name][:count])
+        return {name: np.concatenate(kept, axis=int(name == "bayesian")) for name, kept in parts.items()}
 
     def draws(self, images: Images) -> Float:
         """Every draw's cumulative fractions, float32 `[S, N, 37]`, each consistent with the tree.
@@ -99,8 +115,7 @@ class Engine:
         """
         if "bayesian" not in self._calibration.models:
             raise UsageError("draws come from the Bayesian CNN; add bayesian to the models")
-        parts = [outputs["bayesian"][:, :count] for outputs, count in self._outputs(images)]
-        return np.concatenate([np.empty((self._n_draws, 0, N_ANSWERS), np.float32), *parts], axis=1)
+        return self.outputs(images)["bayesian"]
 
     def predictions(self, images: Images) -> dict[str, Float]:
         """Each model's own cumulative fractions, float32 `[N, 37]`; the Bayesian CNN's mean over draws.
@@ -108,19 +123,11 @@ class Engine:
         Raises:
             FatalError: a model returned NaN or infinity.
         """
-        parts: dict[str, list[Float]] = {
-            name: [np.empty((0, N_ANSWERS), np.float32)] for name in self._calibration.models
+        outputs = self.outputs(images)
+        return {
+            name: outputs[name].mean(axis=0) if name == "bayesian" else outputs[name]
+            for name in self._calibration.models
         }
-        for outputs, count in self._outputs(images):
-            for name, kept in parts.items():
-                values = outputs[name].mean(axis=0) if name == "bayesian" else outputs[name]
-                kept.append(values[:count])
-        return {name: np.concatenate(kept) for name, kept in parts.items()}
-
-    def closeness(self, images: Images) -> Float:
-        """The largest kernel value to any support vector of the CNN-SVR, float32 `[N]`."""
-        parts = [outputs["closeness"][:count] for outputs, count in self._outputs(images)]
-        return np.concatenate([np.empty(0, np.float32), *parts])
 
     def _outputs(self, images: Images) -> Iterator[tuple[dict[str, Float], int]]:
         """Each micro-batch's outputs, padding included, and how many of its rows are galaxies."""

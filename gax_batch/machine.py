@@ -19,8 +19,8 @@ DRIVER_BYTES = 450 * MIB
 RAY_BYTES = 450 * MIB
 READER_BYTES = 250 * MIB
 ENGINE_BYTES = 1_100 * MIB
-# Members of the plan that a driver holds: listing, fingerprints and diff.
-PLAN_BYTES_PER_GALAXY = 600
+# The listing, what the catalog knows, and their difference, per cutout.
+PLAN_BYTES_PER_GALAXY = 1_100
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def predict_memory(resources: Resources, *, galaxies: int, unit_size: int) -> Me
 
     Args:
         resources: what the run will use.
-        galaxies: members of the plan.
+        galaxies: cutouts listed or known to the catalog.
         unit_size: cutouts per unit.
     """
     unit = unit_size * CUTOUT_BYTES

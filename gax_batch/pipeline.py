@@ -143,7 +143,7 @@ def _wire(
     threads = 0 if _joins_cluster() else max(1, cpus // workers)
     blocks = {"batch_size": None, "batch_format": "pyarrow", "num_cpus": STEP_CPUS}
     return (
-        ray.data.read_datasource(_UnitDatasource(tasks), override_num_blocks=len(tasks))
+        ray.data.read_datasource(_UnitDatasource(tasks), override_num_blocks=len(tasks), num_cpus=STEP_CPUS)
         .map_batches(
             _read_block,
             fn_args=(options,),

@@ -58,6 +58,10 @@ MEANING: dict[Reason, str] = {
 }
 
 
+# Faults of the storage, not of the cutout: another run may find the same version in order.
+PASSING: frozenset[Reason] = frozenset({Reason.MISSING, Reason.CHANGED, Reason.UNREADABLE})
+
+
 @dataclass(frozen=True, slots=True)
 class Reject:
     """One rejected cutout's stage, reason code and human-readable detail."""

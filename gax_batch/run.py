@@ -16,7 +16,7 @@ from gax_batch import paths, record
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
-from gax_batch.errors import GaxError
+from gax_batch.errors import GaxError, UsageError
 from gax_batch.machine import (
     MemoryMeter,
     Resources,
@@ -74,7 +74,8 @@ def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
     if not plan.units:
         say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
         return RunOutcome(0, None, catalog.version)
-    resources = _checked_resources(settings, plan)
+    _refuse_shrinking(settings, plan)
+    resources = _checked_resources(settings, galaxies=len(listing) + plan.counts.vanished)
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     run = Run(
@@ -113,14 +114,23 @@ def load_engine(
     )
 
 
-def _checked_resources(settings: RunSettings, plan: Plan) -> Resources:
+def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
+    # A unit that is redone loses the members that are not listed.
+    if settings.limit is not None and plan.counts.vanished:
+        raise UsageError(
+            f"--limit {settings.limit} leaves out {plan.counts.vanished:,} cutouts that {settings.catalog} has; "
+            "leave --limit away, or try it on a catalog of its own"
+        )
+
+
+def _checked_resources(settings: RunSettings, *, galaxies: int) -> Resources:
     resources = local_resources(
         cpus=settings.cpus,
         workers=settings.workers,
         object_store_mib=settings.object_store_mib,
         unit_size=settings.unit_size,
     )
-    need = predict_memory(resources, galaxies=plan.members, unit_size=settings.unit_size)
+    need = predict_memory(resources, galaxies=galaxies, unit_size=settings.unit_size)
     require_memory(need, available_bytes())
     return resources
 

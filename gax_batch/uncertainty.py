@@ -222,14 +222,7 @@ def regression_to_fractions(raw: Float) -> Float:
     return np.clip(np.asarray(tree.cumulative(conditional), np.float32), 0, 1)
 
 
-def summarize(
-    calibration: Calibration,
-    *,
-    draws: Float | None = None,
-    classic: Float | None = None,
-    svr: Float | None = None,
-    closeness: Float | None = None,
-) -> Summary:
+def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary:
     """Turn the outputs of the models that ran into the catalog's numbers.
 
     Without draws there is no spread and no mutual information, and the entropy is the blend's; the
@@ -237,31 +230,30 @@ def summarize(
 
     Args:
         calibration: for the same choice of models.
-        draws: float32 `[S, N, 37]` of the Bayesian CNN, cumulative fractions.
-        classic: float32 `[N, 37]` of the classic CNN.
-        svr: float32 `[N, 37]` of the CNN-SVR.
-        closeness: float32 `[N]`, the largest kernel value to any support vector.
+        outputs: float32 cumulative fractions, `bayesian` `[S, N, 37]` (draws), `classic` and `svr`
+            `[N, 37]`; and with the latter `closeness` `[N]`, the largest kernel value to any support
+            vector.
 
     Returns:
         N rows.
     """
-    predictions = {name: p for name, p in (("classic", classic), ("svr", svr)) if p is not None}
+    predictions = {name: outputs[name] for name in calibration.models}
     std = information = uncertainty = None
-    if draws is not None:
-        predictions["bayesian"], std, uncertainty, information = draw_statistics(draws)
+    if "bayesian" in outputs:
+        predictions["bayesian"], std, uncertainty, information = draw_statistics(outputs["bayesian"])
     prob = blend(predictions, calibration.weights)
     absent = np.full_like(prob, np.nan)
     std = absent if std is None else std
     if uncertainty is None:
         uncertainty = entropy(np.asarray(tree.conditional(prob), np.float32))
     lo, hi = interval(prob, std, calibration.quantiles, n_votes=calibration.n_votes, floor=calibration.floor)
-    ood_score = absent[:, 0] if closeness is None else 1 - closeness
+    ood_score = 1 - outputs["closeness"] if "closeness" in outputs else absent[:, 0]
     return Summary(
         prob=prob,
         std=std,
         lo=lo,
         hi=hi,
-        svr=absent if svr is None else svr,
+        svr=outputs.get("svr", absent),
         entropy=uncertainty,
         mutual_info=np.full_like(uncertainty, np.nan) if information is None else information,
         ood_score=ood_score,

@@ -6,11 +6,11 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from gax_batch.uncertainty import Summary
 from PIL import Image
 
 from gax_batch import tree
 from gax_batch.errors import FatalError
+from gax_batch.uncertainty import Summary
 
 
 def galaxy_image(number: int, side: int = 106) -> Image.Image:

@@ -9,12 +9,13 @@ import time
 from functools import partial
 from pathlib import Path
 
+import hostile
 import pyarrow as pa
 import pytest
 from fakes import fake_engine, write_images
-from gax_batch.catalog.snapshots import Catalog
 
 from gax_batch import run as run_module
+from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import load_settings
 from gax_batch.errors import UsageError
 from gax_batch.run import RunOutcome, run_survey
@@ -76,6 +77,42 @@ def test_a_survey_becomes_a_catalog_and_a_second_run_has_nothing_to_do(survey, f
     assert (again.exit_code, again.run_id, again.version) == (0, None, outcome.version)
     assert any("nothing to do: 0 units" in line for line in lines)
     assert sorted(survey.rglob("*")) == before
+
+
+def test_a_folder_of_good_and_bad_files_gives_exactly_the_expected_rejects(survey, fake):
+    images = survey / "images"
+    for name, (make, _) in hostile.BAD.items():
+        (images / name).write_bytes(make())
+    (images / "empty.jpg").write_bytes(b"")
+    (images / "again").mkdir()
+    (images / "again" / "000001.png").write_bytes(hostile.encoded(hostile.galaxy()))
+    (images / "notes.txt").write_text("no galaxy")
+    positions = "galaxy_id,ra,dec\n000000,12.5,-3\n000002,400,0\n000003,10,95\n000004,,\n"
+    (survey / "positions.csv").write_text(positions)
+    outcome, lines = catalog_run(survey, positions=str(survey / "positions.csv"))
+    assert outcome.exit_code == 0
+    expected = {name.rsplit(".", 1)[0]: ("decode", reason) for name, (_, reason) in hostile.BAD.items()}
+    # The first file of each id stays: "again/000001.png" sorts behind "000001.jpg", "no_height.png" too.
+    expected |= {
+        "empty": ("read", "empty_file"),
+        "000001": ("plan", "duplicate_id"),
+        "no_height": ("plan", "duplicate_id"),
+        "000002": ("plan", "bad_position"),
+        "000003": ("plan", "bad_position"),
+    }
+    rejects = Catalog(str(survey / "catalog")).rejects()
+    found = {}
+    for row in rejects.to_pylist():
+        found.setdefault(row["galaxy_id"], set()).add((row["stage"], row["reason"]))
+    assert found.pop("no_height") == {("plan", "duplicate_id"), ("decode", "zero_pixels")}
+    expected.pop("no_height")
+    assert found == {galaxy: {cause} for galaxy, cause in expected.items()}
+    assert len(rejects) == len(hostile.BAD) + 4
+    table = rows(survey)
+    assert table["galaxy_id"].to_pylist() == [f"{i:06d}" for i in range(60) if i not in (2, 3)]
+    assert (table["ra"][0].as_py(), table["dec"][0].as_py()) == (12.5, -3.0)
+    assert table["ra"][3].as_py() is None
+    assert any("1 other objects ignored" in line for line in lines)
 
 
 def test_rows_do_not_depend_on_units_workers_or_cpus(survey, fake):

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gax_batch import uncertainty
 from gax_batch.imaging import GZ2_CROP, IMAGE_SIDE
 from gax_batch.inference import Engine
 from gax_batch.models import bayesian, classic, svr
-from gax_batch.models.bundle import Bundle, save_bundle
+from gax_batch.models.bundle import MODELS, Bundle, save_bundle
 from training import calibrate, data, evaluate, regression, train
 from training.data import Galaxies
 
@@ -63,18 +64,21 @@ def export(
 def calibrated(arrays: Mapping[str, Mapping[str, Float]], seed: int, galaxies: Galaxies) -> dict[str, Any]:
     """Run the models on the calibration galaxies and fit the bundle's calibration."""
     bundle = Bundle("uncalibrated", {"seed": seed, "calibration": calibrate.neutral()}, arrays)
-    engine = Engine(bundle, models=("bayesian", "classic", "svr"), draws=DRAWS)
-    images = galaxies.cutouts
-    predictions, std = engine.predictions(images), engine.summarize(images).std
-    return calibrate.calibrate(galaxies, predictions, std, engine.closeness(images))
+    engine = Engine(bundle, models=MODELS, draws=DRAWS)
+    return calibrate.calibrate(galaxies, engine.outputs(galaxies.cutouts))
 
 
 def measured(bundle: Bundle, training: Galaxies, test: Galaxies) -> dict[str, Any]:
     """The held-out numbers of every model and of the default blend."""
-    models = Engine(bundle, models=("bayesian", "classic", "svr"), draws=DRAWS)
-    predictions = models.predictions(test.cutouts)
+    outputs = Engine(bundle, models=MODELS, draws=DRAWS).outputs(test.cutouts)
+    predictions = {**outputs, "bayesian": outputs["bayesian"].mean(axis=0)}
+    del predictions["closeness"]
+    values = bundle.manifest["calibration"]
+    default, everything = (
+        uncertainty.summarize(uncertainty.Calibration.of_bundle(values, models), outputs)
+        for models in (("bayesian", "svr"), MODELS)
+    )
     mean = np.repeat(training.cumulative.mean(axis=0)[None], len(test), axis=0)
-    everything, default = models.summarize(test.cutouts), Engine(bundle, draws=DRAWS).summarize(test.cutouts)
     points = {
         **predictions,
         "blend": default.prob,
@@ -87,7 +91,7 @@ def measured(bundle: Bundle, training: Galaxies, test: Galaxies) -> dict[str, An
         "points": evaluate.point_metrics(test, points),
         "vote_noise_rmse": round(evaluate.vote_noise(test), 4),
         "intervals": evaluate.interval_metrics(test, default),
-        "epistemic": evaluate.epistemic_metrics(test, models.draws(test.cutouts)),
+        "epistemic": evaluate.epistemic_metrics(test, outputs["bayesian"]),
         "flagged_out_of_distribution": round(float(default.out_of_distribution.mean()), 4),
     }
 

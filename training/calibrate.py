@@ -42,17 +42,15 @@ def neutral() -> dict[str, Any]:
     }
 
 
-def calibrate(
-    galaxies: Galaxies, predictions: Mapping[str, Float], std: Float, closeness: Float
-) -> dict[str, Any]:
+def calibrate(galaxies: Galaxies, outputs: Mapping[str, Float]) -> dict[str, Any]:
     """Fit everything a bundle's `calibration` holds.
 
     Args:
-        galaxies: the calibration galaxies, N of them.
-        predictions: cumulative fractions `[N, 37]` by model.
-        std: the Bayesian CNN's epistemic spread `[N, 37]`.
-        closeness: largest kernel values `[N]`.
+        galaxies: the calibration galaxies.
+        outputs: what all three models say of them (see `gax_batch.inference.Engine.outputs`).
     """
+    mean, std, _, _ = uncertainty.draw_statistics(outputs["bayesian"])
+    predictions = {"bayesian": mean, "classic": outputs["classic"], "svr": outputs["svr"]}
     n_votes = float(np.median(galaxies.reached[:, 0]))
     fitted: dict[str, Any] = {}
     for models in combinations():
@@ -69,7 +67,7 @@ def calibrate(
         "n_votes": n_votes,
         "floor": FLOOR,
         "level": uncertainty.INTERVAL,
-        "ood_threshold": round(float(np.percentile(1 - closeness, OOD_PERCENTILE)), 6),
+        "ood_threshold": round(float(np.percentile(1 - outputs["closeness"], OOD_PERCENTILE)), 6),
         "combinations": fitted,
     }
 

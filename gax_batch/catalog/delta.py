@@ -70,6 +70,9 @@ class Table:
     def refresh(self) -> None:
         """Go to the newest snapshot."""
         try:
+            if self._table is not None:
+                self._table.update_incremental()
+                return
             self._table = DeltaTable(self._location, storage_options=self._options)
         except TableNotFoundError:
             return

@@ -11,7 +11,7 @@ cut off, what a snapshot says is right and the next run repairs the rest:
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.catalog.writer import Part, read_columns
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.paths import PartName
-from gax_batch.rejects import Stage
+from gax_batch.rejects import PASSING, Stage
 
 MEMBERS_SCHEMA: pa.Schema = pa.schema(
     [
@@ -80,7 +80,8 @@ class Catalog:
         """Every cutout that the snapshot accounts for, as a galaxy or as a reject.
 
         Returns:
-            `MEMBERS_SCHEMA`; `source_uri` is unique, `galaxy_id` among those that are not rejected.
+            `MEMBERS_SCHEMA`; `source_uri` is unique, `galaxy_id` among those that are not rejected. A
+            reject for a passing fault has no version, so that a plan takes it for changed.
 
         Raises:
             FatalError: A part is missing or unreadable.
@@ -97,6 +98,10 @@ class Catalog:
             pc.equal(rejects["stage"], Stage.PLAN.value), rejects["reason"], pa.scalar(None, pa.string())
         )
         good = galaxies.append_column("rejected", pa.repeat(False, len(galaxies)))
+        # Without a version they count as changed, so that the next run tries them again.
+        passing = pc.is_in(rejects["reason"], pa.array([str(reason) for reason in sorted(PASSING)]))
+        version = pc.if_else(passing, pa.scalar(None, pa.string()), rejects["source_version"])
+        rejects = rejects.set_column(rejects.column_names.index("source_version"), "source_version", version)
         bad = rejects.append_column("rejected", pa.repeat(True, len(rejects)))
         bad = bad.append_column("plan_reason", plan_reason)
         return pa.concat_tables(
@@ -128,7 +133,8 @@ class Catalog:
 
         The same commit again changes nothing. Other runs may have committed since this catalog was opened,
         as long as they worked on other units and other galaxies; a unit that another run has finished
-        from the same members with the same settings is left as it is.
+        from the same members with the same settings is left as it is. Afterwards this object knows its own
+        commit but still not those of others: open the catalog again for that.
 
         Args:
             parts: One per unit.
@@ -154,14 +160,13 @@ class Catalog:
         try:
             self._commit_galaxies(parts, run_id, facts)
         except UsageError:
-            self._settle(parts, facts)
+            self._settle_rejects(parts, facts, decided=True)
             raise
-        self._settle(parts, facts)
-        return int(self._galaxies.version or 0)
-
-    def _settle(self, parts: Sequence[Part], facts: Mapping[str, str | int]) -> None:
-        self._active = self._by_unit()
         self._settle_rejects(parts, facts, decided=True)
+        # Only ours: what other runs did meanwhile must still count as unseen in the next commit.
+        newest = self._by_unit()
+        self._active |= {p.unit_id: newest[p.unit_id] for p in parts if p.unit_id in newest}
+        return int(self._galaxies.version or 0)
 
     def _commit_galaxies(self, parts: Sequence[Part], run_id: str, facts: Mapping[str, str | int]) -> None:
         keys = "\n".join(sorted(part.key for part in parts))
@@ -206,7 +211,7 @@ class Catalog:
         if clashes:
             raise UsageError(
                 f"another run has committed {clashes} of the same units or galaxies to {self.uri} since this "
-                "one was planned; nothing was committed: let one run at a time write to a catalog and run again"
+                "one was planned; nothing was committed: let one run at a time write to it and run again"
             )
         return [NewFile(part.key, part.size, part.stats) for part in add], remove
 
@@ -237,10 +242,12 @@ class Catalog:
         and what another run that gave up has removed meanwhile is added again.
         """
         ours = {part.unit_id for part in parts}
-        valid = {name.key for name in self._active.values()}
         for _ in range(MAX_RACES):
             self._rejects.refresh()
             there = {name.key: name for name in self._rejects.parts()}
+            # Looked up after the rejects, so that nothing valid looks stale.
+            self._galaxies.refresh()
+            valid = set(_keys(self._by_unit().values()))
             add = [
                 NewFile(part.key, part.reject_size, part.reject_stats)
                 for part in parts
@@ -298,7 +305,7 @@ def _require_empty(uri: str) -> None:
             )
 
 
-def _keys(names: "Sequence[PartName] | set[PartName] | Any") -> list[str]:
+def _keys(names: Iterable[PartName]) -> list[str]:
     return sorted(name.key for name in names)
 
 

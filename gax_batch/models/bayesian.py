@@ -6,6 +6,7 @@ networks: ordinary convolutions, and model errors that stay correlated over a wh
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import scipy.special
 import tensorflow as tf
-import tensorflow_probability as tfp
-import tf_keras as keras
 
 from gax_batch.models import layers
 from gax_batch.tree import N_ANSWERS
@@ -36,6 +35,8 @@ def prior_deviation(shape: Any) -> float:
 
 
 def _prior(dtype: Any, shape: Any, _name: Any, _trainable: Any, _add_variable: Any) -> Any:
+    import tensorflow_probability as tfp
+
     distribution = tfp.distributions.Normal(
         tf.zeros(shape, dtype), tf.constant(prior_deviation(shape), dtype)
     )
@@ -44,6 +45,8 @@ def _prior(dtype: Any, shape: Any, _name: Any, _trainable: Any, _add_variable: A
 
 def _posterior(seed: int) -> Any:
     """The kernel's posterior: means as an ordinary He initialization, deviations a fifth of the prior's."""
+    import tensorflow_probability as tfp
+    import tf_keras as keras
 
     def make(dtype: Any, shape: Any, name: Any, trainable: Any, add_variable: Any) -> Any:
         rho = math.log(math.expm1(FIRST_DEVIATION * prior_deviation(shape)))
@@ -56,6 +59,9 @@ def _posterior(seed: int) -> Any:
 
 
 def _bayesian(layer: Any, seed: int, *arguments: Any, **options: Any) -> Any:
+    import tensorflow_probability as tfp
+    import tf_keras as keras
+
     return layer(
         *arguments,
         kernel_posterior_fn=_posterior(seed),
@@ -73,6 +79,17 @@ def build(seed: int = 0) -> Any:
 
     Its `losses` are the five Kullback-Leibler divergences from posterior to prior, in nats.
     """
+    with warnings.catch_warnings():
+        # TensorFlow Probability calls deprecated interfaces of distutils and Keras.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        return _build(seed)
+
+
+def _build(seed: int) -> Any:
+    import tensorflow_probability as tfp
+    import tf_keras as keras
+
     x = images = keras.Input((64, 64, 3), name="images")
     for index, filters in enumerate(layers.FILTERS):
         convolution = _bayesian(

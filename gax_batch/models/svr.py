@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import tf_keras as keras
 
 from gax_batch.models import layers
 from gax_batch.tree import N_ANSWERS
@@ -19,6 +18,8 @@ from gax_batch.tree import N_ANSWERS
 
 def build(seed: int = 0) -> Any:
     """The Keras model that is trained: 382,117 parameters, images `[N, 64, 64, 3]` to logits `[N, 37]`."""
+    import tf_keras as keras
+
     x = images = keras.Input((64, 64, 3), name="images")
     for index, filters in enumerate(layers.FILTERS):
         convolution = keras.layers.Conv2D(

@@ -68,12 +68,19 @@ def convolve(light: Array, seeing: Array) -> Array:
         The blurred images, float32 of the same shape; flux away from the border is conserved.
     """
     core, wings = psf_matrices(seeing, light.shape[-1])
-    turned = np.ascontiguousarray(core.swapaxes(1, 2)), np.ascontiguousarray(wings.swapaxes(1, 2))
-    core *= 1 - _WING_LIGHT
-    wings *= _WING_LIGHT
-    blurred = core[:, None] @ (light @ turned[0][:, None])
-    blurred += wings[:, None] @ (light @ turned[1][:, None])
+    blurred: Array = _separable(core, light)
+    blurred *= 1 - _WING_LIGHT
+    halo = _separable(wings, light)
+    halo *= _WING_LIGHT
+    blurred += halo
     return blurred
+
+
+def _separable(matrix: Array, light: Array) -> Array:
+    """One matrix along the rows and the columns of every channel."""
+    rows: Array = light @ matrix.swapaxes(1, 2)[:, None]
+    both: Array = matrix[:, None] @ rows
+    return both
 
 
 def add_noise(bands: Array, pixel_scale: Array, rng: np.random.Generator) -> None:

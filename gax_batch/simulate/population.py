@@ -42,7 +42,8 @@ KIND_SHARES = (0.42, 0.49, 0.06, 0.02, 0.01)
 class Population:
     """The structure of N objects: one array `[N]` per property, float32 unless noted.
 
-    A property that an object does not have is zero (no bar: `bar_strength` 0).
+    What an object does not have has strength, ratio or number zero (no bar: `bar_strength` 0); the bar's
+    length and angle then mean nothing. Stars and artifacts have a magnitude and a place only.
     """
 
     kind: npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ Array = npt.NDArray[np.float32]
 
 EXPONENTIAL_RADIUS = 1.67834699  # half-light radius of an exponential disk in scale lengths (b_1)
 _EDGE_ON_INTEGRAL = 1.5440678  # of exp(-x) sqrt(1 + pi x / 2) from zero to infinity
-_BISECTIONS = 28  # of [0, 100]: to 4e-7
+_LARGEST_RADIUS, _BISECTIONS = 16.0, 21  # to 1e-5
 
 
 def sersic_b(n: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -68,13 +68,13 @@ def enclosing_radius(
         bulge_radius: the bulge's half-light radius in units of the disk's.
 
     Returns:
-        Radii in units of the disk's half-light radius, float64, to 1e-6.
+        Radii in units of the disk's half-light radius, float64, to 1e-5; at most 16.
     """
     wanted, share, n, ratio = np.broadcast_arrays(
         *(np.asarray(a, np.float64) for a in (fraction, bulge_fraction, bulge_n, bulge_radius))
     )
     b = sersic_b(n)
-    low, high = np.zeros(wanted.shape), np.full(wanted.shape, 100.0)
+    low, high = np.zeros(wanted.shape), np.full(wanted.shape, _LARGEST_RADIUS)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         scaled = EXPONENTIAL_RADIUS * middle
@@ -126,7 +126,7 @@ def edge_on_disk(along: Array, across: Array, half_light: Array, height: Array) 
 
     The projection of an exponential disk is x K1(x) (van der Kruit & Searle 1981, A&A 95, 105);
     here by exp(-x) sqrt(1 + pi x / 2), which has the same limits at zero and infinity and is
-    within 2 % between them.
+    within 2.2 % between them.
 
     Args:
         along: distances from the center along the disk.

@@ -46,7 +46,9 @@ def _fluxes(galaxies: Population, rng: np.random.Generator) -> Array:
     tilted = (galaxies.kind == Kind.DISK) * np.log10(galaxies.axis_ratio)
     shift -= (_INCLINATION_REDDENING * tilted)[:, None]
     g_r = np.array([_OLD_COLORS[0], _YOUNG_COLORS[0]]) + shift
-    r_i = np.array([_OLD_COLORS[1], _YOUNG_COLORS[1]]) + 0.5 * shift + rng.normal(0, _COLOR_SPREAD / 2, (n, 1))
+    r_i = (
+        np.array([_OLD_COLORS[1], _YOUNG_COLORS[1]]) + 0.5 * shift + rng.normal(0, _COLOR_SPREAD / 2, (n, 1))
+    )
     ratios = np.stack([10 ** (0.4 * r_i), np.ones((n, 2)), 10 ** (-0.4 * g_r)], axis=1)
     fluxes: Array = (flux[:, None, None] * ratios).astype(np.float32)
     return fluxes

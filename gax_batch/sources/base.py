@@ -97,9 +97,10 @@ def check_members(members: pa.Table) -> pa.Table:
         known = pc.if_else(pc.is_nan(members[name]), None, members[name])
         members = members.set_column(members.schema.get_field_index(name), members.schema.field(name), known)
     bad_id = ~_usable_ids(members["galaxy_id"])
-    first = _first_of_each_id(members["galaxy_id"], bad_id)
-    duplicate = ~bad_id & (first != np.arange(len(members)))
-    bad_position = ~_usable_positions(members["ra"], members["dec"]) & ~bad_id & ~duplicate
+    bad_position = ~_usable_positions(members["ra"], members["dec"]) & ~bad_id
+    # A member that is rejected anyway holds no id.
+    first = _first_of_each_id(members["galaxy_id"], bad_id | bad_position)
+    duplicate = ~bad_id & ~bad_position & (first != np.arange(len(members)))
     rejects: dict[int, Reject] = {}
     for reason, mask in (
         (Reason.BAD_ID, bad_id),

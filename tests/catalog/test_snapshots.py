@@ -1,3 +1,5 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import deltalake
@@ -215,6 +217,34 @@ class TestConcurrentRuns:
         with pytest.raises(UsageError, match="same units or galaxies"):
             second.commit([make_part("v", *ours)], run_id="ours", metadata=META)
         assert (galaxies(catalog), visible_rejects(catalog)) == theirs
+
+    def test_many_runs_at_once_lose_nothing_and_double_nothing(self, catalog, make_part):
+        def run(number: int) -> str:
+            opened = Catalog(catalog)
+            start.wait()
+            mine = make_part(f"u{number}", [f"g{number}"], [f"x{number}"])
+            shared = make_part("shared", [], ["s"], run_id=f"run-{number}", version=str(number))
+            opened.commit([mine], run_id=f"mine-{number}", metadata=META)
+            try:
+                opened.commit([shared], run_id=f"shared-{number}", metadata=META)
+            except UsageError:
+                return "refused"
+            return "committed"
+
+        start = threading.Barrier(3)
+        with ThreadPoolExecutor(3) as pool:
+            outcomes = list(pool.map(run, range(3)))
+        assert sorted(outcomes) == ["committed", "refused", "refused"]
+        assert galaxies(catalog) == [f"g{i}" for i in range(3)]
+        assert rejects(catalog) == visible_rejects(catalog) == ["s", *(f"x{i}" for i in range(3))]
+
+    def test_a_second_commit_still_sees_what_others_did_since_the_plan(self, catalog, make_part):
+        ours, theirs = Catalog(catalog), Catalog(catalog)
+        theirs.commit([make_part("u", ["a"])], run_id="theirs", metadata=META)
+        ours.commit([make_part("v", ["b"])], run_id="ours", metadata=META)
+        with pytest.raises(UsageError, match="another run"):
+            ours.commit([make_part("w", ["a"])], run_id="ours", metadata=META)
+        assert galaxies(catalog) == ["a", "b"]
 
     def test_a_lost_race_is_run_again(self, catalog, make_part, monkeypatch):
         opened = Catalog(catalog)

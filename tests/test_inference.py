@@ -1,0 +1,156 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gax_batch import tree
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.inference import Engine
+from gax_batch.models.bundle import Bundle, load_bundle
+
+MICRO_BATCH = 4
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return load_bundle()
+
+
+@pytest.fixture(scope="module")
+def engine(bundle):
+    return Engine(bundle, models=("bayesian", "classic", "svr"), draws=3, micro_batch=MICRO_BATCH)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Elliptical blobs with noise: enough like galaxies to give different answers."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64] - 31.5
+    blobs = [np.exp(-np.hypot(x, y * rng.uniform(1, 4)) / rng.uniform(4, 10)) for _ in range(10)]
+    noise = rng.normal(0, 4, (10, 64, 64, 3))
+    return np.clip(np.stack(blobs)[..., None] * rng.uniform(60, 250, (10, 1, 1, 3)) + noise, 0, 255).astype(
+        np.uint8
+    )
+
+
+def assert_same_bits(first, second):
+    assert first.gz2_class == second.gz2_class
+    for name in ("prob", "std", "lo", "hi", "svr", "entropy", "mutual_info", "ood_score"):
+        a, b = getattr(first, name), getattr(second, name)
+        assert a.dtype == np.float32
+        np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32), err_msg=name)
+
+
+def test_rows_are_consistent_probabilities_inside_their_intervals(engine, images):
+    summary = engine.summarize(images)
+    for values in (summary.prob, summary.svr, *engine.predictions(images).values()):
+        assert values.shape == (10, 37)
+        assert np.all((values >= 0) & (values <= 1))
+        assert tree.inconsistency(values) < 1e-5
+    assert np.all((summary.lo >= 0) & (summary.lo <= summary.prob))
+    assert np.all((summary.hi <= 1) & (summary.hi >= summary.prob))
+    assert np.all((summary.mutual_info >= 0) & (summary.mutual_info <= summary.entropy))
+    assert np.all((summary.ood_score >= 0) & (summary.ood_score <= 1))
+
+
+def test_every_draw_is_consistent_and_draws_differ(engine, images):
+    draws = engine.draws(images)
+    assert draws.shape == (3, 10, 37)
+    assert tree.inconsistency(draws) < 1e-5
+    assert np.all((draws >= 0) & (draws <= 1))
+    assert np.all(draws.std(axis=0).max(axis=1) > 0)
+    np.testing.assert_allclose(engine.summarize(images).std, draws.std(axis=0), atol=1e-6)
+
+
+def test_galaxies_get_different_answers(engine, images):
+    assert np.ptp(engine.summarize(images).prob[:, 0]) > 0.05
+
+
+def test_a_row_does_not_depend_on_place_neighbors_number_or_padding(engine, images):
+    whole = engine.summarize(images)
+    order = np.array([7, 2, 9, 0, 1, 8, 3])
+    moved = engine.summarize(images[order])
+    for row, source in enumerate(order):
+        for name in ("prob", "std", "lo", "hi", "svr", "entropy", "mutual_info", "ood_score"):
+            a, b = getattr(moved, name)[row], getattr(whole, name)[source]
+            np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32), err_msg=name)
+    assert_same_bits(engine.summarize(images[:1]), whole.head(1))
+    assert_same_bits(engine.summarize(images), whole)
+
+
+def test_another_engine_gives_the_same_bits(bundle, engine, images):
+    again = Engine(bundle, models=("svr", "classic", "bayesian"), draws=3, micro_batch=MICRO_BATCH)
+    assert_same_bits(again.summarize(images[:5]), engine.summarize(images[:5]))
+
+
+def test_another_process_with_one_thread_gives_the_same_bits(engine, images, tmp_path):
+    script = (
+        "import sys, numpy as np\n"
+        "from gax_batch.inference import Engine\n"
+        "from gax_batch.models.bundle import load_bundle\n"
+        "engine = Engine(load_bundle(), models=('bayesian', 'classic', 'svr'), draws=3, micro_batch=4, threads=1)\n"
+        "np.savez(sys.argv[2], **engine.outputs(np.load(sys.argv[1])))\n"
+    )
+    np.save(tmp_path / "images.npy", images[:6])
+    arguments = [str(tmp_path / "images.npy"), str(tmp_path / "outputs.npz")]
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True)
+    with np.load(tmp_path / "outputs.npz") as alone:
+        for name, expected in engine.outputs(images[:6]).items():
+            np.testing.assert_array_equal(alone[name].view(np.uint32), expected.view(np.uint32), err_msg=name)
+
+
+def test_fewer_draws_are_a_prefix(bundle, engine, images):
+    fewer = Engine(bundle, models=("bayesian",), draws=2, micro_batch=MICRO_BATCH)
+    np.testing.assert_array_equal(fewer.draws(images[:4]), engine.draws(images[:4])[:2])
+
+
+def test_float32_and_bfloat16_nearly_agree(bundle, engine, images):
+    exact = Engine(
+        bundle, models=("bayesian", "classic", "svr"), draws=3, precision="float32", micro_batch=MICRO_BATCH
+    )
+    np.testing.assert_allclose(exact.summarize(images).prob, engine.summarize(images).prob, atol=0.03)
+
+
+def test_no_galaxies_give_no_rows(engine, images):
+    summary = engine.summarize(images[:0])
+    assert summary.prob.shape == (0, 37)
+    assert summary.columns().keys() == engine.summarize(images[:1]).columns().keys()
+    assert engine.draws(images[:0]).shape == (3, 0, 37)
+
+
+@pytest.mark.parametrize("models", [("classic",), ("svr",)])
+def test_models_that_do_not_run_leave_nan(bundle, images, models):
+    engine = Engine(bundle, models=models, micro_batch=MICRO_BATCH)
+    summary = engine.summarize(images[:4])
+    assert np.isfinite(summary.prob).all()
+    assert np.isfinite(summary.lo).all()
+    assert np.isnan(summary.std).all()
+    assert np.isnan(summary.svr).all() == ("svr" not in models)
+    with pytest.raises(UsageError, match="add bayesian"):
+        engine.draws(images[:4])
+
+
+@pytest.mark.parametrize("options", [{"models": ()}, {"models": ("cnn",)}, {"draws": 0}, {"micro_batch": 0}])
+def test_impossible_engines_are_refused(bundle, options):
+    with pytest.raises(UsageError):
+        Engine(bundle, **options)
+
+
+def test_a_bundle_without_its_arrays_is_refused(bundle):
+    empty = Bundle("empty", bundle.manifest, {"bayesian": {}, "classic": {}, "svr": {}})
+    with pytest.raises(UsageError, match="empty lacks"):
+        Engine(empty, draws=1)
+
+
+def test_broken_weights_end_the_run(bundle, images):
+    broken = {name: dict(arrays) for name, arrays in bundle.arrays.items()}
+    broken["classic"]["logits/bias"] = np.full(37, np.nan, np.float32)
+    engine = Engine(Bundle("broken", bundle.manifest, broken), models=("classic",), micro_batch=1)
+    with pytest.raises(FatalError, match="classic returned NaN"):
+        engine.summarize(images[:1])
+
+
+def test_wrong_images_are_refused(engine):
+    with pytest.raises(FatalError, match="uint8"):
+        engine.summarize(np.zeros((1, 32, 32, 3), np.uint8))

@@ -1,0 +1,44 @@
+"""What the README says is what the code does."""
+
+from pathlib import Path
+
+from gax_batch.catalog.schema import COLUMNS, Flag
+from gax_batch.config import RunSettings
+from gax_batch.imaging import ImageFlag
+from gax_batch.rejects import MEANING
+from gax_batch.tree import ANSWERS, QUESTION_NAMES
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_reason_is_explained():
+    for reason, meaning in MEANING.items():
+        assert f"| `{reason}` | {meaning} |" in README
+
+
+def test_every_column_is_in_the_table():
+    for column in COLUMNS:
+        name = column.name
+        for prefix, general in [(a, "<answer>") for a in ANSWERS] + [
+            (q, "<question>") for q in QUESTION_NAMES
+        ]:
+            if name.startswith(prefix + "_"):
+                name = name.replace(prefix, general)
+                break
+        assert f"`{name}`" in README, name
+
+
+def test_every_flag_is_named():
+    for flag in [*ImageFlag, *Flag]:
+        assert f"{flag.value} {(flag.name or '').lower()}" in README
+
+
+def test_the_settings_it_names_exist_with_these_defaults():
+    for name, default in [("draws", "32"), ("models", "bayesian, svr"), ("unit_size", "4096")]:
+        assert f"| `{name}` | {default} |" in README
+        value = RunSettings.model_fields[name].default
+        assert (", ".join(value) if isinstance(value, tuple) else str(value)) == default
+
+
+def test_nothing_is_left_to_fill_in():
+    assert "PLACEHOLDER" not in README
