@@ -11,6 +11,7 @@ from rich.table import Table
 from gax_batch import storage, tree
 from gax_batch.errors import UsageError
 from gax_batch.imaging import ImageLimits, decode_cutout
+from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle
 from gax_batch.rejects import RejectError
 from gax_batch.uncertainty import Summary
@@ -32,7 +33,7 @@ def classify_images(
     bundle: str | None,
     models: tuple[str, ...],
     draws: int,
-    precision: str,
+    precision: Precision,
     crop: float,
     limits: ImageLimits,
 ) -> list[dict[str, Any]]:

@@ -13,10 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from gax_batch.errors import UsageError
 from gax_batch.imaging import GZ2_CROP, ImageLimits
-
-ModelName = Literal["bayesian", "svr", "classic"]
-Precision = Literal["auto", "float32", "bfloat16"]
-
+from gax_batch.models import ModelName, Precision
 
 URI_KEYS = ("input", "catalog", "positions", "bundle")
 

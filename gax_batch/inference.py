@@ -6,7 +6,7 @@ Imports TensorFlow: keep this module out of processes that do not infer.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,12 @@ import tensorflow as tf
 from gax_batch import uncertainty
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.imaging import IMAGE_SIDE
-from gax_batch.models import bayesian, classic, svr
+from gax_batch.models import Precision, bayesian, classic, svr
 from gax_batch.models.bundle import MODELS, Bundle
 from gax_batch.tree import N_ANSWERS, N_QUESTIONS
 from gax_batch.uncertainty import Float, Summary
 
 Images = npt.NDArray[np.uint8]
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Engine:

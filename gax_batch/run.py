@@ -25,6 +25,7 @@ from gax_batch.machine import (
     predict_memory,
     require_memory,
 )
+from gax_batch.models import Precision
 from gax_batch.models.bundle import Bundle, load_bundle
 from gax_batch.plan import Plan, make_plan
 from gax_batch.progress import Progress, Say, Tally
@@ -104,7 +105,7 @@ def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
 
 
 def load_engine(
-    threads: int, *, bundle: str | None, models: tuple[str, ...], draws: int, precision: str
+    threads: int, *, bundle: str | None, models: tuple[str, ...], draws: int, precision: Precision
 ) -> Engine:
     """Build the engine in the process that will use it; this imports TensorFlow."""
     from gax_batch.inference import Engine as TensorFlowEngine
@@ -118,7 +119,7 @@ def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
     # A unit that is redone loses the members that are not listed.
     if settings.limit is not None and plan.counts.vanished:
         raise UsageError(
-            f"--limit {settings.limit} leaves out {plan.counts.vanished:,} cutouts that {settings.catalog} has; "
+            f"--limit {settings.limit} leaves out {plan.counts.vanished:,} cutouts of {settings.catalog}; "
             "leave --limit away, or try it on a catalog of its own"
         )
 

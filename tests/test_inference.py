@@ -89,7 +89,8 @@ def test_another_process_with_one_thread_gives_the_same_bits(engine, images, tmp
         "import sys, numpy as np\n"
         "from gax_batch.inference import Engine\n"
         "from gax_batch.models.bundle import load_bundle\n"
-        "engine = Engine(load_bundle(), models=('bayesian', 'classic', 'svr'), draws=3, micro_batch=4, threads=1)\n"
+        "options = dict(models=('bayesian', 'classic', 'svr'), draws=3, micro_batch=4, threads=1)\n"
+        "engine = Engine(load_bundle(), **options)\n"
         "np.savez(sys.argv[2], **engine.outputs(np.load(sys.argv[1])))\n"
     )
     np.save(tmp_path / "images.npy", images[:6])

@@ -104,8 +104,15 @@ def cumulative_probabilities(logits: Any) -> Any:
 
 def orientations(images: Any) -> Any:
     """The 8 orientations of the square: `[N, H, H, C]` to `[8, N, H, H, C]`, the first being the input."""
-    turns = [tf.image.rot90(images, k) for k in range(4)]
-    return tf.stack([*turns, *(tf.image.flip_left_right(t) for t in turns)])
+    transposed = tf.transpose(images, (0, 2, 1, 3))
+    # Counterclockwise by 0, 90, 180 and 270 degrees (tf.image.rot90 would put assertions into the graph).
+    turns = [
+        images,
+        tf.reverse(transposed, (1,)),
+        tf.reverse(images, (1, 2)),
+        tf.reverse(transposed, (2,)),
+    ]
+    return tf.stack([*turns, *(tf.reverse(turn, (2,)) for turn in turns)])
 
 
 def over_orientations(images: Any, function: Callable[[Any], Any]) -> Any:
