@@ -13,6 +13,7 @@ from gax_batch.errors import UsageError
 from gax_batch.imaging import ImageLimits, decode_cutout
 from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle
+from gax_batch.quiet import quiet_native_stderr
 from gax_batch.rejects import RejectError
 from gax_batch.uncertainty import Summary
 
@@ -60,10 +61,12 @@ def classify_images(
             outcomes.append(None)
     galaxies: Iterator[dict[str, Any]] = iter(())
     if cutouts:
-        from gax_batch.inference import Engine
+        with quiet_native_stderr():
+            from gax_batch.inference import Engine
 
-        engine = Engine(loaded, models=models, draws=draws, precision=precision)
-        galaxies = iter(_galaxies(engine.summarize(np.stack(cutouts))))
+            engine = Engine(loaded, models=models, draws=draws, precision=precision)
+            summary = engine.summarize(np.stack(cutouts))
+        galaxies = iter(_galaxies(summary))
     return [
         {"image": uri, **(next(galaxies) if o is None else o)} for uri, o in zip(uris, outcomes, strict=True)
     ]
@@ -75,17 +78,18 @@ def render_json(rows: list[dict[str, Any]]) -> str:
 
 
 def render_table(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table for a terminal: the first questions' answers with their 90 % intervals."""
+    """The rows as a table for a terminal: the first answers of the tree with their 90 % intervals."""
     table = Table()
     for head in ("image", "class", *HEADLINES.values(), "ood"):
         table.add_column(head, overflow="fold")
     for row in rows:
+        image = row["image"].rsplit("/", 1)[-1]
         if "rejected" in row:
-            table.add_row(row["image"], f"rejected: {row['rejected']}", row["detail"])
+            table.add_row(image, f"rejected: {row['rejected']}", row["detail"])
             continue
         cells = [_cell(row["answers"][answer]) for answer in HEADLINES]
-        table.add_row(row["image"], row["gz2_class"], *cells, _score(row["ood_score"]))
-    console = Console(width=max(100, Console().width))
+        table.add_row(image, row["gz2_class"], *cells, _score(row["ood_score"]))
+    console = Console(width=max(140, Console().width))
     with console.capture() as capture:
         console.print(table)
         console.print("Fractions of all volunteers who would say so, with calibrated 90 % intervals.")

@@ -94,8 +94,6 @@ def ray_session(resources: Resources) -> Iterator[None]:
     # With num_gpus=0 Ray must not touch the variables that show GPUs to TensorFlow.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # What matters is raised as an exception; the rest is for Ray's own log files.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if _joins_cluster():
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
     else:

@@ -29,6 +29,7 @@ from gax_batch.models import Precision
 from gax_batch.models.bundle import Bundle, load_bundle
 from gax_batch.plan import Plan, make_plan
 from gax_batch.progress import Progress, Say, Tally
+from gax_batch.quiet import quiet_native_stderr
 from gax_batch.record import Clock, Run
 from gax_batch.sources import open_source
 from gax_batch.unit import Engine, UnitOptions, UnitTask
@@ -200,7 +201,7 @@ def _execute(
         draws=settings.draws,
         precision=settings.precision,
     )
-    with pipeline.ray_session(resources):
+    with quiet_native_stderr(), pipeline.ray_session(resources):
         clock.lap("start")
         progress = Progress(say, planned=sum(task.planned for task in tasks))
         for result in pipeline.execute(tasks, factory, options, resources):
