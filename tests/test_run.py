@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import hostile
+import numpy as np
 import pyarrow as pa
 import pytest
 from fakes import fake_engine, write_images
 
 from gax_batch import run as run_module
+from gax_batch import tree
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import load_settings
 from gax_batch.errors import UsageError
@@ -119,6 +121,28 @@ def test_rows_do_not_depend_on_units_workers_or_cpus(survey, fake):
     catalog_run(survey, "one", unit_size=7, cpus=1)
     catalog_run(survey, "two", unit_size=60, workers=2, cpus=4)
     assert rows(survey, "one").equals(rows(survey, "two"))
+
+
+def test_the_shipped_bundle_gives_consistent_probabilities_and_intervals(tmp_path):
+    write_images(tmp_path / "images", 5)
+    catalog_run(tmp_path, draws=2)
+    table = rows(tmp_path)
+    value = {
+        quantity: np.stack([table[f"{answer}_{quantity}"].to_numpy() for answer in tree.ANSWERS], axis=1)
+        for quantity in ("prob", "std", "lo", "hi", "svr")
+    }
+    assert value["prob"].shape == (5, 37)
+    for quantity in ("prob", "svr"):
+        assert tree.inconsistency(value[quantity]) <= 1e-5
+    for values in value.values():
+        assert values.min() >= 0
+        assert values.max() <= 1
+    assert (value["lo"] <= value["prob"]).all()
+    assert (value["prob"] <= value["hi"]).all()
+    assert (value["std"] > 0).any()
+    for question in tree.QUESTION_NAMES:
+        assert (table[f"{question}_entropy"].to_numpy() >= table[f"{question}_mutual_info"].to_numpy()).all()
+    assert table["gz2_class"].to_pylist() == tree.gz2_class(value["prob"])
 
 
 def test_new_and_changed_cutouts_are_brought_in(survey, fake):
