@@ -132,7 +132,7 @@ def test_models_that_do_not_run_leave_nan(bundle, images, models):
         engine.draws(images[:4])
 
 
-@pytest.mark.parametrize("options", [{"models": ()}, {"models": ("cnn",)}, {"draws": 0}, {"micro_batch": 0}])
+@pytest.mark.parametrize("options", [{"models": ()}, {"models": ("cnn",)}, {"draws": 0}])
 def test_impossible_engines_are_refused(bundle, options):
     with pytest.raises(UsageError):
         Engine(bundle, **options)

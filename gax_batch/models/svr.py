@@ -109,7 +109,7 @@ class Predictor:
         return regress(self.features(images), self._arrays)
 
     def features(self, images: Any) -> Any:
-        """The 256 pooled features `[N, 256]` float32, the mean over 8 orientations."""
-        return layers.over_orientations(
+        """The 256 pooled features `[N, 256]` float32, the mean over 4 rotations."""
+        return layers.over_rotations(
             images, lambda view: layers.trunk(view, self._kernels, self._arrays, "SAME")
         )
