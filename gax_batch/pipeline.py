@@ -139,13 +139,16 @@ def _wire(
     workers = min(resources.workers or max(1, gpus), len(tasks))
     # On a cluster each engine has a node's cores to itself (0: all of them); a local Ray shares them out.
     threads = 0 if _joins_cluster() else max(1, cpus // workers)
-    blocks = {"batch_size": None, "batch_format": "pyarrow", "num_cpus": STEP_CPUS}
+    # However many engines there are, half of the CPUs stay for reading and writing.
+    engine_cpus = min(STEP_CPUS, cpus / (2 * workers))
+    blocks = {"batch_size": None, "batch_format": "pyarrow"}
     return (
         ray.data.read_datasource(_UnitDatasource(tasks), override_num_blocks=len(tasks), num_cpus=STEP_CPUS)
         .map_batches(
             _read_block,
             fn_args=(options,),
             compute=TaskPoolStrategy(min(cpus, len(tasks))),
+            num_cpus=STEP_CPUS,
             max_retries=MAX_RETRIES,
             **blocks,
         )
@@ -153,12 +156,13 @@ def _wire(
             _EngineActor,
             fn_constructor_args=(factory, threads, options),
             compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+            num_cpus=engine_cpus,
             num_gpus=min(1, gpus / workers) if gpus else None,
             max_restarts=MAX_RETRIES,
             max_task_retries=MAX_RETRIES,
             **blocks,
         )
-        .map_batches(_write_block, fn_args=(options,), max_retries=MAX_RETRIES, **blocks)
+        .map_batches(_write_block, fn_args=(options,), num_cpus=STEP_CPUS, max_retries=MAX_RETRIES, **blocks)
     )
 
 

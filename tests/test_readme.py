@@ -5,6 +5,7 @@ from pathlib import Path
 from gax_batch.catalog.schema import COLUMNS, Flag
 from gax_batch.config import RunSettings
 from gax_batch.imaging import ImageFlag
+from gax_batch.models.bundle import load_bundle
 from gax_batch.rejects import MEANING
 from gax_batch.tree import ANSWERS, QUESTION_NAMES
 
@@ -38,6 +39,24 @@ def test_the_settings_it_names_exist_with_these_defaults():
         assert f"| `{name}` | {default} |" in README
         value = RunSettings.model_fields[name].default
         assert (", ".join(value) if isinstance(value, tuple) else str(value)) == default
+
+
+def test_the_bundles_numbers_are_those_of_its_model_card():
+    metrics = load_bundle().manifest["metrics"]
+    names = {
+        "bayesian": "Bayesian CNN",
+        "svr": "CNN-SVR",
+        "classic": "classic CNN",
+        "blend": "blend of Bayesian CNN and CNN-SVR",
+        "mean of training": "predicting the mean",
+    }
+    plain = README.replace("**", "")
+    for key, name in names.items():
+        point = metrics["points"][key]
+        assert f"| {name} | {point['rmse']:.4f} | {point['votes_nll']:.2f} |" in plain
+    coverage = metrics["intervals"]
+    assert f"hold {100 * coverage['coverage']:.1f} % of the held-out fractions" in README
+    assert f"(worst answer {100 * coverage['coverage_worst_answer']:.1f} %)" in README
 
 
 def test_nothing_is_left_to_fill_in():

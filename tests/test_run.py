@@ -19,6 +19,7 @@ from gax_batch import run as run_module
 from gax_batch import tree
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import load_settings
+from gax_batch.demo import run_demo
 from gax_batch.errors import UsageError
 from gax_batch.run import RunOutcome, run_survey
 
@@ -118,7 +119,7 @@ def test_a_folder_of_good_and_bad_files_gives_exactly_the_expected_rejects(surve
 
 
 def test_rows_do_not_depend_on_units_workers_or_cpus(survey, fake):
-    catalog_run(survey, "one", unit_size=7, cpus=1)
+    catalog_run(survey, "one", unit_size=7, cpus=1, workers=4)
     catalog_run(survey, "two", unit_size=60, workers=2, cpus=4)
     assert rows(survey, "one").equals(rows(survey, "two"))
 
@@ -177,6 +178,7 @@ sys.path.insert(0, {tests!r})
 from fakes import fake_engine
 from gax_batch import run
 from gax_batch.config import load_settings
+from gax_batch.demo import run_demo
 run.load_engine = partial(fake_engine, log={log!r}, seconds=1.0)
 run.run_survey(load_settings(None, {values!r}), lambda line: print(line, flush=True))
 """
@@ -207,6 +209,16 @@ def test_a_killed_run_goes_on_where_it_stopped(survey, tmp_path):
     assert f"{stored} of 10 units were finished" in done.stdout
     assert len(log.read_text().splitlines()) == 10 - stored
     assert rows(survey)["galaxy_id"].to_pylist() == [f"{i:06d}" for i in range(60)]
+
+
+def test_the_demo_simulates_catalogs_and_describes(fake, tmp_path):
+    lines: list[str] = []
+    values = {"input": str(tmp_path / "survey"), "catalog": str(tmp_path / "catalog")}
+    assert run_demo(load_settings(None, values), 20, lines.append) == 0
+    assert any(line.startswith("20 galaxies; mean fraction of 'smooth'") for line in lines)
+    table = rows(tmp_path)
+    assert table["galaxy_id"].to_pylist() == [f"sim-{i:08d}" for i in range(20)]
+    assert table["ra"].null_count == table["dec"].null_count == 0
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,10 @@ def draw_kernels(
 class Predictor:
     """S fixed networks for inference; call it inside a `tf.function` with one static shape."""
 
-    def __init__(self, arrays: layers.Arrays, dtype: Any, *, seed: int, draws: int) -> None:
+    def __init__(
+        self, arrays: layers.Arrays, dtype: Any, *, seed: int, draws: int, parallel: int = 1
+    ) -> None:
+        self._parallel = parallel
         convolutions = KERNELS[: len(layers.FILTERS)]
         stacks: dict[str, list[Any]] = {name: [] for name in KERNELS}
         for draw in range(draws):
@@ -172,7 +175,7 @@ class Predictor:
         return tf.map_fn(
             lambda k: self._one(views[k % 8], {name: stack[k] for name, stack in self._kernels.items()}),
             tf.range(self._draws),
-            parallel_iterations=1,
+            parallel_iterations=self._parallel,
             fn_output_signature=tf.float32,
         )
 

@@ -56,7 +56,8 @@ def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
 class Predictor:
     """The network for inference; call it inside a `tf.function` with one static shape."""
 
-    def __init__(self, arrays: layers.Arrays, dtype: Any) -> None:
+    def __init__(self, arrays: layers.Arrays, dtype: Any, *, parallel: int = 1) -> None:
+        self._parallel = parallel
         self._arrays = {name: tf.constant(value) for name, value in arrays.items()}
         self._kernels = [
             tf.cast(self._arrays[f"block_{i}/kernel"], dtype) for i in range(len(layers.FILTERS))
@@ -64,7 +65,7 @@ class Predictor:
 
     def __call__(self, images: Any) -> Any:
         """Probabilities `[N, 37]` float32, the mean over 4 rotations, of images `[N, 64, 64, 3]`."""
-        return layers.over_rotations(images, self._one)
+        return layers.over_rotations(images, self._one, self._parallel)
 
     def _one(self, images: Any) -> Any:
         weights = self._arrays

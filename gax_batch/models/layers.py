@@ -115,11 +115,11 @@ def orientations(images: Any) -> Any:
     return tf.stack([*turns, *(tf.reverse(turn, (2,)) for turn in turns)])
 
 
-def over_rotations(images: Any, function: Callable[[Any], Any]) -> Any:
-    """The mean of `function` over the 4 rotations of `images`, one at a time.
+def over_rotations(images: Any, function: Callable[[Any], Any], parallel: int) -> Any:
+    """The mean of `function` over the 4 rotations of `images`, at most `parallel` at a time.
 
     All 8 orientations lower the CNN-SVR's error on calibration galaxies by 0.0003 more, at twice the cost.
     """
     turns = orientations(images)[:4]
-    values = tf.map_fn(function, turns, parallel_iterations=1, fn_output_signature=tf.float32)
+    values = tf.map_fn(function, turns, parallel_iterations=parallel, fn_output_signature=tf.float32)
     return tf.reduce_mean(values, axis=0)

@@ -98,7 +98,8 @@ def regress(features: Any, arrays: layers.Arrays) -> tuple[Any, Any]:
 class Predictor:
     """Network and regressions for inference; call it inside a `tf.function` with one static shape."""
 
-    def __init__(self, arrays: layers.Arrays, dtype: Any) -> None:
+    def __init__(self, arrays: layers.Arrays, dtype: Any, *, parallel: int = 1) -> None:
+        self._parallel = parallel
         self._arrays = {name: tf.constant(value) for name, value in arrays.items()}
         self._kernels = [
             tf.cast(self._arrays[f"block_{i}/kernel"], dtype) for i in range(len(layers.FILTERS))
@@ -111,5 +112,7 @@ class Predictor:
     def features(self, images: Any) -> Any:
         """The 256 pooled features `[N, 256]` float32, the mean over 4 rotations."""
         return layers.over_rotations(
-            images, lambda view: layers.trunk(view, self._kernels, self._arrays, "SAME")
+            images,
+            lambda view: layers.trunk(view, self._kernels, self._arrays, "SAME"),
+            self._parallel,
         )

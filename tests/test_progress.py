@@ -1,0 +1,50 @@
+"""What a run tells the person who waits."""
+
+import pytest
+
+from gax_batch import progress
+from gax_batch.catalog.writer import Part
+from gax_batch.progress import Progress, Tally, duration
+from gax_batch.unit import UnitResult, UnitState
+
+
+def part(unit: str, rows: int, **rejects: int) -> Part:
+    count = sum(rejects.values())
+    return Part(unit, "f", f"parts/s/{unit}.parquet", 1, rows, count, rows + count, "{}", None, rejects)
+
+
+def test_a_tally_counts_new_and_reused_parts_and_failures():
+    tally = Tally()
+    tally.reuse([part("a", 10, truncated=2)])
+    tally.add(
+        UnitResult(UnitState("b", "f", 5, None, {"read": 1.0, "infer": 2.0}), part("b", 4, truncated=1))
+    )
+    tally.add(UnitResult(UnitState("c", "f", 7, "reading failed: gone", {"read": 0.5}), None))
+    assert (tally.rows, tally.rejects, tally.reused_units, tally.reused_cutouts) == (14, 3, 1, 12)
+    assert tally.rejects_by_reason == {"truncated": 3}
+    assert tally.failures == {"c": "reading failed: gone"}
+    assert tally.seconds_by_step == {"read": 1.5, "infer": 2.0}
+
+
+def test_progress_says_how_far_how_fast_and_how_long(monkeypatch: pytest.MonkeyPatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    lines: list[str] = []
+    shown = Progress(lines.append, planned=1_000)
+    now[0] += 1
+    shown.advance(100, rejects=0)  # too soon for a line
+    now[0] += 9
+    shown.advance(400, rejects=3)
+    shown.advance(500, rejects=4)  # the end is always said
+    assert lines == [
+        "500 of 1,000 cutouts, 50.0/s, about 10 s left, 3 rejects",
+        "1,000 of 1,000 cutouts, 100.0/s, about 0 s left, 4 rejects",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (7_620, "2 h 07 min"), (3_599.7, "1 h 00 min")],
+)
+def test_durations_are_said_as_a_person_does(seconds, words):
+    assert duration(seconds) == words
