@@ -4,6 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from fakes import FakeEngine, write_images
+
+from gax_batch import unit
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.catalog.writer import Part
+from gax_batch.imaging import GZ2_CROP, ImageLimits
+from gax_batch.plan import make_plan
+from gax_batch.sources import open_source
 
 # Ray's workers import the stand-ins of tests/fakes.py by name.
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)
@@ -17,3 +25,43 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real galaxies of ../shared/data are not on this machine")
     return SHARED
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> unit.UnitOptions:
+    """A run that writes below `tmp_path`."""
+    return unit.UnitOptions(
+        catalog=str(tmp_path / "catalog"),
+        settings_fingerprint="0123456789abcdef",
+        bundle_id="bundle-1",
+        run_id="run-1",
+        crop=GZ2_CROP,
+        limits=ImageLimits(),
+    )
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> unit.UnitTask:
+    """A planned unit of four good images and an empty one."""
+    write_images(tmp_path / "images", 5)
+    (tmp_path / "images" / "000002.jpg").write_bytes(b"")
+    catalog = Catalog(str(tmp_path / "catalog"))
+    plan = make_plan(
+        open_source(str(tmp_path / "images")).list_members(),
+        catalog.members(),
+        catalog.units(),
+        settings_fingerprint="0123456789abcdef",
+        unit_size=10,
+    )
+    uri = str(tmp_path / "plan.parquet")
+    plan.write(uri)
+    (planned,) = plan.units
+    return unit.UnitTask(uri, 0, planned.unit_id, planned.fingerprint, planned.members)
+
+
+@pytest.fixture
+def stored_unit(task: unit.UnitTask, options: unit.UnitOptions) -> tuple[Part, unit.UnitOptions]:
+    """The unit's part, written but not committed."""
+    part = unit.write(unit.infer(unit.read(task, options), FakeEngine(), options), options).part
+    assert part is not None
+    return part, options

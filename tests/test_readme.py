@@ -1,8 +1,11 @@
 """What the README says is what the code does."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 from gax_batch.catalog.schema import COLUMNS, Flag
+from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import RunSettings
 from gax_batch.imaging import ImageFlag
 from gax_batch.models.bundle import load_bundle
@@ -57,6 +60,17 @@ def test_the_bundles_numbers_are_those_of_its_model_card():
     coverage = metrics["intervals"]
     assert f"hold {100 * coverage['coverage']:.1f} % of the held-out fractions" in README
     assert f"(worst answer {100 * coverage['coverage_worst_answer']:.1f} %)" in README
+
+
+def test_pandas_polars_duckdb_and_astropy_read_a_catalog_as_shown(stored_unit, tmp_path):
+    block = re.search(r"```python\n(import astropy.*?)```", README, re.DOTALL)
+    assert block is not None
+    part, options = stored_unit
+    Catalog(options.catalog).commit([part], run_id="run-1", metadata={})
+    shown: dict[str, Any] = {}
+    exec(block[1].replace("my/catalog", options.catalog), shown)  # noqa: S102
+    assert len(shown["in_pandas"]) == len(shown["in_polars"]) == len(shown["in_astropy"]) == part.rows
+    assert sum(count for _, count in shown["in_duckdb"].fetchall()) == part.rows
 
 
 def test_nothing_is_left_to_fill_in():

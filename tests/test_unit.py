@@ -5,44 +5,10 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import FakeEngine, write_images
+from fakes import FakeEngine
 
 from gax_batch import unit
-from gax_batch.catalog.snapshots import Catalog
 from gax_batch.errors import FatalError
-from gax_batch.imaging import GZ2_CROP, ImageLimits
-from gax_batch.plan import make_plan
-from gax_batch.sources import open_source
-
-
-@pytest.fixture
-def options(tmp_path):
-    return unit.UnitOptions(
-        catalog=str(tmp_path / "catalog"),
-        settings_fingerprint="0123456789abcdef",
-        bundle_id="bundle-1",
-        run_id="run-1",
-        crop=GZ2_CROP,
-        limits=ImageLimits(),
-    )
-
-
-@pytest.fixture
-def task(tmp_path):
-    write_images(tmp_path / "images", 5)
-    (tmp_path / "images" / "000002.jpg").write_bytes(b"")
-    catalog = Catalog(str(tmp_path / "catalog"))
-    plan = make_plan(
-        open_source(str(tmp_path / "images")).list_members(),
-        catalog.members(),
-        catalog.units(),
-        settings_fingerprint="0123456789abcdef",
-        unit_size=10,
-    )
-    uri = str(tmp_path / "plan.parquet")
-    plan.write(uri)
-    (planned,) = plan.units
-    return unit.UnitTask(uri, 0, planned.unit_id, planned.fingerprint, planned.members)
 
 
 def test_read_infer_write_give_a_part_of_rows_and_rejects(task, options, tmp_path):
