@@ -81,6 +81,15 @@ def etag_version(etag: str | None, size: int, modified: datetime) -> str:
     return etag.strip('"') if etag else f"{size}-{modified.astimezone(UTC).isoformat()}"
 
 
+def exists(uri: str, store: "ObjectStore", key: str) -> bool:
+    """Whether an object, or a prefix with anything below it, is there."""
+    with translated(uri):
+        try:
+            return bool(key) and obstore.head(store, key) is not None
+        except FileNotFoundError:
+            return next(iter(obstore.list(store, key, chunk_size=1)), None) is not None
+
+
 def open_reader(uri: str, store: "ObjectStore", key: str) -> BinaryIO:
     """Open a stored object for reading at random, as a file that pyarrow takes."""
     with translated(uri):

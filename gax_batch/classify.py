@@ -103,6 +103,8 @@ def _read(uri: str) -> bytes:
         raise UsageError(f"no image at {uri}: check the path") from None
     except PermissionError:
         raise UsageError(f"no permission to read {uri}: check its mode or your credentials") from None
+    except OSError as error:
+        raise UsageError(f"{uri} cannot be read ({error}): name an image file") from None
 
 
 def _galaxies(summary: Summary) -> list[dict[str, Any]]:

@@ -79,7 +79,9 @@ def run(
         str | None, typer.Option(help="Logical CPUs of a local Ray.", show_default="auto")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N cutouts.", show_default="all")] = None,
-    full: Annotated[bool | None, typer.Option("--full", help="Process every unit again.")] = None,
+    full: Annotated[
+        bool | None, typer.Option("--full", help="Process every unit again; if interrupted, from the start.")
+    ] = None,
     crop: Annotated[
         float | None, typer.Option(help="Central part of the shorter side to use.", show_default="256/424")
     ] = None,
@@ -98,7 +100,8 @@ def run(
 
     Example: gax run --input s3://survey/cutouts --catalog s3://survey/catalog
     """
-    flags = {name: _number(value) for name, value in locals().items() if name != "config"}
+    flags = {name: value for name, value in locals().items() if name != "config"}
+    flags |= {name: _number(flags[name]) for name in ("workers", "cpus", "object_store_mib")}
     from gax_batch.config import load_settings
     from gax_batch.run import run_survey
 
@@ -204,7 +207,8 @@ def main() -> NoReturn:
     """Entry point: 0 complete, 2 the user's mistake, 3 completed with failed units, 4 fatal."""
     sys.excepthook = _die
     try:
-        app()
+        # Calling the application itself would put Typer's own hook in place of ours.
+        typer.main.get_command(app)()
     except GaxError as error:
         typer.echo(f"gax: {error}", err=True)
         sys.exit(error.exit_code)
@@ -214,7 +218,7 @@ def main() -> NoReturn:
 
 
 def _number(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and value.isdigit() else value
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _die(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:

@@ -9,12 +9,13 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from gax_batch.errors import UsageError
 from gax_batch.imaging import GZ2_CROP, ImageLimits
 from gax_batch.models import ModelName, Precision
 
+RAY_LEAST_STORE_MIB = 75
 URI_KEYS = ("input", "catalog", "positions", "bundle")
 
 
@@ -25,7 +26,7 @@ class RunSettings(BaseModel):
 
     input: str = Field(
         description="Where the cutouts are: a folder, prefix or glob of JPEG, PNG or TIFF images, or of "
-        "Parquet shards; any fsspec URI (local path, s3://, gs://, az://, https://, memory://)."
+        "Parquet shards; a local path or a URI (s3://, gs://, az://, https://)."
     )
     catalog: str = Field(
         description="The catalog to write or bring up to date: a local path, s3://, gs:// or az://."
@@ -60,7 +61,10 @@ class RunSettings(BaseModel):
     limit: int | None = Field(
         None, ge=1, description="Catalog only the first N cutouts, in the order of their URIs."
     )
-    full: bool = Field(False, description="Process every unit again, whatever the catalog holds already.")
+    full: bool = Field(
+        False,
+        description="Process every unit again, whatever is there already; if interrupted, from the start.",
+    )
     crop: float = Field(
         GZ2_CROP,
         gt=0,
@@ -81,7 +85,9 @@ class RunSettings(BaseModel):
     @classmethod
     def _without_secrets(cls, value: str | None) -> str | None:
         # A URI is written into plans, records and tables; a secret in it would be too.
-        if value and "@" in urlsplit(value).netloc:
+        parts = urlsplit(value or "")
+        # Azure's URIs name container@account, which is no secret.
+        if parts.password or (parts.username and parts.scheme not in ("abfs", "abfss")):
             raise ValueError("holds credentials; give them by the environment or the machine's role instead")
         return value
 
@@ -94,9 +100,10 @@ class RunSettings(BaseModel):
 
     @field_validator("workers", "cpus", "object_store_mib")
     @classmethod
-    def _positive(cls, value: "Literal['auto'] | int") -> "Literal['auto'] | int":
-        if value != "auto" and value < 1:
-            raise ValueError("must be 'auto' or at least 1")
+    def _large_enough(cls, value: "Literal['auto'] | int", info: ValidationInfo) -> "Literal['auto'] | int":
+        least = RAY_LEAST_STORE_MIB if info.field_name == "object_store_mib" else 1
+        if value != "auto" and value < least:
+            raise ValueError(f"must be 'auto' or at least {least}")
         return value
 
     @property

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gax_batch.errors import UsageError
 from gax_batch.rejects import MAX_DETAIL_CHARACTERS, Reason, Stage
 
 NEW, CHANGED, MODEL_CHANGED, FORCED = "new", "changed", "model changed", "forced"
@@ -39,7 +40,11 @@ class Counts:
 
 
 class Difference:
-    """Which members changed, and which known units are redone."""
+    """Which members changed, and which known units are redone.
+
+    Raises:
+        UsageError: A vanished unit's galaxies are now listed under other URIs.
+    """
 
     def __init__(
         self,
@@ -67,10 +72,10 @@ class Difference:
         self._resolve(listing, known)
 
     def _resolve(self, listing: pa.Table, known: pa.Table) -> None:
-        """Settle who has which id, and with it what changed.
+        """Settle who has which id, and with it what changed and is redone.
 
-        A redone unit loses its vanished members, which frees their ids, which may change another member and
-        redo its unit: repeated until no unit is added, nearly always at once.
+        A vanished member gives its id to a listed one that claims it, by leaving: its unit is redone. It
+        cannot leave a unit that has vanished as a whole, for nothing is left to redo.
         """
         before, now = known.take(pa.array(self._position)), listing.take(pa.array(self._rows))
         cataloged = ~bools(known["rejected"])
@@ -80,21 +85,16 @@ class Difference:
         moved = _differs(before["ra"], now["ra"]) | _differs(before["dec"], now["dec"])
         differs |= moved & cataloged[self._position]
         claims = _Claims(listing, known, self._rows, self._position)
-        redone = self._listed & (self._stale | self._full)
-        redone[self._unit[differs]] = True
-        while True:
-            kept = np.flatnonzero(self._vanished & cataloged & ~redone[self._known_unit])
-            self.listing = claims.settle(kept)
-            reason = self.listing["reason"].take(pa.array(self._rows))
-            self._changed = differs | _differs(before["plan_reason"], reason)
-            extended = redone.copy()
-            extended[self._unit[self._changed]] = True
-            if np.array_equal(extended, redone):
-                break
-            redone = extended
-        self._redone = redone
+        kept = self._vanished & cataloged & ~self._listed[self._known_unit]
+        claims.refuse_moved(kept)
+        leaves = self._vanished & cataloged & ~kept & claims.claimed()
+        self.listing = claims.settle(np.flatnonzero(kept))
+        reason = self.listing["reason"].take(pa.array(self._rows))
+        self._changed = differs | _differs(before["plan_reason"], reason)
         self._unit_changed = np.zeros(len(self.names), bool)
         self._unit_changed[self._unit[self._changed]] = True
+        self._unit_changed[self._known_unit[leaves]] = True
+        self._redone = self._unit_changed | (self._listed & (self._stale | self._full))
 
     def redone_rows(self) -> tuple[Ints, Ints, list[int]]:
         """Listing rows of the units to redo, where each unit starts in them, and the units' codes."""
@@ -128,7 +128,7 @@ class Difference:
 
 
 class _Claims:
-    """Who has which galaxy id: the vanished that stay, then who had it, then who is listed first."""
+    """Who has which galaxy id: members of vanished units, then who had it, then who is listed first."""
 
     def __init__(self, listing: pa.Table, known: pa.Table, rows: Ints, position: Ints) -> None:
         self._listing = listing
@@ -146,6 +146,25 @@ class _Claims:
         had = (self._id[rows] == self._known_id[position]) & bools(pc.is_null(known["plan_reason"]))[position]
         priority[rows[had]] = np.where(bools(known["rejected"])[position[had]], 1, 0)
         self._priority = priority
+        self._is_fresh = np.ones(len(listing), bool)
+        self._is_fresh[rows] = self._id[rows] != self._known_id[position]
+
+    def claimed(self) -> Bools:
+        """Which known rows have an id that a listed member claims."""
+        return np.isin(self._known_id, self._id[self._may_claim])
+
+    def refuse_moved(self, kept: Bools) -> None:
+        """Refuse new claims to the ids of known rows that stay: as duplicates they would quietly be lost."""
+        fresh = np.flatnonzero(self._may_claim & self._is_fresh)
+        moved = np.flatnonzero(kept & np.isin(self._known_id, self._id[fresh]))
+        if not len(moved):
+            return
+        claimant = fresh[self._id[fresh] == self._known_id[moved[0]]][0]
+        now, was = self._listing["source_uri"][claimant], self._known["source_uri"][moved[0]]
+        raise UsageError(
+            f"{len(moved):,} galaxies of the catalog are now listed under other URIs (for example {now}, "
+            f"was {was}): was the input moved? list both, or use a new catalog"
+        )
 
     def settle(self, kept: Ints) -> pa.Table:
         """The listing with `duplicate_id` exactly where it is due; `kept` are known rows that stay."""

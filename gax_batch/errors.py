@@ -19,7 +19,7 @@ class UsageError(GaxError):
 
 
 class TransientError(GaxError):
-    """A passing fault (network, throttling, a lost worker): retried a bounded number of times."""
+    """A passing fault of storage or network that the bounded retries of its client did not outlast."""
 
 
 class FatalError(GaxError):

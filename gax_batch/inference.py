@@ -145,7 +145,10 @@ class Engine:
         for start in range(0, len(images), self._micro_batch):
             batch = images[start : start + self._micro_batch]
             padding = np.zeros((self._micro_batch - len(batch), *images.shape[1:]), np.uint8)
-            outputs = {k: v.numpy() for k, v in self._run(np.concatenate([batch, padding])).items()}
+            try:
+                outputs = {k: v.numpy() for k, v in self._run(np.concatenate([batch, padding])).items()}
+            except tf.errors.OpError as error:
+                raise FatalError(f"TensorFlow failed: {error.message}") from error
             for name, values in outputs.items():
                 if not np.isfinite(values).all():
                     raise FatalError(f"{name} returned NaN or infinity; the bundle or the device is broken")

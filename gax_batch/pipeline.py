@@ -6,6 +6,7 @@ come back as a stream rather than through a `Datasink`, so that the driver sees 
 """
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from ray.data.datasource import Datasource, ReadTask
 from ray.util.annotations import RayDeprecationWarning
 
 from gax_batch.errors import FatalError
-from gax_batch.machine import Resources
+from gax_batch.machine import Resources, joins_cluster
 from gax_batch.unit import (
     Engine,
     UnitOptions,
@@ -94,17 +95,16 @@ def ray_session(resources: Resources) -> Iterator[None]:
     # With num_gpus=0 Ray must not touch the variables that show GPUs to TensorFlow.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if _joins_cluster():
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=resources.cpus,
-            object_store_memory=resources.object_store_bytes,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+    local = {
+        "address": "local",
+        "num_cpus": resources.cpus,
+        "object_store_memory": resources.object_store_bytes,
+        "include_dashboard": False,
+    }
+    try:
+        ray.init(**({} if joins_cluster() else local), logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise FatalError(f"Ray cannot be started: {_root_cause(error)}; check RAY_ADDRESS") from error
     try:
         yield
     finally:
@@ -138,7 +138,7 @@ def _wire(
     cpus, gpus = int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
     workers = min(resources.workers or max(1, gpus), len(tasks))
     # On a cluster each engine has a node's cores to itself (0: all of them); a local Ray shares them out.
-    threads = 0 if _joins_cluster() else max(1, cpus // workers)
+    threads = 0 if joins_cluster() else max(1, cpus // workers)
     # However many engines there are, half of the CPUs stay for reading and writing.
     engine_cpus = min(STEP_CPUS, cpus / (2 * workers))
     blocks = {"batch_size": None, "batch_format": "pyarrow"}
@@ -157,17 +157,14 @@ def _wire(
             fn_constructor_args=(factory, threads, options),
             compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
             num_cpus=engine_cpus,
-            num_gpus=min(1, gpus / workers) if gpus else None,
+            # Whole engines share a GPU evenly: two GPUs and three engines are two engines on one of them.
+            num_gpus=1 / math.ceil(workers / gpus) if gpus else None,
             max_restarts=MAX_RETRIES,
             max_task_retries=MAX_RETRIES,
             **blocks,
         )
         .map_batches(_write_block, fn_args=(options,), num_cpus=STEP_CPUS, max_retries=MAX_RETRIES, **blocks)
     )
-
-
-def _joins_cluster() -> bool:
-    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def _configure() -> None:

@@ -3,7 +3,8 @@
 A member of the listing is new, or known to the catalog by its `source_uri`. A known member that changed
 (version, id, position, or whether the listing rejects it) makes its whole unit be redone under its old
 name; new members form new units. Members that vanished stay in the catalog until their unit is redone.
-One `galaxy_id` belongs to one galaxy of the whole catalog: the galaxy that has it keeps it.
+One `galaxy_id` belongs to one galaxy of the whole catalog: the galaxy that has it keeps it while it is
+listed; once it vanished, a listed one that claims the id gets it, and the vanished one's unit is redone.
 """
 
 import hashlib
@@ -120,7 +121,8 @@ def make_plan(
         The plan. In a unit, members are sorted by `source_uri`, or by row within a shard.
 
     Raises:
-        UsageError: `unit_size` is not positive.
+        UsageError: `unit_size` is not positive, or galaxies of a unit that vanished as a whole are now
+            listed under other URIs.
     """
     if unit_size < 1:
         raise UsageError(f"the unit size must be at least 1, not {unit_size}")

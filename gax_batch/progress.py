@@ -22,6 +22,7 @@ class Tally:
     reused_units: int = 0
     reused_cutouts: int = 0
     failures: dict[str, str] = field(default_factory=dict)
+    failed_cutouts: int = 0
     rejects_by_reason: Counter[str] = field(default_factory=Counter)
     seconds_by_step: Counter[str] = field(default_factory=Counter)
 
@@ -48,6 +49,7 @@ class Tally:
         self.seconds_by_step.update(result.state.seconds)
         if result.part is None:
             self.failures[result.state.unit_id] = result.state.failure or "unknown"
+            self.failed_cutouts += result.state.planned
             return
         self.parts.append(result.part)
         self.rejects_by_reason.update(result.part.rejects_by_reason)

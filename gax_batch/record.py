@@ -78,6 +78,7 @@ def write(
             "units": len(run.plan.units),
             "units_reused": tally.reused_units,
             "units_failed": len(tally.failures),
+            "cutouts_failed": tally.failed_cutouts,
             "galaxies": tally.rows,
             "rejects": tally.rejects,
             "rejects_by_reason": dict(sorted(tally.rejects_by_reason.items())),
@@ -98,8 +99,9 @@ def summary_lines(record: dict[str, Any]) -> list[str]:
     counts = record["counts"]
     lines = [
         f"{counts['planned']:,} planned = {counts['galaxies']:,} galaxies + {counts['rejects']:,} rejects"
-        + (f" + {counts['units_failed']:,} failed units" if counts["units_failed"] else "")
     ]
+    if counts["units_failed"]:
+        lines[0] += f" + {counts['cutouts_failed']:,} in {counts['units_failed']:,} failed units"
     lines += [f"  rejected {n:,}: {reason}" for reason, n in counts["rejects_by_reason"].items()]
     lines += [f"  failed unit {unit}: {cause}" for unit, cause in list(record["failures"].items())[:5]]
     rate = record["galaxies_per_second"]

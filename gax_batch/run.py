@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from gax_batch import paths, record
+from gax_batch import paths, record, storage
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
-from gax_batch.errors import GaxError, UsageError
+from gax_batch.errors import FatalError, GaxError, UsageError
 from gax_batch.machine import (
     MemoryMeter,
     Resources,
@@ -58,10 +58,15 @@ def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
         UsageError: the user's mistake; nothing was written.
         FatalError: nothing was committed; finished units are kept, and the same run uses them.
     """
+    clock = Clock()
     bundle = load_bundle(settings.bundle)
     catalog = Catalog(settings.catalog)
-    source = open_source(settings.input, positions=settings.positions, limit=settings.limit)
+    source = open_source(
+        settings.input, positions=settings.positions, limit=settings.limit, exclude=catalog.uri
+    )
     listing = source.list_members()
+    if not len(listing):
+        raise UsageError(f"{settings.input} holds no cutouts; check --input")
     fingerprint = settings_fingerprint(settings, bundle)
     plan = make_plan(
         listing,
@@ -78,18 +83,20 @@ def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
         return RunOutcome(0, None, catalog.version)
     _refuse_shrinking(settings, plan)
     resources = _checked_resources(settings, galaxies=len(listing) + plan.counts.vanished)
+    storage.check_writable(catalog.uri)
+    clock.lap("plan")
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     run = Run(
         run_id=run_id,
         started=started,
-        catalog=settings.catalog,
+        catalog=catalog.uri,
         bundle_id=bundle.bundle_id,
         settings=settings.model_dump(mode="json"),
         settings_fingerprint=fingerprint,
         plan=plan,
     )
-    return _process(run, settings, catalog, resources, say)
+    return _process(run, settings, catalog, resources, clock, say)
 
 
 def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
@@ -99,21 +106,30 @@ def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
         "bundle_id": bundle.bundle_id,
         "models": sorted(settings.models),
         "draws": settings.draws,
-        "precision": settings.precision,
+        "precision": "bfloat16" if settings.precision == "auto" else settings.precision,
         "crop": settings.crop,
+        "max_image_bytes": settings.max_image_bytes,
+        "max_image_pixels": settings.max_image_pixels,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_engine(
-    threads: int, *, bundle: str | None, models: tuple[str, ...], draws: int, precision: Precision
+    threads: int,
+    *,
+    bundle: str | None,
+    bundle_id: str,
+    models: tuple[str, ...],
+    draws: int,
+    precision: Precision,
 ) -> Engine:
     """Build the engine in the process that will use it; this imports TensorFlow."""
     from gax_batch.inference import Engine as TensorFlowEngine
 
-    return TensorFlowEngine(
-        load_bundle(bundle), models=models, draws=draws, precision=precision, threads=threads
-    )
+    loaded = load_bundle(bundle)
+    if loaded.bundle_id != bundle_id:
+        raise FatalError(f"this worker finds the bundle {loaded.bundle_id}, but the run is of {bundle_id}")
+    return TensorFlowEngine(loaded, models=models, draws=draws, precision=precision, threads=threads)
 
 
 def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
@@ -132,17 +148,19 @@ def _checked_resources(settings: RunSettings, *, galaxies: int) -> Resources:
         object_store_mib=settings.object_store_mib,
         unit_size=settings.unit_size,
     )
-    need = predict_memory(resources, galaxies=galaxies, unit_size=settings.unit_size)
+    need = predict_memory(resources, galaxies=galaxies, unit_size=settings.unit_size, draws=settings.draws)
     require_memory(need, available_bytes())
     return resources
 
 
-def _process(run: Run, settings: RunSettings, catalog: Catalog, resources: Resources, say: Say) -> RunOutcome:
-    tally, clock = Tally(), Clock()
+def _process(
+    run: Run, settings: RunSettings, catalog: Catalog, resources: Resources, clock: Clock, say: Say
+) -> RunOutcome:
+    tally = Tally()
     with _recorded_whatever_happens(run, tally, clock, say), MemoryMeter() as meter:
-        finished = find_finished(
-            run.catalog, run.settings_fingerprint, [(u.unit_id, u.fingerprint) for u in run.plan.units]
-        )
+        # What is forced is done again, although its parts are there.
+        units = [] if settings.full else [(unit.unit_id, unit.fingerprint) for unit in run.plan.units]
+        finished = find_finished(run.catalog, run.settings_fingerprint, units)
         tally.reuse(list(finished.values()))
         if finished:
             say(f"{len(finished):,} of {len(run.plan.units):,} units were finished by an interrupted run")
@@ -196,7 +214,8 @@ def _execute(
     )
     factory = partial(
         load_engine,
-        bundle=settings.bundle,
+        bundle=None if settings.bundle is None else storage.normalize_uri(settings.bundle),
+        bundle_id=run.bundle_id,
         models=settings.models,
         draws=settings.draws,
         precision=settings.precision,
@@ -219,3 +238,5 @@ def _recorded_whatever_happens(run: Run, tally: Tally, clock: Clock, say: Say) -
         record.write(run, tally, clock, status=status, cause=str(error))
         say("nothing was committed; finished units are kept, and the same command goes on from there")
         raise
+    except OSError as error:
+        raise FatalError(f"{run.catalog} cannot be written: {error}; free space or check it") from error

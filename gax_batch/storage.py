@@ -6,10 +6,12 @@ go through the operating system, object stores through obstore (see
 `gax_batch.buckets`), everything else through fsspec.
 """
 
+import heapq
 import os
 import re
 import stat as stat_bits
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -83,15 +85,24 @@ def join(uri: str, *names: str) -> str:
     return "/".join([uri.rstrip("/"), *(name.strip("/") for name in names)])
 
 
-def list_objects(uri: str, *, missing_ok: bool = False) -> list[ObjectInfo]:
+def is_within(uri: str, folder: str) -> bool:
+    """Whether a normalized URI is a folder's own or one below it; links on a local disk are followed."""
+    path, root = local_path(uri), local_path(folder)
+    if path is None or root is None:
+        return f"{uri}/".startswith(f"{folder}/")
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def list_objects(uri: str, *, missing_ok: bool = False, exclude: str | None = None) -> list[ObjectInfo]:
     """List one object, everything below a folder or prefix, or what a glob (`*`, `?`, `[]`, `**`) matches.
 
     Args:
         uri: Path or URI. A local path that exists is never taken for a glob.
         missing_ok: Return an empty list where nothing is found.
+        exclude: A normalized URI below which nothing is listed.
 
     Returns:
-        The objects sorted by URI; no request is made per object.
+        The objects sorted by URI; no request is made per object. Links to local folders are followed.
 
     Raises:
         UsageError: Nothing is there, the scheme is unknown, or access is refused.
@@ -100,7 +111,7 @@ def list_objects(uri: str, *, missing_ok: bool = False) -> list[ObjectInfo]:
     uri = normalize_uri(uri)
     folder, matches = _split_glob(uri)
     try:
-        found = [info for info in _list(folder) if matches is None or matches.match(info.uri)]
+        found = [info for info in _list(folder, exclude) if matches is None or matches.match(info.uri)]
     except (FileNotFoundError, NotADirectoryError):
         found = []
     except PermissionError:
@@ -143,15 +154,10 @@ def exists(uri: str) -> bool:
     if path is not None:
         return path.exists()
     bucket = buckets.bucket_of(uri)
-    if bucket is None:
-        fs, name = _filesystem(uri)
-        return bool(fs.exists(name))
-    store, key = bucket
-    with buckets.translated(uri):
-        try:
-            return bool(key) and obstore.head(store, key) is not None
-        except FileNotFoundError:
-            return next(iter(obstore.list(store, key, chunk_size=1)), None) is not None
+    if bucket is not None:
+        return buckets.exists(uri, *bucket)
+    fs, name = _filesystem(uri)
+    return bool(fs.exists(name))
 
 
 def read_bytes(uri: str) -> bytes:
@@ -282,10 +288,15 @@ def _split_glob(uri: str) -> tuple[str, re.Pattern[str] | None]:
     return uri[: uri.rindex("/", 0, magic.start())], re.compile(glob_translate(uri))
 
 
-def _list(uri: str) -> list[ObjectInfo]:
+def _list(uri: str, exclude: str | None) -> list[ObjectInfo]:
     path = local_path(uri)
     if path is not None:
-        return _list_local(path)
+        return _list_local(path, exclude)
+    found = _list_remote(uri)
+    return found if exclude is None else [info for info in found if not is_within(info.uri, exclude)]
+
+
+def _list_remote(uri: str) -> list[ObjectInfo]:
     scheme = uri.partition("://")[0]
     if scheme in buckets.HTTP:  # plain HTTP has no listing
         return [stat(uri)]
@@ -296,29 +307,47 @@ def _list(uri: str) -> list[ObjectInfo]:
     return [_of_fsspec(uri + key.removeprefix(name.rstrip("/")), info) for key, info in found]
 
 
-def _list_local(path: Path) -> list[ObjectInfo]:
+def _list_local(path: Path, exclude: str | None) -> list[ObjectInfo]:
     if path.is_file():
         return [stat(str(path))]
+    if not path.is_dir():
+        return []
+    seen: set[tuple[int, int]] = set()  # every folder once: links may lead in a circle
+    if exclude is not None and (excluded := local_path(exclude)) is not None:
+        with suppress(OSError):
+            seen.add(_identity(excluded.stat()))
     found: list[ObjectInfo] = []
-    folders = [str(path)]
+    # Links last and by name, so that a folder with several names always gets the same one.
+    folders = [(False, str(path), _identity(path.stat()))]
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        _, folder, identity = heapq.heappop(folders)
+        if identity in seen:
+            continue
+        seen.add(identity)
+        with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif entry.is_file() or entry.is_symlink():
-                    _append_local(found, entry)
+                status = _status(entry)
+                if status is None:
+                    continue
+                if stat_bits.S_ISDIR(status.st_mode):
+                    heapq.heappush(folders, (entry.is_symlink(), entry.path, _identity(status)))
+                elif stat_bits.S_ISREG(status.st_mode) or stat_bits.S_ISLNK(status.st_mode):
+                    found.append(ObjectInfo(f"file://{entry.path}", status.st_size, local_version(status)))
     return found
 
 
-def _append_local(found: list[ObjectInfo], entry: "os.DirEntry[str]") -> None:
-    # A dangling link is listed, so that it is rejected as missing and not lost without a word.
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    """What an entry or its link's target is; the link itself if it leads nowhere; None if it just went."""
     try:
-        status = entry.stat()
-    except FileNotFoundError:
-        status = entry.stat(follow_symlinks=False)
-    if not stat_bits.S_ISDIR(status.st_mode):
-        found.append(ObjectInfo(f"file://{entry.path}", status.st_size, local_version(status)))
+        return entry.stat()
+    except OSError:  # listed all the same, so that it is rejected and not lost without a word
+        with suppress(FileNotFoundError):
+            return entry.stat(follow_symlinks=False)
+    return None
 
 
 def _list_bucket(uri: str) -> list[ObjectInfo]:

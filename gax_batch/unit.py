@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from gax_batch.catalog.schema import GALAXIES, REJECTS, galaxies_table, rejects_table
 from gax_batch.catalog.writer import Part, write_unit
-from gax_batch.errors import GaxError
+from gax_batch.errors import GaxError, TransientError
 from gax_batch.imaging import IMAGE_SIDE, ImageLimits
 from gax_batch.plan import read_unit_members
 from gax_batch.sources import read_unit
@@ -127,15 +127,18 @@ def write(block: pa.Table, options: UnitOptions) -> UnitResult:
         return UnitResult(state, None)
     start = time.monotonic()
     galaxies, rejects = _split(block)
-    part = write_unit(
-        options.catalog,
-        options.settings_fingerprint,
-        galaxies.select(GALAXIES.names).cast(GALAXIES),
-        rejects.select(REJECTS.names).cast(REJECTS),
-        unit_id=state.unit_id,
-        fingerprint=state.fingerprint,
-        planned=state.planned,
-    )
+    try:
+        part = write_unit(
+            options.catalog,
+            options.settings_fingerprint,
+            galaxies.select(GALAXIES.names).cast(GALAXIES),
+            rejects.select(REJECTS.names).cast(REJECTS),
+            unit_id=state.unit_id,
+            fingerprint=state.fingerprint,
+            planned=state.planned,
+        )
+    except (TransientError, OSError) as error:
+        return UnitResult(state.took("write", start, failure=f"writing failed: {error}"), None)
     return UnitResult(state.took("write", start), part)
 
 

@@ -49,6 +49,9 @@ def test_version():
         (["run", "--input", "x", "--catalog", "out", "--config", "none.yaml"], "none.yaml"),
         (["run", "--input", ".", "--catalog", "out", "--bundle", "no-bundle"], "no-bundle"),
         (["classify", "nothing.jpg"], "nothing.jpg"),
+        (["classify", "/"], "name an image file"),
+        (["run", "--input", "2024", "--catalog", "out"], "2024"),
+        (["run", "--input", ".", "--catalog", "out", "--workers", "²"], "workers"),
         (["bundle", "show", "no-bundle"], "no-bundle"),
         (["simulate", "--output", "x", "--galaxies", "0"], "galaxies"),
         (["run", "--no-such-flag"], "no-such-flag"),
@@ -71,12 +74,18 @@ def test_an_error_of_gax_is_one_line(tmp_path, monkeypatch):
 
 
 def test_a_defect_is_exit_code_4_with_a_traceback(tmp_path, monkeypatch):
-    code = (
-        "from gax_batch import cli\ndef broken(*_): raise RuntimeError('boom')\ncli.app = broken\ncli.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    code = """
+from gax_batch import cli, config
+def broken(*_):
+    raise RuntimeError("boom")
+config.describe_settings = broken
+cli.main()
+"""
+    command = [sys.executable, "-c", code, "config", "show"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 4
     assert "RuntimeError: boom" in done.stderr
+    assert "please report" in done.stderr
 
 
 def test_config_show_prints_every_setting():

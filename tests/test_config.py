@@ -46,6 +46,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one(tmp_path):
         ({"input": None}, "--input"),
         ({"catalog": ""}, "--catalog"),
         ({"input": "s3://key:secret@bucket/images"}, "input"),
+        ({"input": "s3://secret@bucket/images"}, "input"),
+        ({"object_store_mib": 74}, "object_store_mib"),
     ],
 )
 def test_bad_values_are_one_clear_line(flags, words):
@@ -75,6 +77,11 @@ def test_what_config_show_prints_is_read_back(tmp_path):
     file.write_text(describe_settings(settings))
     assert load_settings(str(file), {}) == settings
     assert yaml.safe_load(describe_settings())["draws"] == 32
+
+
+def test_azures_container_is_no_secret():
+    uri = "abfss://container@account.dfs.core.windows.net/images"
+    assert load_settings(None, MINIMAL | {"input": uri}).input == uri
 
 
 def test_the_order_of_models_says_nothing():

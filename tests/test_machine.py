@@ -38,20 +38,31 @@ def test_the_object_store_follows_the_unit_size():
     assert resources(unit_size=8192).object_store_bytes == 2 * resources(unit_size=4096).object_store_bytes
 
 
-def test_prediction_stays_under_4_gib_beside_the_store_on_2_cores_at_any_survey_size():
-    need = predict_memory(resources(), galaxies=1_000_000, unit_size=4096)
+def predicted(galaxies=1_000, unit_size=4096, draws=32, **asked):
+    return predict_memory(resources(unit_size, **asked), galaxies=galaxies, unit_size=unit_size, draws=draws)
+
+
+def test_a_million_galaxies_stay_under_4_gib_beside_the_store_on_2_cores():
+    need = predicted(galaxies=1_000_000)
     assert need.total - need.object_store < 4096 * MIB
 
 
-def test_more_galaxies_units_and_workers_need_more():
-    base = predict_memory(resources(), galaxies=1000, unit_size=4096).total
-    assert predict_memory(resources(), galaxies=10**7, unit_size=4096).total > base
-    assert predict_memory(resources(workers=4), galaxies=1000, unit_size=4096).total > base
-    assert predict_memory(resources(65_536), galaxies=1000, unit_size=65_536).total > base
+def test_more_galaxies_units_draws_and_workers_need_more():
+    base = predicted().total
+    assert predicted(galaxies=10**7).total > base
+    assert predicted(draws=1024).total > base
+    assert predicted(workers=4).total > base
+    assert predicted(unit_size=65_536).total > base
+
+
+def test_on_a_cluster_only_the_driver_counts(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "ray-head:6379")
+    need = predicted(galaxies=10**7)
+    assert need.total == need.driver > 0
 
 
 def test_a_run_that_cannot_fit_is_refused_with_the_numbers():
-    need = predict_memory(resources(), galaxies=1000, unit_size=4096)
+    need = predicted()
     require_memory(need, need.total)
     with pytest.raises(UsageError, match=r"needs about [\d,]+ MiB .* and 100 MiB are available"):
         require_memory(need, 100 * MIB)

@@ -126,6 +126,29 @@ def check_partition(
     assert plan.members == sum(seen.values()) == sum(u.members for u in plan.units)
 
 
+def is_moved(catalog: FakeCatalog, table: pa.Table) -> bool:
+    """Whether a galaxy of a unit that vanished as a whole has its id newly claimed in the listing."""
+    listed = {m["source_uri"] for m in table.to_pylist()}
+    kept = {id_ for _, id_ in of_vanished_units(catalog, listed)}
+    had = {m["source_uri"]: m["galaxy_id"] for m in catalog.members}
+    return any(
+        m["galaxy_id"] in kept and had.get(m["source_uri"]) != m["galaxy_id"]
+        for m in table.to_pylist()
+        if m["reason"] in (None, "duplicate_id")
+    )
+
+
+def of_vanished_units(catalog: FakeCatalog, listed: set[object]) -> set[tuple[object, object]]:
+    """URIs and ids of the galaxies of units of which nothing is listed."""
+    return {
+        (m["source_uri"], m["galaxy_id"])
+        for _, _, members in catalog.parts.values()
+        if not listed & {m["source_uri"] for m in members}
+        for m in members
+        if m["reason"] is None
+    }
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(listings, sizes, st.sampled_from("st"), st.booleans()), min_size=1, max_size=4))
 def test_whatever_happens_to_a_survey_each_cutout_is_cataloged_once(nights):
@@ -134,6 +157,10 @@ def test_whatever_happens_to_a_survey_each_cutout_is_cataloged_once(nights):
         catalog.settings = settings_fingerprint
         table = listing(rows)
         before = {m["source_uri"] for m in catalog.members}
+        if is_moved(catalog, table):
+            with pytest.raises(UsageError, match="now listed under other URIs"):
+                catalog.plan(table, unit_size, full=full)
+            continue
         plan = catalog.plan(table, unit_size, full=full)
         check_partition(plan, planned(plan), table, before)
         catalog.apply(plan)
@@ -142,6 +169,11 @@ def test_whatever_happens_to_a_survey_each_cutout_is_cataloged_once(nights):
         assert set(table["source_uri"].to_pylist()) <= set(after)
         cataloged = Counter(m["galaxy_id"] for m in catalog.members if m["reason"] is None)
         assert set(cataloged.values()) <= {1}
+        # Nobody listed loses an id to a vanished galaxy, unless there was no unit to redo.
+        listed = set(table["source_uri"].to_pylist())
+        owners = listed | {uri for uri, _ in of_vanished_units(catalog, listed)}
+        lost = [m for m in catalog.members if m["source_uri"] in listed and m["reason"] == "duplicate_id"]
+        assert {m["detail"].removeprefix("galaxy_id is already taken by ") for m in lost} <= owners
         again = catalog.plan(table, unit_size)
         assert again.units == []
         assert again.counts.unchanged == len(table)
@@ -155,10 +187,13 @@ def test_the_order_of_a_listing_does_not_matter(first, second, unit_size, random
     table = listing(second)
     order = list(range(len(table)))
     random.shuffle(order)
-    plan, shuffled = (
-        catalog.plan(table, unit_size),
-        catalog.plan(table.take(pa.array(order, pa.int64())), unit_size),
-    )
+    other = table.take(pa.array(order, pa.int64()))
+    if is_moved(catalog, table):
+        for either in (table, other):
+            with pytest.raises(UsageError, match="now listed under other URIs"):
+                catalog.plan(either, unit_size)
+        return
+    plan, shuffled = catalog.plan(table, unit_size), catalog.plan(other, unit_size)
     assert facts(plan) == facts(shuffled)
     assert planned(plan) == planned(shuffled)
 
@@ -296,16 +331,67 @@ class TestDuplicateIds:
         assert (row["stage"], row["reason"]) == ("plan", "duplicate_id")
         assert row["detail"] == "galaxy_id is already taken by s3://survey/c.jpg"
 
-    def test_a_vanished_galaxy_keeps_its_id_as_long_as_it_stays(self, cataloged):
-        moved = member("c", source_uri="s3://elsewhere/c.jpg")
-        rest = [m for m in rows_now().to_pylist() if m["galaxy_id"] != "c"]
-        plan = cataloged.plan(listing([moved, *rest]))
-        (row,) = planned(plan)[plan.units[0].unit_id]
-        assert row["reason"] == "duplicate_id"
-        # When its unit is redone, it leaves, and the id is free in the same run.
-        plan = cataloged.plan(listing([moved, *rest]), full=True)
-        rows = {m["source_uri"]: m for members in planned(plan).values() for m in members}
-        assert rows["s3://elsewhere/c.jpg"]["reason"] is None
+    @pytest.mark.parametrize("full", [False, True])
+    def test_a_replaced_file_takes_the_id_and_the_vanished_one_leaves(self, cataloged, full):
+        first, second = cataloged.parts
+        png = member("c", source_uri="s3://survey/c.png")
+        now = listing([png, *(m for m in rows_now().to_pylist() if m["galaxy_id"] != "c")])
+        plan = cataloged.plan(now, full=full)
+        reasons = {u.unit_id: u.reason for u in plan.units}
+        assert reasons.pop(first) == "changed"
+        assert reasons.pop(second, None) == ("forced" if full else None)
+        assert list(reasons.values()) == ["new"]
+        assert (plan.counts.new, plan.counts.changed, plan.counts.vanished) == (1, 0, 1)
+        cataloged.apply(plan)
+        uris = {m["galaxy_id"]: m["source_uri"] for m in cataloged.members if m["reason"] is None}
+        assert uris == {n: f"s3://survey/{n}.{'png' if n == 'c' else 'jpg'}" for n in "abcdefgh"}
+        assert len(cataloged.members) == 8
+        assert cataloged.plan(now).units == []
+
+    def test_of_two_replacements_the_first_takes_the_id(self, cataloged):
+        twins = [member("c", source_uri=f"s3://survey/{name}.png") for name in "xy"]
+        now = listing([*twins, *(m for m in rows_now().to_pylist() if m["galaxy_id"] != "c")])
+        cataloged.apply(cataloged.plan(now))
+        reasons = {m["source_uri"]: m["reason"] for m in cataloged.members if m["galaxy_id"] == "c"}
+        assert reasons == {"s3://survey/x.png": None, "s3://survey/y.png": "duplicate_id"}
+
+    def test_a_moved_input_is_refused_on_one_line(self, cataloged):
+        moved = listing(member(n, source_uri=f"s3://elsewhere/{n}.jpg") for n in "abcdefgh")
+        for full in (False, True):
+            with pytest.raises(UsageError) as caught:
+                cataloged.plan(moved, full=full)
+            assert str(caught.value) == (
+                "8 galaxies of the catalog are now listed under other URIs (for example "
+                "s3://elsewhere/a.jpg, was s3://survey/a.jpg): was the input moved? "
+                "list both, or use a new catalog"
+            )
+
+    def test_one_galaxy_of_a_vanished_unit_is_enough_to_refuse(self, cataloged):
+        moved = member("g", source_uri="s3://survey/g.png")
+        with pytest.raises(UsageError, match="1 galaxies of the catalog"):
+            cataloged.plan(listing([*rows_now().to_pylist()[:4], moved]))
+
+    def test_listing_the_old_and_the_new_place_keeps_the_old(self, cataloged):
+        copies = [member(n, source_uri=f"s3://elsewhere/{n}.jpg") for n in "abcdefgh"]
+        both = listing([*copies, *rows_now().to_pylist()])
+        plan = cataloged.plan(both)
+        assert (plan.counts.new, plan.counts.unchanged) == (8, 8)
+        assert {u.reason for u in plan.units} == {"new"}
+        cataloged.apply(plan)
+        # What has been told to be a duplicate stays one as long as the other cannot leave.
+        assert cataloged.plan(listing(copies)).units == []
+
+    def test_a_shard_that_lost_a_row_before_its_last_is_refused_or_redone(self):
+        catalog = FakeCatalog()
+        catalog.apply(catalog.plan(listing(shard_row("s", row) for row in range(5))))
+        shifted = [shard_row("s", row, galaxy_id=f"s-{row + (row > 1)}") for row in range(4)]
+        with pytest.raises(UsageError, match=r"example s3://survey/s.parquet#row=3, was .*#row=4\)"):
+            catalog.plan(listing(shifted))
+        catalog = FakeCatalog()
+        catalog.apply(catalog.plan(listing(shard_row("s", row) for row in range(5)), unit_size=5))
+        catalog.apply(catalog.plan(listing(shifted)))
+        assert [m["galaxy_id"] for m in catalog.members] == ["s-0", "s-1", "s-3", "s-4"]
+        assert {m["reason"] for m in catalog.members} == {None}
 
     def test_a_galaxy_whose_owner_left_is_cataloged(self, cataloged):
         twin = member("twin", galaxy_id="c")
@@ -313,7 +399,7 @@ class TestDuplicateIds:
         cataloged.apply(cataloged.plan(both))
         assert cataloged.plan(both).units == []
         gone = listing([*(m for m in rows_now().to_pylist() if m["galaxy_id"] != "c"), twin])
-        cataloged.apply(cataloged.plan(gone, full=True))
+        cataloged.apply(cataloged.plan(gone))
         (row,) = [m for m in cataloged.members if m["galaxy_id"] == "c"]
         assert row["source_uri"] == "s3://survey/twin.jpg"
 

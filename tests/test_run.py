@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def test_a_survey_becomes_a_catalog_and_a_second_run_has_nothing_to_do(survey, f
         "units": 4,
         "units_reused": 0,
         "units_failed": 0,
+        "cutouts_failed": 0,
         "galaxies": 59,
         "rejects": 1,
         "rejects_by_reason": {"truncated": 1},
@@ -159,12 +161,45 @@ def test_new_and_changed_cutouts_are_brought_in(survey, fake):
     assert rows(survey).equals(rows(survey, "fresh"))
 
 
+def test_full_does_every_unit_again(survey, fake):
+    catalog_run(survey)
+    before = rows(survey)
+    fake.unlink()
+    outcome, _ = catalog_run(survey, full=True)
+    assert len(fake.read_text().splitlines()) == 4
+    assert rows(survey).equals(before)
+    assert set(rows(survey, identity=True)["run_id"].to_pylist()) == {outcome.run_id}
+
+
+def test_an_object_that_could_not_be_read_is_tried_again_by_the_next_run(survey, fake):
+    gone = survey / "images" / "000005.jpg"
+    (survey / "images" / "link").mkdir()
+    (survey / "images" / "link" / "linked.jpg").symlink_to(survey / "elsewhere.jpg")
+    catalog_run(survey)
+    rejects = Catalog(str(survey / "catalog")).rejects().to_pylist()
+    assert [(r["galaxy_id"], r["reason"]) for r in rejects] == [("linked", "missing")]
+    shutil.copy(gone, survey / "elsewhere.jpg")
+    catalog_run(survey)
+    assert len(Catalog(str(survey / "catalog")).rejects()) == 0
+    assert len(rows(survey)) == 61
+    _, lines = catalog_run(survey)
+    assert any("nothing to do" in line for line in lines)
+
+
+def test_a_catalog_inside_its_input_is_no_input(survey, fake):
+    for _ in range(2):
+        _, lines = catalog_run(survey, "images/catalog")
+    assert any("nothing to do" in line for line in lines)
+    assert len(rows(survey, "images/catalog")) == 60
+
+
 def test_a_unit_that_fails_is_named_and_the_rest_is_committed(survey, monkeypatch):
     monkeypatch.setattr(run_module, "load_engine", partial(fake_engine, fail_on=12))
     outcome, lines = catalog_run(survey)
     assert outcome.exit_code == 3
     assert len(rows(survey)) == 48
     assert any("the model returned NaN" in line for line in lines)
+    assert any("60 planned = 48 galaxies + 0 rejects + 12 in 1 failed units" in line for line in lines)
     monkeypatch.setattr(run_module, "load_engine", fake_engine)
     outcome, _ = catalog_run(survey)
     assert outcome.exit_code == 0

@@ -75,6 +75,82 @@ def test_links_and_pipes(tree: Path) -> None:
         storage.read_bytes(str(tree / "dangling.jpg"))
 
 
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    root = tmp_path / "survey"
+    for path in (
+        root / "z" / "1.jpg",
+        tmp_path / "outside" / "sub" / "2.jpg",
+        tmp_path / "outside" / "3.jpg",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (root / "a").symlink_to(root / "z")  # the folder itself stands above a link to it
+    (root / "z" / "up").symlink_to(root)
+    (root / "out").symlink_to(tmp_path / "outside")
+    (root / "also").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside" / "back").symlink_to(root / "z")
+    found = storage.list_objects(str(root))
+    assert names(found, root) == ["also/3.jpg", "also/sub/2.jpg", "z/1.jpg"]
+    assert [storage.stat(info.uri) for info in found] == found
+    assert names(storage.list_objects(f"{root}/out/*.jpg"), root) == ["out/3.jpg"]
+
+
+def test_a_link_that_leads_nowhere_is_listed_as_itself(tree: Path) -> None:
+    (tree / "loop.jpg").symlink_to(tree / "loop.jpg")
+    (tree / "gone.jpg").symlink_to(tree / "nowhere.jpg")
+    found = {info.uri.rsplit("/", 1)[1]: info for info in storage.list_objects(str(tree))}
+    for name in ("loop.jpg", "gone.jpg"):
+        assert found[name].version == storage.local_version((tree / name).lstat())
+    with pytest.raises(UsageError, match="nothing is at"):
+        storage.list_objects(str(tree / "loop.jpg"))
+
+
+def test_a_file_that_goes_during_the_listing_is_not_listed(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = os.scandir
+
+    class Scan:
+        def __init__(self, folder: str) -> None:
+            with scan(folder) as entries:
+                self.entries = list(entries)
+            (tree / "a.jpg").unlink(missing_ok=True)
+
+        def __enter__(self) -> "list[os.DirEntry[str]]":
+            return self.entries
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", Scan)
+    assert names(storage.list_objects(str(tree)), tree) == ["b b#%20.jpg", "sub/c.png", "sub/deep/d.jpg"]
+
+
+def test_nothing_below_an_excluded_folder_is_listed(tree: Path) -> None:
+    (tree / "subway").mkdir()
+    (tree / "subway" / "e.jpg").write_bytes(b"e")
+    (tree / "link").symlink_to(tree / "sub")
+    found = storage.list_objects(str(tree), exclude=f"file://{tree}/sub")
+    assert names(found, tree) == ["a.jpg", "b b#%20.jpg", "subway/e.jpg"]
+    assert storage.list_objects(str(tree), exclude="s3://bucket/sub") == storage.list_objects(str(tree))
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "within"),
+    [
+        ("s3://b/x", "s3://b/x", True),
+        ("s3://b/x/y", "s3://b/x", True),
+        ("s3://b/x", "s3://b", True),
+        ("s3://b/xy", "s3://b/x", False),
+        ("s3://b", "s3://b/x", False),
+        ("file:///b/x", "s3://b", False),
+        ("file:///b/x/*.jpg", "file:///b", True),
+    ],
+)
+def test_is_within(uri: str, folder: str, within: bool) -> None:
+    assert storage.is_within(uri, folder) == within
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -150,6 +226,7 @@ def test_fsspec_scheme() -> None:
         storage.write_bytes(f"{root}/x/1.jpg", b"one")
         storage.write_bytes(f"{root}/2.jpg", b"two!")
         found = storage.list_objects(root)
+        assert storage.list_objects(root, exclude=f"{root}/x") == found[:1]
         assert [info.uri.rsplit("/", 1)[1] for info in found] == ["2.jpg", "1.jpg"]
         assert found[0].size == 4
         assert [storage.read_bytes(info.uri) for info in found] == [b"two!", b"one"]

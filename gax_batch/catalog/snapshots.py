@@ -77,23 +77,27 @@ class Catalog:
         return {unit: (name.settings_fingerprint, name.fingerprint) for unit, name in self._active.items()}
 
     def members(self) -> pa.Table:
-        """Every cutout that the snapshot accounts for, as a galaxy or as a reject.
+        """Every cutout that the snapshot accounts for, as a galaxy or as a reject, for a plan.
 
         Returns:
             `MEMBERS_SCHEMA`; `source_uri` is unique, `galaxy_id` among those that are not rejected. A
             reject for a passing fault has no version, so that a plan takes it for changed.
 
         Raises:
-            FatalError: A part is missing or unreadable.
+            UsageError: A part is missing or unreadable: the user has to mend the catalog first.
             TransientError: The store kept failing.
         """
         shared = ["source_uri", "source_version", "galaxy_id", "unit_id"]
-        galaxies = read_columns(
-            self._galaxies.uri, _keys(self._active.values()), _some(GALAXIES, [*shared, "ra", "dec"])
-        )
-        rejects = read_columns(
-            self._rejects.uri, _keys(self._valid_rejects()), _some(REJECTS, [*shared, "stage", "reason"])
-        )
+        of_galaxies, of_rejects = [*shared, "ra", "dec"], [*shared, "stage", "reason"]
+        try:
+            galaxies = read_columns(
+                self._galaxies.uri, _keys(self._active.values()), _some(GALAXIES, of_galaxies)
+            )
+            rejects = read_columns(
+                self._rejects.uri, _keys(self._valid_rejects()), _some(REJECTS, of_rejects)
+            )
+        except FatalError as error:
+            raise UsageError(str(error)) from error
         plan_reason = pc.if_else(
             pc.equal(rejects["stage"], Stage.PLAN.value), rejects["reason"], pa.scalar(None, pa.string())
         )
@@ -132,7 +136,7 @@ class Catalog:
         """Make parts visible, each in the place of its unit's older one, all at once or not at all.
 
         The same commit again changes nothing. Other runs may have committed since this catalog was opened,
-        as long as they worked on other units and other galaxies; a unit that another run has finished
+        as long as they worked on other units and other galaxies; a unit that another run has since finished
         from the same members with the same settings is left as it is. Afterwards this object knows its own
         commit but still not those of others: open the catalog again for that.
 

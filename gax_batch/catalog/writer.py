@@ -20,9 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gax_batch import paths, storage
+from gax_batch.catalog.delta import one_line
 from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.errors import FatalError
 from gax_batch.paths import PartName
+from gax_batch.rejects import PASSING
 
 # One row group for a unit of usual size; more would only add overhead at 0.8 kB a row.
 ROW_GROUP_ROWS = 65_536
@@ -131,7 +133,8 @@ def find_finished(
 ) -> dict[str, Part]:
     """Find the parts that an earlier, interrupted run has stored.
 
-    Lists one folder once and reads the footers of the units asked for; a torn part is not finished.
+    Lists one folder once and reads the footers of the units asked for. Not finished are a torn part, and
+    one with rejects for passing faults: another try may find those cutouts in order.
 
     Args:
         catalog: The catalog's URI.
@@ -174,15 +177,16 @@ def read_columns(root: str, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
         uri = storage.join(root, key)
         try:
             with storage.open_binary(uri) as file:
-                return pq.ParquetFile(file, pre_buffer=True).read(schema.names, use_threads=False)
-        except (OSError, pa.ArrowException) as error:
+                table = pq.ParquetFile(file, pre_buffer=True).read(schema.names, use_threads=False)
+            return table.cast(schema)
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise FatalError(
-                f"the catalog is damaged: its part {uri} cannot be read ({error}); "
+                f"the catalog is damaged: its part {uri} cannot be read ({one_line(error)}); "
                 "restore the object, or start a new catalog"
             ) from error
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        return pa.concat_tables([schema.empty_table(), *(t.cast(schema) for t in pool.map(read, keys))])
+        return pa.concat_tables([schema.empty_table(), *pool.map(read, keys)])
 
 
 def _check_conservation(galaxies: pa.Table, rejects: pa.Table, unit_id: str, planned: int) -> None:
@@ -265,7 +269,9 @@ def _finished(candidate: tuple[PartName, storage.ObjectInfo]) -> Part | None:
         with storage.open_binary(info.uri) as file:
             metadata = pq.read_metadata(file).metadata or {}
         facts = json.loads(metadata[_METADATA_KEY])
+        part = _part(name, info.size, facts)
         same = (facts["unit_id"], facts["fingerprint"]) == (name.unit_id, name.fingerprint)
-        return _part(name, info.size, facts) if same and facts["sha256"].startswith(name.digest) else None
+        same = same and facts["sha256"].startswith(name.digest)
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
+    return part if same and PASSING.isdisjoint(part.rejects_by_reason) else None

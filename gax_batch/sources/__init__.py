@@ -13,21 +13,30 @@ from gax_batch.sources.shards import ShardSource
 __all__ = ["CUTOUT_SCHEMA", "MEMBER_SCHEMA", "Source", "open_source", "read_unit"]
 
 
-def open_source(uri: str, *, positions: str | None = None, limit: int | None = None) -> Source:
+def open_source(
+    uri: str, *, positions: str | None = None, limit: int | None = None, exclude: str | None = None
+) -> Source:
     """Open a survey: a folder, prefix, glob or single object of images or of Parquet shards.
 
     Args:
         uri: Where it is.
         positions: A table of positions, joined by galaxy id (`gax_batch.sources.positions`).
         limit: Take the first so many cutouts only, in the order of their URIs.
+        exclude: A URI below which nothing is the survey's: the catalog, which may be in the input folder.
 
     Raises:
-        UsageError: Nothing is there, both kinds are there, or neither.
+        UsageError: Nothing is there, both kinds are there, or neither; or the input is in `exclude`.
         TransientError: The store kept failing.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"the limit must be 1 or more, not {limit}")
-    objects = storage.list_objects(uri)
+    if exclude is not None:
+        exclude = storage.normalize_uri(exclude)
+        if storage.is_within(storage.normalize_uri(uri), exclude):
+            raise UsageError(
+                f"the input {uri} is in the catalog {exclude}; give the catalog a folder of its own"
+            )
+    objects = storage.list_objects(uri, exclude=exclude)
     images = [info for info in objects if _is_named(info.uri, IMAGE_SUFFIXES)]
     shards = [info for info in objects if _is_named(info.uri, SHARD_SUFFIXES)]
     if images and shards:

@@ -75,6 +75,11 @@ class Source(Protocol):
         ...
 
 
+def as_utf8(uri: str) -> str:
+    """A URI as it can be stored: bytes of a local name that are not UTF-8 are escaped."""
+    return uri.encode("utf-8", "backslashreplace").decode()
+
+
 def with_columns(columns: dict[str, pa.Array], count: int) -> pa.Table:
     """A `MEMBER_SCHEMA` table of these columns; the others are null."""
     arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in MEMBER_SCHEMA]
@@ -87,7 +92,7 @@ def check_members(members: pa.Table) -> pa.Table:
     Of the members with one id, the first stays. A position that is not a number is no position.
 
     Args:
-        members: `MEMBER_SCHEMA`, nothing marked.
+        members: `MEMBER_SCHEMA`; what is marked already stays so.
 
     Returns:
         `MEMBER_SCHEMA`.
@@ -96,11 +101,13 @@ def check_members(members: pa.Table) -> pa.Table:
     for name in ("ra", "dec"):
         known = pc.if_else(pc.is_nan(members[name]), None, members[name])
         members = members.set_column(members.schema.get_field_index(name), members.schema.field(name), known)
-    bad_id = ~_usable_ids(members["galaxy_id"])
-    bad_position = ~_usable_positions(members["ra"], members["dec"]) & ~bad_id
+    marked = _mask(pc.is_valid(members["reason"]))
+    bad_id = ~_usable_ids(members["galaxy_id"]) & ~marked
+    bad_position = ~_usable_positions(members["ra"], members["dec"]) & ~bad_id & ~marked
     # A member that is rejected anyway holds no id.
-    first = _first_of_each_id(members["galaxy_id"], bad_id | bad_position)
-    duplicate = ~bad_id & ~bad_position & (first != np.arange(len(members)))
+    rejected = marked | bad_id | bad_position
+    first = _first_of_each_id(members["galaxy_id"], rejected)
+    duplicate = ~rejected & (first != np.arange(len(members)))
     rejects: dict[int, Reject] = {}
     for reason, mask in (
         (Reason.BAD_ID, bad_id),

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch.sources.base import check_members, with_columns
+from gax_batch.rejects import Reason, Reject, Stage
+from gax_batch.sources.base import as_utf8, check_members, set_rejects, with_columns
 from gax_batch.sources.positions import Positions
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
@@ -38,8 +39,9 @@ class ImageSource:
 
     def list_members(self) -> pa.Table:
         """List every image; see `Source.list_members`."""
-        uris = pa.array([info.uri for info in self._objects], pa.string())
-        ids = pa.array([stem(info.uri) for info in self._objects], pa.string())
+        names = [as_utf8(info.uri) for info in self._objects]
+        uris = pa.array(names, pa.string())
+        ids = pa.array([stem(name) for name in names], pa.string())
         sizes = np.array([info.size for info in self._objects], np.int64)
         count = len(self._objects)
         columns = {
@@ -53,6 +55,10 @@ class ImageSource:
             "size": pc.if_else(sizes == UNKNOWN_SIZE, None, sizes),
         }
         members = with_columns(columns, count)
+        escaped = [i for i, info in enumerate(self._objects) if info.uri != names[i]]
+        if escaped:
+            reject = Reject.of(Stage.PLAN, Reason.BAD_ID, "the name of the file is not UTF-8; rename it")
+            members = set_rejects(members, dict.fromkeys(escaped, reject))
         return check_members(members if self._positions is None else self._positions.join(members))
 
 

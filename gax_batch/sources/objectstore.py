@@ -6,6 +6,7 @@ reject would stay in the catalog after the storage has recovered.
 """
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -94,7 +95,7 @@ class _Guard:
     def reject(self, error: RejectError | OSError | TransientError) -> RejectError:
         if isinstance(error, RejectError):
             return error
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) == errno.ELOOP:
             return _reject(Reason.MISSING, "listed, but no longer there")
         self._failed += 1
         self._last = error

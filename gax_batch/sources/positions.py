@@ -61,12 +61,16 @@ def read_positions(uri: str) -> Positions:
             `asset_id`, `id` that it has, in any case; ids are read as text. Positions are in degrees.
 
     Raises:
-        UsageError: It is missing, unreadable, lacks a column, or gives two positions for one galaxy.
+        UsageError: It is missing, unreadable, lacks a column, has numbers with a fraction for ids, or gives
+            two positions for one galaxy.
     """
     table = _read(uri)
     wanted = _wanted_columns(uri, table.column_names)
+    keys = _plain(table[wanted[0]])
+    if pa.types.is_floating(keys.type):  # 587722981736054938 would be 5.87722981736055e17
+        raise UsageError(f"{uri}: column {wanted[0]} is {keys.type}; it must be integers or strings")
     try:
-        ids = pc.utf8_trim_whitespace(pc.cast(_plain(table[wanted[0]]), pa.string()))
+        ids = pc.utf8_trim_whitespace(pc.cast(keys, pa.string()))
         ra, dec = (pc.cast(_plain(table[name]), pa.float64()) for name in wanted[1:])
     except pa.ArrowException as error:
         line = str(error).partition("\n")[0]

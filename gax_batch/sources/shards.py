@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from gax_batch import storage
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.rejects import Reason, RejectError, Stage
-from gax_batch.sources.base import MEMBER_SCHEMA, check_members, with_columns
+from gax_batch.sources.base import MEMBER_SCHEMA, as_utf8, check_members, with_columns
 from gax_batch.sources.positions import Positions
 from gax_batch.sources.tensors import CellReader, image_column
 from gax_batch.storage import ObjectInfo
@@ -89,15 +89,11 @@ def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], handle: Handler) ->
         FatalError: The shard cannot be read.
     """
     try:
-        version = storage.stat(info.uri).version
-    except FileNotFoundError:
-        _reject_all(rows, handle, Reason.MISSING, f"shard {info.uri} was listed, but is no longer there")
-        return
-    if version != info.version:
-        detail = f"shard version {info.version} was listed, {version} is there"
-        _reject_all(rows, handle, Reason.CHANGED, detail)
-        return
-    try:
+        reject = _check_version(info)
+        if reject is not None:
+            for index in range(len(rows)):
+                handle(index, reject)
+            return
         with _opened(info.uri) as file:
             column = image_column(file.schema_arrow, info.uri)
             _read_groups(file, column, rows, handle)
@@ -125,9 +121,17 @@ def _read_groups(file: pq.ParquetFile, column: str, rows: npt.NDArray[np.int64],
                 return
 
 
-def _reject_all(rows: npt.NDArray[np.int64], handle: Handler, reason: Reason, detail: str) -> None:
-    for index in range(len(rows)):
-        handle(index, RejectError(Stage.READ, reason, detail))
+def _check_version(info: ObjectInfo) -> RejectError | None:
+    """Why no row can be what was listed, if so."""
+    try:
+        version = storage.stat(info.uri).version
+    except FileNotFoundError:
+        detail = f"shard {info.uri} was listed, but is no longer there"
+        return RejectError(Stage.READ, Reason.MISSING, detail)
+    if version == info.version:
+        return None
+    detail = f"shard version {info.version} was listed, {version} is there"
+    return RejectError(Stage.READ, Reason.CHANGED, detail)
 
 
 @contextmanager
@@ -138,6 +142,8 @@ def _opened(uri: str) -> Iterator[pq.ParquetFile]:
 
 
 def _list_shard(info: ObjectInfo) -> pa.Table:
+    if info.uri != as_utf8(info.uri):
+        raise UsageError(f"the name of the shard {as_utf8(info.uri)} is not UTF-8; rename it")
     try:
         with _opened(info.uri) as file:
             return _members_of(info, file)

@@ -84,12 +84,15 @@ def make_part(catalog) -> MakePart:
         run_id: str = "run-1",
         settings: str = "settings",
         root: str = catalog,
+        unit_id: str | None = None,
+        fingerprint: str | None = None,
         **reject: str,
     ) -> Part:
+        unit_id = unit_id or hex16(unit)
         galaxies = galaxies_table(
             make_cutouts(good),
             make_model_columns(len(good)),
-            unit_id=hex16(unit),
+            unit_id=unit_id,
             bundle_id="bundle",
             run_id=run_id,
         )
@@ -98,9 +101,9 @@ def make_part(catalog) -> MakePart:
             root,
             settings,
             galaxies,
-            rejects_table(rejected, unit_id=hex16(unit), run_id=run_id),
-            unit_id=hex16(unit),
-            fingerprint=hex16(unit + version),
+            rejects_table(rejected, unit_id=unit_id, run_id=run_id),
+            unit_id=unit_id,
+            fingerprint=fingerprint or hex16(unit + version),
             planned=len(good) + len(bad or []),
         )
 

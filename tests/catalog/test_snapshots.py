@@ -7,6 +7,7 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table as AstropyTable
 from astropy.table import vstack
@@ -16,7 +17,11 @@ from gax_batch import paths
 from gax_batch.catalog import delta
 from gax_batch.catalog.schema import GALAXIES
 from gax_batch.catalog.snapshots import MEMBERS_SCHEMA, Catalog, read_run_record, write_run_record
+from gax_batch.catalog.writer import find_finished
 from gax_batch.errors import FatalError, UsageError
+from gax_batch.plan import Plan, make_plan
+from gax_batch.rejects import PASSING
+from gax_batch.sources.base import MEMBER_SCHEMA
 
 META = {"bundle_id": "bundle"}
 
@@ -166,6 +171,70 @@ def test_common_readers_open_the_tables(catalog, make_part):
     assert read.colnames == names
     assert sorted(read["galaxy_id"]) == ["a", "b", "c"]
     assert isinstance(table.to_pyarrow_dataset().to_table(), pa.Table)
+
+
+class TestRedoneInTheSameWay:
+    """A unit done again from the same members with the same settings, because a plan said so."""
+
+    def plan(self, catalog: str, **options: bool) -> Plan:
+        """Compare the catalog with two galaxies, `a` and `b`, as they have always been listed."""
+        rows = [
+            {
+                "galaxy_id": name,
+                "ra": 1.0 if name == "b" else None,
+                "dec": -1.0 if name == "b" else None,
+                "source_uri": f"s3://survey/{name}.jpg",
+                "source_version": f"v-{name}",
+                "object_uri": f"s3://survey/{name}.jpg",
+            }
+            for name in "ab"
+        ]
+        opened = Catalog(catalog)
+        return make_plan(
+            pa.Table.from_pylist(rows, schema=MEMBER_SCHEMA),
+            opened.members(),
+            opened.units(),
+            settings_fingerprint="settings",
+            unit_size=10,
+            **options,
+        )
+
+    @pytest.mark.parametrize("reason", sorted(PASSING))
+    def test_a_reject_for_a_passing_fault_heals(self, catalog, make_part, reason):
+        (unit,) = self.plan(catalog).units
+        ids = {"unit_id": unit.unit_id, "fingerprint": unit.fingerprint}
+        old = make_part("u", ["a"], ["b"], reason=reason, **ids)
+        Catalog(catalog).commit([old], run_id="run-1", metadata=META)
+        assert (galaxies(catalog), visible_rejects(catalog)) == (["a"], ["b"])
+
+        (again,) = self.plan(catalog).units
+        assert (again.unit_id, again.fingerprint, again.reason) == (*ids.values(), "changed")
+        assert find_finished(catalog, "settings", [tuple(ids.values())]) == {}
+        new = make_part("u", ["a", "b"], run_id="run-2", **ids)
+        assert find_finished(catalog, "settings", [tuple(ids.values())]) == {unit.unit_id: new}
+        version = Catalog(catalog).commit([new], run_id="run-2", metadata=META)
+        assert galaxies(catalog) == ["a", "b"]
+        assert rejects(catalog) == visible_rejects(catalog) == []
+        assert Catalog(catalog).commit([new], run_id="run-2", metadata=META) == version
+        assert self.plan(catalog).units == []
+
+    def test_a_forced_part_replaces_the_equal_one(self, catalog, make_part):
+        (unit,) = self.plan(catalog).units
+        ids = {"unit_id": unit.unit_id, "fingerprint": unit.fingerprint}
+        parts = [make_part("u", ["a", "b"], run_id=run, **ids) for run in ("run-1", "run-2")]
+        Catalog(catalog).commit(parts[:1], run_id="run-1", metadata=META)
+        (forced,) = self.plan(catalog, full=True).units
+        assert (forced.unit_id, forced.fingerprint, forced.reason) == (*ids.values(), "forced")
+
+        opened = Catalog(catalog)
+        version = opened.commit(parts[1:], run_id="run-2", metadata=META)
+        assert galaxies(catalog) == ["a", "b"]
+        assert set(Catalog(catalog).galaxies()["run_id"].to_pylist()) == {"run-2"}
+        for repeated in (opened, Catalog(catalog)):
+            assert repeated.commit(parts[1:], run_id="run-2", metadata=META) == version
+        # Nor does a late repetition of the first run bring the first part back.
+        assert Catalog(catalog).commit(parts[:1], run_id="run-1", metadata=META) == version
+        assert self.plan(catalog).units == []
 
 
 class TestConcurrentRuns:
@@ -348,12 +417,25 @@ class TestOpening:
         with pytest.raises(UsageError, match="changed by another program"):
             Catalog(catalog)
 
-    def test_a_lost_part_is_told(self, catalog, make_part):
-        part = make_part("u", ["a"])
+    @pytest.mark.parametrize("table", ["galaxies", "rejects"])
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            pytest.param(lambda file: file.unlink(), id="lost"),
+            pytest.param(lambda file: file.write_bytes(b""), id="empty"),
+            pytest.param(lambda file: file.write_bytes(file.read_bytes()[:-100]), id="torn"),
+            pytest.param(lambda file: pq.write_table(pa.table({"a": [1]}), file), id="another table"),
+        ],
+    )
+    def test_a_lost_or_torn_part_is_to_be_mended_before_a_plan(self, catalog, make_part, table, spoil):
+        part = make_part("u", ["a"], ["x"])
         Catalog(catalog).commit([part], run_id="run-1", metadata=META)
-        (local(catalog) / "galaxies" / part.key).unlink()
-        with pytest.raises(FatalError, match="damaged"):
+        spoil(local(catalog) / table / part.key)
+        with pytest.raises(UsageError, match=rf"{table}/{part.key} cannot be read.*restore") as caught:
             Catalog(catalog).members()
+        assert "\n" not in str(caught.value)
+        with pytest.raises(FatalError, match="damaged"):
+            getattr(Catalog(catalog), table)()
 
     @pytest.mark.parametrize("uri", ["s3://bucket/our survey", "s3://bucket/50%", "/surveys/50%25"])
     def test_names_that_delta_cannot_store_are_refused(self, uri):

@@ -10,6 +10,7 @@ from gax_batch import paths
 from gax_batch.catalog.schema import GALAXIES, REJECTS, galaxies_table, rejects_table
 from gax_batch.catalog.writer import Part, find_finished, read_columns, write_unit
 from gax_batch.errors import FatalError
+from gax_batch.rejects import PASSING, Reason
 
 LABELS = {"unit_id": "aa", "bundle_id": "bundle", "run_id": "run"}
 
@@ -119,6 +120,20 @@ def test_of_two_finished_parts_of_a_unit_always_the_same_is_taken(catalog, make_
     parts = [make_part("u", ["a"], run_id=f"run-{i}") for i in range(5)]
     (found,) = find_finished(catalog, "settings", [(parts[0].unit_id, parts[0].fingerprint)]).values()
     assert found == min(parts, key=lambda part: part.key)
+
+
+@pytest.mark.parametrize(("reason", "finished"), [(reason, reason not in PASSING) for reason in Reason])
+def test_a_part_with_a_passing_fault_is_not_finished(catalog, make_part, reason, finished):
+    part = make_part("u", ["a"], ["x"], reason=reason.value)
+    found = find_finished(catalog, "settings", [(part.unit_id, part.fingerprint)])
+    assert found == ({part.unit_id: part} if finished else {})
+
+
+def test_a_part_with_a_passing_fault_does_not_hide_one_without(catalog, make_part):
+    for run in range(5):
+        make_part("u", [], ["a"], reason="unreadable", run_id=f"run-{run}")
+    good = make_part("u", ["a"])
+    assert find_finished(catalog, "settings", [(good.unit_id, good.fingerprint)]) == {good.unit_id: good}
 
 
 @pytest.mark.parametrize(

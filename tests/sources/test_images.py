@@ -85,6 +85,25 @@ def test_input_that_is_no_survey(tmp_path: Path, names: list[str] | None, messag
     assert "\n" not in str(caught.value)
 
 
+def test_the_catalog_may_be_in_the_input_folder(tmp_path: Path) -> None:
+    fill(tmp_path, "1.jpg", "catalogs.png", "catalog/2.jpg")
+    (tmp_path / "catalog" / "part.parquet").write_bytes(b"x")
+    source = open_source(str(tmp_path), exclude=f"{tmp_path}/catalog/")
+    assert source.list_members()["galaxy_id"].to_pylist() == ["1", "catalogs"]
+    assert source.ignored == 0
+
+
+@pytest.mark.parametrize("name", ["catalog", "catalog/deep", "catalog/*.jpg", "link"])
+def test_an_input_in_the_catalog_is_refused(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, "catalog/deep/1.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "catalog" / "deep")
+    with pytest.raises(
+        UsageError, match=r"is in the catalog .*give the catalog a folder of its own"
+    ) as caught:
+        open_source(str(tmp_path / name), exclude=f"file://{tmp_path}/catalog")
+    assert "\n" not in str(caught.value)
+
+
 def test_unknown_scheme_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="nope"):
         open_source("nope://x")
@@ -110,6 +129,27 @@ def test_ids_are_checked(tmp_path: Path) -> None:
     assert duplicate["detail"] == f"first listed as file://{tmp_path}/a/1.jpg"
     cutouts = read(members)  # rejected members pass through
     assert cutouts["reason"].equals(members["reason"])
+
+
+def test_a_name_that_is_not_utf8_is_one_reject(tmp_path: Path) -> None:
+    fill(tmp_path, "caf.jpg", "café.jpg", os.fsdecode(b"caf\xe9.jpg"), os.fsdecode(b"b\xe4d/2.png"))
+    (tmp_path / "p.csv").write_text("id,ra,dec\ncaf,1,2\n")
+    members = open_source(str(tmp_path), positions=str(tmp_path / "p.csv")).list_members()
+    assert sorted(members["galaxy_id"].to_pylist()) == ["2", "caf", "caf\\udce9", "café"]
+    cutouts = read(members)
+    bad = "bad_id"
+    assert reasons(cutouts) == {"caf.jpg": None, "café.jpg": None, "caf\\udce9.jpg": bad, "2.png": bad}
+    assert set(cutouts["detail"].drop_null().to_pylist()) == {"the name of the file is not UTF-8; rename it"}
+
+
+def test_links_that_lead_nowhere_are_missing_images(tmp_path: Path) -> None:
+    fill(tmp_path, "good.jpg")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    for i in range(9):  # more than the storage's own faults may be
+        (tmp_path / f"loop{i}.jpg").symlink_to(tmp_path / f"loop{i}.jpg")
+    found = reasons(read(open_source(str(tmp_path)).list_members()))
+    assert found.pop("good.jpg") is None
+    assert list(found.values()) == ["missing"] * 10
 
 
 def test_read_gives_what_decoding_gives(tmp_path: Path) -> None:

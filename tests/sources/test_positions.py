@@ -149,3 +149,17 @@ def test_gzipped_fits(tmp_path: Path) -> None:
     path = tmp_path / "t.fits.gz"
     Table({"id": IDS, "ra": RA, "dec": DEC}).write(path)
     assert list(values(read_positions(str(path)))) == IDS
+
+
+@pytest.mark.parametrize("encode", [False, True])
+def test_ids_that_lost_digits_are_refused(tmp_path: Path, encode: bool) -> None:
+    path = tmp_path / "t.parquet"
+    ids = pa.array([587722981736054938.0])
+    pq.write_table(
+        pa.table({"objid": ids.dictionary_encode() if encode else ids, "ra": [1.0], "dec": [2.0]}), path
+    )
+    with pytest.raises(UsageError, match="column objid is double; it must be integers or strings"):
+        read_positions(str(path))
+    Table({"id": [5.8e17], "ra": [1.0], "dec": [2.0]}).write(tmp_path / "t.fits")
+    with pytest.raises(UsageError, match="column id is double"):
+        read_positions(str(tmp_path / "t.fits"))

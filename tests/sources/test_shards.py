@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hostile import encoded, galaxy
 
-from gax_batch.errors import FatalError, UsageError
+from gax_batch.errors import FatalError, TransientError, UsageError
 from gax_batch.imaging import GZ2_CROP, ImageLimits
 from gax_batch.sources import CUTOUT_SCHEMA, MEMBER_SCHEMA, open_source, read_unit
 from gax_batch.sources import shards as shards_module
@@ -274,3 +274,40 @@ def test_memory_is_bounded_by_batches(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(shards_module, "_BATCH_ROWS", 2)
     write(tmp_path / "a.parquet", RAW, rows_per_group=6)
     assert read(open_source(str(tmp_path)).list_members())["cutout"].to_pylist() == RAW
+
+
+def test_shard_that_the_storage_refuses_is_fatal_for_its_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.parquet", RAW[:2])
+    members = open_source(str(tmp_path)).list_members()
+
+    def fail_with(error: Exception) -> None:
+        def fail(uri: str) -> None:
+            raise error
+
+        monkeypatch.setattr(shards_module.storage, "stat", fail)
+
+    for refused in (PermissionError(13, "Permission denied"), OSError(5, "Input/output error")):
+        fail_with(refused)
+        with pytest.raises(FatalError, match=rf"a\.parquet cannot be read: .*{refused.strerror}") as caught:
+            read(members)
+        assert caught.value.__cause__ is refused
+    fail_with(TransientError("the store keeps failing"))
+    with pytest.raises(TransientError, match="keeps failing"):
+        read(members)
+
+
+def test_shard_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", RAW[:2])
+    (tmp_path / "a.parquet").rename(tmp_path / os.fsdecode(b"\xe9.parquet"))
+    with pytest.raises(UsageError, match=r"udce9\.parquet is not UTF-8; rename it"):
+        open_source(str(tmp_path)).list_members()
+
+
+def test_the_catalog_s_parts_are_no_shards(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", RAW[:2])
+    (tmp_path / "catalog").mkdir()
+    (tmp_path / "catalog" / "part.parquet").write_bytes(b"no shard")
+    source = open_source(str(tmp_path), exclude=f"file://{tmp_path}/catalog")
+    assert len(source.list_members()) == 2
