@@ -1,7 +1,5 @@
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -9,86 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from surveys import BAD_VERSION, FakeCatalog, cataloged_survey, listing, member, planned, rows_now, shard_row
 
-from gax_batch.catalog.snapshots import MEMBERS_SCHEMA
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.plan import Plan, make_plan, read_unit_members
-from gax_batch.sources.base import MEMBER_SCHEMA, check_members
-
-BAD_VERSION = "corrupt"
-
-
-def member(name: str, **values: object) -> dict[str, object]:
-    """A loose image's row of a listing."""
-    uri = f"s3://survey/{name}.jpg"
-    return {
-        "galaxy_id": name,
-        "source_uri": uri,
-        "source_version": "1",
-        "object_uri": uri,
-        "size": 10,
-    } | values
-
-
-def shard_row(shard: str, row: int, **values: object) -> dict[str, object]:
-    uri = f"s3://survey/{shard}.parquet"
-    place = {"source_uri": f"{uri}#row={row}", "object_uri": uri, "row": row, "size": None}
-    return member(f"{shard}-{row}") | place | values
-
-
-def listing(rows: Iterable[Mapping[str, object]]) -> pa.Table:
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=MEMBER_SCHEMA)
-    return check_members(table) if len(table) else table
-
-
-@dataclass
-class FakeCatalog:
-    """What a run would leave in a catalog, in plain Python."""
-
-    settings: str = "s"
-    parts: dict[str, tuple[str, str, list[dict[str, object]]]] = field(default_factory=dict)
-
-    def plan(self, table: pa.Table, unit_size: int = 4, **options: object) -> Plan:
-        rows = [
-            {
-                "source_uri": m["source_uri"],
-                "source_version": m["source_version"],
-                "galaxy_id": m["galaxy_id"],
-                "ra": None if m["reason"] else m["ra"],
-                "dec": None if m["reason"] else m["dec"],
-                "unit_id": unit,
-                "rejected": m["reason"] is not None,
-                "plan_reason": m["reason"] if m["stage"] == "plan" else None,
-            }
-            for unit, (_, _, members) in self.parts.items()
-            for m in members
-        ]
-        known = pa.Table.from_pylist(rows, schema=MEMBERS_SCHEMA)
-        units = {unit: (settings, print_) for unit, (settings, print_, _) in self.parts.items()}
-        return make_plan(
-            table, known, units, **({"settings_fingerprint": self.settings, "unit_size": unit_size} | options)
-        )
-
-    def apply(self, plan: Plan) -> None:
-        for unit, members in planned(plan).items():
-            (print_,) = [u.fingerprint for u in plan.units if u.unit_id == unit]
-            rows = [dict(m) for m in members]
-            for row in rows:
-                if row["reason"] is None and row["source_version"] == BAD_VERSION:
-                    row |= {"stage": "decode", "reason": "corrupt"}
-            self.parts[unit] = (self.settings, print_, rows)
-
-    @property
-    def members(self) -> list[dict[str, object]]:
-        return [m for _, _, members in self.parts.values() for m in members]
-
-
-def planned(plan: Plan) -> dict[str, list[dict[str, object]]]:
-    """Members by unit as workers read them."""
-    uri = "memory://plans/plan.parquet"
-    plan.write(uri)
-    assert len({u.unit_id for u in plan.units}) == len(plan.units)
-    return {u.unit_id: read_unit_members(uri, i).to_pylist() for i, u in enumerate(plan.units)}
+from gax_batch.plan import Plan, read_unit_members
+from gax_batch.sources.base import MEMBER_SCHEMA
 
 
 def facts(plan: Plan) -> list[tuple[object, ...]]:
@@ -244,13 +167,7 @@ def test_unit_ids_and_fingerprints_are_plain_sha256():
 
 @pytest.fixture
 def cataloged() -> FakeCatalog:
-    catalog = FakeCatalog()
-    catalog.apply(catalog.plan(listing(member(n, ra=1.0, dec=2.0) for n in "abcdefgh")))
-    return catalog
-
-
-def rows_now(**changes: dict[str, object]) -> pa.Table:
-    return listing(member(n, ra=1.0, dec=2.0) | changes.get(n, {}) for n in "abcdefgh")
+    return cataloged_survey()
 
 
 @pytest.mark.parametrize(
@@ -320,93 +237,6 @@ def test_an_empty_listing_and_another_input_leave_the_catalog_alone(cataloged):
     plan = cataloged.plan(listing([member("z")]), settings_fingerprint="t", full=True)
     assert [u.reason for u in plan.units] == ["new"]
     assert plan.counts.vanished == 8
-
-
-class TestDuplicateIds:
-    def test_the_galaxy_that_is_cataloged_keeps_its_id(self, cataloged):
-        earlier = member("a", galaxy_id="c", source_uri="s3://survey/A.jpg")
-        plan = cataloged.plan(listing([earlier, *rows_now().to_pylist()]))
-        (unit,) = plan.units
-        (row,) = planned(plan)[unit.unit_id]
-        assert (row["stage"], row["reason"]) == ("plan", "duplicate_id")
-        assert row["detail"] == "galaxy_id is already taken by s3://survey/c.jpg"
-
-    @pytest.mark.parametrize("full", [False, True])
-    def test_a_replaced_file_takes_the_id_and_the_vanished_one_leaves(self, cataloged, full):
-        first, second = cataloged.parts
-        png = member("c", source_uri="s3://survey/c.png")
-        now = listing([png, *(m for m in rows_now().to_pylist() if m["galaxy_id"] != "c")])
-        plan = cataloged.plan(now, full=full)
-        reasons = {u.unit_id: u.reason for u in plan.units}
-        assert reasons.pop(first) == "changed"
-        assert reasons.pop(second, None) == ("forced" if full else None)
-        assert list(reasons.values()) == ["new"]
-        assert (plan.counts.new, plan.counts.changed, plan.counts.vanished) == (1, 0, 1)
-        cataloged.apply(plan)
-        uris = {m["galaxy_id"]: m["source_uri"] for m in cataloged.members if m["reason"] is None}
-        assert uris == {n: f"s3://survey/{n}.{'png' if n == 'c' else 'jpg'}" for n in "abcdefgh"}
-        assert len(cataloged.members) == 8
-        assert cataloged.plan(now).units == []
-
-    def test_of_two_replacements_the_first_takes_the_id(self, cataloged):
-        twins = [member("c", source_uri=f"s3://survey/{name}.png") for name in "xy"]
-        now = listing([*twins, *(m for m in rows_now().to_pylist() if m["galaxy_id"] != "c")])
-        cataloged.apply(cataloged.plan(now))
-        reasons = {m["source_uri"]: m["reason"] for m in cataloged.members if m["galaxy_id"] == "c"}
-        assert reasons == {"s3://survey/x.png": None, "s3://survey/y.png": "duplicate_id"}
-
-    def test_a_moved_input_is_refused_on_one_line(self, cataloged):
-        moved = listing(member(n, source_uri=f"s3://elsewhere/{n}.jpg") for n in "abcdefgh")
-        for full in (False, True):
-            with pytest.raises(UsageError) as caught:
-                cataloged.plan(moved, full=full)
-            assert str(caught.value) == (
-                "8 galaxies of the catalog are now listed under other URIs (for example "
-                "s3://elsewhere/a.jpg, was s3://survey/a.jpg): was the input moved? "
-                "list both, or use a new catalog"
-            )
-
-    def test_one_galaxy_of_a_vanished_unit_is_enough_to_refuse(self, cataloged):
-        moved = member("g", source_uri="s3://survey/g.png")
-        with pytest.raises(UsageError, match="1 galaxies of the catalog"):
-            cataloged.plan(listing([*rows_now().to_pylist()[:4], moved]))
-
-    def test_listing_the_old_and_the_new_place_keeps_the_old(self, cataloged):
-        copies = [member(n, source_uri=f"s3://elsewhere/{n}.jpg") for n in "abcdefgh"]
-        both = listing([*copies, *rows_now().to_pylist()])
-        plan = cataloged.plan(both)
-        assert (plan.counts.new, plan.counts.unchanged) == (8, 8)
-        assert {u.reason for u in plan.units} == {"new"}
-        cataloged.apply(plan)
-        # What has been told to be a duplicate stays one as long as the other cannot leave.
-        assert cataloged.plan(listing(copies)).units == []
-
-    def test_a_shard_that_lost_a_row_before_its_last_is_refused_or_redone(self):
-        catalog = FakeCatalog()
-        catalog.apply(catalog.plan(listing(shard_row("s", row) for row in range(5))))
-        shifted = [shard_row("s", row, galaxy_id=f"s-{row + (row > 1)}") for row in range(4)]
-        with pytest.raises(UsageError, match=r"example s3://survey/s.parquet#row=3, was .*#row=4\)"):
-            catalog.plan(listing(shifted))
-        catalog = FakeCatalog()
-        catalog.apply(catalog.plan(listing(shard_row("s", row) for row in range(5)), unit_size=5))
-        catalog.apply(catalog.plan(listing(shifted)))
-        assert [m["galaxy_id"] for m in catalog.members] == ["s-0", "s-1", "s-3", "s-4"]
-        assert {m["reason"] for m in catalog.members} == {None}
-
-    def test_a_galaxy_whose_owner_left_is_cataloged(self, cataloged):
-        twin = member("twin", galaxy_id="c")
-        both = listing([*rows_now().to_pylist(), twin])
-        cataloged.apply(cataloged.plan(both))
-        assert cataloged.plan(both).units == []
-        gone = listing([*(m for m in rows_now().to_pylist() if m["galaxy_id"] != "c"), twin])
-        cataloged.apply(cataloged.plan(gone))
-        (row,) = [m for m in cataloged.members if m["galaxy_id"] == "c"]
-        assert row["source_uri"] == "s3://survey/twin.jpg"
-
-    def test_bad_ids_are_not_counted_as_duplicates(self):
-        plan = FakeCatalog().plan(listing([member("a", galaxy_id=None), member("b", galaxy_id=None)]))
-        (rows,) = planned(plan).values()
-        assert [row["reason"] for row in rows] == ["bad_id", "bad_id"]
 
 
 def test_blocks_are_bounded_and_make_no_difference(monkeypatch):

@@ -1,0 +1,96 @@
+"""Listings and a catalog without storage, for the tests of planning."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from gax_batch.catalog.snapshots import MEMBERS_SCHEMA
+from gax_batch.plan import Plan, make_plan, read_unit_members
+from gax_batch.sources.base import MEMBER_SCHEMA, check_members
+
+BAD_VERSION = "corrupt"
+
+
+def member(name: str, **values: object) -> dict[str, object]:
+    """A loose image's row of a listing."""
+    uri = f"s3://survey/{name}.jpg"
+    return {
+        "galaxy_id": name,
+        "source_uri": uri,
+        "source_version": "1",
+        "object_uri": uri,
+        "size": 10,
+    } | values
+
+
+def shard_row(shard: str, row: int, **values: object) -> dict[str, object]:
+    uri = f"s3://survey/{shard}.parquet"
+    place = {"source_uri": f"{uri}#row={row}", "object_uri": uri, "row": row, "size": None}
+    return member(f"{shard}-{row}") | place | values
+
+
+def listing(rows: Iterable[Mapping[str, object]]) -> pa.Table:
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=MEMBER_SCHEMA)
+    return check_members(table) if len(table) else table
+
+
+@dataclass
+class FakeCatalog:
+    """What a run would leave in a catalog, in plain Python."""
+
+    settings: str = "s"
+    parts: dict[str, tuple[str, str, list[dict[str, object]]]] = field(default_factory=dict)
+
+    def plan(self, table: pa.Table, unit_size: int = 4, **options: object) -> Plan:
+        rows = [
+            {
+                "source_uri": m["source_uri"],
+                "source_version": m["source_version"],
+                "galaxy_id": m["galaxy_id"],
+                "ra": None if m["reason"] else m["ra"],
+                "dec": None if m["reason"] else m["dec"],
+                "unit_id": unit,
+                "rejected": m["reason"] is not None,
+                "plan_reason": m["reason"] if m["stage"] == "plan" else None,
+            }
+            for unit, (_, _, members) in self.parts.items()
+            for m in members
+        ]
+        known = pa.Table.from_pylist(rows, schema=MEMBERS_SCHEMA)
+        units = {unit: (settings, print_) for unit, (settings, print_, _) in self.parts.items()}
+        return make_plan(
+            table, known, units, **({"settings_fingerprint": self.settings, "unit_size": unit_size} | options)
+        )
+
+    def apply(self, plan: Plan) -> None:
+        for unit, members in planned(plan).items():
+            (print_,) = [u.fingerprint for u in plan.units if u.unit_id == unit]
+            rows = [dict(m) for m in members]
+            for row in rows:
+                if row["reason"] is None and row["source_version"] == BAD_VERSION:
+                    row |= {"stage": "decode", "reason": "corrupt"}
+            self.parts[unit] = (self.settings, print_, rows)
+
+    @property
+    def members(self) -> list[dict[str, object]]:
+        return [m for _, _, members in self.parts.values() for m in members]
+
+
+def planned(plan: Plan) -> dict[str, list[dict[str, object]]]:
+    """Members by unit as workers read them."""
+    uri = "memory://plans/plan.parquet"
+    plan.write(uri)
+    assert len({u.unit_id for u in plan.units}) == len(plan.units)
+    return {u.unit_id: read_unit_members(uri, i).to_pylist() for i, u in enumerate(plan.units)}
+
+
+def rows_now(**changes: dict[str, object]) -> pa.Table:
+    return listing(member(n, ra=1.0, dec=2.0) | changes.get(n, {}) for n in "abcdefgh")
+
+
+def cataloged_survey() -> FakeCatalog:
+    """A catalog of the galaxies a to h in units of the size that `FakeCatalog` plans."""
+    catalog = FakeCatalog()
+    catalog.apply(catalog.plan(rows_now()))
+    return catalog
