@@ -61,7 +61,7 @@ def describe_catalog(uri: str) -> str:
         [
             f"{len(rows):,} galaxies; mean fraction of 'smooth' {mean:.3f}; commonest classes: {classes}",
             capture.get().rstrip(),
-            f"The catalog is the Delta table {uri}/galaxies; read it with",
-            f"  python -c \"import deltalake; print(deltalake.DeltaTable('{uri}/galaxies').to_pandas())\"",
+            f"The catalog is the Delta table {uri}/galaxies; in Python, with pandas:",
+            f"  deltalake.DeltaTable('{uri}/galaxies').to_pandas()",
         ]
     )

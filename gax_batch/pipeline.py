@@ -104,7 +104,10 @@ def ray_session(resources: Resources) -> Iterator[None]:
     try:
         ray.init(**({} if joins_cluster() else local), logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise FatalError(f"Ray cannot be started: {_root_cause(error)}; check RAY_ADDRESS") from error
+        raise FatalError(
+            f"Ray cannot be started: {_root_cause(error)}; check RAY_ADDRESS, and set RAY_AUTH_MODE=token "
+            "where the cluster asks for a token"
+        ) from error
     try:
         yield
     finally:
