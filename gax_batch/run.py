@@ -230,8 +230,8 @@ def _execute(
 
 @contextmanager
 def _recorded_whatever_happens(run: Run, tally: Tally, clock: Clock, say: Say) -> Iterator[None]:
-    record.write(run, tally, clock, status="running")
     try:
+        record.write(run, tally, clock, status="running")
         yield
     except (GaxError, KeyboardInterrupt) as error:
         status = "failed" if isinstance(error, GaxError) else "interrupted"
