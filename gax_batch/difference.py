@@ -1,22 +1,140 @@
-"""Which members of a listing changed since a snapshot, and which units are redone for it."""
+"""Which members of a listing changed since a snapshot, and which units are redone for it.
 
-from collections.abc import Mapping
+Everything with a row per galaxy is a table of a `Scratch` database:
+
+`seen`: the listing with its positions, and beside each member what the catalog knows of it;
+`gone`: what the catalog knows and the listing has no more;
+`duplicates`: listed members whose id belongs to another galaxy;
+`redone`: the units that have to be done again, and why.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from gax_batch.catalog.snapshots import KNOWN_SCHEMA
 from gax_batch.errors import UsageError
 from gax_batch.rejects import MAX_DETAIL_CHARACTERS, Reason, Stage
+from gax_batch.scratch import Scratch
+from gax_batch.sources.base import MEMBER_SCHEMA, POSITION_SCHEMA
 
 NEW, CHANGED, MODEL_CHANGED, FORCED = "new", "changed", "model changed", "forced"
 
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
+_UNIT_SCHEMA = pa.schema([("unit_id", pa.string()), ("stale", pa.bool_())])
 
-_NO_TEXT = pa.scalar(None, pa.string())
+# Members in the order in which they are listed, cut into units, and preferred.
+_ORDER = "object_uri, row NULLS FIRST"
+
+# A position that is not a number is no position.
+_NUMBER = "CREATE MACRO number(x) AS CASE WHEN isnan(x) THEN NULL ELSE x END"
+_PLACE = """
+CREATE TABLE placed AS SELECT galaxy_id, any_value(ra) AS ra, any_value(dec) AS dec
+FROM positions WHERE galaxy_id IS NOT NULL GROUP BY galaxy_id
+"""
+_TWO_POSITIONS = """
+SELECT galaxy_id FROM positions WHERE galaxy_id IS NOT NULL GROUP BY galaxy_id
+HAVING min(ra) <> max(ra) OR min(dec) <> max(dec)
+    OR count(ra) NOT IN (0, count(*)) OR count(dec) NOT IN (0, count(*)) LIMIT 1
+"""
+_SEE = """
+CREATE TABLE seen AS
+WITH located AS (
+    SELECT listing.* EXCLUDE (ra, dec),
+        number(CASE WHEN placed.galaxy_id IS NULL THEN listing.ra ELSE placed.ra END) AS ra,
+        number(CASE WHEN placed.galaxy_id IS NULL THEN listing.dec ELSE placed.dec END) AS dec
+    FROM listing LEFT JOIN placed USING (galaxy_id)
+), checked AS (
+    SELECT *, reason IS NULL AND (ra IS NOT NULL OR dec IS NOT NULL)
+        AND NOT coalesce(ra BETWEEN 0 AND 360 AND dec BETWEEN -90 AND 90, false) AS misplaced
+    FROM located
+), marked AS (
+    SELECT * EXCLUDE (misplaced) REPLACE (
+        CASE WHEN misplaced THEN $stage ELSE stage END AS stage,
+        CASE WHEN misplaced THEN $reason ELSE reason END AS reason,
+        CASE WHEN NOT misplaced THEN detail
+            ELSE concat('ra is ', coalesce(ra::VARCHAR, 'None'), ', dec is ', coalesce(dec::VARCHAR, 'None'))
+            END AS detail
+    ) FROM checked
+)
+SELECT marked.*, known.source_uri IS NOT NULL AS is_known,
+    known.unit_id, known.rejected, known.plan_reason, known.galaxy_id AS known_id,
+    known.source_version IS DISTINCT FROM marked.source_version
+        OR known.galaxy_id IS DISTINCT FROM marked.galaxy_id
+        -- Rejects have no position in the catalog; theirs changes nothing.
+        OR NOT known.rejected
+            AND (known.ra IS DISTINCT FROM marked.ra OR known.dec IS DISTINCT FROM marked.dec) AS differs
+FROM marked LEFT JOIN known USING (source_uri)
+"""
+_MISS = """
+CREATE TABLE gone AS
+SELECT source_uri, galaxy_id, rejected, unit_id,
+    unit_id IN (SELECT unit_id FROM seen WHERE is_known) AS listed
+FROM known ANTI JOIN seen USING (source_uri)
+"""
+# What a member that is rejected anyway is called does not matter: it claims no id.
+_CLAIM = "CREATE VIEW claims AS SELECT * FROM seen WHERE reason IS NULL AND galaxy_id IS NOT NULL"
+# Galaxies of units that vanished as a whole stay as they are: nothing is left to redo without them.
+_KEEP = "CREATE VIEW kept AS SELECT * FROM gone WHERE NOT rejected AND NOT listed"
+_MOVED = f"""
+SELECT count(DISTINCT kept.source_uri) OVER () AS count, claims.source_uri AS now, kept.source_uri AS was
+FROM kept JOIN claims USING (galaxy_id) WHERE claims.galaxy_id IS DISTINCT FROM claims.known_id
+ORDER BY kept.source_uri, {_ORDER} LIMIT 1
+"""  # noqa: S608 (constants of this module)
+_SETTLE = f"""
+CREATE TABLE duplicates AS
+WITH claimants AS (
+    SELECT galaxy_id, source_uri, true AS listed, object_uri, row, CASE
+        WHEN known_id IS DISTINCT FROM galaxy_id OR plan_reason IS NOT NULL THEN 2
+        WHEN rejected THEN 1 ELSE 0 END AS priority
+    FROM claims
+    UNION ALL SELECT galaxy_id, source_uri, false, source_uri, NULL, -1 FROM kept
+), contested AS (SELECT galaxy_id FROM claimants GROUP BY galaxy_id HAVING count(*) > 1)
+SELECT source_uri, listed, first_value(source_uri) OVER preferred AS owner
+FROM claimants SEMI JOIN contested USING (galaxy_id)
+WINDOW preferred AS (PARTITION BY galaxy_id ORDER BY priority, {_ORDER})
+QUALIFY row_number() OVER preferred > 1 AND listed
+"""  # noqa: S608 (constants of this module)
+_SETTLED = """
+CREATE VIEW settled AS
+SELECT seen.*, duplicates.owner,
+    is_known AND (differs OR plan_reason IS DISTINCT FROM
+        CASE WHEN duplicates.owner IS NULL THEN reason ELSE getvariable('duplicate') END) AS changed
+FROM seen LEFT JOIN duplicates USING (source_uri)
+"""
+_REDO = """
+CREATE TABLE redone AS
+WITH touched AS (
+    SELECT unit_id, bool_or(changed) AS changed FROM (
+        SELECT unit_id, changed FROM settled WHERE is_known
+        -- A vanished member gives its id to a listed one that claims it, by leaving.
+        UNION ALL
+        SELECT unit_id, true FROM gone SEMI JOIN claims USING (galaxy_id) WHERE listed AND NOT rejected
+    ) GROUP BY unit_id
+)
+SELECT unit_id, CASE WHEN stale THEN $stale WHEN changed THEN $changed ELSE $forced END AS why
+FROM touched JOIN units USING (unit_id) WHERE stale OR changed OR $full
+"""
+_COUNT = """
+SELECT count(*) AS listed,
+    count(*) FILTER (NOT is_known) AS new,
+    count(*) FILTER (changed) AS changed,
+    count(*) FILTER (is_known AND NOT changed AND stale) AS model_changed,
+    count(*) FILTER (is_known AND NOT changed AND NOT stale AND $full) AS forced,
+    (SELECT count(*) FROM gone) AS vanished
+FROM settled LEFT JOIN units USING (unit_id)
+"""
+_MEMBERS = f"""
+SELECT settled.* REPLACE (
+        CASE WHEN owner IS NULL THEN stage ELSE $stage END AS stage,
+        CASE WHEN owner IS NULL THEN reason ELSE $reason END AS reason,
+        CASE WHEN owner IS NULL THEN detail
+            ELSE left('galaxy_id is already taken by ' || owner, $characters) END AS detail
+    ), why
+FROM settled LEFT JOIN redone USING (unit_id)
+WHERE NOT is_known OR why IS NOT NULL
+ORDER BY unit_id NULLS LAST, {_ORDER}
+"""  # noqa: S608 (constants of this module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +148,11 @@ class Counts:
     unchanged: int
     vanished: int
 
+    @property
+    def listed(self) -> int:
+        """Members of the listing."""
+        return self.new + self.changed + self.model_changed + self.forced + self.unchanged
+
     def as_dict(self) -> dict[str, int]:
         """The counts by name."""
         return asdict(self)
@@ -40,194 +163,85 @@ class Counts:
 
 
 class Difference:
-    """Which members changed, and which known units are redone.
-
-    Raises:
-        UsageError: A vanished unit's galaxies are now listed under other URIs.
-    """
+    """Which members changed, and which known units are redone."""
 
     def __init__(
         self,
-        listing: pa.Table,
-        known: pa.Table,
-        units: Mapping[str, tuple[str, str]],
-        settings_fingerprint: str,
-        full: bool,
+        scratch: Scratch,
+        listing: Iterable[pa.Table],
+        known: Iterable[pa.Table],
+        stale: Mapping[str, bool],
+        *,
+        positions: Iterable[pa.Table] = (),
+        full: bool = False,
     ) -> None:
-        found = pc.index_in(listing["source_uri"], value_set=known["source_uri"])
-        position = ints(pc.fill_null(found, -1))
-        self.is_known: Bools = position >= 0
-        self._position = position[self.is_known]
-        self._rows = np.flatnonzero(self.is_known)
-        self._vanished = np.ones(len(known), bool)
-        self._vanished[self._position] = False
-        encoded = pc.dictionary_encode(known["unit_id"]).combine_chunks()
-        self.names: list[str] = encoded.dictionary.to_pylist()
-        self._known_unit = ints(encoded.indices)
-        self._unit = self._known_unit[self._position]
-        self._listed = np.zeros(len(self.names), bool)
-        self._listed[self._unit] = True
-        self._stale = np.array([units[name][0] != settings_fingerprint for name in self.names], bool)
-        self._full = full
-        self._resolve(listing, known)
+        """Compare.
 
-    def _resolve(self, listing: pa.Table, known: pa.Table) -> None:
-        """Settle who has which id, and with it what changed and is redone.
+        Args:
+            scratch: An empty database; it must outlive this object.
+            listing: Batches of `MEMBER_SCHEMA`, in any order; `source_uri` is unique in all of them.
+            known: Batches of `KNOWN_SCHEMA`; `source_uri` is unique in all of them.
+            stale: Of each known unit, whether it is of another bundle or other settings.
+            positions: Batches of `POSITION_SCHEMA`; they stand above the listing's own.
+            full: Redo every unit that has a member in the listing.
 
-        A vanished member gives its id to a listed one that claims it, by leaving: its unit is redone. It
-        cannot leave a unit that has vanished as a whole, for nothing is left to redo.
+        Raises:
+            UsageError: A vanished unit's galaxies are now listed under other URIs, or a galaxy has two
+                positions.
         """
-        before, now = known.take(pa.array(self._position)), listing.take(pa.array(self._rows))
-        cataloged = ~bools(known["rejected"])
-        differs = _differs(before["source_version"], now["source_version"])
-        differs |= _differs(before["galaxy_id"], now["galaxy_id"])
-        # Rejects have no position in the catalog; theirs changes nothing.
-        moved = _differs(before["ra"], now["ra"]) | _differs(before["dec"], now["dec"])
-        differs |= moved & cataloged[self._position]
-        claims = _Claims(listing, known, self._rows, self._position)
-        kept = self._vanished & cataloged & ~self._listed[self._known_unit]
-        claims.refuse_moved(kept)
-        leaves = self._vanished & cataloged & ~kept & claims.claimed()
-        self.listing = claims.settle(np.flatnonzero(kept))
-        reason = self.listing["reason"].take(pa.array(self._rows))
-        self._changed = differs | _differs(before["plan_reason"], reason)
-        self._unit_changed = np.zeros(len(self.names), bool)
-        self._unit_changed[self._unit[self._changed]] = True
-        self._unit_changed[self._known_unit[leaves]] = True
-        self._redone = self._unit_changed | (self._listed & (self._stale | self._full))
-
-    def redone_rows(self) -> tuple[Ints, Ints, list[int]]:
-        """Listing rows of the units to redo, where each unit starts in them, and the units' codes."""
-        rank = np.argsort(np.argsort(np.array(self.names, dtype=object))) if self.names else np.empty(0, int)
-        mine = self._redone[self._unit]
-        order = np.argsort(rank[self._unit[mine]], kind="stable")
-        codes = self._unit[mine][order]
-        starts = np.flatnonzero(np.diff(codes, prepend=-1))
-        return self._rows[mine][order], starts, codes[starts].tolist()
-
-    def reason(self, code: int) -> str:
-        """Why a known unit is redone."""
-        if self._stale[code]:
-            return MODEL_CHANGED
-        return CHANGED if self._unit_changed[code] else FORCED
+        self._scratch = scratch
+        self._full = full
+        scratch.load("positions", POSITION_SCHEMA, positions)
+        self._refuse_two_positions()
+        scratch.run(_NUMBER)
+        scratch.run(_PLACE)
+        scratch.load("listing", MEMBER_SCHEMA, listing)
+        scratch.load("known", KNOWN_SCHEMA, known)
+        units = pa.table([list(stale.keys()), list(stale.values())], schema=_UNIT_SCHEMA)
+        scratch.load("units", _UNIT_SCHEMA, [units])
+        scratch.run(_SEE, stage=Stage.PLAN.value, reason=Reason.BAD_POSITION.value)
+        for table in ("listing", "positions", "placed"):
+            scratch.run(f"DROP TABLE {table}")
+        for statement in (_MISS, "DROP TABLE known", _CLAIM, _KEEP):
+            scratch.run(statement)
+        self._refuse_moved()
+        scratch.run(_SETTLE)
+        scratch.run("SET VARIABLE duplicate = $reason", reason=Reason.DUPLICATE_ID.value)
+        scratch.run(_SETTLED)
+        scratch.run(_REDO, stale=MODEL_CHANGED, changed=CHANGED, forced=FORCED, full=full)
 
     def counts(self) -> Counts:
         """Every member of the listing once, and the vanished ones."""
-        stale = self._stale[self._unit] & ~self._changed
-        forced = (~stale & ~self._changed) if self._full else np.zeros(len(stale), bool)
-        masks = (~self.is_known, self._changed, stale, forced)
-        new, changed, model_changed, forced_count = (int(np.count_nonzero(mask)) for mask in masks)
-        return Counts(
-            new=new,
-            changed=changed,
-            model_changed=model_changed,
-            forced=forced_count,
-            unchanged=len(self.is_known) - new - changed - model_changed - forced_count,
-            vanished=int(np.count_nonzero(self._vanished)),
+        found = dict(self._scratch.one(_COUNT, full=self._full) or {})
+        listed = found.pop("listed")
+        done = sum(found[name] for name in ("new", "changed", "model_changed", "forced"))
+        return Counts(unchanged=listed - done, **found)
+
+    def members(self) -> Iterator[pa.Table]:
+        """What has to be processed: units that are redone, by name, then new members; in order.
+
+        Yields:
+            Batches with the columns of `MEMBER_SCHEMA`, and `unit_id` and `why`, both null for new members.
+        """
+        return self._scratch.stream(
+            _MEMBERS,
+            stage=Stage.PLAN.value,
+            reason=Reason.DUPLICATE_ID.value,
+            characters=MAX_DETAIL_CHARACTERS,
         )
 
+    def _refuse_two_positions(self) -> None:
+        found = self._scratch.one(_TWO_POSITIONS)
+        if found is not None:
+            raise UsageError(
+                f"the position table gives galaxy {found['galaxy_id']} two positions; keep one row per galaxy"
+            )
 
-class _Claims:
-    """Who has which galaxy id: members of vanished units, then who had it, then who is listed first."""
-
-    def __init__(self, listing: pa.Table, known: pa.Table, rows: Ints, position: Ints) -> None:
-        self._listing = listing
-        self._known = known
-        reason = listing["reason"]
-        # The listing's own idea of duplicates knows nothing of the catalog.
-        self._was_duplicate = bools(pc.fill_null(pc.equal(reason, Reason.DUPLICATE_ID.value), False))
-        self._may_claim = bools(pc.is_null(reason)) | self._was_duplicate
-        both = pa.chunked_array([*listing["galaxy_id"].chunks, *known["galaxy_id"].chunks], pa.string())
-        codes = pc.dictionary_encode(both).combine_chunks() if len(both) else None
-        indices = np.empty(0, np.int64) if codes is None else ints(pc.fill_null(codes.indices, -1))
-        self._id, self._known_id = indices[: len(listing)], indices[len(listing) :]
-        self._may_claim &= self._id >= 0
-        priority = np.full(len(listing), 2, np.int8)
-        had = (self._id[rows] == self._known_id[position]) & bools(pc.is_null(known["plan_reason"]))[position]
-        priority[rows[had]] = np.where(bools(known["rejected"])[position[had]], 1, 0)
-        self._priority = priority
-        self._is_fresh = np.ones(len(listing), bool)
-        self._is_fresh[rows] = self._id[rows] != self._known_id[position]
-
-    def claimed(self) -> Bools:
-        """Which known rows have an id that a listed member claims."""
-        return np.isin(self._known_id, self._id[self._may_claim])
-
-    def refuse_moved(self, kept: Bools) -> None:
-        """Refuse new claims to the ids of known rows that stay: as duplicates they would quietly be lost."""
-        fresh = np.flatnonzero(self._may_claim & self._is_fresh)
-        moved = np.flatnonzero(kept & np.isin(self._known_id, self._id[fresh]))
-        if not len(moved):
-            return
-        claimant = fresh[self._id[fresh] == self._known_id[moved[0]]][0]
-        now, was = self._listing["source_uri"][claimant], self._known["source_uri"][moved[0]]
-        raise UsageError(
-            f"{len(moved):,} galaxies of the catalog are now listed under other URIs (for example {now}, "
-            f"was {was}): was the input moved? list both, or use a new catalog"
-        )
-
-    def settle(self, kept: Ints) -> pa.Table:
-        """The listing with `duplicate_id` exactly where it is due; `kept` are known rows that stay."""
-        claimants = np.flatnonzero(self._may_claim)
-        # Claimants and the kept together, the kept first; only ids with several of them matter.
-        ids = np.concatenate([self._known_id[kept], self._id[claimants]])
-        who = np.concatenate([kept + len(self._listing), claimants])
-        priority = np.concatenate([np.full(len(kept), -1, np.int8), self._priority[claimants]])
-        contested = np.flatnonzero(np.bincount(ids[ids >= 0], minlength=1)[ids] > 1)
-        ids, who, priority = ids[contested], who[contested], priority[contested]
-        order = np.lexsort((who, priority, ids))
-        ids, who = ids[order], who[order]
-        first = np.diff(ids, prepend=-1) != 0
-        winner = who[np.flatnonzero(first)][np.cumsum(first) - 1] if len(ids) else who
-        lost = ~first & (who < len(self._listing))
-        return self._marked(who[lost], winner[lost])
-
-    def _marked(self, losers: Ints, winners: Ints) -> pa.Table:
-        order = np.argsort(losers)
-        losers, winners = losers[order], winners[order]
-        duplicate = np.zeros(len(self._listing), bool)
-        duplicate[losers] = True
-        touched = duplicate | self._was_duplicate
-        if not touched.any():
-            return self._listing
-        is_duplicate = duplicate[touched]
-        owner = np.full(len(is_duplicate), -1)
-        owner[is_duplicate] = winners
-        chunks = [*self._listing["source_uri"].chunks, *self._known["source_uri"].chunks]
-        owners = pa.chunked_array(chunks, pa.string()).take(pa.array(owner, mask=owner < 0))
-        detail = pc.binary_join_element_wise("galaxy_id is already taken by", owners, " ")
-        values = {
-            "stage": pc.if_else(pa.array(is_duplicate), Stage.PLAN.value, _NO_TEXT),
-            "reason": pc.if_else(pa.array(is_duplicate), Reason.DUPLICATE_ID.value, _NO_TEXT),
-            "detail": pc.utf8_slice_codeunits(detail, 0, MAX_DETAIL_CHARACTERS),
-        }
-        listing = self._listing
-        for name, new in values.items():
-            index = listing.schema.get_field_index(name)
-            column = pc.replace_with_mask(one_array(listing[name]), pa.array(touched), one_array(new))
-            listing = listing.set_column(index, listing.schema.field(name), column)
-        return listing
-
-
-def _differs(before: pa.ChunkedArray, now: pa.ChunkedArray) -> Bools:
-    """Where two columns differ; null equals null."""
-    unequal = bools(pc.fill_null(pc.not_equal(before, now), False))
-    one_is_null: Bools = bools(pc.is_null(before)) != bools(pc.is_null(now))
-    return unequal | one_is_null
-
-
-def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """A column as one array, whatever its chunks."""
-    if isinstance(column, pa.Array):
-        return column
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
-def bools(column: pa.ChunkedArray | pa.Array) -> Bools:
-    """A column without nulls as NumPy booleans."""
-    return np.asarray(one_array(column).to_numpy(zero_copy_only=False), dtype=bool)
-
-
-def ints(column: pa.ChunkedArray | pa.Array) -> Ints:
-    """A column without nulls as NumPy integers."""
-    return np.asarray(one_array(column).to_numpy(zero_copy_only=False), dtype=np.int64)
+    def _refuse_moved(self) -> None:
+        """Refuse new claims to the ids of galaxies that stay: as duplicates they would quietly be lost."""
+        found = self._scratch.one(_MOVED)
+        if found is not None:
+            raise UsageError(
+                f"{found['count']:,} galaxies of the catalog are now listed under other URIs (for example "
+                f"{found['now']}, was {found['was']}): was the input moved? list both, or use a new catalog"
+            )

@@ -23,8 +23,8 @@ READER_BYTES = 150 * MIB
 ENGINE_BYTES = 900 * MIB
 # The kernels of one weight draw, and the copies made while they are stacked.
 DRAW_BYTES = 5 * MIB
-# The listing, what the catalog knows, and their difference, per cutout.
-PLAN_BYTES_PER_GALAXY = 800
+# What the driver keeps of each unit: task, part and statistics, and what Ray keeps of its tasks.
+UNIT_BYTES = 40 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +106,17 @@ def local_resources(
     return Resources(logical, None if workers == "auto" else workers, store)
 
 
-def predict_memory(resources: Resources, *, galaxies: int, unit_size: int, draws: int) -> MemoryNeed:
+def predict_memory(resources: Resources, *, units: int, unit_size: int, draws: int) -> MemoryNeed:
     """Predict what a run still needs of this machine: on a cluster the driver's memory alone.
 
     Args:
         resources: what the run will use.
-        galaxies: cutouts listed or known to the catalog.
+        units: units that the run works on.
         unit_size: cutouts per unit.
         draws: weight draws that each engine holds.
     """
     held = psutil.Process().memory_info().rss
-    driver = max(0, DRIVER_BYTES + galaxies * PLAN_BYTES_PER_GALAXY - held)
+    driver = max(0, DRIVER_BYTES + units * UNIT_BYTES - held)
     if joins_cluster():
         return MemoryNeed(driver, 0, 0, 0, 0)
     unit = unit_size * CUTOUT_BYTES

@@ -3,7 +3,7 @@
 CATALOG/galaxies/_delta_log/...   the table of galaxies
 CATALOG/galaxies/parts/<settings fingerprint>/<unit_id>-<unit fingerprint>-<digest>.parquet
 CATALOG/rejects/...               the same for rejects; a unit's two parts have the same key
-CATALOG/runs/<run_id>/{run.json,plan.parquet}
+CATALOG/runs/<run_id>/{run.json,plan/<number>.parquet}
 """
 
 import re
@@ -67,6 +67,6 @@ def run_record(catalog: str, run_id: str) -> str:
     return join(catalog, RUNS, run_id, "run.json")
 
 
-def plan_file(catalog: str, run_id: str) -> str:
-    """The members of the units that a run works on."""
-    return join(catalog, RUNS, run_id, "plan.parquet")
+def plan_file(catalog: str, run_id: str, number: int) -> str:
+    """The members of some of the units that a run works on."""
+    return join(catalog, RUNS, run_id, "plan", f"{number:06}.parquet")

@@ -5,26 +5,30 @@ A member of the listing is new, or known to the catalog by its `source_uri`. A k
 name; new members form new units. Members that vanished stay in the catalog until their unit is redone.
 One `galaxy_id` belongs to one galaxy of the whole catalog: the galaxy that has it keeps it while it is
 listed; once it vanished, a listed one that claims the id gets it, and the vanished one's unit is redone.
+
+Everything streams: a plan takes the same memory for a thousand galaxies and for a billion.
 """
 
 import hashlib
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gax_batch import storage
-from gax_batch.difference import NEW, Counts, Difference, Ints, bools, ints, one_array
+from gax_batch import paths, storage
+from gax_batch.difference import NEW, Counts, Difference
 from gax_batch.errors import FatalError, UsageError
+from gax_batch.scratch import Scratch
 from gax_batch.sources.base import MEMBER_SCHEMA
 
-# Members that are gathered at once: bounds memory, and keeps Arrow's 32-bit string offsets from overflow.
-BLOCK_MEMBERS = 131_072
+# Units in one file of a plan: each worker parses the whole footer of the file that has its unit.
+UNITS_PER_FILE = 64
 
 _DIGEST_CHARACTERS = 16
 _FINGERPRINTED = ("source_uri", "source_version", "galaxy_id", "ra", "dec", "reason")
@@ -52,33 +56,32 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The units of a run and, kept together, their members."""
+    """The units of a run and, in files below a folder of the caller's, their members."""
 
     units: list[Unit]
     counts: Counts
-    _listing: pa.Table
-    _rows: Ints
-    _offsets: Ints
+    _folder: Path
 
     @property
     def members(self) -> int:
         """Cutouts of all units."""
-        return len(self._rows)
+        return sum(unit.members for unit in self.units)
 
-    def write(self, uri: str) -> None:
-        """Store the members as Parquet with one row group per unit, in the order of `units`.
+    def write(self, catalog: str, run_id: str) -> list[tuple[str, int]]:
+        """Store the members in the catalog, as Parquet with one row group per unit.
+
+        Returns:
+            For each unit, in the order of `units`, the file that has its members, and the row group.
 
         Raises:
             OSError: It cannot be written.
             TransientError: The store kept failing.
         """
-        buffer = io.BytesIO()
-        # Without statistics: nobody looks for values here, and each reader has to parse the footer.
-        with pq.ParquetWriter(buffer, MEMBER_SCHEMA, compression="zstd", write_statistics=False) as writer:
-            for block, bounds in _blocks(self._listing, self._rows, self._offsets):
-                for start, stop in pairwise(bounds.tolist()):
-                    writer.write_table(block.slice(start, stop - start), row_group_size=stop - start)
-        storage.write_bytes(uri, buffer.getvalue())
+        for number in range(-(-len(self.units) // UNITS_PER_FILE)):
+            file = _plan_file(self._folder, number)
+            storage.write_bytes(paths.plan_file(catalog, run_id, number), file.read_bytes())
+        places = (divmod(index, UNITS_PER_FILE) for index in range(len(self.units)))
+        return [(paths.plan_file(catalog, run_id, number), group) for number, group in places]
 
 
 def read_unit_members(plan_uri: str, row_group: int) -> pa.Table:
@@ -99,128 +102,149 @@ def read_unit_members(plan_uri: str, row_group: int) -> pa.Table:
 
 
 def make_plan(
-    listing: pa.Table,
-    known: pa.Table,
+    listing: Iterable[pa.Table],
+    known: Iterable[pa.Table],
     units: Mapping[str, tuple[str, str]],
     *,
     settings_fingerprint: str,
     unit_size: int,
+    folder: Path,
+    positions: Iterable[pa.Table] = (),
     full: bool = False,
 ) -> Plan:
     """Compare a listing with a catalog.
 
     Args:
-        listing: `MEMBER_SCHEMA`, in any order, `source_uri` unique.
+        listing: Batches of `MEMBER_SCHEMA`, in any order, `source_uri` unique in all of them.
         known: `Catalog.members()`.
         units: `Catalog.units()`.
         settings_fingerprint: Digest of bundle and settings; units of another one are redone.
         unit_size: Members of a new unit, at most. Rows of different shards never share a unit.
+        folder: An empty folder on a local disk; the plan keeps its members there.
+        positions: Batches of `POSITION_SCHEMA`; they stand above the listing's own.
         full: Redo every unit that has a member in the listing.
 
     Returns:
-        The plan. In a unit, members are sorted by `source_uri`, or by row within a shard.
+        The plan. In a unit, members are sorted by object, and by row within a shard.
 
     Raises:
-        UsageError: `unit_size` is not positive, or galaxies of a unit that vanished as a whole are now
-            listed under other URIs.
+        UsageError: `unit_size` is not positive, a galaxy has two positions, galaxies of a unit that
+            vanished as a whole are now listed under other URIs, or the disk is full.
     """
     if unit_size < 1:
         raise UsageError(f"the unit size must be at least 1, not {unit_size}")
-    listing = _ordered(listing)
-    diff = Difference(listing, known, units, settings_fingerprint, full)
-    listing = diff.listing
-    new_rows, new_starts = _new_units(listing, np.flatnonzero(~diff.is_known), unit_size)
-    old_rows, old_starts, codes = diff.redone_rows()
-    rows = np.concatenate([old_rows, new_rows])
-    offsets = np.concatenate([old_starts, len(old_rows) + new_starts, [len(rows)]]).astype(np.int64)
-    ids = [diff.names[code] for code in codes]
-    ids += _digests(listing, ["source_uri"], new_rows, np.append(new_starts, len(new_rows)))
-    reasons = [diff.reason(code) for code in codes] + [NEW] * len(new_starts)
-    prints = _digests(listing, _FINGERPRINTED, rows, offsets)
-    sizes = _unit_bytes(listing, rows, offsets)
-    members = np.diff(offsets).tolist()
-    return Plan(
-        [Unit(*values) for values in zip(ids, prints, reasons, members, sizes, strict=True)],
-        diff.counts(),
-        listing,
-        rows,
-        offsets,
-    )
+    stale = {unit: settings != settings_fingerprint for unit, (settings, _) in units.items()}
+    planned: list[Unit] = []
+    with Scratch(folder) as scratch, _UnitFiles(folder) as files:
+        diff = Difference(scratch, listing, known, stale, positions=positions, full=full)
+        for block, bounds in _units(diff.members(), unit_size):
+            planned += _describe(block, bounds)
+            files.write(block.select(MEMBER_SCHEMA.names).cast(MEMBER_SCHEMA), bounds)
+        return Plan(planned, diff.counts(), folder)
 
 
-def _ordered(listing: pa.Table) -> pa.Table:
-    """A listing sorted by `source_uri`, and by row within each shard; positions that are NaN are null."""
-    uris = listing["source_uri"]
-    if len(uris) > 1 and not pc.all(pc.less_equal(uris[:-1], uris[1:])).as_py():
-        listing = listing.take(pc.sort_indices(uris))
-    for name in ("ra", "dec"):
-        if pc.any(pc.is_nan(listing[name])).as_py():
-            clean = pc.if_else(pc.is_nan(listing[name]), pa.scalar(None, pa.float64()), listing[name])
-            listing = listing.set_column(
-                listing.schema.get_field_index(name), listing.schema.field(name), clean
-            )
-    if listing["row"].null_count == len(listing):
-        return listing
-    row = ints(pc.fill_null(listing["row"], -1))
-    order = np.lexsort((row, _object_codes(listing)))
-    return listing if np.array_equal(order, np.arange(len(order))) else listing.take(pa.array(order))
+def _units(batches: Iterable[pa.Table], unit_size: int) -> Iterator[tuple[pa.Table, list[int]]]:
+    """Whole units, a few at a time, with their bounds in the block: the last one waits for its rest."""
+    block: pa.Table | None = None
+    for batch in batches:
+        block = batch if block is None else pa.concat_tables([block, batch])
+        starts = _starts(block, unit_size)
+        if len(starts) > 1:
+            yield block.slice(0, starts[-1]), starts
+            block = block.slice(starts[-1])
+    if block is not None and len(block):
+        yield block, [0, len(block)]
 
 
-def _object_codes(listing: pa.Table) -> Ints:
-    return ints(pc.dictionary_encode(listing["object_uri"]).combine_chunks().indices)
+def _starts(block: pa.Table, unit_size: int) -> list[int]:
+    """Where units begin in a block that begins with one.
+
+    A unit that is redone has a name; new members are cut in order, so that loose images share units and
+    rows of different shards do not.
+    """
+    shard = pc.if_else(pc.is_valid(block["row"]), block["object_uri"], "")
+    group = pc.fill_null(block["unit_id"], "")
+    changes = np.zeros(len(block), bool)
+    changes[0] = True
+    for column in (group, pc.if_else(pc.equal(group, ""), shard, "")):
+        changes[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    begin = np.flatnonzero(changes)
+    within = np.arange(len(block)) - begin[np.cumsum(changes) - 1]
+    is_new = pc.is_null(block["unit_id"]).to_numpy(zero_copy_only=False)
+    return [int(i) for i in np.flatnonzero(changes | (is_new & (within % unit_size == 0)))]
 
 
-def _new_units(listing: pa.Table, rows: Ints, unit_size: int) -> tuple[Ints, Ints]:
-    """Cut new members, in order, into units; loose images share units, rows of different shards do not."""
-    is_row = bools(pc.is_valid(listing["row"]))[rows]
-    group = np.where(is_row, _object_codes(listing)[rows], -1) if is_row.any() else np.full(len(rows), -1)
-    is_first = np.diff(group, prepend=-2) != 0
-    begin = np.flatnonzero(is_first)
-    within = np.arange(len(rows)) - (begin[np.cumsum(is_first) - 1] if len(rows) else 0)
-    return rows, np.flatnonzero(within % unit_size == 0)
-
-
-def _blocks(listing: pa.Table, rows: Ints, offsets: Ints) -> Iterator[tuple[pa.Table, Ints]]:
-    """Whole units gathered, about `BLOCK_MEMBERS` rows at a time, each with its units' bounds in it."""
-    start = 0
-    while start < len(offsets) - 1:
-        stop = int(np.searchsorted(offsets, offsets[start] + BLOCK_MEMBERS, side="right")) - 1
-        stop = max(stop, start + 1)
-        bounds = offsets[start : stop + 1]
-        yield listing.take(pa.array(rows[bounds[0] : bounds[-1]])), bounds - bounds[0]
-        start = stop
-
-
-def _digests(listing: pa.Table, names: Sequence[str], rows: Ints, offsets: Ints) -> list[str]:
-    """The first 16 hex digits of SHA-256 over some columns of each unit's members."""
-    digests: list[str] = []
-    for block, bounds in _blocks(listing.select(list(names)), rows, offsets):
-        texts = [_as_text(column) for column in block.columns]
-        # The empty last field ends each member with a separator.
-        joined = pc.binary_join_element_wise(
-            *texts, "", _SEPARATOR, null_handling="replace", null_replacement="\0"
+def _describe(block: pa.Table, bounds: Sequence[int]) -> list[Unit]:
+    begin = pa.array(bounds[:-1])
+    names = block["unit_id"].take(begin).to_pylist()
+    reasons = block["why"].take(begin).to_pylist()
+    born = _digests(block, ["source_uri"], bounds) if None in names else names
+    prints = _digests(block, _FINGERPRINTED, bounds)
+    return [
+        Unit(name or new, fingerprint, reason or NEW, stop - start, size)
+        for name, new, fingerprint, reason, (start, stop), size in zip(
+            names, born, prints, reasons, pairwise(bounds), _bytes(block, bounds), strict=True
         )
-        array = one_array(joined)
-        ends = np.frombuffer(array.buffers()[1], np.int32)[array.offset :]
-        data = memoryview(array.buffers()[2])
-        for start, stop in pairwise(bounds.tolist()):
-            digest = hashlib.sha256(data[ends[start] : ends[stop]]).hexdigest()
-            digests.append(digest[:_DIGEST_CHARACTERS])
-    return digests
+    ]
 
 
-def _as_text(column: pa.ChunkedArray) -> pa.Array:
-    array = one_array(column)
-    if pa.types.is_floating(array.type):
+def _digests(block: pa.Table, names: Sequence[str], bounds: Sequence[int]) -> list[str]:
+    """The first 16 hex digits of SHA-256 over some columns of each unit's members."""
+    texts = [_as_text(block[name]) for name in names]
+    # The empty last field ends each member with a separator.
+    joined = pc.binary_join_element_wise(
+        *texts, "", _SEPARATOR, null_handling="replace", null_replacement="\0"
+    )
+    array = pa.concat_arrays(pa.chunked_array(joined).chunks)
+    ends = np.frombuffer(array.buffers()[1], np.int32)[array.offset :]
+    data = memoryview(array.buffers()[2])
+    return [
+        hashlib.sha256(data[ends[start] : ends[stop]]).hexdigest()[:_DIGEST_CHARACTERS]
+        for start, stop in pairwise(bounds)
+    ]
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_floating(column.type):
         # Exact, and the same wherever and however floats are printed.
-        array = array.view(pa.int64())
-    return pc.cast(array, pa.string())
+        column = pa.chunked_array([chunk.view(pa.int64()) for chunk in column.chunks], pa.int64())
+    return pc.cast(column, pa.string())
 
 
-def _unit_bytes(listing: pa.Table, rows: Ints, offsets: Ints) -> list[int | None]:
-    if len(offsets) < 2:
-        return []
-    sizes = ints(pc.fill_null(listing["size"], -1))[rows]
-    totals = np.add.reduceat(np.maximum(sizes, 0), offsets[:-1])
-    unknown = np.add.reduceat((sizes < 0).astype(np.int64), offsets[:-1])
+def _bytes(block: pa.Table, bounds: Sequence[int]) -> list[int | None]:
+    sizes: npt.NDArray[np.int64] = pc.fill_null(block["size"], -1).to_numpy()
+    totals = np.add.reduceat(np.maximum(sizes, 0), bounds[:-1])
+    unknown = np.add.reduceat((sizes < 0).astype(np.int64), bounds[:-1])
     return [None if missing else int(total) for total, missing in zip(totals, unknown, strict=True)]
+
+
+class _UnitFiles:
+    """Writes units, as row groups, into one local file after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: pq.ParquetWriter | None = None
+        self._count = 0
+
+    def __enter__(self) -> "_UnitFiles":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, block: pa.Table, bounds: Sequence[int]) -> None:
+        for start, stop in pairwise(bounds):
+            if self._writer is None or self._count % UNITS_PER_FILE == 0:
+                self.__exit__()
+                # Without statistics: nobody looks for values here, and each reader has to parse the footer.
+                path = _plan_file(self._folder, self._count // UNITS_PER_FILE)
+                self._writer = pq.ParquetWriter(
+                    path, MEMBER_SCHEMA, compression="zstd", write_statistics=False
+                )
+            self._writer.write_table(block.slice(start, stop - start), row_group_size=stop - start)
+            self._count += 1
+
+
+def _plan_file(folder: Path, number: int) -> Path:
+    return folder / f"{number:06}.parquet"

@@ -6,13 +6,15 @@ The only module that imports `pipeline` (and so Ray), and only when there is som
 import hashlib
 import json
 import secrets
+import tempfile
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
-from gax_batch import paths, record, storage
+from gax_batch import record, storage
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
@@ -31,7 +33,7 @@ from gax_batch.plan import Plan, make_plan
 from gax_batch.progress import Progress, Say, Tally
 from gax_batch.quiet import quiet_native_stderr
 from gax_batch.record import Clock, Run
-from gax_batch.sources import open_source
+from gax_batch.sources import open_source, read_positions
 from gax_batch.unit import Engine, UnitOptions, UnitTask
 
 # Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
@@ -61,42 +63,47 @@ def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
     clock = Clock()
     bundle = load_bundle(settings.bundle)
     catalog = Catalog(settings.catalog)
-    source = open_source(
-        settings.input, positions=settings.positions, limit=settings.limit, exclude=catalog.uri
-    )
-    listing = source.list_members()
-    if not len(listing):
-        raise UsageError(f"{settings.input} holds no cutouts; check --input")
     fingerprint = settings_fingerprint(settings, bundle)
+    with tempfile.TemporaryDirectory(prefix="gax-") as folder:
+        plan = _make_plan(settings, catalog, fingerprint, Path(folder), say)
+        if not plan.units:
+            say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
+            return RunOutcome(0, None, catalog.version)
+        _refuse_shrinking(settings, plan)
+        resources = _checked_resources(settings, units=len(plan.units))
+        storage.check_writable(catalog.uri)
+        clock.lap("plan")
+        started = datetime.now(UTC)
+        run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        run = Run(
+            run_id=run_id,
+            started=started,
+            catalog=catalog.uri,
+            bundle_id=bundle.bundle_id,
+            settings=settings.model_dump(mode="json"),
+            settings_fingerprint=fingerprint,
+            plan=plan,
+        )
+        return _process(run, settings, catalog, resources, clock, say)
+
+
+def _make_plan(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: Path, say: Say) -> Plan:
+    source = open_source(settings.input, limit=settings.limit, exclude=catalog.uri)
     plan = make_plan(
-        listing,
+        source.list_members(),
         catalog.members(),
         catalog.units(),
         settings_fingerprint=fingerprint,
         unit_size=settings.unit_size,
+        folder=folder,
+        positions=() if settings.positions is None else read_positions(settings.positions),
         full=settings.full,
     )
+    if not plan.counts.listed:
+        raise UsageError(f"{settings.input} holds no cutouts; check --input")
     ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
-    say(f"{len(listing):,} cutouts in {settings.input}{ignored}: {plan.counts}")
-    if not plan.units:
-        say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
-        return RunOutcome(0, None, catalog.version)
-    _refuse_shrinking(settings, plan)
-    resources = _checked_resources(settings, galaxies=len(listing) + plan.counts.vanished)
-    storage.check_writable(catalog.uri)
-    clock.lap("plan")
-    started = datetime.now(UTC)
-    run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    run = Run(
-        run_id=run_id,
-        started=started,
-        catalog=catalog.uri,
-        bundle_id=bundle.bundle_id,
-        settings=settings.model_dump(mode="json"),
-        settings_fingerprint=fingerprint,
-        plan=plan,
-    )
-    return _process(run, settings, catalog, resources, clock, say)
+    say(f"{plan.counts.listed:,} cutouts in {settings.input}{ignored}: {plan.counts}")
+    return plan
 
 
 def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
@@ -141,14 +148,14 @@ def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
         )
 
 
-def _checked_resources(settings: RunSettings, *, galaxies: int) -> Resources:
+def _checked_resources(settings: RunSettings, *, units: int) -> Resources:
     resources = local_resources(
         cpus=settings.cpus,
         workers=settings.workers,
         object_store_mib=settings.object_store_mib,
         unit_size=settings.unit_size,
     )
-    need = predict_memory(resources, galaxies=galaxies, unit_size=settings.unit_size, draws=settings.draws)
+    need = predict_memory(resources, units=units, unit_size=settings.unit_size, draws=settings.draws)
     require_memory(need, available_bytes())
     return resources
 
@@ -182,15 +189,14 @@ def _process(
 
 
 def _write_tasks(run: Run, finished: Container[str]) -> list[UnitTask]:
-    plan_uri = paths.plan_file(run.catalog, run.run_id)
-    tasks = [
-        UnitTask(plan_uri, row_group, unit.unit_id, unit.fingerprint, unit.members)
-        for row_group, unit in enumerate(run.plan.units)
+    if all(unit.unit_id in finished for unit in run.plan.units):
+        return []
+    places = run.plan.write(run.catalog, run.run_id)
+    return [
+        UnitTask(file, row_group, unit.unit_id, unit.fingerprint, unit.members)
+        for unit, (file, row_group) in zip(run.plan.units, places, strict=True)
         if unit.unit_id not in finished
     ]
-    if tasks:
-        run.plan.write(plan_uri)
-    return tasks
 
 
 def _execute(

@@ -1,4 +1,4 @@
-"""Objects by URI: list, read, write whole, on a local disk or any object store.
+"""Objects by URI: look at, read, write whole, on a local disk or any object store.
 
 A URI is `file:///plain/path` (not percent-encoded), `s3://`, `gs://`, `az://`, `https://`, or any other
 scheme fsspec knows. Credentials come from the environment or the instance, never from a URI. Local files
@@ -6,12 +6,9 @@ go through the operating system, object stores through obstore (see
 `gax_batch.buckets`), everything else through fsspec.
 """
 
-import heapq
 import os
-import re
 import stat as stat_bits
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,19 +18,14 @@ from urllib.parse import urlsplit
 import fsspec
 import obstore
 from fsspec.core import url_to_fs
-from fsspec.utils import glob_translate
 
 from gax_batch import buckets
 from gax_batch.errors import UsageError
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
-    from obstore.store import ObjectStore
 
 UNKNOWN_SIZE = -1
-
-_LIST_CHUNK = 1000
-_MAGIC = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,38 +85,8 @@ def is_within(uri: str, folder: str) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
-def list_objects(uri: str, *, missing_ok: bool = False, exclude: str | None = None) -> list[ObjectInfo]:
-    """List one object, everything below a folder or prefix, or what a glob (`*`, `?`, `[]`, `**`) matches.
-
-    Args:
-        uri: Path or URI. A local path that exists is never taken for a glob.
-        missing_ok: Return an empty list where nothing is found.
-        exclude: A normalized URI below which nothing is listed.
-
-    Returns:
-        The objects sorted by URI; no request is made per object. Links to local folders are followed.
-
-    Raises:
-        UsageError: Nothing is there, the scheme is unknown, or access is refused.
-        TransientError: The store kept failing.
-    """
-    uri = normalize_uri(uri)
-    folder, matches = _split_glob(uri)
-    try:
-        found = [info for info in _list(folder, exclude) if matches is None or matches.match(info.uri)]
-    except (FileNotFoundError, NotADirectoryError):
-        found = []
-    except PermissionError:
-        raise UsageError(
-            f"no permission to list {uri}; check its permissions or give credentials by the environment"
-        ) from None
-    if not found and not missing_ok:
-        raise UsageError(_nothing_found(uri, is_glob=matches is not None))
-    return sorted(found, key=lambda info: info.uri)
-
-
 def stat(uri: str) -> ObjectInfo:
-    """Look at one object, with the same version string as `list_objects` gives.
+    """Look at one object, with the same version string as a listing gives.
 
     Raises:
         FileNotFoundError: It does not exist, or is a folder.
@@ -140,12 +102,12 @@ def stat(uri: str) -> ObjectInfo:
     bucket = buckets.bucket_of(uri)
     if bucket is not None:
         with buckets.translated(uri):
-            return _of_meta(uri, obstore.head(*bucket))
-    fs, name = _filesystem(uri)
+            return of_meta(uri, obstore.head(*bucket))
+    fs, name = filesystem(uri)
     info = fs.info(name)
     if info.get("type") == "directory":
         raise FileNotFoundError(f"{uri} is no file")
-    return _of_fsspec(uri, info)
+    return of_fsspec(uri, info)
 
 
 def exists(uri: str) -> bool:
@@ -156,7 +118,7 @@ def exists(uri: str) -> bool:
     bucket = buckets.bucket_of(uri)
     if bucket is not None:
         return buckets.exists(uri, *bucket)
-    fs, name = _filesystem(uri)
+    fs, name = filesystem(uri)
     return bool(fs.exists(name))
 
 
@@ -176,7 +138,7 @@ def read_bytes(uri: str) -> bytes:
     if bucket is not None:
         with buckets.translated(uri):
             return bytes(obstore.get(*bucket).bytes())
-    fs, name = _filesystem(uri)
+    fs, name = filesystem(uri)
     return cast(bytes, fs.cat_file(name))
 
 
@@ -195,7 +157,7 @@ def open_binary(uri: str) -> BinaryIO:
     bucket = buckets.bucket_of(uri)
     if bucket is not None:
         return buckets.open_reader(uri, *bucket)
-    fs, name = _filesystem(uri)
+    fs, name = filesystem(uri)
     return cast(BinaryIO, fs.open(name, "rb"))
 
 
@@ -219,7 +181,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         with buckets.translated(uri):
             obstore.put(*bucket, data)
         return
-    fs, name = _filesystem(uri)
+    fs, name = filesystem(uri)
     fs.makedirs(fs._parent(name), exist_ok=True)
     fs.pipe_file(name, data)
 
@@ -236,7 +198,7 @@ def delete(uri: str) -> None:
             with buckets.translated(uri):
                 obstore.delete(*bucket)
         else:
-            fs, name = _filesystem(uri)
+            fs, name = filesystem(uri)
             fs.rm_file(name)
     except FileNotFoundError:
         return
@@ -270,7 +232,8 @@ def local_version(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _filesystem(uri: str) -> tuple[Any, str]:
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI, and the object's path in it."""
     try:
         fs, name = url_to_fs(uri)
     except (ValueError, ImportError) as error:
@@ -279,96 +242,15 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     return cast(fsspec.AbstractFileSystem, fs), name
 
 
-def _split_glob(uri: str) -> tuple[str, re.Pattern[str] | None]:
-    """The folder to list and the pattern its objects' URIs must match, if the URI is a glob."""
-    magic = _MAGIC.search(uri)
-    path = local_path(uri)
-    if magic is None or (path is not None and path.exists()):
-        return uri, None
-    return uri[: uri.rindex("/", 0, magic.start())], re.compile(glob_translate(uri))
-
-
-def _list(uri: str, exclude: str | None) -> list[ObjectInfo]:
-    path = local_path(uri)
-    if path is not None:
-        return _list_local(path, exclude)
-    found = _list_remote(uri)
-    return found if exclude is None else [info for info in found if not is_within(info.uri, exclude)]
-
-
-def _list_remote(uri: str) -> list[ObjectInfo]:
-    scheme = uri.partition("://")[0]
-    if scheme in buckets.HTTP:  # plain HTTP has no listing
-        return [stat(uri)]
-    if scheme in buckets.BUCKETS:
-        return _list_bucket(uri)
-    fs, name = _filesystem(uri)
-    found = fs.find(name, detail=True).items()
-    return [_of_fsspec(uri + key.removeprefix(name.rstrip("/")), info) for key, info in found]
-
-
-def _list_local(path: Path, exclude: str | None) -> list[ObjectInfo]:
-    if path.is_file():
-        return [stat(str(path))]
-    if not path.is_dir():
-        return []
-    seen: set[tuple[int, int]] = set()  # every folder once: links may lead in a circle
-    if exclude is not None and (excluded := local_path(exclude)) is not None:
-        with suppress(OSError):
-            seen.add(_identity(excluded.stat()))
-    found: list[ObjectInfo] = []
-    # Links last and by name, so that a folder with several names always gets the same one.
-    folders = [(False, str(path), _identity(path.stat()))]
-    while folders:
-        _, folder, identity = heapq.heappop(folders)
-        if identity in seen:
-            continue
-        seen.add(identity)
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                status = _status(entry)
-                if status is None:
-                    continue
-                if stat_bits.S_ISDIR(status.st_mode):
-                    heapq.heappush(folders, (entry.is_symlink(), entry.path, _identity(status)))
-                elif stat_bits.S_ISREG(status.st_mode) or stat_bits.S_ISLNK(status.st_mode):
-                    found.append(ObjectInfo(f"file://{entry.path}", status.st_size, local_version(status)))
-    return found
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:
-    """What an entry or its link's target is; the link itself if it leads nowhere; None if it just went."""
-    try:
-        return entry.stat()
-    except OSError:  # listed all the same, so that it is rejected and not lost without a word
-        with suppress(FileNotFoundError):
-            return entry.stat(follow_symlinks=False)
-    return None
-
-
-def _list_bucket(uri: str) -> list[ObjectInfo]:
-    store, key = cast("tuple[ObjectStore, str]", buckets.bucket_of(uri))
-    root = uri[: len(uri) - len(key)].rstrip("/")
-    with buckets.translated(uri):
-        chunks = obstore.list(store, key or None, chunk_size=_LIST_CHUNK)
-        found = [_of_meta(f"{root}/{meta['path']}", meta) for chunk in chunks for meta in chunk]
-        if not found and key:
-            found = [_of_meta(uri, obstore.head(store, key))]
-    # A "folder" made by a console is an empty object whose key ends in a slash: obstore drops the slash.
-    return [info for info in found if info.size or info.uri != uri]
-
-
-def _of_meta(uri: str, meta: "ObjectMeta") -> ObjectInfo:
+def of_meta(uri: str, meta: "ObjectMeta") -> ObjectInfo:
+    """What obstore tells of an object."""
     return ObjectInfo(
         uri, meta["size"], buckets.etag_version(meta["e_tag"], meta["size"], meta["last_modified"])
     )
 
 
-def _of_fsspec(uri: str, info: dict[str, Any]) -> ObjectInfo:
+def of_fsspec(uri: str, info: dict[str, Any]) -> ObjectInfo:
+    """What an fsspec file system tells of an object."""
     size = UNKNOWN_SIZE if info.get("size") is None else int(info["size"])
     tag = info.get("ETag") or info.get("etag")
     if tag:
@@ -389,12 +271,3 @@ def _write_local(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _nothing_found(uri: str, *, is_glob: bool) -> str:
-    if is_glob:
-        return f"no object matches {uri}; check the pattern (quote it, so that the shell leaves it alone)"
-    path = local_path(uri)
-    if path is not None and path.is_dir():
-        return f"{uri} is an empty folder; name one that holds images or Parquet shards"
-    return f"nothing is at {uri}; check its name"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeEngine, write_images
+from surveys import new_folder
 
 from gax_batch import unit
 from gax_batch.catalog.snapshots import Catalog
@@ -52,11 +53,11 @@ def task(tmp_path: Path) -> unit.UnitTask:
         catalog.units(),
         settings_fingerprint="0123456789abcdef",
         unit_size=10,
+        folder=new_folder(),
     )
-    uri = str(tmp_path / "plan.parquet")
-    plan.write(uri)
+    ((uri, row_group),) = plan.write(catalog.uri, "run-1")
     (planned,) = plan.units
-    return unit.UnitTask(uri, 0, planned.unit_id, planned.fingerprint, planned.members)
+    return unit.UnitTask(uri, row_group, planned.unit_id, planned.fingerprint, planned.members)
 
 
 @pytest.fixture

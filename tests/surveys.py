@@ -1,15 +1,22 @@
 """Listings and a catalog without storage, for the tests of planning."""
 
+import atexit
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 
-from gax_batch.catalog.snapshots import MEMBERS_SCHEMA
+from gax_batch.catalog.snapshots import KNOWN_SCHEMA
 from gax_batch.plan import Plan, make_plan, read_unit_members
-from gax_batch.sources.base import MEMBER_SCHEMA, check_members
+from gax_batch.sources import Source, read_positions
+from gax_batch.sources.base import MEMBER_SCHEMA, check_ids
 
 BAD_VERSION = "corrupt"
+
+_FOLDERS = tempfile.TemporaryDirectory(prefix="gax-tests-")
+atexit.register(_FOLDERS.cleanup)
 
 
 def member(name: str, **values: object) -> dict[str, object]:
@@ -31,8 +38,7 @@ def shard_row(shard: str, row: int, **values: object) -> dict[str, object]:
 
 
 def listing(rows: Iterable[Mapping[str, object]]) -> pa.Table:
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=MEMBER_SCHEMA)
-    return check_members(table) if len(table) else table
+    return check_ids(pa.Table.from_pylist([dict(row) for row in rows], schema=MEMBER_SCHEMA))
 
 
 @dataclass
@@ -57,11 +63,10 @@ class FakeCatalog:
             for unit, (_, _, members) in self.parts.items()
             for m in members
         ]
-        known = pa.Table.from_pylist(rows, schema=MEMBERS_SCHEMA)
+        known = pa.Table.from_pylist(rows, schema=KNOWN_SCHEMA)
         units = {unit: (settings, print_) for unit, (settings, print_, _) in self.parts.items()}
-        return make_plan(
-            table, known, units, **({"settings_fingerprint": self.settings, "unit_size": unit_size} | options)
-        )
+        options = {"settings_fingerprint": self.settings, "unit_size": unit_size} | options
+        return make_plan([table], [known], units, folder=new_folder(), **options)
 
     def apply(self, plan: Plan) -> None:
         for unit, members in planned(plan).items():
@@ -79,10 +84,34 @@ class FakeCatalog:
 
 def planned(plan: Plan) -> dict[str, list[dict[str, object]]]:
     """Members by unit as workers read them."""
-    uri = "memory://plans/plan.parquet"
-    plan.write(uri)
+    places = plan.write("memory://plans", "run")
     assert len({u.unit_id for u in plan.units}) == len(plan.units)
-    return {u.unit_id: read_unit_members(uri, i).to_pylist() for i, u in enumerate(plan.units)}
+    return {
+        unit.unit_id: read_unit_members(*place).to_pylist()
+        for unit, place in zip(plan.units, places, strict=True)
+    }
+
+
+def listed(source: Source, positions: str | None = None) -> pa.Table:
+    """A survey's members in order, as a first run plans them."""
+    plan = make_plan(
+        source.list_members(),
+        [],
+        {},
+        settings_fingerprint="s",
+        unit_size=1_000_000,
+        folder=new_folder(),
+        positions=() if positions is None else read_positions(positions),
+    )
+    places = plan.write("memory://plans", "run")
+    return pa.concat_tables(
+        [MEMBER_SCHEMA.empty_table(), *(read_unit_members(*place) for place in places)]
+    ).sort_by("source_uri")
+
+
+def new_folder() -> Path:
+    """An empty folder that lasts until the tests end."""
+    return Path(tempfile.mkdtemp(dir=_FOLDERS.name))
 
 
 def rows_now(**changes: dict[str, object]) -> pa.Table:

@@ -30,7 +30,7 @@ def test_every_object_of_a_catalog_is_below_one_of_its_three_folders():
         paths.table(catalog, paths.REJECTS_TABLE),
         paths.parts_folder(catalog, "settings"),
         paths.run_record(catalog, "run"),
-        paths.plan_file(catalog, "run"),
+        paths.plan_file(catalog, "run", 0),
     ]
     tops = {uri.removeprefix(catalog + "/").partition("/")[0] for uri in uris}
     assert tops == paths.TOP_LEVEL

@@ -243,7 +243,7 @@ def test_blocks_are_bounded_and_make_no_difference(monkeypatch):
     table = listing(member(f"m{i:03}") for i in range(100))
     whole = FakeCatalog().plan(table, unit_size=7)
     read = planned(whole)
-    monkeypatch.setattr("gax_batch.plan.BLOCK_MEMBERS", 10)
+    monkeypatch.setattr("gax_batch.scratch.BATCH_ROWS", 10)
     parts = FakeCatalog().plan(table, unit_size=7)
     assert facts(parts) == facts(whole)
     assert planned(parts) == read
@@ -255,13 +255,17 @@ def test_chunks_of_the_listing_make_no_difference():
     assert facts(FakeCatalog().plan(chunked)) == facts(FakeCatalog().plan(table))
 
 
-def test_a_stored_plan_has_a_row_group_per_unit_and_few_bytes(tmp_path):
+def test_a_stored_plan_has_a_row_group_per_unit_and_few_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("gax_batch.plan.UNITS_PER_FILE", 3)
     plan = FakeCatalog().plan(listing(member(f"m{i:03}") for i in range(100)), unit_size=30)
-    plan.write(f"file://{tmp_path}/plan.parquet")
-    stored = pq.ParquetFile(tmp_path / "plan.parquet")
-    assert stored.metadata.num_row_groups == 4
-    assert stored.schema_arrow.equals(MEMBER_SCHEMA)
-    assert not stored.metadata.row_group(0).column(0).is_stats_set
+    places = plan.write(f"file://{tmp_path}", "run")
+    folder = f"file://{tmp_path}/runs/run/plan"
+    first, second = (f"{folder}/{number:06}.parquet" for number in (0, 1))
+    assert places == [(first, 0), (first, 1), (first, 2), (second, 0)]
+    stored = [pq.ParquetFile(uri.removeprefix("file://")) for uri in (first, second)]
+    assert [file.metadata.num_row_groups for file in stored] == [3, 1]
+    assert stored[0].schema_arrow.equals(MEMBER_SCHEMA)
+    assert not stored[0].metadata.row_group(0).column(0).is_stats_set
 
 
 def test_a_missing_plan_is_fatal(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from gax_batch import storage
 from gax_batch.errors import UsageError
+from gax_batch.listing import list_objects
 
 
 @pytest.fixture
@@ -15,10 +16,6 @@ def tree(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
     return tmp_path
-
-
-def names(found: list[storage.ObjectInfo], root: object) -> list[str]:
-    return [info.uri.removeprefix(f"file://{root}/") for info in found]
 
 
 def test_normalize_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,101 +37,6 @@ def test_join() -> None:
     assert storage.join("s3://b/", "x/", "/y.parquet") == "s3://b/x/y.parquet"
 
 
-def test_list_is_recursive_and_sorted(tree: Path) -> None:
-    found = storage.list_objects(str(tree))
-    assert names(found, tree) == ["a.jpg", "b b#%20.jpg", "sub/c.png", "sub/deep/d.jpg"]
-    assert found[0].size == 5
-    status = (tree / "a.jpg").stat()
-    assert found[0].version == f"5-{status.st_mtime_ns}"
-    assert found == storage.list_objects(f"file://{tree}/")
-    assert [storage.stat(info.uri) for info in found] == found
-
-
-def test_list_one_file_and_globs(tree: Path) -> None:
-    assert names(storage.list_objects(str(tree / "a.jpg")), tree) == ["a.jpg"]
-    assert names(storage.list_objects(f"{tree}/*.jpg"), tree) == ["a.jpg", "b b#%20.jpg"]
-    assert names(storage.list_objects(f"{tree}/**/*.jpg"), tree) == ["a.jpg", "b b#%20.jpg", "sub/deep/d.jpg"]
-    assert names(storage.list_objects(f"{tree}/s?b/[a-c].png"), tree) == ["sub/c.png"]
-
-
-def test_a_path_that_exists_is_no_glob(tmp_path: Path) -> None:
-    folder = tmp_path / "survey [1]"
-    folder.mkdir()
-    (folder / "x.jpg").write_bytes(b"x")
-    assert len(storage.list_objects(str(folder))) == 1
-
-
-def test_links_and_pipes(tree: Path) -> None:
-    (tree / "link.jpg").symlink_to(tree / "a.jpg")
-    (tree / "dangling.jpg").symlink_to(tree / "nowhere.jpg")
-    os.mkfifo(tree / "pipe.jpg")
-    found = names(storage.list_objects(str(tree)), tree)
-    assert {"link.jpg", "dangling.jpg"} <= set(found)
-    assert "pipe.jpg" not in found
-    with pytest.raises(FileNotFoundError):
-        storage.read_bytes(str(tree / "dangling.jpg"))
-
-
-def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
-    root = tmp_path / "survey"
-    for path in (
-        root / "z" / "1.jpg",
-        tmp_path / "outside" / "sub" / "2.jpg",
-        tmp_path / "outside" / "3.jpg",
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    (root / "a").symlink_to(root / "z")  # the folder itself stands above a link to it
-    (root / "z" / "up").symlink_to(root)
-    (root / "out").symlink_to(tmp_path / "outside")
-    (root / "also").symlink_to(tmp_path / "outside")
-    (tmp_path / "outside" / "back").symlink_to(root / "z")
-    found = storage.list_objects(str(root))
-    assert names(found, root) == ["also/3.jpg", "also/sub/2.jpg", "z/1.jpg"]
-    assert [storage.stat(info.uri) for info in found] == found
-    assert names(storage.list_objects(f"{root}/out/*.jpg"), root) == ["out/3.jpg"]
-
-
-def test_a_link_that_leads_nowhere_is_listed_as_itself(tree: Path) -> None:
-    (tree / "loop.jpg").symlink_to(tree / "loop.jpg")
-    (tree / "gone.jpg").symlink_to(tree / "nowhere.jpg")
-    found = {info.uri.rsplit("/", 1)[1]: info for info in storage.list_objects(str(tree))}
-    for name in ("loop.jpg", "gone.jpg"):
-        assert found[name].version == storage.local_version((tree / name).lstat())
-    with pytest.raises(UsageError, match="nothing is at"):
-        storage.list_objects(str(tree / "loop.jpg"))
-
-
-def test_a_file_that_goes_during_the_listing_is_not_listed(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scan = os.scandir
-
-    class Scan:
-        def __init__(self, folder: str) -> None:
-            with scan(folder) as entries:
-                self.entries = list(entries)
-            (tree / "a.jpg").unlink(missing_ok=True)
-
-        def __enter__(self) -> "list[os.DirEntry[str]]":
-            return self.entries
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr(os, "scandir", Scan)
-    assert names(storage.list_objects(str(tree)), tree) == ["b b#%20.jpg", "sub/c.png", "sub/deep/d.jpg"]
-
-
-def test_nothing_below_an_excluded_folder_is_listed(tree: Path) -> None:
-    (tree / "subway").mkdir()
-    (tree / "subway" / "e.jpg").write_bytes(b"e")
-    (tree / "link").symlink_to(tree / "sub")
-    found = storage.list_objects(str(tree), exclude=f"file://{tree}/sub")
-    assert names(found, tree) == ["a.jpg", "b b#%20.jpg", "subway/e.jpg"]
-    assert storage.list_objects(str(tree), exclude="s3://bucket/sub") == storage.list_objects(str(tree))
-
-
 @pytest.mark.parametrize(
     ("uri", "folder", "within"),
     [
@@ -151,37 +53,10 @@ def test_is_within(uri: str, folder: str, within: bool) -> None:
     assert storage.is_within(uri, folder) == within
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("nowhere", r"nothing is at .*check its name"),
-        ("a.jpg/below", "nothing is at"),
-        ("*.gif", "no object matches"),
-        ("nowhere/*.jpg", "no object matches"),
-        ("empty", "empty folder"),
-    ],
-)
-def test_nothing_found(tree: Path, name: str, message: str) -> None:
-    (tree / "empty").mkdir()
-    with pytest.raises(UsageError, match=message) as caught:
-        storage.list_objects(f"{tree}/{name}")
-    assert "\n" not in str(caught.value)
-    assert storage.list_objects(f"{tree}/{name}", missing_ok=True) == []
-
-
 def test_unknown_scheme() -> None:
-    for call in (storage.list_objects, storage.read_bytes, storage.exists):
+    for call in (list_objects, storage.read_bytes, storage.exists):
         with pytest.raises(UsageError, match=r"nope.*use a local path"):
             call("nope://somewhere/x")
-
-
-def test_no_permission(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: str) -> None:
-        raise PermissionError(13, "Permission denied", path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UsageError, match="no permission to list"):
-        storage.list_objects(str(tree))
 
 
 def test_write_is_whole_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,14 +100,14 @@ def test_fsspec_scheme() -> None:
     try:
         storage.write_bytes(f"{root}/x/1.jpg", b"one")
         storage.write_bytes(f"{root}/2.jpg", b"two!")
-        found = storage.list_objects(root)
-        assert storage.list_objects(root, exclude=f"{root}/x") == found[:1]
+        found = list_objects(root)
+        assert list_objects(root, exclude=f"{root}/x") == found[:1]
         assert [info.uri.rsplit("/", 1)[1] for info in found] == ["2.jpg", "1.jpg"]
         assert found[0].size == 4
         assert [storage.read_bytes(info.uri) for info in found] == [b"two!", b"one"]
         assert storage.stat(found[0].uri) == found[0]
-        assert storage.list_objects(root) == found
-        assert [i.uri for i in storage.list_objects(f"{root}/*.jpg")] == [found[0].uri]
+        assert list_objects(root) == found
+        assert [i.uri for i in list_objects(f"{root}/*.jpg")] == [found[0].uri]
         assert storage.exists(root)
         with storage.open_binary(found[1].uri) as file:
             assert file.read() == b"one"
@@ -242,6 +117,6 @@ def test_fsspec_scheme() -> None:
         assert not storage.exists(found[0].uri)
         storage.check_writable(root)
         with pytest.raises(UsageError, match="nothing is at"):
-            storage.list_objects("memory://elsewhere")
+            list_objects("memory://elsewhere")
     finally:
         fsspec.filesystem("memory").rm("/survey", recursive=True)

@@ -11,7 +11,9 @@ cut off, what a snapshot says is right and the next run repairs the rest:
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,12 +22,14 @@ import pyarrow.compute as pc
 from gax_batch import paths, storage
 from gax_batch.catalog.delta import LostRaceError, NewFile, Table
 from gax_batch.catalog.schema import GALAXIES, REJECTS
-from gax_batch.catalog.writer import Part, read_columns
+from gax_batch.catalog.writer import Part, read_columns, read_in_turn
 from gax_batch.errors import FatalError, UsageError
+from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
 from gax_batch.rejects import PASSING, Stage
+from gax_batch.scratch import Scratch
 
-MEMBERS_SCHEMA: pa.Schema = pa.schema(
+KNOWN_SCHEMA: pa.Schema = pa.schema(
     [
         pa.field("source_uri", pa.string()),
         pa.field("source_version", pa.string()),
@@ -76,44 +80,25 @@ class Catalog:
         """Settings fingerprint and unit fingerprint of every unit, by unit id."""
         return {unit: (name.settings_fingerprint, name.fingerprint) for unit, name in self._active.items()}
 
-    def members(self) -> pa.Table:
+    def members(self) -> Iterator[pa.Table]:
         """Every cutout that the snapshot accounts for, as a galaxy or as a reject, for a plan.
 
-        Returns:
-            `MEMBERS_SCHEMA`; `source_uri` is unique, `galaxy_id` among those that are not rejected. A
-            reject for a passing fault has no version, so that a plan takes it for changed.
+        Yields:
+            `KNOWN_SCHEMA`, some parts at a time; over all of them, `source_uri` is unique, and `galaxy_id`
+            among those that are not rejected. A reject for a passing fault has no version, so that a plan
+            takes it for changed.
 
         Raises:
             UsageError: A part is missing or unreadable: the user has to mend the catalog first.
             TransientError: The store kept failing.
         """
-        shared = ["source_uri", "source_version", "galaxy_id", "unit_id"]
-        of_galaxies, of_rejects = [*shared, "ra", "dec"], [*shared, "stage", "reason"]
         try:
-            galaxies = read_columns(
-                self._galaxies.uri, _keys(self._active.values()), _some(GALAXIES, of_galaxies)
-            )
-            rejects = read_columns(
-                self._rejects.uri, _keys(self._valid_rejects()), _some(REJECTS, of_rejects)
-            )
+            keys = _keys(self._active.values())
+            yield from map(_known_galaxies, read_in_turn(self._galaxies.uri, keys, _KNOWN_OF_GALAXIES))
+            keys = _keys(self._valid_rejects())
+            yield from map(_known_rejects, read_in_turn(self._rejects.uri, keys, _KNOWN_OF_REJECTS))
         except FatalError as error:
             raise UsageError(str(error)) from error
-        plan_reason = pc.if_else(
-            pc.equal(rejects["stage"], Stage.PLAN.value), rejects["reason"], pa.scalar(None, pa.string())
-        )
-        good = galaxies.append_column("rejected", pa.repeat(False, len(galaxies)))
-        # Without a version they count as changed, so that the next run tries them again.
-        passing = pc.is_in(rejects["reason"], pa.array([str(reason) for reason in sorted(PASSING)]))
-        version = pc.if_else(passing, pa.scalar(None, pa.string()), rejects["source_version"])
-        rejects = rejects.set_column(rejects.column_names.index("source_version"), "source_version", version)
-        bad = rejects.append_column("rejected", pa.repeat(True, len(rejects)))
-        bad = bad.append_column("plan_reason", plan_reason)
-        return pa.concat_tables(
-            [
-                pa.Table.from_arrays([_column(t, f) for f in MEMBERS_SCHEMA], schema=MEMBERS_SCHEMA)
-                for t in (good, bad)
-            ]
-        )
 
     def galaxies(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Every row of the snapshot, in memory.
@@ -227,15 +212,17 @@ class Catalog:
         known = set(self._rejects.parts())
         theirs = self._identities(_keys(foreign), _keys(foreign & known))
         ours = self._identities([p.key for p in parts], [p.key for p in parts if p.reject_key])
-        return max(
-            int(pc.sum(pc.is_in(a, value_set=b)).as_py() or 0) for a, b in zip(ours, theirs, strict=True)
-        )
+        with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
+            scratch.load("theirs", _IDENTITY, theirs)
+            scratch.load("ours", _IDENTITY, ours)
+            found = scratch.one(_SHARED) or {}
+        return int(max(found.values()))
 
-    def _identities(self, galaxies: Sequence[str], rejects: Sequence[str]) -> tuple[pa.ChunkedArray, ...]:
-        good = read_columns(self._galaxies.uri, galaxies, _some(GALAXIES, ["galaxy_id", "source_uri"]))
-        bad = read_columns(self._rejects.uri, rejects, _some(REJECTS, ["source_uri"]))
-        sources = pa.chunked_array([*good["source_uri"].chunks, *bad["source_uri"].chunks], pa.string())
-        return good["galaxy_id"], sources
+    def _identities(self, galaxies: Sequence[str], rejects: Sequence[str]) -> Iterator[pa.Table]:
+        yield from read_in_turn(self._galaxies.uri, galaxies, _IDENTITY)
+        for bad in read_in_turn(self._rejects.uri, rejects, _IDENTITY):
+            # A reject holds no id.
+            yield pa.table([pa.nulls(len(bad), pa.string()), bad["source_uri"]], schema=_IDENTITY)
 
     def _settle_rejects(
         self, parts: Sequence[Part], facts: Mapping[str, str | int], *, decided: bool
@@ -301,7 +288,7 @@ def read_run_record(catalog: str, run_id: str) -> dict[str, Any]:
 
 def _require_empty(uri: str) -> None:
     """Refuse a place with anything but what an interrupted first run leaves."""
-    for info in storage.list_objects(uri, missing_ok=True):
+    for info in list_objects(uri, missing_ok=True):
         inner = info.uri.removeprefix(f"{uri}/")
         if inner == info.uri or inner.partition("/")[0] not in paths.TOP_LEVEL:
             raise UsageError(
@@ -309,16 +296,44 @@ def _require_empty(uri: str) -> None:
             )
 
 
-def _keys(names: Iterable[PartName]) -> list[str]:
-    return sorted(name.key for name in names)
-
-
 def _some(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
     return pa.schema([schema.field(name).remove_metadata().with_nullable(True) for name in names])
 
 
-def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
-    return table[field.name] if field.name in table.column_names else pa.nulls(len(table), field.type)
+_NO_TEXT = pa.scalar(None, pa.string())
+_IDENTITY = _some(GALAXIES, ["galaxy_id", "source_uri"])
+_SHARED = """
+SELECT (SELECT count(*) FROM ours SEMI JOIN theirs USING (galaxy_id)) AS galaxies,
+    (SELECT count(*) FROM ours SEMI JOIN theirs USING (source_uri)) AS cutouts
+"""
+_KNOWN_OF_GALAXIES = _some(GALAXIES, ["source_uri", "source_version", "galaxy_id", "unit_id", "ra", "dec"])
+_KNOWN_OF_REJECTS = _some(
+    REJECTS, ["source_uri", "source_version", "galaxy_id", "unit_id", "stage", "reason"]
+)
+
+
+def _keys(names: Iterable[PartName]) -> list[str]:
+    return sorted(name.key for name in names)
+
+
+def _known_galaxies(galaxies: pa.Table) -> pa.Table:
+    return _known(galaxies.append_column("rejected", pa.repeat(False, len(galaxies))))
+
+
+def _known_rejects(rejects: pa.Table) -> pa.Table:
+    # Without a version they count as changed, so that the next run tries them again.
+    passing = pc.is_in(rejects["reason"], pa.array([str(reason) for reason in sorted(PASSING)]))
+    version = pc.if_else(passing, _NO_TEXT, rejects["source_version"])
+    rejects = rejects.set_column(rejects.column_names.index("source_version"), "source_version", version)
+    plan_reason = pc.if_else(pc.equal(rejects["stage"], Stage.PLAN.value), rejects["reason"], _NO_TEXT)
+    rejects = rejects.append_column("plan_reason", plan_reason)
+    return _known(rejects.append_column("rejected", pa.repeat(True, len(rejects))))
+
+
+def _known(table: pa.Table) -> pa.Table:
+    names = table.column_names
+    columns = [table[f.name] if f.name in names else pa.nulls(len(table), f.type) for f in KNOWN_SCHEMA]
+    return pa.table(columns, schema=KNOWN_SCHEMA)
 
 
 def _same_work(name: PartName, part: Part) -> bool:

@@ -9,7 +9,7 @@ that the unit is done.
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from gax_batch import paths, storage
 from gax_batch.catalog.delta import one_line
 from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.errors import FatalError
+from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
 from gax_batch.rejects import PASSING
 
@@ -150,7 +151,7 @@ def find_finished(
     wanted = set(units)
     folder = paths.parts_folder(catalog, settings_fingerprint)
     candidates: list[tuple[PartName, storage.ObjectInfo]] = []
-    for info in storage.list_objects(folder, missing_ok=True):
+    for info in list_objects(folder, missing_ok=True):
         name = PartName.parse(info.uri)
         if name is not None and (name.unit_id, name.fingerprint) in wanted:
             candidates.append((name, info))
@@ -161,7 +162,7 @@ def find_finished(
 
 
 def read_columns(root: str, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
-    """Read some columns of parts, in the order of the keys.
+    """Read some columns of parts, in the order of the keys, into memory.
 
     Args:
         root: The URI of the parts' table.
@@ -172,6 +173,11 @@ def read_columns(root: str, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
         FatalError: A part is missing or unreadable: the catalog is damaged.
         TransientError: The store kept failing.
     """
+    return pa.concat_tables([schema.empty_table(), *read_in_turn(root, keys, schema)])
+
+
+def read_in_turn(root: str, keys: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The same, part by part, with no more than `READ_THREADS` of them in memory."""
 
     def read(key: str) -> pa.Table:
         uri = storage.join(root, key)
@@ -186,7 +192,8 @@ def read_columns(root: str, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
             ) from error
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        return pa.concat_tables([schema.empty_table(), *pool.map(read, keys)])
+        for start in range(0, len(keys), READ_THREADS):
+            yield from pool.map(read, keys[start : start + READ_THREADS])
 
 
 def _check_conservation(galaxies: pa.Table, rejects: pa.Table, unit_id: str, planned: int) -> None:

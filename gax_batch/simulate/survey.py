@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from gax_batch import storage, tree
 from gax_batch.errors import FatalError, UsageError
+from gax_batch.listing import list_objects
 from gax_batch.machine import logical_cpus
 from gax_batch.simulate.footprint import draw_positions
 from gax_batch.simulate.light import SIDE
@@ -142,7 +143,7 @@ def _shards(uri: str, galaxies: int, seed: int, shard_size: int) -> list[_Shard]
 
 def _missing(uri: str, shards: list[_Shard]) -> list[_Shard]:
     storage.check_writable(uri)
-    present = {info.uri for info in storage.list_objects(uri, missing_ok=True)}
+    present = {info.uri for info in list_objects(uri, missing_ok=True)}
     foreign = sorted(present - {shard.uri for shard in shards})
     if foreign:
         raise UsageError(

@@ -2,10 +2,11 @@
 
 A member is one cutout to be: where it is, in which version, and whose it is. A loose image is a member
 that is its whole object (`row` is null); a row of a Parquet shard is one with `row` set. Whatever is
-wrong with a member is written beside it (`stage`, `reason`, `detail`), and it stays in the listing.
+wrong with a member is written beside it (`stage`, `reason`, `detail`), and it stays in the listing. What
+only all members together show, such as an id that two of them have, is the plan's to find.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +39,14 @@ MEMBER_SCHEMA = pa.schema(
     ]
 )
 
+POSITION_SCHEMA = pa.schema(
+    [
+        pa.field("galaxy_id", pa.string()),
+        pa.field("ra", pa.float64()),
+        pa.field("dec", pa.float64()),
+    ]
+)
+
 CUTOUT_SCHEMA = pa.schema(
     [
         pa.field("galaxy_id", pa.string()),
@@ -59,14 +68,14 @@ class Source(Protocol):
 
     @property
     def ignored(self) -> int:
-        """How many objects were passed over, being neither images nor shards."""
+        """How many objects were passed over, being neither images nor shards; known once all are listed."""
         ...
 
-    def list_members(self) -> pa.Table:
-        """List every cutout.
+    def list_members(self) -> Iterator[pa.Table]:
+        """List every cutout, in batches and in any order, so that no survey is too large for memory.
 
-        Returns:
-            `MEMBER_SCHEMA`, sorted by `source_uri`; bad and duplicate ids and bad positions are marked.
+        Yields:
+            `MEMBER_SCHEMA`; `source_uri` is unique in all batches together. Bad ids are marked.
 
         Raises:
             UsageError: The input is not what it should be.
@@ -80,43 +89,35 @@ def as_utf8(uri: str) -> str:
     return uri.encode("utf-8", "backslashreplace").decode()
 
 
+def is_named(uri: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether the name ends so and is not hidden (`._1.jpg` beside `1.jpg` is no galaxy)."""
+    return uri.lower().endswith(suffixes) and not uri.rsplit("/", 1)[-1].startswith(".")
+
+
 def with_columns(columns: dict[str, pa.Array], count: int) -> pa.Table:
     """A `MEMBER_SCHEMA` table of these columns; the others are null."""
     arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in MEMBER_SCHEMA]
     return pa.table(arrays, schema=MEMBER_SCHEMA)
 
 
-def check_members(members: pa.Table) -> pa.Table:
-    """Sort a listing by `source_uri` and mark its bad ids, duplicate ids and bad positions.
-
-    Of the members with one id, the first stays. A position that is not a number is no position.
+def check_ids(members: pa.Table) -> pa.Table:
+    """Mark the ids of a batch that cannot be a galaxy's; what is marked already stays so.
 
     Args:
-        members: `MEMBER_SCHEMA`; what is marked already stays so.
+        members: `MEMBER_SCHEMA`.
 
     Returns:
         `MEMBER_SCHEMA`.
     """
-    members = members.sort_by("source_uri").combine_chunks()
-    for name in ("ra", "dec"):
-        known = pc.if_else(pc.is_nan(members[name]), None, members[name])
-        members = members.set_column(members.schema.get_field_index(name), members.schema.field(name), known)
-    marked = _mask(pc.is_valid(members["reason"]))
-    bad_id = ~_usable_ids(members["galaxy_id"]) & ~marked
-    bad_position = ~_usable_positions(members["ra"], members["dec"]) & ~bad_id & ~marked
-    # A member that is rejected anyway holds no id.
-    rejected = marked | bad_id | bad_position
-    first = _first_of_each_id(members["galaxy_id"], rejected)
-    duplicate = ~rejected & (first != np.arange(len(members)))
-    rejects: dict[int, Reject] = {}
-    for reason, mask in (
-        (Reason.BAD_ID, bad_id),
-        (Reason.DUPLICATE_ID, duplicate),
-        (Reason.BAD_POSITION, bad_position),
-    ):
-        for index in np.flatnonzero(mask).tolist():
-            rejects[index] = Reject.of(Stage.PLAN, reason, _detail(members, reason, index, int(first[index])))
-    return set_rejects(members, rejects) if rejects else members
+    bad = ~_usable_ids(members["galaxy_id"]) & _mask(pc.is_null(members["reason"]))
+    ids = members["galaxy_id"]
+    return set_rejects(
+        members,
+        {
+            index: Reject.of(Stage.PLAN, Reason.BAD_ID, f"galaxy_id is {ids[index].as_py()!r:.80}")
+            for index in np.flatnonzero(bad).tolist()
+        },
+    )
 
 
 def _usable_ids(ids: pa.ChunkedArray) -> Mask:
@@ -125,43 +126,15 @@ def _usable_ids(ids: pa.ChunkedArray) -> Mask:
     return _mask(not_blank) & _mask(short) & _mask(pc.utf8_is_printable(ids))
 
 
-def _first_of_each_id(ids: pa.ChunkedArray, excluded: Mask) -> npt.NDArray[np.int64]:
-    """For each row the first row with its id; excluded rows are their own."""
-    own = np.arange(len(ids))
-    if not len(ids):
-        return own
-    codes = pc.fill_null(pc.dictionary_encode(ids).combine_chunks().indices, -1).to_numpy(
-        zero_copy_only=False
-    )
-    codes = np.where(excluded, codes.max() + 1 + own, codes)
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    return first[inverse]
-
-
-def _usable_positions(ra: pa.ChunkedArray, dec: pa.ChunkedArray) -> Mask:
-    neither = pc.and_(pc.is_null(ra), pc.is_null(dec))
-    inside = pc.and_(
-        pc.and_(pc.greater_equal(ra, 0.0), pc.less_equal(ra, 360.0)),
-        pc.and_(pc.greater_equal(dec, -90.0), pc.less_equal(dec, 90.0)),
-    )
-    return _mask(neither) | _mask(inside)
-
-
 def _mask(values: pa.ChunkedArray) -> Mask:
     mask: Mask = pc.fill_null(values, False).to_numpy()
     return mask
 
 
-def _detail(members: pa.Table, reason: Reason, index: int, first: int) -> str:
-    if reason is Reason.BAD_ID:
-        return f"galaxy_id is {members['galaxy_id'][index].as_py()!r:.80}"
-    if reason is Reason.DUPLICATE_ID:
-        return f"first listed as {members['source_uri'][first].as_py()}"
-    return f"ra is {members['ra'][index].as_py()}, dec is {members['dec'][index].as_py()}"
-
-
 def set_rejects(table: pa.Table, rejects: Mapping[int, Reject]) -> pa.Table:
     """Write rejects, by row, into a table's `stage`, `reason` and `detail`."""
+    if not rejects:
+        return table
     for name in ("stage", "reason", "detail"):
         values = table[name].to_pylist()
         for index, reject in rejects.items():

@@ -1,12 +1,11 @@
-"""A table of positions, joined to members by galaxy id."""
+"""A table of positions, which a plan joins to members by galaxy id."""
 
 import csv
 import gzip
 import io
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,10 @@ import pyarrow.parquet as pq
 
 from gax_batch import storage
 from gax_batch.errors import UsageError
+from gax_batch.sources.base import POSITION_SCHEMA
 
 ID_COLUMNS = ("galaxy_id", "galaxyid", "objid", "asset_id", "id")
+_NO_NUMBER = pa.scalar(None, pa.float64())
 _GZIP = b"\x1f\x8b"
 _FORMATS = {
     "csv": (".csv",),
@@ -28,43 +29,47 @@ _FORMATS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Positions:
-    """Distinct galaxy ids and their positions.
-
-    Attributes:
-        ids: String `[N]`.
-        ra: Right ascension, float64 `[N]`, degrees ICRS; null or NaN where unknown.
-        dec: Declination, likewise.
-    """
-
-    ids: pa.Array
-    ra: pa.Array
-    dec: pa.Array
-
-    def join(self, members: pa.Table) -> pa.Table:
-        """Give members the positions of their ids; the others keep what they have."""
-        index = pc.index_in(members["galaxy_id"], value_set=self.ids, skip_nulls=True)
-        for name, known in (("ra", self.ra), ("dec", self.dec)):
-            values = pc.if_else(pc.is_valid(index), pc.take(known, index), members[name])
-            members = members.set_column(
-                members.schema.get_field_index(name), members.schema.field(name), values
-            )
-        return members
-
-
-def read_positions(uri: str) -> Positions:
+def read_positions(uri: str) -> Iterator[pa.Table]:
     """Read a CSV, Parquet, FITS or VOTable table (or gzipped) with an id, `ra` and `dec` column.
+
+    CSV and Parquet are read a batch at a time, FITS and VOTable as a whole.
 
     Args:
         uri: Where the table is. The id column is the first of `galaxy_id`, `GalaxyID`, `objid`,
-            `asset_id`, `id` that it has, in any case; ids are read as text. Positions are in degrees.
+            `asset_id`, `id` that it has, in any case; ids are read as text. Positions are in degrees ICRS,
+            null or NaN where unknown.
+
+    Yields:
+        `POSITION_SCHEMA`.
 
     Raises:
-        UsageError: It is missing, unreadable, lacks a column, has numbers with a fraction for ids, or gives
-            two positions for one galaxy.
+        UsageError: It is missing, unreadable, lacks a column, or has numbers with a fraction for ids.
     """
-    table = _read(uri)
+    name = uri.lower().removesuffix(".gz")
+    kind = next((k for k, suffixes in _FORMATS.items() if name.endswith(suffixes)), None)
+    if kind is None:
+        known = ", ".join(suffix for suffixes in _FORMATS.values() for suffix in suffixes)
+        raise UsageError(f"{uri} is no table of a known format; its name must end in one of {known}")
+    try:
+        file = storage.open_binary(storage.normalize_uri(uri))
+    except OSError as error:
+        raise UsageError(f"the position table {uri} cannot be read: {error.strerror or error}") from None
+    try:
+        with file:
+            for table in _READERS[kind](uri, _unzipped(file)):
+                yield _positions(uri, table)
+    except (pa.ArrowException, OSError, EOFError, ValueError, LookupError, TypeError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise UsageError(f"the position table {uri} is no readable {kind} table: {line}") from None
+
+
+def _unzipped(file: BinaryIO) -> BinaryIO:
+    magic = file.read(len(_GZIP))
+    file.seek(0)
+    return cast(BinaryIO, gzip.open(file)) if magic == _GZIP else file
+
+
+def _positions(uri: str, table: pa.Table) -> pa.Table:
     wanted = _wanted_columns(uri, table.column_names)
     keys = _plain(table[wanted[0]])
     if pa.types.is_floating(keys.type):  # 587722981736054938 would be 5.87722981736055e17
@@ -75,7 +80,8 @@ def read_positions(uri: str) -> Positions:
     except pa.ArrowException as error:
         line = str(error).partition("\n")[0]
         raise UsageError(f"{uri}: column {wanted} cannot be used: {line}; ra and dec are degrees") from None
-    return _distinct(uri, ids, ra, dec)
+    ra, dec = (pc.if_else(pc.is_nan(values), _NO_NUMBER, values) for values in (ra, dec))
+    return pa.table([ids, ra, dec], schema=POSITION_SCHEMA)
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
@@ -97,55 +103,41 @@ def _wanted_columns(uri: str, names: Sequence[str]) -> tuple[str, str, str]:
     return found[0], found[1], found[2]
 
 
-def _distinct(uri: str, ids: pa.Array, ra: pa.Array, dec: pa.Array) -> Positions:
-    _, first, inverse = np.unique(
-        pc.fill_null(ids.dictionary_encode().indices, -1).to_numpy(zero_copy_only=False),
-        return_index=True,
-        return_inverse=True,
-    )
-    for column in (ra, dec):
-        values = column.to_numpy(zero_copy_only=False)
-        same = (values == values[first][inverse]) | (np.isnan(values) & np.isnan(values[first][inverse]))
-        conflicts = np.flatnonzero(~same & ids.is_valid().to_numpy(zero_copy_only=False))
-        if len(conflicts):
-            raise UsageError(
-                f"{uri} gives galaxy {ids[int(conflicts[0])].as_py()} two positions; keep one row per galaxy"
-            )
-    return Positions(ids.take(pa.array(first)), ra.take(pa.array(first)), dec.take(pa.array(first)))
-
-
-def _read(uri: str) -> pa.Table:
-    name = uri.lower().removesuffix(".gz")
-    kind = next((k for k, suffixes in _FORMATS.items() if name.endswith(suffixes)), None)
-    if kind is None:
-        known = ", ".join(suffix for suffixes in _FORMATS.values() for suffix in suffixes)
-        raise UsageError(f"{uri} is no table of a known format; its name must end in one of {known}")
-    try:
-        data = storage.read_bytes(storage.normalize_uri(uri))
-    except OSError as error:
-        raise UsageError(f"the position table {uri} cannot be read: {error.strerror or error}") from None
-    try:
-        if data.startswith(_GZIP):
-            data = gzip.decompress(data)
-        if kind == "csv":
-            return _read_csv(uri, data)
-        return pq.read_table(pa.BufferReader(data)) if kind == "parquet" else _read_astropy(data, kind)
-    except (pa.ArrowException, OSError, EOFError, ValueError, LookupError, TypeError) as error:
-        line = str(error).strip().partition("\n")[0]
-        raise UsageError(f"the position table {uri} is no readable {kind} table: {line}") from None
-
-
-def _read_csv(uri: str, data: bytes) -> pa.Table:
-    header = data[: data.find(b"\n") if b"\n" in data else None].decode("utf-8-sig", errors="replace")
-    names = next(csv.reader([header.rstrip("\r")]), [])
-    key, ra, dec = _wanted_columns(uri, names)
+def _read_csv(uri: str, file: BinaryIO) -> Iterator[pa.Table]:
+    header = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    file.seek(0)
+    key, ra, dec = _wanted_columns(uri, next(csv.reader([header]), []))
     # Ids stay text: 0012 is not 12, and 19 digits do not fit a float.
     options = pa_csv.ConvertOptions(
         include_columns=[key, ra, dec],
         column_types={key: pa.string(), ra: pa.float64(), dec: pa.float64()},
         strings_can_be_null=True,
     )
-    return pa_csv.read_csv(pa.BufferReader(data), convert_options=options)
+    for batch in pa_csv.open_csv(file, convert_options=options):
+        yield pa.Table.from_batches([batch])
+
+
+def _read_parquet(uri: str, file: BinaryIO) -> Iterator[pa.Table]:
+    parquet = pq.ParquetFile(file)
+    wanted = list(_wanted_columns(uri, parquet.schema_arrow.names))
+    for batch in parquet.iter_batches(columns=wanted):
+        yield pa.Table.from_batches([batch])
+
+
+def _read_fits(uri: str, file: BinaryIO) -> Iterator[pa.Table]:
+    yield _read_astropy(file.read(), "fits")
+
+
+def _read_votable(uri: str, file: BinaryIO) -> Iterator[pa.Table]:
+    yield _read_astropy(file.read(), "votable")
+
+
+_READERS: dict[str, Callable[[str, BinaryIO], Iterator[pa.Table]]] = {
+    "csv": _read_csv,
+    "parquet": _read_parquet,
+    "fits": _read_fits,
+    "votable": _read_votable,
+}
 
 
 def _read_astropy(data: bytes, kind: str) -> pa.Table:

@@ -4,9 +4,10 @@ A row's image is encoded bytes (plain, or the `bytes` of a struct) or a raw tens
 `uint8 [64, 64, 3]`, nested lists, or the extension types in which Arrow and Ray write tensors.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,14 @@ import pyarrow.parquet as pq
 from gax_batch import storage
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.rejects import Reason, RejectError, Stage
-from gax_batch.sources.base import MEMBER_SCHEMA, as_utf8, check_members, with_columns
-from gax_batch.sources.positions import Positions
+from gax_batch.sources.base import MEMBER_SCHEMA, as_utf8, check_ids, is_named, with_columns
 from gax_batch.sources.tensors import CellReader, image_column
 from gax_batch.storage import ObjectInfo
 
 SUFFIXES = (".parquet", ".pq")
 
 _LISTING_THREADS = 8
+_LISTED_ROWS = 65_536
 _BATCH_ROWS = 128
 _STREAM_BYTES = 4 * 1024 * 1024
 
@@ -35,41 +36,41 @@ Handler = Callable[[int, "bytes | npt.NDArray[Any] | RejectError"], None]
 class ShardSource:
     """A folder, prefix or glob of Parquet shards."""
 
-    def __init__(
-        self,
-        objects: Sequence[ObjectInfo],
-        *,
-        ignored: int = 0,
-        positions: Positions | None = None,
-        limit: int | None = None,
-    ) -> None:
-        """Take listed shards, sorted by URI.
+    def __init__(self, objects: Iterable[ObjectInfo], *, limit: int | None = None) -> None:
+        """Take the objects of a listing.
 
         Args:
-            objects: The shards.
-            ignored: How many other objects were passed over.
-            positions: Where the galaxies are; stands above the shards' own `ra` and `dec`.
+            objects: Shards, and others that are passed over; taken once, while the members are listed.
             limit: Take the first so many rows only.
         """
-        self.ignored = ignored
+        self.ignored = 0
         self._objects = objects
-        self._positions = positions
         self._limit = limit
 
-    def list_members(self) -> pa.Table:
+    def list_members(self) -> Iterator[pa.Table]:
         """List every row, reading no image; see `Source.list_members`."""
-        tables: list[pa.Table] = []
-        rows = 0
-        with ThreadPoolExecutor(_LISTING_THREADS) as pool:
-            # A limited listing reads one shard at a time, and no more than it needs.
-            listed = map(_list_shard, self._objects) if self._limit else pool.map(_list_shard, self._objects)
-            for table in listed:
-                tables.append(table)
-                rows += len(table)
-                if self._limit and rows >= self._limit:
-                    break
-        members = pa.concat_tables(tables).slice(0, self._limit)
-        return check_members(members if self._positions is None else self._positions.join(members))
+        left = self._limit
+        for rows in self._rows(sorted(self._shards(), key=lambda info: info.uri)):
+            yield check_ids(rows.slice(0, left))
+            if left is not None:
+                left -= len(rows)
+                if left <= 0:
+                    return
+
+    def _shards(self) -> Iterator[ObjectInfo]:
+        for info in self._objects:
+            if is_named(info.uri, SUFFIXES):
+                yield info
+            else:
+                self.ignored += 1
+
+    def _rows(self, shards: Sequence[ObjectInfo]) -> Iterator[pa.Table]:
+        # A limited listing looks at one shard at a time, and at no more than it needs.
+        at_once = 1 if self._limit else _LISTING_THREADS
+        with ThreadPoolExecutor(at_once) as pool:
+            for start in range(0, len(shards), at_once):
+                for tables in pool.map(_list_shard, shards[start : start + at_once]):
+                    yield from tables
 
 
 def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], handle: Handler) -> None:
@@ -141,28 +142,40 @@ def _opened(uri: str) -> Iterator[pq.ParquetFile]:
         yield pq.ParquetFile(binary, buffer_size=_STREAM_BYTES, pre_buffer=False)
 
 
-def _list_shard(info: ObjectInfo) -> pa.Table:
+def _list_shard(info: ObjectInfo) -> Iterable[pa.Table]:
+    """The rows of a shard: read already, or, of a large one, to be read a batch at a time."""
     if info.uri != as_utf8(info.uri):
         raise UsageError(f"the name of the shard {as_utf8(info.uri)} is not UTF-8; rename it")
+    tables = _shard_rows(info)
+    first = next(tables, None)
+    return () if first is None else chain([first], tables)
+
+
+def _shard_rows(info: ObjectInfo) -> Iterator[pa.Table]:
     try:
         with _opened(info.uri) as file:
-            return _members_of(info, file)
+            image = image_column(file.schema_arrow, info.uri)
+            size = _row_bytes(file.metadata, image)
+            start = 0
+            for batch in file.iter_batches(_LISTED_ROWS, columns=_listed_columns(info, file.schema_arrow)):
+                yield _members_of(info, pa.Table.from_batches([batch]), start, size)
+                start += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         line = str(error).strip().partition("\n")[0]
         raise UsageError(f"{info.uri} is no readable Parquet file ({line}); repair or remove it") from None
 
 
-def _members_of(info: ObjectInfo, file: pq.ParquetFile) -> pa.Table:
-    schema = file.schema_arrow
+def _listed_columns(info: ObjectInfo, schema: pa.Schema) -> list[str]:
     if "galaxy_id" not in schema.names:
         names = ", ".join(schema.names)
         raise UsageError(f"{info.uri} has no column galaxy_id; it has {names}: rename one of them")
-    image = image_column(schema, info.uri)
-    present = [name for name in ("galaxy_id", "ra", "dec") if name in schema.names]
-    table = file.read(columns=present)
-    count = len(table)
-    columns = {name: _cast(info.uri, name, table[name]) for name in present}
-    numbers = pa.array(np.arange(count, dtype=np.int64))
+    return [name for name in ("galaxy_id", "ra", "dec") if name in schema.names]
+
+
+def _members_of(info: ObjectInfo, rows: pa.Table, start: int, size: int) -> pa.Table:
+    count = len(rows)
+    columns = {name: _cast(info.uri, name, rows[name]) for name in rows.column_names}
+    numbers = pa.array(np.arange(start, start + count, dtype=np.int64))
     # Padded, so that rows in the order of their URIs are in the order of the file.
     padded = pc.utf8_lpad(pc.cast(numbers, pa.string()), 9, "0")
     columns |= {
@@ -170,7 +183,7 @@ def _members_of(info: ObjectInfo, file: pq.ParquetFile) -> pa.Table:
         "source_version": pa.array([info.version] * count, pa.string()),
         "object_uri": pa.array([info.uri] * count, pa.string()),
         "row": numbers,
-        "size": pa.array([_row_bytes(file.metadata, image)] * count, pa.int64()),
+        "size": pa.array([size] * count, pa.int64()),
     }
     return with_columns(columns, count)
 

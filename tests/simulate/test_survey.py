@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from surveys import listed
 
 from gax_batch import imaging, tree
 from gax_batch.errors import UsageError
@@ -97,7 +98,7 @@ def test_pictures_have_the_brightness_profile_of_real_cutouts(table: pa.Table, s
 
 def test_the_sources_read_a_simulated_survey(tmp_path: Path, table: pa.Table) -> None:
     simulate_survey(str(tmp_path), 90, 7, shard_size=64, processes=1)
-    members = open_source(str(tmp_path)).list_members()
+    members = listed(open_source(str(tmp_path)))
     assert len(members) == 90
     cutouts = read_unit(members, crop=imaging.GZ2_CROP, limits=imaging.ImageLimits())
     assert cutouts["reason"].null_count == 90
@@ -145,4 +146,4 @@ def test_bad_arguments_and_foreign_outputs_are_refused(
 
 def test_any_storage_takes_a_survey() -> None:
     done = simulate_survey("memory://simulated/survey", 10, 1, processes=1)
-    assert len(open_source(done.uri).list_members()) == 10
+    assert len(listed(open_source(done.uri))) == 10

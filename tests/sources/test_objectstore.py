@@ -11,10 +11,11 @@ import pytest
 
 from gax_batch import buckets
 from gax_batch.errors import FatalError, TransientError
+from gax_batch.listing import list_objects
 from gax_batch.rejects import RejectError
 from gax_batch.sources import objectstore
 from gax_batch.sources.objectstore import fetch_each
-from gax_batch.storage import ObjectInfo, list_objects, read_bytes, stat
+from gax_batch.storage import ObjectInfo, read_bytes, stat
 
 BODY = b"x" * 5000
 

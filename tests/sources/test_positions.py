@@ -1,6 +1,6 @@
 import gzip
+from collections.abc import Iterable
 from pathlib import Path
-from time import process_time
 
 import numpy as np
 import pyarrow as pa
@@ -9,20 +9,19 @@ import pytest
 from astropy import units
 from astropy.table import Table
 from hostile import encoded, galaxy
+from surveys import listed
 
 from gax_batch.errors import UsageError
 from gax_batch.sources import open_source
-from gax_batch.sources.base import with_columns
-from gax_batch.sources.positions import Positions, read_positions
+from gax_batch.sources.positions import read_positions
 
 IDS = ["0012", "587722981736054938", "x y"]
 RA = [0.5, 170.25, 359.0]
 DEC = [-90.0, 1.5, 45.0]
 
 
-def values(positions: Positions) -> dict[str, tuple[float | None, float | None]]:
-    rows = zip(positions.ids.to_pylist(), positions.ra.to_pylist(), positions.dec.to_pylist(), strict=True)
-    return {key: (ra, dec) for key, ra, dec in rows}
+def values(batches: Iterable[pa.Table]) -> dict[str, tuple[float | None, float | None]]:
+    return {row["galaxy_id"]: (row["ra"], row["dec"]) for table in batches for row in table.to_pylist()}
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet", "t.fits", "t.vot"])
@@ -56,7 +55,7 @@ def test_masked_votable_values_are_null(tmp_path: Path) -> None:
     table = Table({"id": ["a", "b"], "ra": [1.0, 2.0], "dec": [3.0, 4.0]}, masked=True)
     table["ra"].mask = [False, True]
     table.write(path, format="votable")
-    assert read_positions(str(path)).ra.to_pylist() == [1.0, None]
+    assert values(read_positions(str(path))) == {"a": (1.0, 3.0), "b": (None, 4.0)}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,6 @@ def test_masked_votable_values_are_null(tmp_path: Path) -> None:
         ("t.csv", b"id,ra\na,1\n", "it has id, ra"),
         ("t.csv", b"", "it has none"),
         ("t.csv", b"id,ra,dec\na,12:30:00,2\n", "no readable csv table"),
-        ("t.csv", b"id,ra,dec\na,1,2\na,1,3\n", "galaxy a two positions"),
         ("t.parquet", b"PAR1 but not really", "no readable parquet table"),
         ("t.fits", b"SIMPLE", "no readable fits table"),
         ("t.vot", b"<html>", "no readable votable table"),
@@ -77,13 +75,13 @@ def test_table_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, me
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UsageError, match=message) as caught:
-        read_positions(str(path))
+        list(read_positions(str(path)))
     assert "\n" not in str(caught.value)
 
 
 def test_missing_table(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
-        read_positions(str(tmp_path / "t.csv"))
+        list(read_positions(str(tmp_path / "t.csv")))
 
 
 def test_minutes_are_not_degrees(tmp_path: Path) -> None:
@@ -92,14 +90,14 @@ def test_minutes_are_not_degrees(tmp_path: Path) -> None:
     table["ra"].unit = units.arcmin
     table.write(path, format="votable")
     with pytest.raises(UsageError, match="not degrees"):
-        read_positions(str(path))
+        list(read_positions(str(path)))
 
 
 def test_text_positions_in_parquet(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"id": ["a"], "ra": ["12h"], "dec": ["2"]}), path)
     with pytest.raises(UsageError, match="ra and dec are degrees"):
-        read_positions(str(path))
+        list(read_positions(str(path)))
 
 
 def test_join_to_loose_images(tmp_path: Path) -> None:
@@ -107,7 +105,7 @@ def test_join_to_loose_images(tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").write_bytes(encoded(galaxy(64)))
     table = tmp_path / "positions.csv"
     table.write_text("id,ra,dec\n1,10,20\n1,10,20\n2,400,0\n3,nan,nan\n4,10,-90.5\n5,10,\n9,1,1\n")
-    members = open_source(f"{tmp_path}/*.png", positions=str(table)).list_members()
+    members = listed(open_source(f"{tmp_path}/*.png"), str(table))
     assert members["ra"].to_pylist() == [10.0, 400.0, None, 10.0, 10.0, None]
     assert members["dec"].to_pylist() == [20.0, 0.0, None, -90.5, None, None]
     bad = "bad_position"
@@ -116,30 +114,39 @@ def test_join_to_loose_images(tmp_path: Path) -> None:
     assert members["detail"][1].as_py() == "ra is 400.0, dec is 0.0"
 
 
-def test_galaxy_without_an_id_has_no_position() -> None:
-    positions = Positions(pa.array([None, "a"], pa.string()), pa.array([1.0, 2.0]), pa.array([1.0, 2.0]))
-    members = with_columns({"galaxy_id": pa.array([None, "a"], pa.string())}, 2)
-    assert positions.join(members)["ra"].to_pylist() == [None, 2.0]
+@pytest.mark.parametrize("second", ["1,3", ",2", "nan,2", ","])
+def test_two_positions_of_one_galaxy_are_refused(tmp_path: Path, second: str) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(galaxy(64)))
+    table = tmp_path / "positions.csv"
+    table.write_text(f"id,ra,dec\na,1,2\na,{second}\n")
+    with pytest.raises(UsageError, match="gives galaxy a two positions; keep one row per galaxy"):
+        listed(open_source(str(tmp_path / "*.png")), str(table))
 
 
-def test_large_tables_are_joined_in_seconds(tmp_path: Path) -> None:
+def test_galaxy_without_an_id_has_no_position(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"galaxy_id": [None, "a"], "image": [b"x", b"x"]}), tmp_path / "s.parquet")
+    pq.write_table(pa.table({"id": [None, "a"], "ra": [1.0, 2.0], "dec": [1.0, 2.0]}), tmp_path / "p.pq")
+    members = listed(open_source(str(tmp_path / "s.parquet")), str(tmp_path / "p.pq"))
+    assert members["ra"].to_pylist() == [None, 2.0]
+
+
+def test_large_tables_are_read_in_batches(tmp_path: Path) -> None:
     count = 200_000
-    ids = pa.array([f"{i:07}" for i in range(count)])
-    values = pa.array(np.linspace(0, 90, count))
-    path = tmp_path / "t.parquet"
-    pq.write_table(pa.table({"galaxy_id": ids, "ra": values, "dec": values}), path)
-    members = with_columns({"galaxy_id": ids.take(pa.array(np.arange(count)[::-1]))}, count)
-    start = process_time()
-    joined = read_positions(str(path)).join(members)
-    assert process_time() - start < 3
-    assert joined["ra"][0].as_py() == 90.0
+    ids = [f"{i:07}" for i in range(count)]
+    degrees = np.linspace(0, 90, count)
+    pq.write_table(pa.table({"galaxy_id": ids, "ra": degrees, "dec": degrees}), tmp_path / "t.parquet")
+    rows = "".join(f"{name},{x},{x}\n" for name, x in zip(ids, degrees, strict=True))
+    (tmp_path / "t.csv").write_text(f"galaxy_id,ra,dec\n{rows}")
+    for name in ("t.parquet", "t.csv"):
+        batches = list(read_positions(str(tmp_path / name)))
+        assert len(batches) > 1
+        assert pa.concat_tables(batches)["galaxy_id"].to_pylist() == ids
 
 
 def test_real_positions(shared_data: Path) -> None:
-    source = open_source(
-        str(shared_data / "gz2" / "images"), positions=str(shared_data / "gz2" / "positions.csv")
+    members = listed(
+        open_source(str(shared_data / "gz2" / "images")), str(shared_data / "gz2" / "positions.csv")
     )
-    members = source.list_members()
     assert len(members) == 748
     assert members["reason"].null_count == 748
     assert members["ra"].null_count == 748 - 114
@@ -159,7 +166,7 @@ def test_ids_that_lost_digits_are_refused(tmp_path: Path, encode: bool) -> None:
         pa.table({"objid": ids.dictionary_encode() if encode else ids, "ra": [1.0], "dec": [2.0]}), path
     )
     with pytest.raises(UsageError, match="column objid is double; it must be integers or strings"):
-        read_positions(str(path))
+        list(read_positions(str(path)))
     Table({"id": [5.8e17], "ra": [1.0], "dec": [2.0]}).write(tmp_path / "t.fits")
     with pytest.raises(UsageError, match="column id is double"):
-        read_positions(str(tmp_path / "t.fits"))
+        list(read_positions(str(tmp_path / "t.fits")))

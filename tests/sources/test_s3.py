@@ -8,10 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from hostile import encoded, galaxy
 from moto.server import ThreadedMotoServer
+from surveys import listed
 
 from gax_batch import buckets, storage
 from gax_batch.errors import UsageError
 from gax_batch.imaging import GZ2_CROP, ImageLimits, decode_cutout
+from gax_batch.listing import list_objects
 from gax_batch.sources import open_source, read_unit
 
 ROOT = "s3://survey"
@@ -53,7 +55,7 @@ def test_loose_images() -> None:
     storage.write_bytes(f"{ROOT}/loose/notes.txt", b"no image")
     storage.write_bytes(f"{ROOT}/loose/empty.jpg", b"")
     source = open_source(f"{ROOT}/loose/")
-    members = source.list_members()
+    members = listed(source)
     assert len(members) == 31
     assert source.ignored == 1
     info = storage.stat(members["source_uri"][0].as_py())
@@ -77,9 +79,9 @@ def test_loose_images() -> None:
 def test_globs_and_one_object() -> None:
     for name in ("x1.png", "x2.png", "y/x3.png"):
         storage.write_bytes(f"{ROOT}/globs/{name}", encoded(galaxy(64)))
-    assert len(storage.list_objects(f"{ROOT}/globs/*.png")) == 2
-    assert len(storage.list_objects(f"{ROOT}/globs/**/*.png")) == 3
-    assert [i.uri for i in storage.list_objects(f"{ROOT}/globs/x1.png")] == [f"{ROOT}/globs/x1.png"]
+    assert len(list_objects(f"{ROOT}/globs/*.png")) == 2
+    assert len(list_objects(f"{ROOT}/globs/**/*.png")) == 3
+    assert [i.uri for i in list_objects(f"{ROOT}/globs/x1.png")] == [f"{ROOT}/globs/x1.png"]
 
 
 def test_shards() -> None:
@@ -89,7 +91,7 @@ def test_shards() -> None:
         ids = list(range(12))[part]
         pq.write_table(pa.table({"galaxy_id": ids, "image": raw[part]}), sink, row_group_size=3)
         storage.write_bytes(f"{ROOT}/shards/{name}.parquet", sink.getvalue().to_pybytes())
-    members = open_source(f"{ROOT}/shards").list_members()
+    members = listed(open_source(f"{ROOT}/shards"))
     assert members["galaxy_id"].to_pylist() == [str(i) for i in range(12)]
     assert read(members)["cutout"].to_pylist() == raw
     assert read(members.slice(5, 5))["cutout"].to_pylist() == raw[5:10]
@@ -102,7 +104,7 @@ def test_shards() -> None:
 def test_what_is_not_there() -> None:
     for uri in (f"{ROOT}/nowhere", "s3://no-such-bucket/x", f"{ROOT}/no*.jpg"):
         with pytest.raises(UsageError):
-            storage.list_objects(uri)
+            list_objects(uri)
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(f"{ROOT}/nowhere")
     assert not storage.exists(f"{ROOT}/nowhere")
@@ -114,6 +116,6 @@ def test_what_is_not_there() -> None:
 
 def test_check_writable() -> None:
     storage.check_writable(f"{ROOT}/out")
-    assert storage.list_objects(f"{ROOT}/out", missing_ok=True) == []
+    assert list_objects(f"{ROOT}/out", missing_ok=True) == []
     with pytest.raises(UsageError, match="cannot write"):
         storage.check_writable("s3://no-such-bucket/out")

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hostile import encoded, galaxy
+from surveys import listed
 
 from gax_batch.errors import FatalError, TransientError, UsageError
 from gax_batch.imaging import GZ2_CROP, ImageLimits
@@ -38,7 +39,7 @@ def test_list_members(tmp_path: Path) -> None:
     write(tmp_path / "b.pq", RAW[:2], galaxy_id=["g0", "new"])
     (tmp_path / "_SUCCESS").write_bytes(b"")
     source = open_source(str(tmp_path))
-    members = source.list_members()
+    members = listed(source)
     assert members.schema.equals(MEMBER_SCHEMA)
     assert source.ignored == 1
     assert members["galaxy_id"].to_pylist() == ["g0", "g1", "g2", "g3", "g4", "g5", "g0", "new"]
@@ -55,7 +56,7 @@ def test_list_members(tmp_path: Path) -> None:
 
 def test_rows_are_listed_in_the_order_of_the_file(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", RAW * 20, galaxy_id=np.arange(120))
-    members = open_source(str(tmp_path)).list_members()
+    members = listed(open_source(str(tmp_path)))
     assert members["row"].to_pylist() == list(range(120))
     assert members["galaxy_id"].to_pylist() == [str(i) for i in range(120)]
 
@@ -106,7 +107,7 @@ VARIANTS: dict[str, Any] = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_guise_of_an_image_column(tmp_path: Path, variant: str) -> None:
     write(tmp_path / "a.parquet", VARIANTS[variant]())
-    cutouts = read(open_source(str(tmp_path)).list_members())
+    cutouts = read(listed(open_source(str(tmp_path))))
     assert cutouts["detail"].to_pylist() == [None] * 6
     assert cutouts["cutout"].to_pylist() == RAW
 
@@ -119,7 +120,7 @@ def test_tensor_type_that_is_not_registered(tmp_path: Path) -> None:
         nested(np.stack([galaxy(80, 70, seed=i) for i in range(3)]), pa.uint8()),
         galaxy_id=[1, 2, 3],
     )
-    cutouts = read(open_source(str(tmp_path)).list_members())["cutout"].to_pylist()
+    cutouts = read(listed(open_source(str(tmp_path))))["cutout"].to_pylist()
     assert None not in cutouts
     assert cutouts[:3] == cutouts[3:]
 
@@ -132,7 +133,7 @@ def test_names_and_id_types(tmp_path: Path, name: str, ids: pa.DataType) -> None
     galaxy_id = pa.array(["3", "1", "2"]).dictionary_encode() if pa.types.is_dictionary(ids) else None
     galaxy_id = pa.array([3, 1, 2]).cast(ids) if galaxy_id is None else galaxy_id
     write(tmp_path / "a.parquet", RAW[:3], name=name, galaxy_id=galaxy_id)
-    assert open_source(str(tmp_path)).list_members()["galaxy_id"].to_pylist() == ["3", "1", "2"]
+    assert listed(open_source(str(tmp_path)))["galaxy_id"].to_pylist() == ["3", "1", "2"]
 
 
 def test_bad_rows_are_rejected_and_the_others_read(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_bad_rows_are_rejected_and_the_others_read(tmp_path: Path) -> None:
     write(
         tmp_path / "a.parquet", pa.array(cells, pa.binary()), galaxy_id=["a", "b", "c", "d", "e", "f", None]
     )
-    cutouts = read(open_source(str(tmp_path)).list_members())
+    cutouts = read(listed(open_source(str(tmp_path))))
     assert cutouts["reason"].to_pylist() == [
         None,
         "empty_file",
@@ -164,7 +165,7 @@ def test_bad_tensors_are_rejected(tmp_path: Path) -> None:
         None,
     ]
     write(tmp_path / "a.parquet", pa.array(cells, pa.list_(pa.list_(pa.list_(pa.float32())))))
-    cutouts = read(open_source(str(tmp_path)).list_members())
+    cutouts = read(listed(open_source(str(tmp_path))))
     shape = "wrong_shape"
     assert cutouts["reason"].to_pylist() == [None, "not_finite", shape, shape, shape, "empty_file"]
 
@@ -172,7 +173,7 @@ def test_bad_tensors_are_rejected(tmp_path: Path) -> None:
 def test_a_unit_reads_only_its_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.parquet", RAW * 4, rows_per_group=4, galaxy_id=np.arange(24))
     write(tmp_path / "b.parquet", RAW[::-1], galaxy_id=np.arange(24, 30))
-    members = open_source(str(tmp_path)).list_members()
+    members = listed(open_source(str(tmp_path)))
     groups: list[int] = []
     iterate = pq.ParquetFile.iter_batches
 
@@ -193,13 +194,13 @@ def test_a_unit_reads_only_its_row_groups(tmp_path: Path, monkeypatch: pytest.Mo
 def test_limit_reads_no_more_shards_than_it_needs(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", RAW)
     (tmp_path / "b.parquet").write_bytes(b"never looked at")
-    assert len(open_source(str(tmp_path), limit=4).list_members()) == 4
+    assert len(listed(open_source(str(tmp_path), limit=4))) == 4
 
 
 def test_positions_stand_above_the_shard_s(tmp_path: Path) -> None:
     write(tmp_path / "s" / "a.parquet", RAW[:3], ra=[1.0, 2.0, None], dec=[1.0, 2.0, None])
     (tmp_path / "p.csv").write_text("galaxy_id,ra,dec\ng1,20,30\ng2,40,50\n")
-    members = open_source(str(tmp_path / "s"), positions=str(tmp_path / "p.csv")).list_members()
+    members = listed(open_source(str(tmp_path / "s")), str(tmp_path / "p.csv"))
     assert members["ra"].to_pylist() == [1.0, 20.0, 40.0]
 
 
@@ -221,7 +222,7 @@ def test_positions_stand_above_the_shard_s(tmp_path: Path) -> None:
 def test_shard_with_wrong_columns(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     with pytest.raises(UsageError, match=message) as caught:
-        open_source(str(tmp_path)).list_members()
+        listed(open_source(str(tmp_path)))
     assert "a.parquet" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -230,19 +231,19 @@ def test_file_that_is_no_parquet(tmp_path: Path) -> None:
     for content in (b"", b"PAR1", b"text" * 100):
         (tmp_path / "a.parquet").write_bytes(content)
         with pytest.raises(UsageError, match="no readable Parquet file"):
-            open_source(str(tmp_path)).list_members()
+            listed(open_source(str(tmp_path)))
 
 
 def test_empty_shard(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", pa.array([], pa.binary()), galaxy_id=pa.array([], pa.string()))
     write(tmp_path / "b.parquet", RAW[:1])
-    assert len(open_source(str(tmp_path)).list_members()) == 1
+    assert len(listed(open_source(str(tmp_path)))) == 1
 
 
 def test_shard_that_went_or_changed_after_the_listing(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         write(tmp_path / f"{name}.parquet", RAW[:2], galaxy_id=[f"{name}1", f"{name}2"])
-    members = open_source(str(tmp_path)).list_members()
+    members = listed(open_source(str(tmp_path)))
     (tmp_path / "a.parquet").unlink()
     os.utime(tmp_path / "b.parquet", ns=(1, 1))
     cutouts = read(members)
@@ -257,14 +258,14 @@ def test_damaged_shard_is_fatal_for_its_unit(tmp_path: Path) -> None:
     start = pq.read_metadata(path).row_group(0).column(1).dictionary_page_offset
     data[start : start + 400] = bytes(400)
     path.write_bytes(bytes(data))
-    members = open_source(str(tmp_path)).list_members()
+    members = listed(open_source(str(tmp_path)))
     with pytest.raises(FatalError, match=r"a\.parquet cannot be read"):
         read(members)
 
 
 def test_shard_with_fewer_rows_than_listed(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", RAW)
-    members = open_source(str(tmp_path)).list_members()
+    members = listed(open_source(str(tmp_path)))
     rows = pc.add(members["row"], 3)
     with pytest.raises(FatalError, match="it has 6 rows, row 8 was listed"):
         read(members.set_column(members.schema.get_field_index("row"), "row", rows))
@@ -273,14 +274,14 @@ def test_shard_with_fewer_rows_than_listed(tmp_path: Path) -> None:
 def test_memory_is_bounded_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards_module, "_BATCH_ROWS", 2)
     write(tmp_path / "a.parquet", RAW, rows_per_group=6)
-    assert read(open_source(str(tmp_path)).list_members())["cutout"].to_pylist() == RAW
+    assert read(listed(open_source(str(tmp_path))))["cutout"].to_pylist() == RAW
 
 
 def test_shard_that_the_storage_refuses_is_fatal_for_its_unit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "a.parquet", RAW[:2])
-    members = open_source(str(tmp_path)).list_members()
+    members = listed(open_source(str(tmp_path)))
 
     def fail_with(error: Exception) -> None:
         def fail(uri: str) -> None:
@@ -302,7 +303,7 @@ def test_shard_whose_name_is_not_utf8(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", RAW[:2])
     (tmp_path / "a.parquet").rename(tmp_path / os.fsdecode(b"\xe9.parquet"))
     with pytest.raises(UsageError, match=r"udce9\.parquet is not UTF-8; rename it"):
-        open_source(str(tmp_path)).list_members()
+        listed(open_source(str(tmp_path)))
 
 
 def test_the_catalog_s_parts_are_no_shards(tmp_path: Path) -> None:
@@ -310,4 +311,4 @@ def test_the_catalog_s_parts_are_no_shards(tmp_path: Path) -> None:
     (tmp_path / "catalog").mkdir()
     (tmp_path / "catalog" / "part.parquet").write_bytes(b"no shard")
     source = open_source(str(tmp_path), exclude=f"file://{tmp_path}/catalog")
-    assert len(source.list_members()) == 2
+    assert len(listed(source)) == 2

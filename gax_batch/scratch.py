@@ -1,0 +1,120 @@
+"""Tables larger than memory: a DuckDB database that spills to a folder on a local disk.
+
+What a plan compares (a listing, the cutouts that a catalog knows, positions) has a row per galaxy, so a
+large survey's never is in memory as a whole: DuckDB sorts and joins it within a fixed budget.
+The only module that imports DuckDB.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import duckdb
+import pyarrow as pa
+
+from gax_batch.errors import UsageError
+
+MEMORY_BYTES = 512 * 1024 * 1024
+"""What the database may take; the batches that go in and out come on top."""
+
+BATCH_ROWS = 65_536
+"""Rows of a batch: bounds memory, and keeps Arrow's 32-bit string offsets from overflow."""
+
+
+class Scratch:
+    """A database that lives as long as a `with` block, in a folder that the caller removes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the database.
+
+        Args:
+            folder: An existing folder on a local disk.
+        """
+        self._folder = folder
+        settings: dict[str, Any] = {
+            "memory_limit": f"{MEMORY_BYTES // 1024}KiB",
+            "temp_directory": str(folder / "spill"),
+            # The order of rows is asked for where it matters; to keep it everywhere would take memory.
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        with self._translated():
+            self._database = duckdb.connect(":memory:", config=settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.Table]) -> None:
+        """Make a table and fill it.
+
+        Args:
+            name: The table's.
+            schema: Of the table; each batch is cast to it.
+            batches: The rows.
+
+        Raises:
+            UsageError: The disk is full.
+        """
+        create = f"CREATE TABLE {name} AS SELECT * FROM batch"  # noqa: S608 (our own names)
+        insert = f"INSERT INTO {name} SELECT * FROM batch"  # noqa: S608 (our own names)
+        self._insert(create, schema.empty_table())
+        for batch in batches:
+            for start in range(0, len(batch), BATCH_ROWS):
+                rows = batch.slice(start, BATCH_ROWS).cast(schema)
+                self._insert(insert, rows)
+
+    def run(self, sql: str, **values: object) -> None:
+        """Execute one statement; `$name` in it stands for a value.
+
+        Raises:
+            UsageError: The disk is full.
+        """
+        with self._translated():
+            self._database.execute(sql, values)
+
+    def one(self, sql: str, **values: object) -> Mapping[str, Any] | None:
+        """The first row of a query by column, if it has one.
+
+        Raises:
+            UsageError: The disk is full.
+        """
+        with self._translated():
+            cursor = self._database.execute(sql, values)
+            names = [column[0] for column in cursor.description]
+            row = cursor.fetchone()
+        return None if row is None else dict(zip(names, row, strict=True))
+
+    def stream(self, sql: str, **values: object) -> Iterator[pa.Table]:
+        """The rows of a query, a batch at a time.
+
+        Raises:
+            UsageError: The disk is full.
+        """
+        with self._translated():
+            reader = self._database.sql(sql, params=values).to_arrow_reader(BATCH_ROWS)
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+
+    def _insert(self, sql: str, rows: pa.Table) -> None:
+        with self._translated():
+            self._database.register("batch", rows)
+            try:
+                self._database.execute(sql)
+            finally:
+                self._database.unregister("batch")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.IOException, duckdb.OutOfMemoryException, OSError) as error:
+            line = str(error).strip().partition("\n")[0]
+            raise UsageError(
+                f"planning needs more room on the disk of {self._folder}: {line}; free some, or set TMPDIR "
+                "to a folder on a larger disk"
+            ) from error

@@ -1,0 +1,64 @@
+"""Tables that spill to disk."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from gax_batch import scratch as module
+from gax_batch.errors import UsageError
+from gax_batch.scratch import Scratch
+
+SCHEMA = pa.schema([("name", pa.string()), ("number", pa.int64())])
+
+
+def numbers(start: int, stop: int) -> pa.Table:
+    values = np.arange(start, stop)
+    return pa.table([[f"{value:040}" for value in values], values], schema=SCHEMA)
+
+
+def test_what_is_loaded_comes_back_in_batches(tmp_path: Path) -> None:
+    with Scratch(tmp_path) as scratch:
+        scratch.load("things", SCHEMA, (numbers(start, start + 50_000) for start in (100_000, 0, 50_000)))
+        batches = list(scratch.stream("SELECT * FROM things WHERE number >= $low ORDER BY name", low=10))
+        assert scratch.one("SELECT count(*) AS rows, max(number) AS most FROM things") == {
+            "rows": 150_000,
+            "most": 149_999,
+        }
+        assert scratch.one("SELECT * FROM things WHERE number < 0") is None
+    assert len(batches) > 1
+    assert pa.concat_tables(batches).equals(numbers(10, 150_000))
+
+
+def test_a_table_without_rows_has_its_columns(tmp_path: Path) -> None:
+    with Scratch(tmp_path) as scratch:
+        scratch.load("things", SCHEMA, [])
+        scratch.run("CREATE TABLE twice AS SELECT number, name || $end AS name FROM things", end="!")
+        assert list(scratch.stream("SELECT name FROM twice")) == []
+
+
+def test_more_than_fits_goes_to_the_disk_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MEMORY_BYTES", 64 * 1024 * 1024)
+    count = 2_000_000
+    with Scratch(tmp_path) as scratch:
+        scratch.load("things", SCHEMA, (numbers(i, i + 50_000) for i in reversed(range(0, count, 50_000))))
+        assert sum(file.stat().st_size for file in (tmp_path / "spill").iterdir()) > 1_000_000
+        start = 0
+        for batch in scratch.stream("SELECT number FROM things ORDER BY name"):
+            np.testing.assert_array_equal(batch["number"].to_numpy(), np.arange(start, start + len(batch)))
+            start += len(batch)
+    assert start == count
+
+
+def test_a_full_disk_is_one_line_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MEMORY_BYTES", 16 * 1024 * 1024)
+    with Scratch(tmp_path) as scratch:
+        scratch.run("SET max_temp_directory_size = '1MiB'")
+        with pytest.raises(UsageError, match="set TMPDIR to a folder on a larger disk") as caught:
+            scratch.load("things", SCHEMA, (numbers(i, i + 50_000) for i in range(0, 1_000_000, 50_000)))
+    assert "\n" not in str(caught.value)
