@@ -14,7 +14,7 @@ import obstore
 from fsspec.utils import glob_translate
 
 from gax_batch import buckets, storage
-from gax_batch.errors import UsageError
+from gax_batch.errors import TransientError, UsageError
 from gax_batch.storage import ObjectInfo
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def iter_objects(uri: str, *, missing_ok: bool = False, exclude: str | None = No
                 found = True
                 yield info
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        if found:  # half a listing would look like half a survey
+            raise TransientError(f"a folder of {uri} went away while it was listed; run again") from None
     except PermissionError:
         raise UsageError(
             f"no permission to list {uri}; check its permissions or give credentials by the environment"

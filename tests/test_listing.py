@@ -1,11 +1,12 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from gax_batch import storage
-from gax_batch.errors import UsageError
-from gax_batch.listing import list_objects
+from gax_batch.errors import TransientError, UsageError
+from gax_batch.listing import iter_objects, list_objects
 
 
 @pytest.fixture
@@ -105,6 +106,17 @@ def test_a_file_that_goes_during_the_listing_is_not_listed(
 
     monkeypatch.setattr(os, "scandir", Scan)
     assert names(list_objects(str(tree)), tree) == ["b b#%20.jpg", "sub/c.png", "sub/deep/d.jpg"]
+
+
+def test_a_folder_that_goes_during_the_listing_ends_it(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(b"x")
+    objects = iter_objects(str(tmp_path))
+    assert next(objects).uri == f"file://{tmp_path}/a/1.jpg"
+    shutil.rmtree(tmp_path / "b")
+    with pytest.raises(TransientError, match="went away while it was listed; run again"):
+        list(objects)
 
 
 def test_nothing_below_an_excluded_folder_is_listed(tree: Path) -> None:
