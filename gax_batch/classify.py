@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gax_batch import storage, tree
+from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
-from gax_batch.imaging import ImageLimits, decode_cutout
 from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle
 from gax_batch.quiet import quiet_native_stderr
@@ -35,8 +35,7 @@ def classify_images(
     models: tuple[str, ...],
     draws: int,
     precision: Precision,
-    crop: float,
-    limits: ImageLimits,
+    decoder: Decoder,
 ) -> list[dict[str, Any]]:
     """Classify images.
 
@@ -53,7 +52,7 @@ def classify_images(
     outcomes: list[dict[str, Any] | None] = []
     for uri in uris:
         try:
-            cutout, _ = decode_cutout(_read(uri), crop=crop, limits=limits)
+            cutout, _ = decoder.decode(_read(uri))
         except RejectError as error:
             outcomes.append({"rejected": str(error.reject.reason), "detail": error.reject.detail})
         else:

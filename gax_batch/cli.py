@@ -38,6 +38,13 @@ Draws = Annotated[
 Precision = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or auto (bfloat16).", show_default="auto")
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Bands of FITS files to colors: sdss-gri, legacy-grz, hsc-gri, panstarrs-gri or single.",
+        show_default="sdss-gri",
+    ),
+]
 ConfigFile = Annotated[
     str | None, typer.Option("--config", help="YAML file of the same settings; flags win over it.")
 ]
@@ -58,7 +65,7 @@ def _root(
 def run(
     input: Annotated[
         str | None,
-        typer.Option(help="Folder, prefix or glob of JPEG, PNG or TIFF cutouts, or of Parquet shards."),
+        typer.Option(help="Folder, prefix or glob of JPEG, PNG, TIFF or FITS cutouts, or of Parquet shards."),
     ] = None,
     catalog: Annotated[str | None, typer.Option(help="Catalog to write or to bring up to date.")] = None,
     positions: Annotated[
@@ -85,6 +92,7 @@ def run(
     crop: Annotated[
         float | None, typer.Option(help="Central part of the shorter side to use.", show_default="256/424")
     ] = None,
+    preset: Preset = None,
     max_image_bytes: Annotated[
         int | None, typer.Option(help="Larger objects are rejected.", show_default="64 MiB")
     ] = None,
@@ -150,13 +158,14 @@ def classify(
     models: Models = None,
     draws: Draws = None,
     precision: Precision = None,
+    preset: Preset = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Classify a few images in this process, without Ray or a catalog.
 
     Example: gax classify ngc6976.jpg --json
     """
-    flags = {"bundle": bundle, "models": models, "draws": draws, "precision": precision}
+    flags = {"bundle": bundle, "models": models, "draws": draws, "precision": precision, "preset": preset}
     from gax_batch.classify import classify_images, render_json, render_table
     from gax_batch.config import load_settings
 
@@ -168,8 +177,7 @@ def classify(
         models=settings.models,
         draws=settings.draws,
         precision=settings.precision,
-        crop=settings.crop,
-        limits=settings.image_limits,
+        decoder=settings.decoder,
     )
     typer.echo(render_json(rows) if json else render_table(rows))
 

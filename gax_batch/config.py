@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 from gax_batch.imaging import GZ2_CROP, ImageLimits
 from gax_batch.models import ModelName, Precision
@@ -25,8 +26,8 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str = Field(
-        description="Where the cutouts are: a folder, prefix or glob of JPEG, PNG or TIFF images, or of "
-        "Parquet shards; a local path or a URI (s3://, gs://, az://, https://)."
+        description="Where the cutouts are: a folder, prefix or glob of JPEG, PNG, TIFF or FITS images, or "
+        "of Parquet shards; a local path or a URI (s3://, gs://, az://, https://)."
     )
     catalog: str = Field(
         description="The catalog to write or bring up to date: a local path, s3://, gs:// or az://."
@@ -71,6 +72,11 @@ class RunSettings(BaseModel):
         le=1,
         description="The central part of an image's shorter side to use; 256/424 at Galaxy Zoo 2 scale.",
     )
+    preset: Literal["sdss-gri", "legacy-grz", "hsc-gri", "panstarrs-gri", "single"] = Field(
+        "sdss-gri",
+        description="Which bands of FITS files become red, green and blue, and how: sdss-gri, legacy-grz, "
+        "hsc-gri, panstarrs-gri, or single for one band.",
+    )
     max_image_bytes: int = Field(
         ImageLimits().bytes, ge=1, description="Objects larger than this many bytes are rejected."
     )
@@ -107,9 +113,10 @@ class RunSettings(BaseModel):
         return value
 
     @property
-    def image_limits(self) -> ImageLimits:
-        """The limits that protect the decoder."""
-        return ImageLimits(bytes=self.max_image_bytes, pixels=self.max_image_pixels)
+    def decoder(self) -> Decoder:
+        """What makes cutouts of images."""
+        limits = ImageLimits(bytes=self.max_image_bytes, pixels=self.max_image_pixels)
+        return Decoder(crop=self.crop, limits=limits, preset=self.preset)
 
 
 def load_settings(config_file: str | None, flags: dict[str, Any]) -> RunSettings:

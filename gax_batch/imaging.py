@@ -37,7 +37,6 @@ _OTHER_FORMATS = {
     b"GIF8": "GIF",
     b"BM": "BMP",
     b"RIFF": "WebP",
-    b"SIMPLE  =": "FITS",
     b"\x00\x00\x00\x0cjP": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
     b"\xff\x0a": "JPEG XL",
@@ -67,6 +66,7 @@ class ImageFlag(IntFlag):
     GRAYSCALE = 2
     ALPHA = 4
     SIXTEEN_BIT = 8
+    MASKED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +128,14 @@ def decode_window(
         warnings.simplefilter("ignore")  # Pillow warns of broken metadata, which is not used
         image = _open(data, limits)
         flags = _flags_of(image)
-        window = _window(image.width, image.height, crop, side)
+        window = central_window(image.width, image.height, crop, side)
         try:
             pixels, window = _decode(image, window)
         except Image.DecompressionBombError as error:
             raise _reject(Reason.TOO_MANY_PIXELS, str(error)) from None
         except _DECODER_ERRORS as error:
             raise _undecodable(data, error) from None
-    return _finish(pixels, window, flags)
+    return finish_cutout(pixels, window, flags)
 
 
 def cutout_from_array(array: npt.NDArray[Any], *, crop: float = GZ2_CROP) -> tuple[Cutout, ImageFlag]:
@@ -161,12 +161,13 @@ def cutout_from_array(array: npt.NDArray[Any], *, crop: float = GZ2_CROP) -> tup
     flags = ImageFlag.GRAYSCALE if array.ndim == 2 else ImageFlag(0)
     if array.dtype == np.uint16:
         flags |= ImageFlag.SIXTEEN_BIT
-    window = _window(width, height, crop, IMAGE_SIDE)
+    window = central_window(width, height, crop)
     left, top, right, bottom = window.pixel_box(width, height)
-    return _finish(array[top:bottom, left:right], window.moved(left, top), flags)
+    return finish_cutout(array[top:bottom, left:right], window.moved(left, top), flags)
 
 
-def _window(width: int, height: int, crop: float, side: int) -> Window:
+def central_window(width: int, height: int, crop: float, side: int = IMAGE_SIDE) -> Window:
+    """Where in an image a cutout, or a window of another size at its scale, is."""
     if not 0 < crop <= 1:
         raise ValueError(f"crop must be above 0 and at most 1, not {crop}")
     final = width == height == IMAGE_SIDE
@@ -286,7 +287,17 @@ def _over_black(rgba: Cutout) -> Cutout:
     return ((rgba[..., :3] * alpha + 127) // 255).astype(np.uint8)
 
 
-def _finish(pixels: npt.NDArray[Any], window: Window, flags: ImageFlag) -> tuple[Cutout, ImageFlag]:
+def finish_cutout(pixels: npt.NDArray[Any], window: Window, flags: ImageFlag) -> tuple[Cutout, ImageFlag]:
+    """Average pixels over areas to a cutout.
+
+    Args:
+        pixels: `[height, width, 3]` or `[height, width]`; uint8, uint16, or floats from 0 to 1.
+        window: Where in them the cutout is.
+        flags: The image's particulars so far.
+
+    Raises:
+        RejectError: It is blank, or its pixels are not finite; stage `decode`.
+    """
     if pixels.dtype.kind == "f":
         _check_floats(pixels)
     if window.scale < 1:

@@ -34,6 +34,8 @@ class Reason(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     WRONG_SHAPE = "wrong_shape"
     NOT_FINITE = "not_finite"
+    MASKED = "masked"
+    MISSING_BAND = "missing_band"
     BLANK = "blank"
 
 
@@ -54,6 +56,8 @@ MEANING: dict[Reason, str] = {
     Reason.TOO_MANY_PIXELS: "the image has more pixels than the configured limit (a decompression bomb)",
     Reason.WRONG_SHAPE: "a raw tensor that is not [height, width, 3] or [height, width]",
     Reason.NOT_FINITE: "pixels are NaN or infinite",
+    Reason.MASKED: "more than half of the cutout's pixels are masked or NaN",
+    Reason.MISSING_BAND: "the FITS file lacks a band that the preset needs",
     Reason.BLANK: "every pixel of the cutout is the same: there is nothing to classify",
 }
 

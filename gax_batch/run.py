@@ -115,6 +115,7 @@ def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
         "draws": settings.draws,
         "precision": "bfloat16" if settings.precision == "auto" else settings.precision,
         "crop": settings.crop,
+        "preset": settings.preset,
         "max_image_bytes": settings.max_image_bytes,
         "max_image_pixels": settings.max_image_pixels,
     }
@@ -215,8 +216,7 @@ def _execute(
         settings_fingerprint=run.settings_fingerprint,
         bundle_id=run.bundle_id,
         run_id=run.run_id,
-        crop=settings.crop,
-        limits=settings.image_limits,
+        decoder=settings.decoder,
     )
     factory = partial(
         load_engine,

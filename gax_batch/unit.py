@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from gax_batch.catalog.schema import GALAXIES, REJECTS, galaxies_table, rejects_table
 from gax_batch.catalog.writer import Part, write_unit
+from gax_batch.decoding import Decoder
 from gax_batch.errors import GaxError, TransientError
-from gax_batch.imaging import IMAGE_SIDE, ImageLimits
+from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.plan import read_unit_members
 from gax_batch.sources import read_unit
 from gax_batch.uncertainty import Summary
@@ -47,8 +48,7 @@ class UnitOptions:
     settings_fingerprint: str
     bundle_id: str
     run_id: str
-    crop: float
-    limits: ImageLimits
+    decoder: Decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def read(task: UnitTask, options: UnitOptions) -> pa.Table:
     state = UnitState(task.unit_id, task.fingerprint, task.planned)
     try:
         members = read_unit_members(task.plan_uri, task.row_group)
-        cutouts = read_unit(members, crop=options.crop, limits=options.limits)
+        cutouts = read_unit(members, options.decoder)
     except GaxError as error:
         return _block(None, state.took("read", start, failure=f"reading failed: {error}"))
     return _block(cutouts, state.took("read", start))

@@ -10,7 +10,7 @@ from surveys import new_folder
 from gax_batch import unit
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import Part
-from gax_batch.imaging import GZ2_CROP, ImageLimits
+from gax_batch.decoding import Decoder
 from gax_batch.plan import make_plan
 from gax_batch.sources import open_source
 
@@ -36,8 +36,7 @@ def options(tmp_path: Path) -> unit.UnitOptions:
         settings_fingerprint="0123456789abcdef",
         bundle_id="bundle-1",
         run_id="run-1",
-        crop=GZ2_CROP,
-        limits=ImageLimits(),
+        decoder=Decoder(),
     )
 
 

@@ -81,7 +81,6 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "gif.jpg": (lambda: encoded(galaxy(), "GIF"), "unsupported_format"),
     "bmp.jpg": (lambda: encoded(galaxy(), "BMP"), "unsupported_format"),
     "webp.jpg": (lambda: encoded(galaxy(), "WEBP"), "unsupported_format"),
-    "fits.jpg": (lambda: b"SIMPLE  =                    T" + bytes(2880), "unsupported_format"),
     "integers.tif": (lambda: encoded(galaxy()[..., 0].astype(np.int32), "TIFF"), "unsupported_format"),
     "flux.tif": (lambda: float_tiff(250.0), "unsupported_format"),
     "black.jpg": (lambda: encoded(np.zeros((424, 424, 3), np.uint8), "JPEG"), "blank"),

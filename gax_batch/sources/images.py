@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gax_batch import fits
 from gax_batch.rejects import Reason, Reject, Stage
 from gax_batch.sources.base import as_utf8, check_ids, is_named, set_rejects, with_columns
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
 BATCH_OBJECTS = 65_536
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", *fits.SUFFIXES)
+_PACKED = (".gz", ".bz2", ".fz")
 
 
 class ImageSource:
@@ -64,6 +66,8 @@ def _members(objects: Sequence[ObjectInfo]) -> pa.Table:
 
 
 def stem(uri: str) -> str:
-    """The name of an object without its folders and its last suffix."""
+    """The name of an object without its folders and its suffix (`.fits.gz` is one)."""
     name = uri.rsplit("/", 1)[-1]
+    if name.lower().endswith(_PACKED):
+        name = name.rpartition(".")[0]
     return name.rpartition(".")[0] or name

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch.imaging import CUTOUT_BYTES, Cutout, ImageFlag, ImageLimits, cutout_from_array, decode_cutout
+from gax_batch.decoding import Decoder
+from gax_batch.imaging import CUTOUT_BYTES
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
 from gax_batch.sources.base import CUTOUT_SCHEMA, set_rejects
 from gax_batch.sources.objectstore import fetch_each
@@ -16,13 +17,12 @@ from gax_batch.sources.shards import read_rows
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
 
-def read_unit(members: pa.Table, *, crop: float, limits: ImageLimits) -> pa.Table:
+def read_unit(members: pa.Table, decoder: Decoder) -> pa.Table:
     """Read and decode a unit's cutouts; the next ones are fetched meanwhile.
 
     Args:
         members: `MEMBER_SCHEMA`; those that are rejected already pass through.
-        crop: See `gax_batch.imaging.decode_cutout`.
-        limits: See `gax_batch.imaging.ImageLimits`.
+        decoder: Makes cutouts of what is read.
 
     Returns:
         `CUTOUT_SCHEMA`, the same rows in the same order; a cutout that fails is a rejected row.
@@ -31,7 +31,7 @@ def read_unit(members: pa.Table, *, crop: float, limits: ImageLimits) -> pa.Tabl
         TransientError: The storage kept failing for the unit as a whole.
         FatalError: A shard cannot be read, or the storage refuses nearly everything.
     """
-    unit = _Unit(len(members), crop, limits)
+    unit = _Unit(len(members), decoder)
     open_rows = pc.is_null(members["stage"]).to_numpy()
     loose = pc.is_null(members["row"]).to_numpy() & open_rows
     _read_loose(members, np.flatnonzero(loose), unit)
@@ -42,9 +42,8 @@ def read_unit(members: pa.Table, *, crop: float, limits: ImageLimits) -> pa.Tabl
 class _Unit:
     """The cutouts of a unit, filled in any order."""
 
-    def __init__(self, count: int, crop: float, limits: ImageLimits) -> None:
-        self._crop = crop
-        self.limits = limits
+    def __init__(self, count: int, decoder: Decoder) -> None:
+        self.decoder = decoder
         self._pixels = np.zeros((count, CUTOUT_BYTES), np.uint8)
         self._good = np.zeros(count, np.bool_)
         self._flags = np.zeros(count, np.int32)
@@ -56,7 +55,9 @@ class _Unit:
         """Decode what was read for the member at `places[index]`."""
         place = int(places[index])
         try:
-            cutout, flags = self._decode(found)
+            if isinstance(found, RejectError):
+                raise found
+            cutout, flags = self.decoder.decode(found)
         except RejectError as error:
             self._rejects[place] = error.reject
         except Exception as error:  # noqa: BLE001  (a decoder's surprise is one galaxy's fault)
@@ -66,13 +67,6 @@ class _Unit:
             self._pixels[place] = cutout.reshape(-1)
             self._good[place] = True
             self._flags[place] = flags
-
-    def _decode(self, found: bytes | npt.NDArray[Any] | RejectError) -> tuple[Cutout, ImageFlag]:
-        if isinstance(found, RejectError):
-            raise found
-        if isinstance(found, bytes):
-            return decode_cutout(found, crop=self._crop, limits=self.limits)
-        return cutout_from_array(found, crop=self._crop)
 
     def table(self, members: pa.Table) -> pa.Table:
         """The unit as `CUTOUT_SCHEMA`."""
@@ -98,7 +92,7 @@ def _read_loose(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -
         )
         for row in chosen.to_pylist()
     ]
-    fetch_each(objects, partial(unit.take, places), max_bytes=unit.limits.bytes)
+    fetch_each(objects, partial(unit.take, places), max_bytes=unit.decoder.limits.bytes)
 
 
 def _read_shards(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:

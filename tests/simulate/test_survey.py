@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from surveys import listed
 
-from gax_batch import imaging, tree
+from gax_batch import tree
+from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 from gax_batch.simulate import survey
 from gax_batch.simulate.survey import simulate_survey, simulate_table
@@ -100,7 +101,7 @@ def test_the_sources_read_a_simulated_survey(tmp_path: Path, table: pa.Table) ->
     simulate_survey(str(tmp_path), 90, 7, shard_size=64, processes=1)
     members = listed(open_source(str(tmp_path)))
     assert len(members) == 90
-    cutouts = read_unit(members, crop=imaging.GZ2_CROP, limits=imaging.ImageLimits())
+    cutouts = read_unit(members, Decoder())
     assert cutouts["reason"].null_count == 90
     by_id = dict(zip(cutouts["galaxy_id"].to_pylist(), cutouts["cutout"].to_pylist(), strict=True))
     assert by_id == dict(

@@ -1,16 +1,18 @@
+import gzip
 import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from astropy.io import fits
 from hostile import BAD, encoded, galaxy
 from surveys import listed
 
+from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.imaging import GZ2_CROP, ImageFlag, ImageLimits, decode_cutout
+from gax_batch.imaging import ImageFlag, ImageLimits, decode_cutout
 from gax_batch.sources import CUTOUT_SCHEMA, MEMBER_SCHEMA, open_source, read_unit
-from gax_batch.sources import reading as reading_module
 
 
 def fill(folder: Path, *names: str, side: int = 106) -> None:
@@ -21,7 +23,7 @@ def fill(folder: Path, *names: str, side: int = 106) -> None:
 
 
 def read(members: pa.Table, **limits: int) -> pa.Table:
-    cutouts = read_unit(members, crop=GZ2_CROP, limits=ImageLimits(**limits))
+    cutouts = read_unit(members, Decoder(limits=ImageLimits(**limits)))
     assert cutouts.schema.equals(CUTOUT_SCHEMA)
     assert cutouts["source_uri"].equals(members["source_uri"])
     for row in cutouts.select(["cutout", "stage", "reason", "detail"]).to_pylist():
@@ -58,6 +60,18 @@ def test_limit_takes_the_first(tmp_path: Path) -> None:
     assert listed(open_source(str(tmp_path), limit=2))["galaxy_id"].to_pylist() == ["1", "2"]
     with pytest.raises(UsageError, match="limit"):
         open_source(str(tmp_path), limit=0)
+
+
+def test_fits_cutouts_beside_images(tmp_path: Path) -> None:
+    fill(tmp_path, "1.jpg")
+    planes = np.stack([np.hypot(*np.mgrid[-50:50, -50:50]) < 20] * 3).astype(np.float32)
+    fits.PrimaryHDU(planes).writeto(tmp_path / "2.fits")
+    (tmp_path / "3.v2.fits.gz").write_bytes(gzip.compress((tmp_path / "2.fits").read_bytes()))
+    (tmp_path / "4.fits").write_bytes(b"SIMPLE  =                    T" + bytes(2880))
+    cutouts = read(listed(open_source(str(tmp_path))))
+    assert cutouts["galaxy_id"].to_pylist() == ["1", "2", "3.v2", "4"]
+    assert cutouts["reason"].to_pylist() == [None, None, None, "truncated"]
+    assert cutouts["cutout"][1] == cutouts["cutout"][2]
 
 
 def test_single_image_and_glob(tmp_path: Path) -> None:
@@ -210,13 +224,13 @@ def test_a_decoder_surprise_is_one_reject(tmp_path: Path, monkeypatch: pytest.Mo
     fill(tmp_path, "1.jpg", "2.jpg")
     calls = iter([ZeroDivisionError("a bug of a decoder"), None])
 
-    def decode(data: bytes, **options: object) -> object:
+    def decode(self: Decoder, data: bytes) -> object:
         error = next(calls)
         if error is not None:
             raise error
         return decode_cutout(data)
 
-    monkeypatch.setattr(reading_module, "decode_cutout", decode)
+    monkeypatch.setattr(Decoder, "decode", decode)
     cutouts = read(listed(open_source(str(tmp_path))))
     assert cutouts["reason"].to_pylist() == ["corrupt", None]
     assert cutouts["detail"][0].as_py() == "ZeroDivisionError: a bug of a decoder"

@@ -11,8 +11,9 @@ from moto.server import ThreadedMotoServer
 from surveys import listed
 
 from gax_batch import buckets, storage
+from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
-from gax_batch.imaging import GZ2_CROP, ImageLimits, decode_cutout
+from gax_batch.imaging import ImageLimits, decode_cutout
 from gax_batch.listing import list_objects
 from gax_batch.sources import open_source, read_unit
 
@@ -45,7 +46,7 @@ def server() -> Iterator[str]:
 
 
 def read(members: pa.Table, **limits: int) -> pa.Table:
-    return read_unit(members, crop=GZ2_CROP, limits=ImageLimits(**limits))
+    return read_unit(members, Decoder(limits=ImageLimits(**limits)))
 
 
 def test_loose_images() -> None:

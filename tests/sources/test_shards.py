@@ -11,8 +11,8 @@ import pytest
 from hostile import encoded, galaxy
 from surveys import listed
 
+from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, TransientError, UsageError
-from gax_batch.imaging import GZ2_CROP, ImageLimits
 from gax_batch.sources import CUTOUT_SCHEMA, MEMBER_SCHEMA, open_source, read_unit
 from gax_batch.sources import shards as shards_module
 
@@ -27,7 +27,7 @@ def write(path: Path, image: Any, rows_per_group: int = 2, name: str = "image", 
 
 
 def read(members: pa.Table) -> pa.Table:
-    cutouts = read_unit(members, crop=GZ2_CROP, limits=ImageLimits())
+    cutouts = read_unit(members, Decoder())
     assert cutouts.schema.equals(CUTOUT_SCHEMA)
     assert cutouts["source_uri"].equals(members["source_uri"])
     return cutouts

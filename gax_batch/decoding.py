@@ -1,0 +1,59 @@
+"""Whatever a cutout comes as, encoded image, FITS file or raw tensor, to `uint8 [64, 64, 3]`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from gax_batch.fits import is_fits, read_bands
+from gax_batch.imaging import (
+    DEFAULT_LIMITS,
+    GZ2_CROP,
+    Cutout,
+    ImageFlag,
+    ImageLimits,
+    central_window,
+    cutout_from_array,
+    decode_cutout,
+    finish_cutout,
+)
+from gax_batch.stretches import DEFAULT_PRESET, PRESETS, to_rgb
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """How cutouts are made of what was read.
+
+    Attributes:
+        crop: Side of the central square that is used, as a fraction of the image's shorter side.
+        limits: Larger images are rejected.
+        preset: Name of the mapping from a FITS file's bands to colors, of `gax_batch.stretches.PRESETS`.
+    """
+
+    crop: float = GZ2_CROP
+    limits: ImageLimits = DEFAULT_LIMITS
+    preset: str = DEFAULT_PRESET
+
+    def decode(self, found: bytes | npt.NDArray[Any]) -> tuple[Cutout, ImageFlag]:
+        """Make a cutout.
+
+        Args:
+            found: An encoded JPEG, PNG, TIFF or FITS file, or a tensor as of
+                `gax_batch.imaging.cutout_from_array`.
+
+        Returns:
+            `uint8 [64, 64, 3]`, and the image's particulars.
+
+        Raises:
+            RejectError: It cannot be used; stage `decode`.
+        """
+        if not isinstance(found, bytes):
+            return cutout_from_array(found, crop=self.crop)
+        if not is_fits(found):
+            return decode_cutout(found, crop=self.crop, limits=self.limits)
+        preset = PRESETS[self.preset]
+        planes, flags = read_bands(found, preset, self.limits)
+        height, width = planes.shape[1:]
+        window = central_window(width, height, self.crop)
+        box = window.pixel_box(width, height)
+        return finish_cutout(to_rgb(planes, preset, box), window.moved(*box[:2]), flags)

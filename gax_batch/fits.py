@@ -1,0 +1,217 @@
+"""FITS cutouts: one image with bands as planes, or one extension per band.
+
+Integers and floats of any size and byte order are read, also scaled ones (BSCALE, BLANK), gzip, bzip2 and
+fpack. Which band an image is, is told by its `EXTNAME`, `BAND` or `FILTER`, or by the file's `BANDS`; where
+none of them tells, images and planes are the preset's bands from blue to red. FITS standard 4.0 (Pence et
+al. 2010, A&A 524, A42) counts rows from the bottom: they are flipped, so that north is where other images
+have it.
+"""
+
+import bz2
+import io
+import math
+import re
+import warnings
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gax_batch.imaging import ImageFlag, ImageLimits
+from gax_batch.rejects import Reason, RejectError, Stage
+from gax_batch.stretches import Preset
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+Float = npt.NDArray[np.float32]
+
+SUFFIXES = tuple(
+    f".{name}{packed}" for name in ("fits", "fit", "fts") for packed in ("", ".gz", ".bz2", ".fz")
+)
+MAX_HEADER_BYTES = 1024 * 1024
+MAX_MASKED = 0.5
+"""Fraction of a cutout's pixels that may be masked; fewer are filled with the sky."""
+
+_PLAIN, _GZIP, _BZIP2 = b"SIMPLE  =", b"\x1f\x8b", b"BZh"
+_BAND_KEYS = ("EXTNAME", "BAND", "FILTER", "FILTER1")
+_END = b"END" + b" " * 77
+_ERRORS = (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zlib.error, AttributeError)
+
+
+def is_fits(data: bytes) -> bool:
+    """Whether bytes start as a FITS file does, packed or not."""
+    return data.startswith((_PLAIN, _GZIP, _BZIP2))
+
+
+def read_bands(data: bytes, preset: Preset, limits: ImageLimits) -> tuple[Float, ImageFlag]:
+    """Read the bands of a FITS file that a preset needs.
+
+    Args:
+        data: The file.
+        preset: Which bands become red, green and blue.
+        limits: Larger images are rejected; the limit in bytes holds for what is unpacked too.
+
+    Returns:
+        Fluxes, float32 `[bands, height, width]` from red to blue, the first row on top, masked pixels
+        filled with the sky; and the image's particulars.
+
+    Raises:
+        RejectError: The file cannot be used; stage `decode`.
+    """
+    data = _unpacked(data, limits.bytes)
+    _check_header(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # real files break the standard in ways that do not matter here
+        try:
+            images = _images(data, limits)
+        except _ERRORS as error:
+            raise _undecodable(data, error) from None
+    planes = _chosen(images, preset)
+    flags = ImageFlag(0) if preset.bands else ImageFlag.GRAYSCALE
+    if not np.isfinite(planes).all():
+        planes = _filled(planes)
+        flags |= ImageFlag.MASKED
+    return planes[:, ::-1], flags
+
+
+def _unpacked(data: bytes, limit: int) -> bytes:
+    if data.startswith(_PLAIN):
+        return data
+    try:
+        if data.startswith(_GZIP):
+            unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+            plain, done = unzip.decompress(data, limit + 1), unzip.eof
+        else:
+            bunzip = bz2.BZ2Decompressor()
+            plain, done = bunzip.decompress(data, limit + 1), bunzip.eof
+    except (zlib.error, OSError) as error:
+        raise _reject(Reason.CORRUPT, f"it cannot be unpacked: {error}") from None
+    if len(plain) > limit:
+        raise _reject(Reason.TOO_MANY_BYTES, f"more than {limit} bytes when unpacked, the limit")
+    if not done:
+        raise _reject(Reason.TRUNCATED, f"the packed file ends after {len(plain)} bytes")
+    if not plain.startswith(_PLAIN):
+        raise _reject(Reason.NOT_AN_IMAGE, f"packed bytes start with {plain[:8]!r}")
+    return plain
+
+
+def _check_header(data: bytes) -> None:
+    """Find the first header's end, before anything looks for it in a gigabyte."""
+    head = data[: MAX_HEADER_BYTES + 80]
+    if not any(head[card : card + 80] == _END for card in range(0, len(head), 80)):
+        if len(data) > MAX_HEADER_BYTES:
+            raise _reject(Reason.TOO_MANY_BYTES, f"the header has more than {MAX_HEADER_BYTES} bytes")
+        raise _reject(Reason.TRUNCATED, "the file ends within its header")
+
+
+def _images(data: bytes, limits: ImageLimits) -> list[tuple[str | None, Float]]:
+    """Every band of the file, by name where it has one: `[height, width]`, masked pixels NaN."""
+    from astropy.io import fits
+
+    found: list[tuple[str | None, Float]] = []
+    total = 0
+    with fits.open(io.BytesIO(data), memmap=False, lazy_load_hdus=True) as hdus:
+        for hdu in hdus:
+            if not hdu.is_image or hdu.header.get("NAXIS", 0) < 2:
+                continue
+            total += _check_size(hdu.shape, total, limits.pixels)
+            pixels = _pixels(hdu)
+            names = _names(hdu.header, len(pixels))
+            found += list(zip(names, pixels, strict=True))
+    return found
+
+
+def _check_size(shape: tuple[int, ...], total: int, limit: int) -> int:
+    """The pixels of an image, of which all bands together may have only so many."""
+    size, sides = math.prod(shape), " x ".join(map(str, shape))
+    if not size:
+        raise _reject(Reason.ZERO_PIXELS, f"an image of {sides} pixels")
+    if total + size > limit:
+        raise _reject(Reason.TOO_MANY_PIXELS, f"{sides} and more before it, the limit is {limit} in all")
+    return size
+
+
+def _pixels(hdu: Any) -> Float:
+    pixels = np.asarray(hdu.data)
+    if pixels.dtype.kind == "c":
+        raise _reject(Reason.WRONG_SHAPE, "complex pixels")
+    if pixels.ndim > 3:
+        pixels = pixels.reshape([n for n in pixels.shape[:-2] if n > 1] + list(pixels.shape[-2:]))
+    if pixels.ndim > 3:
+        raise _reject(Reason.WRONG_SHAPE, f"an image of shape {list(pixels.shape)}")
+    blank = hdu.header.get("BLANK")
+    pixels = pixels.reshape(-1, *pixels.shape[-2:])
+    # astropy makes BLANK pixels NaN where it scales, but leaves plain integers as they are.
+    masked = pixels == blank if blank is not None and pixels.dtype.kind in "iu" else None
+    fluxes = pixels.astype(np.float32)
+    if masked is not None:
+        fluxes[masked] = np.nan
+    # What is too large for the arithmetic of colors is no flux.
+    fluxes[np.abs(fluxes) > 1e30] = np.nan
+    return fluxes
+
+
+def _names(header: "Header", planes: int) -> list[str | None]:
+    bands = str(header.get("BANDS", "")).strip()
+    named = [part for part in re.split(r"[\s,;]+", bands) if part]
+    if len(named) == 1 and len(named[0]) == planes:
+        named = list(named[0])
+    if len(named) == planes:
+        return [name.lower() for name in named]
+    if planes == 1:
+        texts = (str(header[key]).strip().lower() for key in _BAND_KEYS if header.get(key))
+        return [next(filter(None, texts), None)]
+    return [None] * planes
+
+
+def _chosen(images: Sequence[tuple[str | None, Float]], preset: Preset) -> Float:
+    """The preset's bands from red to blue, `[bands, height, width]`."""
+    if not images:
+        raise _reject(Reason.WRONG_SHAPE, "the file has no image")
+    if not preset.bands:
+        planes = [images[0][1]]
+    else:
+        by_band = {band: plane for name, plane in images if (band := _band(name, preset)) is not None}
+        if not by_band and len(images) == len(preset.bands):
+            by_band = {band: plane for band, (_, plane) in zip(preset.bands[::-1], images, strict=True)}
+        missing = [band for band in preset.bands if band not in by_band]
+        if missing:
+            there = ", ".join(name or "unnamed" for name, _ in images)
+            raise _reject(Reason.MISSING_BAND, f"no band {', '.join(missing)} among the images: {there}")
+        planes = [by_band[band] for band in preset.bands]
+    shapes = {plane.shape for plane in planes}
+    if len(shapes) > 1:
+        sizes = " and ".join(f"{width} x {height}" for height, width in sorted(shapes))
+        raise _reject(Reason.WRONG_SHAPE, f"the bands have {sizes} pixels")
+    return np.stack(planes)
+
+
+def _band(name: str | None, preset: Preset) -> str | None:
+    """Which band a name such as `g`, `SDSS_g`, `HSC-G` or `r.00000` tells of; none, if not just one."""
+    parts = set(re.split(r"[^a-z0-9]+", name or ""))
+    told = [band for band in preset.bands if band in parts]
+    return told[0] if len(told) == 1 else None
+
+
+def _filled(planes: Float) -> Float:
+    masked = ~np.isfinite(planes).all(axis=0)
+    if masked.all():
+        raise _reject(Reason.NOT_FINITE, "every pixel is NaN or infinite")
+    if masked.mean() > MAX_MASKED:
+        raise _reject(Reason.MASKED, f"{masked.mean():.0%} of the pixels are masked")
+    sky = np.array([np.median(plane[~masked]) for plane in planes], np.float32)
+    return np.where(masked, sky[:, None, None], planes)
+
+
+def _reject(reason: Reason, detail: str) -> RejectError:
+    return RejectError(Stage.DECODE, reason, detail)
+
+
+def _undecodable(data: bytes, error: Exception) -> RejectError:
+    if isinstance(error, RejectError):
+        return error
+    cut = len(data) % 2880 or "truncated" in str(error).lower() or "too small" in str(error)
+    return _reject(Reason.TRUNCATED if cut else Reason.CORRUPT, str(error) or type(error).__name__)

@@ -1,0 +1,227 @@
+"""FITS cutouts of every shape, and what hostile ones get."""
+
+import bz2
+import gzip
+import io
+import re
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from astropy.io import fits
+
+from gax_batch.decoding import Decoder
+from gax_batch.fits import read_bands
+from gax_batch.imaging import ImageFlag, ImageLimits
+from gax_batch.rejects import RejectError
+from gax_batch.stretches import PRESETS, to_rgb
+
+SDSS = PRESETS["sdss-gri"]
+LIMITS = ImageLimits()
+Fluxes = dict[str, npt.NDArray[np.float32]]
+
+
+def galaxy(side: int = 128) -> Fluxes:
+    """A red galaxy on noise, not symmetric, in nanomaggies."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:side, :side] - side / 2
+    light = 3 * np.exp(-np.hypot(x - y / 3, 2 * y) / (side / 16)) + np.exp(-np.hypot(x - 9, y - 12) / 2)
+    return {
+        band: (light * share + rng.normal(0, 0.02, light.shape)).astype(np.float32)
+        for band, share in (("g", 0.4), ("r", 0.8), ("i", 1.2))
+    }
+
+
+def stored(*hdus: fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU) -> bytes:
+    first = () if isinstance(hdus[0], fits.PrimaryHDU) else (fits.PrimaryHDU(),)
+    buffer = io.BytesIO()
+    fits.HDUList([*first, *hdus]).writeto(buffer)
+    return buffer.getvalue()
+
+
+def cube(bands: Fluxes, order: str = "gri", **header: object) -> fits.PrimaryHDU:
+    hdu = fits.PrimaryHDU(np.stack([bands[band] for band in order]))
+    hdu.header.update(header)
+    return hdu
+
+
+def extensions(bands: Fluxes, names: dict[str, str], kind: Callable[..., object] = fits.ImageHDU) -> bytes:
+    return stored(*(kind(bands[band], name=name) for band, name in names.items()))
+
+
+def colors_of(data: bytes) -> npt.NDArray[np.float32]:
+    return to_rgb(read_bands(data, SDSS, LIMITS)[0], SDSS)
+
+
+@pytest.fixture(scope="module")
+def expected() -> npt.NDArray[np.uint8]:
+    return Decoder().decode(stored(cube(galaxy())))[0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        stored(cube(galaxy(), "irg", BANDS="irg")),
+        stored(cube(galaxy(), "rgi", BANDS="r, g, i")),
+        extensions(galaxy(), {"r": "SDSS_r", "i": "sdss-I", "g": "G"}),
+        gzip.compress(stored(cube(galaxy()))),
+        bz2.compress(stored(cube(galaxy()))),
+        stored(fits.PrimaryHDU(galaxy()["g"]), fits.ImageHDU(galaxy()["r"]), fits.ImageHDU(galaxy()["i"])),
+        stored(fits.PrimaryHDU(np.stack(list(galaxy().values()))[None])),
+    ],
+    ids=["BANDS", "BANDS with commas", "EXTNAME", "gzip", "bzip2", "blue to red", "four axes"],
+)
+def test_every_way_to_store_bands_gives_the_same_cutout(data, expected):
+    cutout, flags = Decoder().decode(data)
+    np.testing.assert_array_equal(cutout, expected)
+    assert flags == 0
+
+
+def test_doubles_and_packed_tiles_agree(expected):
+    doubles = {band: flux.astype(np.float64) for band, flux in galaxy().items()}
+    np.testing.assert_array_equal(Decoder().decode(stored(cube(doubles)))[0], expected)
+    lossy = extensions(galaxy(), {b: b for b in "gri"}, fits.CompImageHDU)
+    assert np.abs(Decoder().decode(lossy)[0].astype(int) - expected).mean() < 1
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", ">i4", "u2"])
+def test_scaled_integers_agree(dtype, expected):
+    info = np.iinfo(dtype)
+    low, high = -0.5, 5.0
+    step = (high - low) / min(int(info.max) - int(info.min), 60_000)
+    bands = {
+        b: (np.rint((f.astype(np.float64) - low) / step) + info.min).astype(dtype)
+        for b, f in galaxy().items()
+    }
+    hdus = []
+    for band, counts in bands.items():
+        hdu = fits.ImageHDU(counts, name=band)
+        if dtype in ("i2", ">i4", "u1"):
+            hdu = fits.ImageHDU(counts, name=band)
+            hdu.header["BSCALE"], hdu.header["BZERO"] = step, low - info.min * step
+        hdus.append(hdu)
+    if dtype == "u2":  # unsigned integers take BZERO for their sign: what they count is up to the survey
+        assert Decoder().decode(stored(*hdus))[0].shape == (64, 64, 3)
+        return
+    close = np.abs(Decoder().decode(_raw(hdus))[0].astype(int) - expected)
+    assert close.mean() < (4 if dtype == "u1" else 0.5)
+
+
+def _raw(hdus: list[fits.ImageHDU]) -> bytes:
+    """Written with the scale as given, not undone by astropy."""
+    buffer = io.BytesIO()
+    fits.PrimaryHDU().writeto(buffer)
+    for hdu in hdus:
+        data = np.ascontiguousarray(hdu.data)
+        header = hdu.header.copy()
+        body = data.astype(data.dtype.newbyteorder(">")).tobytes()
+        buffer.write(header.tostring().encode() + body + bytes(-len(body) % 2880))
+    return buffer.getvalue()
+
+
+def test_north_is_up_as_in_other_images():
+    bands = galaxy()
+    colors = colors_of(stored(cube(bands)))
+    brightest = np.unravel_index(np.argmax(colors.sum(axis=2)), colors.shape[:2])
+    row, column = np.unravel_index(np.argmax(bands["i"] + bands["r"] * 1.3 + bands["g"] * 1.9), (128, 128))
+    assert brightest == (127 - row, column)
+
+
+def test_red_light_is_red_and_the_sky_is_dark():
+    colors = colors_of(stored(cube(galaxy())))
+    center = colors[60:68, 60:68].mean(axis=(0, 1))
+    assert center[0] > center[1] > center[2] > 0.2
+    assert np.median(colors) < 0.03
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_preset_reads_its_bands(preset):
+    bands = PRESETS[preset].bands or ("r",)
+    unit = PRESETS[preset].unit
+    fluxes = list(galaxy().values())[: len(bands)]
+    planes = [fits.ImageHDU(f / unit, name=b) for f, b in zip(fluxes, bands[::-1], strict=True)]
+    cutout, flags = Decoder(preset=preset).decode(stored(*planes))
+    assert cutout[28:36, 28:36].mean() > 4 * cutout[:8].mean()
+    assert (flags == ImageFlag.GRAYSCALE) == (preset == "single")
+
+
+def test_masked_pixels_become_sky_and_are_told():
+    bands = galaxy()
+    for flux in bands.values():
+        flux[:20] = np.nan
+    cutout, flags = Decoder().decode(stored(cube(bands)))
+    assert flags == ImageFlag.MASKED
+    assert cutout[28:36, 28:36].mean() > 100
+    counts = np.random.default_rng(1).integers(5, 9, (120, 120)).astype(np.int16)
+    counts[50:70, 50:70] = 300
+    counts[0] = -99
+    hdu = fits.PrimaryHDU(counts)
+    hdu.header["BLANK"] = -99
+    cutout, flags = Decoder(preset="single").decode(stored(hdu))
+    assert flags == ImageFlag.MASKED | ImageFlag.GRAYSCALE
+    assert cutout[31, 31, 0] > 240
+    assert np.median(cutout) < 60
+
+
+def nan(fraction: float) -> bytes:
+    bands = galaxy()
+    for flux in bands.values():
+        flux[: round(128 * fraction)] = np.nan
+    return stored(cube(bands))
+
+
+GOOD = stored(cube(galaxy()))
+HUGE = fits.Header([("SIMPLE", True), ("BITPIX", 8), ("NAXIS", 2), ("NAXIS1", 10**6), ("NAXIS2", 10**6)])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "detail"),
+    [
+        (GOOD[:4000], "truncated", "too small"),
+        (GOOD[: len(GOOD) // 2], "truncated", ""),
+        (GOOD[:1000], "truncated", ""),
+        (GOOD[:400], "truncated", "within its header"),
+        (gzip.compress(GOOD)[:-100], "truncated", "packed file ends"),
+        (bz2.compress(GOOD)[:-100], "truncated", "packed file ends"),
+        (b"\x1f\x8b" + bytes(100), "corrupt", "cannot be unpacked"),
+        (gzip.compress(b"no FITS file"), "not_an_image", "packed bytes start with"),
+        (gzip.compress(bytes(70_000_000)), "too_many_bytes", "when unpacked"),
+        (
+            GOOD[:2880].replace(b"END" + b" " * 77, b" " * 80) + b" " * 2_000_000,
+            "too_many_bytes",
+            "header has",
+        ),
+        (HUGE.tostring().encode(), "too_many_pixels", "limit is 64000000 in all"),
+        (stored(fits.PrimaryHDU()), "wrong_shape", "no image"),
+        (stored(fits.PrimaryHDU(galaxy()["g"])), "missing_band", "no band i, r, g"),
+        (extensions(galaxy(), {"g": "g", "r": "r", "i": "z"}), "missing_band", "no band i among.*: g, r, z"),
+        (
+            stored(*(fits.ImageHDU(f[: 110 + i], name=b) for i, (b, f) in enumerate(galaxy().items()))),
+            "wrong_shape",
+            "128 x 110 and 128 x 111",
+        ),
+        (nan(1), "not_finite", "every pixel"),
+        (nan(0.75), "masked", "75% of the pixels"),
+        (stored(cube({b: np.zeros((80, 80), np.float32) for b in "gri"})), "blank", "every pixel is"),
+        (stored(fits.BinTableHDU(np.rec.array([(1,)], dtype=[("a", "i4")]))), "wrong_shape", "no image"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(data, reason, detail):
+    with pytest.raises(RejectError) as caught:
+        Decoder().decode(data)
+    assert caught.value.reject.reason == reason
+    assert re.search(detail, caught.value.reject.detail)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_damaged_bytes_never_raise_anything_else(seed):
+    rng = np.random.default_rng(seed)
+    data = bytearray(GOOD)
+    for _ in range(rng.integers(1, 30)):
+        data[rng.integers(0, 2880 if rng.random() < 0.8 else len(data))] = rng.integers(0, 256)
+    try:
+        cutout, _ = Decoder().decode(bytes(data))
+    except RejectError:
+        return
+    assert cutout.shape == (64, 64, 3)
