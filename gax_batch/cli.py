@@ -93,6 +93,13 @@ def run(
         float | None, typer.Option(help="Central part of the shorter side to use.", show_default="256/424")
     ] = None,
     preset: Preset = None,
+    frames: Annotated[
+        bool | None,
+        typer.Option("--frames", help="The input is FITS frames: cut out at --positions."),
+    ] = None,
+    default_radius: Annotated[
+        float | None, typer.Option(help="Petrosian R90, arcsec, where the table has none.", show_default="7")
+    ] = None,
     max_image_bytes: Annotated[
         int | None, typer.Option(help="Larger objects are rejected.", show_default="64 MiB")
     ] = None,

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from gax_batch.decoding import Decoder
+from gax_batch.decoding import DEFAULT_RADIUS_ARCSEC, Decoder
 from gax_batch.errors import UsageError
 from gax_batch.imaging import GZ2_CROP, ImageLimits
 from gax_batch.models import ModelName, Precision
@@ -34,7 +34,8 @@ class RunSettings(BaseModel):
     )
     positions: str | None = Field(
         None,
-        description="Table of galaxy_id, ra, dec (deg, ICRS) for loose images: CSV, Parquet, FITS, VOTable.",
+        description="Table of galaxy_id, ra, dec (deg, ICRS) and, for frames, radius (arcsec): CSV, Parquet, "
+        "FITS, VOTable.",
     )
     bundle: str | None = Field(
         None, description="The model bundle's folder or URI; the shipped bundle when absent."
@@ -77,6 +78,17 @@ class RunSettings(BaseModel):
         description="Which bands of FITS files become red, green and blue, and how: sdss-gri, legacy-grz, "
         "hsc-gri, panstarrs-gri, or single for one band.",
     )
+    frames: bool = Field(
+        False,
+        description="The input is FITS frames, one per band, named by it (field7-r.fits); galaxies are cut "
+        "out of them at the positions, which are the survey then.",
+    )
+    default_radius: float = Field(
+        DEFAULT_RADIUS_ARCSEC,
+        gt=0,
+        le=3600,
+        description="Petrosian R90 in arcsec of galaxies on frames whose radius the positions do not tell.",
+    )
     max_image_bytes: int = Field(
         ImageLimits().bytes, ge=1, description="Objects larger than this many bytes are rejected."
     )
@@ -116,7 +128,7 @@ class RunSettings(BaseModel):
     def decoder(self) -> Decoder:
         """What makes cutouts of images."""
         limits = ImageLimits(bytes=self.max_image_bytes, pixels=self.max_image_pixels)
-        return Decoder(crop=self.crop, limits=limits, preset=self.preset)
+        return Decoder(crop=self.crop, limits=limits, preset=self.preset, default_radius=self.default_radius)
 
 
 def load_settings(config_file: str | None, flags: dict[str, Any]) -> RunSettings:

@@ -19,6 +19,9 @@ from gax_batch.imaging import (
 )
 from gax_batch.stretches import DEFAULT_PRESET, PRESETS, to_rgb
 
+DEFAULT_RADIUS_ARCSEC = 7.0
+"""About the median of Galaxy Zoo 2's galaxies."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
@@ -28,11 +31,13 @@ class Decoder:
         crop: Side of the central square that is used, as a fraction of the image's shorter side.
         limits: Larger images are rejected.
         preset: Name of the mapping from a FITS file's bands to colors, of `gax_batch.stretches.PRESETS`.
+        default_radius: Petrosian R90 of a galaxy on a frame whose radius is not known, arcseconds.
     """
 
     crop: float = GZ2_CROP
     limits: ImageLimits = DEFAULT_LIMITS
     preset: str = DEFAULT_PRESET
+    default_radius: float = DEFAULT_RADIUS_ARCSEC
 
     def decode(self, found: bytes | npt.NDArray[Any]) -> tuple[Cutout, ImageFlag]:
         """Make a cutout.

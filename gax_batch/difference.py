@@ -28,6 +28,7 @@ _ORDER = "object_uri, row NULLS FIRST"
 
 # A position that is not a number is no position.
 _NUMBER = "CREATE MACRO number(x) AS CASE WHEN isnan(x) THEN NULL ELSE x END"
+_TWICE = "SELECT source_uri FROM listing GROUP BY source_uri HAVING count(*) > 1 LIMIT 1"
 _PLACE = """
 CREATE TABLE placed AS SELECT galaxy_id, any_value(ra) AS ra, any_value(dec) AS dec
 FROM positions WHERE galaxy_id IS NOT NULL GROUP BY galaxy_id
@@ -187,7 +188,7 @@ class Difference:
 
         Raises:
             UsageError: A vanished unit's galaxies are now listed under other URIs, or a galaxy has two
-                positions.
+                positions or is listed twice.
         """
         self._scratch = scratch
         self._full = full
@@ -196,6 +197,7 @@ class Difference:
         scratch.run(_NUMBER)
         scratch.run(_PLACE)
         scratch.load("listing", MEMBER_SCHEMA, listing)
+        self._refuse_twice()
         scratch.load("known", KNOWN_SCHEMA, known)
         units = pa.table([list(stale.keys()), list(stale.values())], schema=_UNIT_SCHEMA)
         scratch.load("units", _UNIT_SCHEMA, [units])
@@ -229,6 +231,11 @@ class Difference:
             reason=Reason.DUPLICATE_ID.value,
             characters=MAX_DETAIL_CHARACTERS,
         )
+
+    def _refuse_twice(self) -> None:
+        found = self._scratch.one(_TWICE)
+        if found is not None:
+            raise UsageError(f"{found['source_uri']} is listed twice; keep one row per galaxy")
 
     def _refuse_two_positions(self) -> None:
         found = self._scratch.one(_TWO_POSITIONS)

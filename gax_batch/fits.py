@@ -14,7 +14,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -72,9 +72,80 @@ def read_bands(data: bytes, preset: Preset, limits: ImageLimits) -> tuple[Float,
     planes = _chosen(images, preset)
     flags = ImageFlag(0) if preset.bands else ImageFlag.GRAYSCALE
     if not np.isfinite(planes).all():
-        planes = _filled(planes)
+        planes = fill_masked(planes)
         flags |= ImageFlag.MASKED
     return planes[:, ::-1], flags
+
+
+def read_frame(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Float, "Header"]:
+    """Read the first image of a FITS file, in the order of its rows, with the header that places it.
+
+    Args:
+        data: The file.
+        max_pixels: Larger images are rejected.
+        max_bytes: So are larger files, also once they are unpacked.
+
+    Returns:
+        Fluxes, float32 `[height, width]`, masked pixels NaN; and its header.
+
+    Raises:
+        RejectError: The file cannot be used; stage `decode`.
+    """
+    data = _unpacked(data, max_bytes)
+    _check_header(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            hdu = _first_image(io.BytesIO(data))
+            _check_size(hdu.shape, 0, max_pixels)
+            return _pixels(hdu)[0], hdu.header
+        except _ERRORS as error:
+            raise _undecodable(data, error) from None
+
+
+def read_header(file: BinaryIO) -> "Header":
+    """Read the header of the first image of a FITS file, and no pixels.
+
+    Raises:
+        ValueError: It has none.
+        OSError: It cannot be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return _first_image(file).header
+        except RejectError as error:
+            raise ValueError(error.reject.detail) from None
+        except (KeyError, TypeError, IndexError, EOFError, zlib.error, AttributeError) as error:
+            raise ValueError(str(error)) from None
+
+
+def _first_image(file: BinaryIO) -> Any:
+    from astropy.io import fits
+
+    for hdu in fits.open(file, memmap=False, lazy_load_hdus=True):
+        if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2:
+            return hdu
+    raise _reject(Reason.WRONG_SHAPE, "the file has no image")
+
+
+def fill_masked(planes: Float, sky: float | None = None) -> Float:
+    """Fill pixels that are NaN in any band with the sky: as given, or each band's median.
+
+    Args:
+        planes: Float32 `[bands, height, width]`.
+        sky: The level between galaxies, if it is known.
+
+    Raises:
+        RejectError: More than `MAX_MASKED` of the pixels are NaN; stage `decode`.
+    """
+    masked = ~np.isfinite(planes).all(axis=0)
+    if masked.all():
+        raise _reject(Reason.NOT_FINITE, "every pixel is NaN or infinite")
+    if masked.mean() > MAX_MASKED:
+        raise _reject(Reason.MASKED, f"{masked.mean():.0%} of the pixels are masked or off the frame")
+    levels = [np.median(plane[~masked]) if sky is None else sky for plane in planes]
+    return np.where(masked, np.array(levels, np.float32)[:, None, None], planes)
 
 
 def _unpacked(data: bytes, limit: int) -> bytes:
@@ -194,16 +265,6 @@ def _band(name: str | None, preset: Preset) -> str | None:
     parts = set(re.split(r"[^a-z0-9]+", name or ""))
     told = [band for band in preset.bands if band in parts]
     return told[0] if len(told) == 1 else None
-
-
-def _filled(planes: Float) -> Float:
-    masked = ~np.isfinite(planes).all(axis=0)
-    if masked.all():
-        raise _reject(Reason.NOT_FINITE, "every pixel is NaN or infinite")
-    if masked.mean() > MAX_MASKED:
-        raise _reject(Reason.MASKED, f"{masked.mean():.0%} of the pixels are masked")
-    sky = np.array([np.median(plane[~masked]) for plane in planes], np.float32)
-    return np.where(masked, sky[:, None, None], planes)
 
 
 def _reject(reason: Reason, detail: str) -> RejectError:

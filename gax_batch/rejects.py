@@ -21,6 +21,7 @@ class Reason(StrEnum):
     BAD_ID = "bad_id"
     DUPLICATE_ID = "duplicate_id"
     BAD_POSITION = "bad_position"
+    OFF_FRAME = "off_frame"
     MISSING = "missing"
     CHANGED = "changed"
     UNREADABLE = "unreadable"
@@ -43,6 +44,7 @@ MEANING: dict[Reason, str] = {
     Reason.BAD_ID: "the galaxy_id is null, empty, too long or has control characters",
     Reason.DUPLICATE_ID: "another cutout of the survey has the same galaxy_id and was listed first",
     Reason.BAD_POSITION: "ra is outside [0, 360] or dec outside [-90, 90] degrees, or only one is given",
+    Reason.OFF_FRAME: "the position is on none of the frames",
     Reason.MISSING: "the object was listed but is no longer there",
     Reason.CHANGED: "the object changed between the listing and the read",
     Reason.UNREADABLE: "the storage refused the object or kept failing",
@@ -56,7 +58,7 @@ MEANING: dict[Reason, str] = {
     Reason.TOO_MANY_PIXELS: "the image has more pixels than the configured limit (a decompression bomb)",
     Reason.WRONG_SHAPE: "a raw tensor that is not [height, width, 3] or [height, width]",
     Reason.NOT_FINITE: "pixels are NaN or infinite",
-    Reason.MASKED: "more than half of the cutout's pixels are masked or NaN",
+    Reason.MASKED: "more than half of the cutout's pixels are masked, NaN or off the frame",
     Reason.MISSING_BAND: "the FITS file lacks a band that the preset needs",
     Reason.BLANK: "every pixel of the cutout is the same: there is nothing to classify",
 }

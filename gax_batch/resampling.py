@@ -70,7 +70,9 @@ def area_average(pixels: npt.NDArray[Any], window: Window) -> npt.NDArray[Any]:
         left, top = int(window.left), int(window.top)
         return pixels[top : top + window.side, left : left + window.side]
     rows = _interval_means(pixels.astype(np.float64), window.top, window.scale, window.side)
-    columns = _interval_means(rows.swapaxes(0, 1), window.left, window.scale, window.side)
+    columns = _interval_means(
+        np.ascontiguousarray(rows.swapaxes(0, 1)), window.left, window.scale, window.side
+    )
     return columns.swapaxes(0, 1)
 
 
@@ -92,7 +94,10 @@ def _interval_means(values: npt.NDArray[Any], start: float, step: float, count: 
     edges = np.clip(start + step * np.arange(count + 1), 0, len(values))
     whole = np.minimum(edges.astype(np.intp), len(values) - 1)
     shape = (-1,) + (1,) * (values.ndim - 1)
-    integral = np.cumsum(values, axis=0)[whole] - values[whole]
-    integral += (edges - whole).reshape(shape) * values[whole]
-    means: npt.NDArray[Any] = np.diff(integral, axis=0) / np.diff(edges).reshape(shape)
+    at_edge = values[whole]
+    integral = np.cumsum(values, axis=0)[whole] - at_edge
+    at_edge *= (edges - whole).reshape(shape)
+    integral += at_edge
+    means: npt.NDArray[Any] = integral[1:] - integral[:-1]
+    means /= np.diff(edges).reshape(shape)
     return means

@@ -33,7 +33,8 @@ from gax_batch.plan import Plan, make_plan
 from gax_batch.progress import Progress, Say, Tally
 from gax_batch.quiet import quiet_native_stderr
 from gax_batch.record import Clock, Run
-from gax_batch.sources import open_source, read_positions
+from gax_batch.sources import Source, open_frames, open_source, read_positions
+from gax_batch.stretches import PRESETS
 from gax_batch.unit import Engine, UnitOptions, UnitTask
 
 # Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
@@ -88,7 +89,8 @@ def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
 
 
 def _make_plan(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: Path, say: Say) -> Plan:
-    source = open_source(settings.input, limit=settings.limit, exclude=catalog.uri)
+    source = _open_source(settings, catalog.uri)
+    joined = settings.positions is not None and not settings.frames
     plan = make_plan(
         source.list_members(),
         catalog.members(),
@@ -96,7 +98,7 @@ def _make_plan(settings: RunSettings, catalog: Catalog, fingerprint: str, folder
         settings_fingerprint=fingerprint,
         unit_size=settings.unit_size,
         folder=folder,
-        positions=() if settings.positions is None else read_positions(settings.positions),
+        positions=read_positions(str(settings.positions)) if joined else (),
         full=settings.full,
     )
     if not plan.counts.listed:
@@ -104,6 +106,15 @@ def _make_plan(settings: RunSettings, catalog: Catalog, fingerprint: str, folder
     ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
     say(f"{plan.counts.listed:,} cutouts in {settings.input}{ignored}: {plan.counts}")
     return plan
+
+
+def _open_source(settings: RunSettings, exclude: str) -> Source:
+    if not settings.frames:
+        return open_source(settings.input, limit=settings.limit, exclude=exclude)
+    bands = PRESETS[settings.preset].bands
+    if settings.positions is None or not bands:
+        raise UsageError("--frames needs --positions, and a --preset of several bands: give both")
+    return open_frames(settings.input, settings.positions, bands=bands, limit=settings.limit, exclude=exclude)
 
 
 def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
@@ -116,6 +127,7 @@ def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
         "precision": "bfloat16" if settings.precision == "auto" else settings.precision,
         "crop": settings.crop,
         "preset": settings.preset,
+        "default_radius": settings.default_radius,
         "max_image_bytes": settings.max_image_bytes,
         "max_image_pixels": settings.max_image_pixels,
     }

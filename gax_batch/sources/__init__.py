@@ -1,12 +1,13 @@
-"""Where cutouts come from: loose images or Parquet shards, on any storage."""
+"""Where cutouts come from: loose images, Parquet shards, or frames, on any storage."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from gax_batch import storage
 from gax_batch.errors import UsageError
 from gax_batch.listing import iter_objects
 from gax_batch.sources.base import CUTOUT_SCHEMA, MEMBER_SCHEMA, Source, is_named
+from gax_batch.sources.frames import FrameSource
 from gax_batch.sources.images import SUFFIXES as IMAGE_SUFFIXES
 from gax_batch.sources.images import ImageSource
 from gax_batch.sources.positions import read_positions
@@ -15,7 +16,15 @@ from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import ShardSource
 from gax_batch.storage import ObjectInfo
 
-__all__ = ["CUTOUT_SCHEMA", "MEMBER_SCHEMA", "Source", "open_source", "read_positions", "read_unit"]
+__all__ = [
+    "CUTOUT_SCHEMA",
+    "MEMBER_SCHEMA",
+    "Source",
+    "open_frames",
+    "open_source",
+    "read_positions",
+    "read_unit",
+]
 
 
 def open_source(uri: str, *, limit: int | None = None, exclude: str | None = None) -> Source:
@@ -33,15 +42,8 @@ def open_source(uri: str, *, limit: int | None = None, exclude: str | None = Non
             there, listing the members raises it.
         TransientError: The store kept failing.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"the limit must be 1 or more, not {limit}")
-    if exclude is not None:
-        exclude = storage.normalize_uri(exclude)
-        if storage.is_within(storage.normalize_uri(uri), exclude):
-            raise UsageError(
-                f"the input {uri} is in the catalog {exclude}; give the catalog a folder of its own"
-            )
-    objects = iter_objects(uri, exclude=exclude)
+    _check(uri, limit, exclude)
+    objects = iter_objects(uri, exclude=None if exclude is None else storage.normalize_uri(exclude))
     passed: list[ObjectInfo] = []
     for info in objects:
         passed.append(info)
@@ -51,6 +53,39 @@ def open_source(uri: str, *, limit: int | None = None, exclude: str | None = Non
             return ShardSource(_one_kind(uri, chain(passed, objects), IMAGE_SUFFIXES), limit=limit)
     wanted = ", ".join(IMAGE_SUFFIXES + SHARD_SUFFIXES)
     raise UsageError(f"{uri} holds {len(passed)} objects, but none is an image or a shard ({wanted})")
+
+
+def open_frames(
+    uri: str, positions: str, *, bands: Sequence[str], limit: int | None = None, exclude: str | None = None
+) -> Source:
+    """Open a survey of frames and of positions on them.
+
+    Args:
+        uri: Where the frames are: FITS files, one per band, whose names differ in the band alone.
+        positions: The table of the galaxies (see `read_positions`).
+        bands: The bands that are needed, from red to blue.
+        limit: Take the first so many galaxies of the table only.
+        exclude: As for `open_source`.
+
+    Raises:
+        UsageError: Nothing is there.
+        TransientError: The store kept failing.
+    """
+    _check(uri, limit, exclude)
+    return FrameSource(
+        iter_objects(uri, exclude=None if exclude is None else storage.normalize_uri(exclude)),
+        read_positions(positions),
+        table=storage.normalize_uri(positions),
+        bands=bands,
+        limit=limit,
+    )
+
+
+def _check(uri: str, limit: int | None, exclude: str | None) -> None:
+    if limit is not None and limit < 1:
+        raise UsageError(f"the limit must be 1 or more, not {limit}")
+    if exclude is not None and storage.is_within(storage.normalize_uri(uri), storage.normalize_uri(exclude)):
+        raise UsageError(f"the input {uri} is in the catalog {exclude}; give the catalog a folder of its own")
 
 
 def _one_kind(uri: str, objects: Iterable[ObjectInfo], other: tuple[str, ...]) -> Iterator[ObjectInfo]:

@@ -30,6 +30,7 @@ MEMBER_SCHEMA = pa.schema(
         pa.field("galaxy_id", pa.string()),
         pa.field("ra", pa.float64()),
         pa.field("dec", pa.float64()),
+        pa.field("radius", pa.float64()),
         pa.field("source_uri", pa.string(), nullable=False),
         pa.field("source_version", pa.string(), nullable=False),
         pa.field("object_uri", pa.string(), nullable=False),
@@ -44,6 +45,7 @@ POSITION_SCHEMA = pa.schema(
         pa.field("galaxy_id", pa.string()),
         pa.field("ra", pa.float64()),
         pa.field("dec", pa.float64()),
+        pa.field("radius", pa.float64()),
     ]
 )
 

@@ -19,6 +19,7 @@ from gax_batch.errors import UsageError
 from gax_batch.sources.base import POSITION_SCHEMA
 
 ID_COLUMNS = ("galaxy_id", "galaxyid", "objid", "asset_id", "id")
+RADIUS_COLUMNS = ("radius", "petror90", "petror90_r", "petrorad90", "r90")
 _NO_NUMBER = pa.scalar(None, pa.float64())
 _GZIP = b"\x1f\x8b"
 _FORMATS = {
@@ -37,7 +38,8 @@ def read_positions(uri: str) -> Iterator[pa.Table]:
     Args:
         uri: Where the table is. The id column is the first of `galaxy_id`, `GalaxyID`, `objid`,
             `asset_id`, `id` that it has, in any case; ids are read as text. Positions are in degrees ICRS,
-            null or NaN where unknown.
+            null or NaN where unknown; a Petrosian R90 in arcseconds is taken from the first of `radius`,
+            `petroR90`, `petroR90_r`, `petroRad90`, `R90`.
 
     Yields:
         `POSITION_SCHEMA`.
@@ -81,7 +83,24 @@ def _positions(uri: str, table: pa.Table) -> pa.Table:
         line = str(error).partition("\n")[0]
         raise UsageError(f"{uri}: column {wanted} cannot be used: {line}; ra and dec are degrees") from None
     ra, dec = (pc.if_else(pc.is_nan(values), _NO_NUMBER, values) for values in (ra, dec))
-    return pa.table([ids, ra, dec], schema=POSITION_SCHEMA)
+    return pa.table([ids, ra, dec, _radius(uri, table)], schema=POSITION_SCHEMA)
+
+
+def _radius_columns(names: Sequence[str]) -> list[str]:
+    """The name of the column of radii, if there is one."""
+    return [name for name in names if name.strip().lower() in RADIUS_COLUMNS][:1]
+
+
+def _radius(uri: str, table: pa.Table) -> pa.Array:
+    found = _radius_columns(table.column_names)
+    if not found:
+        return pa.nulls(len(table), pa.float64())
+    name = found[0]
+    try:
+        radius = pc.cast(_plain(table[name]), pa.float64())
+    except pa.ArrowException:
+        raise UsageError(f"{uri}: column {name} is {table[name].type}; it must be arcseconds") from None
+    return pc.if_else(pc.is_nan(radius), _NO_NUMBER, radius)
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
@@ -106,11 +125,13 @@ def _wanted_columns(uri: str, names: Sequence[str]) -> tuple[str, str, str]:
 def _read_csv(uri: str, file: BinaryIO) -> Iterator[pa.Table]:
     header = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
     file.seek(0)
-    key, ra, dec = _wanted_columns(uri, next(csv.reader([header]), []))
+    names = next(csv.reader([header]), [])
+    key, ra, dec = _wanted_columns(uri, names)
+    radius = _radius_columns(names)
     # Ids stay text: 0012 is not 12, and 19 digits do not fit a float.
     options = pa_csv.ConvertOptions(
-        include_columns=[key, ra, dec],
-        column_types={key: pa.string(), ra: pa.float64(), dec: pa.float64()},
+        include_columns=[key, ra, dec, *radius],
+        column_types={key: pa.string()} | dict.fromkeys([ra, dec, *radius], pa.float64()),
         strings_can_be_null=True,
     )
     for batch in pa_csv.open_csv(file, convert_options=options):
@@ -119,7 +140,8 @@ def _read_csv(uri: str, file: BinaryIO) -> Iterator[pa.Table]:
 
 def _read_parquet(uri: str, file: BinaryIO) -> Iterator[pa.Table]:
     parquet = pq.ParquetFile(file)
-    wanted = list(_wanted_columns(uri, parquet.schema_arrow.names))
+    names = parquet.schema_arrow.names
+    wanted = [*_wanted_columns(uri, names), *_radius_columns(names)]
     for batch in parquet.iter_batches(columns=wanted):
         yield pa.Table.from_batches([batch])
 

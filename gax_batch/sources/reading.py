@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.decoding import Decoder
-from gax_batch.imaging import CUTOUT_BYTES
+from gax_batch.imaging import CUTOUT_BYTES, ImageFlag
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
 from gax_batch.sources.base import CUTOUT_SCHEMA, set_rejects
+from gax_batch.sources.framing import cut_field
 from gax_batch.sources.objectstore import fetch_each
+from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import read_rows
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
@@ -35,7 +37,7 @@ def read_unit(members: pa.Table, decoder: Decoder) -> pa.Table:
     open_rows = pc.is_null(members["stage"]).to_numpy()
     loose = pc.is_null(members["row"]).to_numpy() & open_rows
     _read_loose(members, np.flatnonzero(loose), unit)
-    _read_shards(members, np.flatnonzero(open_rows & ~loose), unit)
+    _read_parts(members, np.flatnonzero(open_rows & ~loose), unit)
     return unit.table(members)
 
 
@@ -66,7 +68,11 @@ class _Unit:
         else:
             self._pixels[place] = cutout.reshape(-1)
             self._good[place] = True
-            self._flags[place] = flags
+            self._flags[place] |= flags
+
+    def mark(self, place: int, flags: ImageFlag) -> None:
+        """Tell of a cutout's particulars what its pixels alone do not."""
+        self._flags[place] |= flags
 
     def table(self, members: pa.Table) -> pa.Table:
         """The unit as `CUTOUT_SCHEMA`."""
@@ -95,12 +101,26 @@ def _read_loose(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -
     fetch_each(objects, partial(unit.take, places), max_bytes=unit.decoder.limits.bytes)
 
 
-def _read_shards(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:
-    chosen = members.select(["object_uri", "source_version", "row"]).take(places)
+def _read_parts(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:
+    """Read members that share an object with others: rows of shards, galaxies on frames."""
+    chosen = members.take(places)
     uris = np.array(chosen["object_uri"].to_pylist(), object)
     rows = chosen["row"].to_numpy()
     for uri in dict.fromkeys(uris):
         mine = np.flatnonzero(uris == uri)
         mine = mine[np.argsort(rows[mine], kind="stable")]
+        if not uri.lower().endswith(SHARD_SUFFIXES):
+            _read_field(chosen.take(mine), places[mine], unit)
+            continue
         info = ObjectInfo(uri, UNKNOWN_SIZE, chosen["source_version"][int(mine[0])].as_py())
         read_rows(info, rows[mine], partial(unit.take, places[mine]))
+
+
+def _read_field(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:
+    for index, found in enumerate(cut_field(members, unit.decoder)):
+        if isinstance(found, RejectError):
+            unit.take(places, index, found)
+        else:
+            colors, flags = found
+            unit.mark(int(places[index]), flags)
+            unit.take(places, index, colors)

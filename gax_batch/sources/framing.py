@@ -1,0 +1,168 @@
+"""Cutouts out of frames: each band's pixels around a galaxy, averaged to 64x64 at Galaxy Zoo 2 scale.
+
+A Galaxy Zoo 2 image has 424 pixels of 0.02 Petrosian R90 (Willett et al. 2013, section 2.2), of which the
+models see the central 256 as 64: a cutout's pixel is 0.08 R90. Each band is cut by its own coordinates, so
+bands may have other pixels; they are not rotated, since the models do not care where north is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gax_batch import fits
+from gax_batch.decoding import Decoder
+from gax_batch.imaging import IMAGE_SIDE, ImageFlag
+from gax_batch.rejects import Reason, RejectError, Stage
+from gax_batch.resampling import Window, area_average
+from gax_batch.sky import Projection
+from gax_batch.sources.frames import BAND, MISSING, parse_version
+from gax_batch.sources.objectstore import fetch_each
+from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
+from gax_batch.stretches import PRESETS, to_rgb
+
+MAX_FRAME_BYTES = 1024 * 1024 * 1024
+PIXEL_R90 = 0.02 * 256 / IMAGE_SIDE
+"""Petrosian R90 in one pixel of a cutout."""
+MAX_ROTATION_DEGREES = 2.0
+
+Float = npt.NDArray[np.float32]
+Cutouts = list[tuple[Float, ImageFlag] | RejectError]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bands:
+    """Bands that have their pixels in common, `[height, width, bands]`."""
+
+    planes: Float
+    projection: Projection
+
+
+def cut_field(members: pa.Table, decoder: Decoder) -> Cutouts:
+    """Cut galaxies out of the one field that they are on.
+
+    Args:
+        members: `MEMBER_SCHEMA` of one `object_uri`, with positions.
+        decoder: How cutouts are made.
+
+    Returns:
+        For each member float32 `[64, 64, 3]` from 0 to 1 (`[64, 64]` for one band) and the cutout's
+        particulars, or why there is none.
+
+    Raises:
+        TransientError: The storage kept failing.
+        FatalError: It refused the frames.
+    """
+    preset = PRESETS[decoder.preset]
+    uri = members["object_uri"][0].as_py()
+    versions = parse_version(members["source_version"][0].as_py())[:-1]
+    try:
+        bands = _read_bands(uri, preset.bands, versions, decoder)
+    except RejectError as error:
+        return [error] * len(members)
+    ra, dec = (members[name].to_numpy() for name in ("ra", "dec"))
+    places = [some.projection.pixels(ra, dec) for some in bands]
+    cutouts: Cutouts = []
+    for index, radius in enumerate(members["radius"].to_pylist()):
+        arcsec = PIXEL_R90 * (decoder.default_radius if radius is None else radius)
+        try:
+            planes, flags = _cut(bands, [(float(x[index]), float(y[index])) for x, y in places], arcsec)
+        except RejectError as error:
+            cutouts.append(error)
+        else:
+            cutouts.append((to_rgb(planes, preset), flags))
+    return cutouts
+
+
+def _read_bands(uri: str, bands: Sequence[str], versions: Sequence[str], decoder: Decoder) -> list[_Bands]:
+    missing = [band for band, version in zip(bands, versions, strict=True) if version == MISSING]
+    if missing:
+        raise RejectError(Stage.READ, Reason.MISSING_BAND, f"{uri} has no band {', '.join(missing)}")
+    objects = [
+        ObjectInfo(uri.replace(BAND, band), UNKNOWN_SIZE, version)
+        for band, version in zip(bands, versions, strict=True)
+    ]
+    read: dict[int, _Bands] = {}
+
+    def handle(index: int, found: bytes | RejectError) -> None:
+        if isinstance(found, RejectError):
+            raise found
+        plane, header = fits.read_frame(found, decoder.limits.pixels, MAX_FRAME_BYTES)
+        try:
+            read[index] = _Bands(plane[..., None], Projection.of_header(header))
+        except ValueError as error:
+            raise RejectError(Stage.DECODE, Reason.CORRUPT, f"{objects[index].uri}: {error}") from None
+
+    fetch_each(objects, handle, max_bytes=MAX_FRAME_BYTES)
+    found = [read[index] for index in range(len(bands))]
+    for band in found[1:]:
+        turned = (band.projection.rotation - found[0].projection.rotation + 180) % 360 - 180
+        if abs(turned) > MAX_ROTATION_DEGREES:
+            raise RejectError(
+                Stage.DECODE,
+                Reason.WRONG_SHAPE,
+                f"the bands of {uri} are rotated by {abs(turned):.1f} degrees",
+            )
+    return _joined(found)
+
+
+def _joined(bands: Sequence[_Bands]) -> list[_Bands]:
+    """Neighboring bands on the same pixels together, since three are averaged as fast as one."""
+    joined = [bands[0]]
+    for band in bands[1:]:
+        last = joined[-1]
+        if last.projection.has_pixels_of(band.projection):
+            joined[-1] = _Bands(np.concatenate([last.planes, band.planes], axis=2), last.projection)
+        else:
+            joined.append(band)
+    return joined
+
+
+def _cut(
+    bands: Sequence[_Bands], places: Sequence[tuple[float, float]], arcsec: float
+) -> tuple[Float, ImageFlag]:
+    flags = ImageFlag(0)
+    cut: list[Float] = []
+    for band, (x, y) in zip(bands, places, strict=True):
+        if not (np.isfinite(x) and np.isfinite(y)):
+            raise RejectError(Stage.READ, Reason.OFF_FRAME, "the position is not on every band's frame")
+        scale = arcsec / band.projection.pixel_arcsec
+        if scale < 1:
+            flags |= ImageFlag.UPSCALED
+        # A pixel's center is a whole number, its edge half a pixel before it.
+        span = scale * IMAGE_SIDE
+        window = Window(x + 0.5 - span / 2, y + 0.5 - span / 2, scale, IMAGE_SIDE)
+        cut.append(_average(*_surroundings(band.planes, window)))
+    planes = np.moveaxis(np.concatenate(cut, axis=2), 2, 0)
+    if not np.isfinite(planes).all():
+        planes = fits.fill_masked(planes, sky=0.0)
+        flags |= ImageFlag.MASKED
+    # Rows of FITS are counted from the bottom.
+    return planes[:, ::-1], flags
+
+
+def _average(pixels: Float, window: Window) -> Float:
+    """The mean of what is known of each output pixel; NaN where that is less than half of it."""
+    known = np.isfinite(pixels)
+    if known.all():
+        return np.asarray(area_average(pixels, window), np.float32)
+    share = area_average(known.astype(np.float32), window)
+    light = area_average(np.where(known, pixels, np.float32(0)), window)
+    return np.where(share >= 0.5, light / np.maximum(share, 0.5), np.nan).astype(np.float32)
+
+
+def _surroundings(planes: Float, window: Window) -> tuple[Float, Window]:
+    """The pixels that a window needs; NaN beyond the frame's edges."""
+    height, width, bands = planes.shape
+    span = window.scale * window.side
+    left, top = int(np.floor(window.left)), int(np.floor(window.top))
+    right, bottom = int(np.ceil(window.left + span)), int(np.ceil(window.top + span))
+    inner = planes[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    if left < 0 or top < 0 or right > width or bottom > height:
+        pixels = np.full((bottom - top, right - left, bands), np.nan, np.float32)
+        y, x = max(-top, 0), max(-left, 0)
+        pixels[y : y + inner.shape[0], x : x + inner.shape[1]] = inner
+        inner = pixels
+    return inner, window.moved(left, top)

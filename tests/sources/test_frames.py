@@ -1,0 +1,267 @@
+"""Frames with positions: which frame, which pixels, and what becomes of galaxies that are on none."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+import sep
+from astropy.io import fits
+from astropy.wcs import WCS
+from surveys import listed
+
+from gax_batch.decoding import Decoder
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.imaging import ImageFlag, ImageLimits
+from gax_batch.sky import Projection
+from gax_batch.sources import framing as module
+from gax_batch.sources import open_frames, read_unit
+
+BANDS = ("i", "r", "g")
+ARCSEC = 0.4
+
+
+def header(ra: float, dec: float, side: int, pixel: float = ARCSEC, turned: float = 0.0) -> fits.Header:
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.crval = [ra, dec]
+    wcs.wcs.crpix = [(side + 1) / 2] * 2
+    angle = np.radians(turned)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    wcs.wcs.cd = turn @ np.diag([-pixel, pixel]) / 3600
+    return wcs.to_header()
+
+
+def write_field(
+    folder: Path,
+    name: str,
+    spots: Mapping[tuple[float, float], float],
+    *,
+    ra: float = 150.0,
+    dec: float = 2.0,
+) -> None:
+    """A field of 300 x 300 pixels with Gaussian spots at positions; i and g have other pixels than r."""
+    for band, shift, light in (("g", 3, 0.5), ("r", 0, 1.0), ("i", -5, 1.3)):
+        head = header(ra, dec, 300)
+        head["CRPIX1"] += shift
+        x, y = WCS(head).all_world2pix(np.array(list(spots)), 0).T if spots else (np.empty(0), np.empty(0))
+        rows, columns = np.mgrid[:300, :300]
+        image = np.random.default_rng(1).normal(0, 0.01, (300, 300))
+        for column, row, flux in zip(x, y, spots.values(), strict=True):
+            image += light * flux * np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / 50)
+        fits.writeto(folder / f"{name}-{band}-7.fits", image.astype(np.float32), head)
+
+
+def write_table(path: Path, rows: Mapping[str, tuple[float, float]], radius: float | None = 5.0) -> str:
+    lines = [f"{name},{ra},{dec},{'' if radius is None else radius}" for name, (ra, dec) in rows.items()]
+    path.write_text("\n".join(["galaxy_id,ra,dec,petroR90_r", *lines, ""]))
+    return str(path)
+
+
+@pytest.fixture
+def survey(tmp_path: Path) -> tuple[Path, str]:
+    """Two fields side by side that overlap by a tenth, with a galaxy in each and one in both."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    places = {"west": (150.010, 2.001), "east": (149.975, 1.999), "both": (149.9861, 2.0)}
+    spots = dict.fromkeys(places.values(), 2.0)
+    write_field(frames, "a", spots, ra=150.0)
+    write_field(frames, "b", spots, ra=149.97)
+    (frames / "notes.txt").write_text("no frame")
+    return frames, write_table(tmp_path / "galaxies.csv", places)
+
+
+def members(survey: tuple[Path, str], **options: int) -> pa.Table:
+    return listed(open_frames(str(survey[0]), survey[1], bands=BANDS, **options))
+
+
+def pixels(cutouts: pa.Table) -> list[npt.NDArray[np.uint8] | None]:
+    return [
+        None if c is None else np.frombuffer(c, np.uint8).reshape(64, 64, 3)
+        for c in cutouts["cutout"].to_pylist()
+    ]
+
+
+def center_of_light(cutout: npt.NDArray[np.uint8]) -> tuple[float, float]:
+    light = np.maximum(cutout.sum(axis=2).astype(float) - 60, 0)
+    rows, columns = np.mgrid[:64, :64]
+    return (light * rows).sum() / light.sum(), (light * columns).sum() / light.sum()
+
+
+def test_each_galaxy_is_cut_from_the_field_where_it_is_farthest_from_an_edge(survey):
+    table = members(survey)
+    found = dict(zip(table["galaxy_id"].to_pylist(), table["object_uri"].to_pylist(), strict=True))
+    root = f"file://{survey[0]}"
+    assert found == {
+        "west": f"{root}/a-{{band}}-7.fits",
+        "east": f"{root}/b-{{band}}-7.fits",
+        "both": f"{root}/a-{{band}}-7.fits",
+    }
+    assert set(table["source_uri"].to_pylist()) == {f"file://{survey[1]}#galaxy={name}" for name in found}
+
+
+def test_galaxies_are_centered_in_all_bands_and_have_the_right_size(survey):
+    cutouts = read_unit(members(survey), Decoder())
+    assert cutouts["reason"].null_count == 3
+    for cutout in pixels(cutouts):
+        row, column = center_of_light(cutout)
+        assert (row, column) == pytest.approx((31.5, 31.5), abs=0.2)
+        # A Gaussian of 5 pixels of 0.4 arcsec, in pixels of 0.08 x 5 arcsec: half its height at 5.9 pixels.
+        profile = cutout[32, :, 1].astype(float)
+        assert 8 <= (profile > profile.max() / 2).sum() <= 24
+        assert cutout[32, 32, 0] > cutout[32, 32, 2]
+
+
+def test_a_radius_is_the_size_of_the_cutout(survey, tmp_path):
+    places = {"west": (150.010, 2.001)}
+    wide = members((survey[0], write_table(tmp_path / "wide.csv", places, radius=10.0)))
+    default = members((survey[0], write_table(tmp_path / "none.csv", places, radius=None)))
+    (far,) = pixels(read_unit(wide, Decoder()))
+    assert (far > 60).sum() < (pixels(read_unit(members(survey), Decoder()))[2] > 60).sum()
+    (same,) = pixels(read_unit(default, Decoder(default_radius=10.0)))
+    np.testing.assert_array_equal(far, same)
+
+
+def test_a_unit_is_one_field_and_a_band_is_fetched_once(survey, monkeypatch):
+    fetched: list[str] = []
+    fetch = module.fetch_each
+
+    def counted(objects, handle, *, max_bytes):
+        fetched.extend(info.uri for info in objects)
+        fetch(objects, handle, max_bytes=max_bytes)
+
+    monkeypatch.setattr(module, "fetch_each", counted)
+    read_unit(members(survey), Decoder())
+    assert len(fetched) == len(set(fetched)) == 6
+
+
+def test_near_an_edge_the_sky_is_filled_in_and_told(survey, tmp_path):
+    head = header(150.0, 2.0, 300)
+    head["NAXIS1"] = head["NAXIS2"] = 300
+    rim = Projection.of_header(head)
+    places = {"edge": (150.0, 2.0 + 148 * ARCSEC / 3600), "beyond": (150.0, 2.0 + 152 * ARCSEC / 3600)}
+    assert (rim.edge_distance(*np.array(list(places.values())).T) > 0).tolist() == [True, False]
+    cutouts = read_unit(
+        members((survey[0], write_table(tmp_path / "rim.csv", places, radius=3.0))), Decoder()
+    )
+    found = {row["galaxy_id"]: row for row in cutouts.to_pylist()}
+    assert found["beyond"]["reason"] == "off_frame"
+    assert found["edge"]["reason"] is None
+    assert found["edge"]["flags"] & ImageFlag.MASKED
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("x,10,10,5", "off_frame"),
+        ("x,330,-2,5", "off_frame"),
+        ("x,,,5", "off_frame"),
+        ("x,150,2,0", "bad_position"),
+        ("x,150,2,-4", "bad_position"),
+        ("x,150,2,4000", "bad_position"),
+        (",150,2,5", "bad_id"),
+        ("x,400,2,5", "off_frame"),
+    ],
+)
+def test_a_galaxy_that_is_nowhere_is_one_reject(survey, tmp_path, row, reason):
+    (tmp_path / "t.csv").write_text(f"galaxy_id,ra,dec,radius\n{row}\nwest,150.010,2.001,5\n")
+    cutouts = read_unit(members((survey[0], str(tmp_path / "t.csv"))), Decoder()).to_pylist()
+    by_id = {r["galaxy_id"]: r["reason"] for r in cutouts}
+    assert by_id.pop("west") is None
+    assert list(by_id.values()) == [reason]
+
+
+def test_a_band_that_is_not_there_rejects_the_galaxies_of_its_field(survey):
+    (survey[0] / "a-i-7.fits").unlink()
+    cutouts = read_unit(members(survey), Decoder())
+    found = dict(zip(cutouts["galaxy_id"].to_pylist(), cutouts["reason"].to_pylist(), strict=True))
+    assert found == {"west": "missing_band", "both": "missing_band", "east": None}
+
+
+def test_a_frame_that_went_or_changed_since_the_listing(survey):
+    table = members(survey)
+    (survey[0] / "a-r-7.fits").unlink()
+    (survey[0] / "b-g-7.fits").write_bytes((survey[0] / "b-g-7.fits").read_bytes() + bytes(2880))
+    cutouts = read_unit(table, Decoder())
+    found = dict(zip(cutouts["galaxy_id"].to_pylist(), cutouts["reason"].to_pylist(), strict=True))
+    assert found == {"west": "missing", "both": "missing", "east": "changed"}
+
+
+def test_damaged_and_turned_frames(survey):
+    path = survey[0] / "a-r-7.fits"
+    path.write_bytes(path.read_bytes()[:100_000])
+    with fits.open(survey[0] / "b-g-7.fits", mode="update") as hdus:
+        hdus[0].header.update(header(149.97, 2.0, 300, turned=10))
+    cutouts = read_unit(members(survey), Decoder())
+    found = dict(zip(cutouts["galaxy_id"].to_pylist(), cutouts["reason"].to_pylist(), strict=True))
+    assert found == {"west": "truncated", "both": "truncated", "east": "wrong_shape"}
+    assert "rotated by 10.0 degrees" in str(cutouts["detail"].to_pylist())
+
+
+def test_frames_that_are_too_large(survey):
+    cutouts = read_unit(members(survey), Decoder(limits=ImageLimits(pixels=80_000)))
+    assert set(cutouts["reason"].to_pylist()) == {"too_many_pixels"}
+
+
+def test_input_without_usable_frames(survey, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="empty folder"):
+        members((tmp_path / "empty", survey[1]))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "picture.fits").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"none of the frames is named by a band \(i, r, g\)"):
+        members((tmp_path / "other", survey[1]))
+    fits.writeto(tmp_path / "other" / "x-g.fits", np.zeros((9, 9), np.float32))
+    with pytest.raises(UsageError, match=r"x-g.fits cannot be used: .*no coordinates on the sky"):
+        members((tmp_path / "other", survey[1]))
+
+
+def test_a_galaxy_that_is_listed_twice_is_refused(survey, tmp_path):
+    (tmp_path / "t.csv").write_text("id,ra,dec\nw,150.010,2.001\nw,150.010,2.001\n")
+    with pytest.raises(UsageError, match=r"t.csv#galaxy=w is listed twice; keep one row per galaxy"):
+        members((survey[0], str(tmp_path / "t.csv")))
+
+
+def test_limit_takes_the_first_galaxies_of_the_table(survey):
+    assert members(survey, limit=2)["galaxy_id"].to_pylist() == ["east", "west"]
+
+
+def test_a_changed_radius_and_a_changed_frame_are_another_version(survey, tmp_path):
+    before = members(survey)["source_version"].to_pylist()
+    places = {"west": (150.010, 2.001), "east": (149.975, 1.999), "both": (149.9861, 2.0)}
+    write_table(Path(survey[1]), places, radius=6.0)
+    after = members(survey)["source_version"].to_pylist()
+    assert not set(before) & set(after)
+    (survey[0] / "b-g-7.fits").touch()
+    again = members(survey)["source_version"].to_pylist()
+    assert [a == b for a, b in zip(after, again, strict=True)] == [True, False, True]
+
+
+def test_storage_that_refuses_frames_is_fatal_for_the_unit(survey, monkeypatch):
+    table = members(survey)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise FatalError("the storage failed for 3 of 3 objects")
+
+    monkeypatch.setattr(module, "fetch_each", refuse)
+    with pytest.raises(FatalError, match="3 of 3"):
+        read_unit(table, Decoder())
+
+
+def test_real_frames_give_centered_galaxies(shared_data, tmp_path):
+    frames = shared_data / "frames"
+    with warnings.catch_warnings(), fits.open(frames / "ngc6976_sdss_r.fits.bz2") as hdus:
+        warnings.simplefilter("ignore")  # of an old keyword in the header
+        image, wcs = hdus[0].data.astype(np.float32), WCS(hdus[0].header)
+    found = sep.extract(image, 0.05, minarea=400)
+    ra, dec = wcs.all_pix2world(found["x"], found["y"], 0)
+    places = {f"g{i}": place for i, place in enumerate(zip(ra, dec, strict=True))}
+    cutouts = read_unit(members((frames, write_table(tmp_path / "t.csv", places, radius=30.0))), Decoder())
+    good = [p for p in pixels(cutouts) if p is not None]
+    assert len(good) >= 3
+    for cutout in good:
+        middle = cutout[28:36, 28:36].astype(float).mean()
+        assert middle > 4 * np.median(cutout)
