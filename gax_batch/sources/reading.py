@@ -1,7 +1,6 @@
 """A unit's members to cutouts: read, decode, and reject what cannot be."""
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +10,12 @@ import pyarrow.compute as pc
 from gax_batch.decoding import Decoder
 from gax_batch.imaging import CUTOUT_BYTES, ImageFlag
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
-from gax_batch.sources.base import CUTOUT_SCHEMA, set_rejects
+from gax_batch.sources.base import CUTOUT_SCHEMA, is_named, set_rejects
 from gax_batch.sources.framing import cut_field
 from gax_batch.sources.objectstore import fetch_each
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
-from gax_batch.sources.shards import read_rows
+from gax_batch.sources.shards import read_shard
+from gax_batch.sources.tensors import Found
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
 
@@ -51,9 +51,7 @@ class _Unit:
         self._flags = np.zeros(count, np.int32)
         self._rejects: dict[int, Reject] = {}
 
-    def take(
-        self, places: npt.NDArray[np.int64], index: int, found: bytes | npt.NDArray[Any] | RejectError
-    ) -> None:
+    def take(self, places: npt.NDArray[np.int64], index: int, found: Found) -> None:
         """Decode what was read for the member at `places[index]`."""
         place = int(places[index])
         try:
@@ -109,11 +107,11 @@ def _read_parts(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -
     for uri in dict.fromkeys(uris):
         mine = np.flatnonzero(uris == uri)
         mine = mine[np.argsort(rows[mine], kind="stable")]
-        if not uri.lower().endswith(SHARD_SUFFIXES):
+        if is_named(uri, SHARD_SUFFIXES):
+            handle = partial(unit.take, places[mine])
+            read_shard(chosen.take(mine), handle, max_bytes=unit.decoder.limits.bytes)
+        else:
             _read_field(chosen.take(mine), places[mine], unit)
-            continue
-        info = ObjectInfo(uri, UNKNOWN_SIZE, chosen["source_version"][int(mine[0])].as_py())
-        read_rows(info, rows[mine], partial(unit.take, places[mine]))
 
 
 def _read_field(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:

@@ -13,6 +13,9 @@ from gax_batch.rejects import Reason, RejectError, Stage
 
 IMAGE_COLUMNS = ("image", "cutout", "bytes")
 
+Found = bytes | npt.NDArray[Any] | RejectError
+"""What reading one cutout gives: encoded bytes, a raw tensor, or why there is neither."""
+
 _CUTOUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 3)
 
 
@@ -40,7 +43,7 @@ class CellReader:
     def __init__(self, field: pa.Field) -> None:
         self._shape = _declared_shape(field)
 
-    def read(self, column: pa.Array, index: int) -> bytes | npt.NDArray[Any] | RejectError:
+    def read(self, column: pa.Array, index: int) -> Found:
         """One row's encoded bytes or `[h, w, 3]` or `[h, w]` tensor, or why there is none."""
         try:
             return self._read(column[index])

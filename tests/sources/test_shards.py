@@ -14,7 +14,7 @@ from surveys import listed
 from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, TransientError, UsageError
 from gax_batch.sources import CUTOUT_SCHEMA, MEMBER_SCHEMA, open_source, read_unit
-from gax_batch.sources import shards as shards_module
+from gax_batch.sources import parquet as parquet_module
 
 FINAL = np.stack([galaxy(64, seed=i) for i in range(6)])
 RAW = [pixels.tobytes() for pixels in FINAL]
@@ -272,7 +272,7 @@ def test_shard_with_fewer_rows_than_listed(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards_module, "_BATCH_ROWS", 2)
+    monkeypatch.setattr(parquet_module, "_BATCH_ROWS", 2)
     write(tmp_path / "a.parquet", RAW, rows_per_group=6)
     assert read(listed(open_source(str(tmp_path))))["cutout"].to_pylist() == RAW
 
@@ -287,7 +287,7 @@ def test_shard_that_the_storage_refuses_is_fatal_for_its_unit(
         def fail(uri: str) -> None:
             raise error
 
-        monkeypatch.setattr(shards_module.storage, "stat", fail)
+        monkeypatch.setattr(parquet_module.storage, "stat", fail)
 
     for refused in (PermissionError(13, "Permission denied"), OSError(5, "Input/output error")):
         fail_with(refused)
