@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from gax_batch import __version__
+from gax_batch import __version__, flags
 from gax_batch.errors import GaxError
 
 app = typer.Typer(
@@ -23,31 +23,6 @@ bundle_app = typer.Typer(help="Look at model bundles.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at the settings of a run.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(config_app, name="config")
-
-Bundle = Annotated[
-    str | None, typer.Option(help="Model bundle's folder or URI.", show_default="the shipped bundle")
-]
-Models = Annotated[
-    str | None,
-    typer.Option(help="Networks to run and blend: bayesian, svr, classic.", show_default="bayesian,svr"),
-]
-Draws = Annotated[
-    int | None,
-    typer.Option(help="Weight draws from the posterior, shared by all galaxies.", show_default="32"),
-]
-Precision = Annotated[
-    str | None, typer.Option(help="float32, bfloat16 or auto (bfloat16).", show_default="auto")
-]
-Preset = Annotated[
-    str | None,
-    typer.Option(
-        help="Bands of FITS files to colors: sdss-gri, legacy-grz, hsc-gri, panstarrs-gri or single.",
-        show_default="sdss-gri",
-    ),
-]
-ConfigFile = Annotated[
-    str | None, typer.Option("--config", help="YAML file of the same settings; flags win over it.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -63,64 +38,71 @@ def _root(
 
 @app.command()
 def run(
-    input: Annotated[
-        str | None,
-        typer.Option(help="Folder, prefix or glob of JPEG, PNG, TIFF or FITS cutouts, or of Parquet shards."),
-    ] = None,
-    catalog: Annotated[str | None, typer.Option(help="Catalog to write or to bring up to date.")] = None,
-    positions: Annotated[
-        str | None, typer.Option(help="Table of galaxy_id, ra, dec (deg): CSV, Parquet, FITS or VOTable.")
-    ] = None,
-    bundle: Bundle = None,
-    models: Models = None,
-    draws: Draws = None,
-    precision: Precision = None,
-    unit_size: Annotated[
-        int | None, typer.Option(help="Cutouts per unit of work.", show_default="4096")
-    ] = None,
-    workers: Annotated[
-        str | None,
-        typer.Option(help="Actors that hold the models; auto: one per GPU, else one.", show_default="auto"),
-    ] = None,
-    cpus: Annotated[
-        str | None, typer.Option(help="Logical CPUs of a local Ray.", show_default="auto")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first N cutouts.", show_default="all")] = None,
-    full: Annotated[
-        bool | None, typer.Option("--full", help="Process every unit again; if interrupted, from the start.")
-    ] = None,
-    crop: Annotated[
-        float | None, typer.Option(help="Central part of the shorter side to use.", show_default="256/424")
-    ] = None,
-    preset: Preset = None,
-    frames: Annotated[
-        bool | None,
-        typer.Option("--frames", help="The input is FITS frames: cut out at --positions."),
-    ] = None,
-    default_radius: Annotated[
-        float | None, typer.Option(help="Petrosian R90, arcsec, where the table has none.", show_default="7")
-    ] = None,
-    max_image_bytes: Annotated[
-        int | None, typer.Option(help="Larger objects are rejected.", show_default="64 MiB")
-    ] = None,
-    max_image_pixels: Annotated[
-        int | None, typer.Option(help="Larger images are rejected.", show_default="64 million")
-    ] = None,
-    object_store_mib: Annotated[
-        str | None, typer.Option(help="Memory of a local Ray's object store, MiB.", show_default="auto")
-    ] = None,
-    config: ConfigFile = None,
+    input: flags.Input = None,
+    catalog: flags.Catalog = None,
+    positions: flags.Positions = None,
+    bundle: flags.Bundle = None,
+    models: flags.Models = None,
+    draws: flags.Draws = None,
+    precision: flags.Precision = None,
+    unit_size: flags.UnitSize = None,
+    workers: flags.Workers = None,
+    cpus: flags.Cpus = None,
+    limit: flags.Limit = None,
+    full: flags.Full = None,
+    crop: flags.Crop = None,
+    preset: flags.Preset = None,
+    frames: flags.Frames = None,
+    default_radius: flags.DefaultRadius = None,
+    max_image_bytes: flags.MaxImageBytes = None,
+    max_image_pixels: flags.MaxImagePixels = None,
+    object_store_mib: flags.ObjectStoreMib = None,
+    config: flags.ConfigFile = None,
 ) -> None:
     """Catalog a survey, or bring its catalog up to date.
 
     Example: gax run --input s3://survey/cutouts --catalog s3://survey/catalog
     """
-    flags = {name: value for name, value in locals().items() if name != "config"}
-    flags |= {name: _number(flags[name]) for name in ("workers", "cpus", "object_store_mib")}
-    from gax_batch.config import load_settings
+    settings = _settings(config, locals())
     from gax_batch.run import run_survey
 
-    raise typer.Exit(run_survey(load_settings(config, flags), typer.echo).exit_code)
+    raise typer.Exit(run_survey(settings, typer.echo).exit_code)
+
+
+@app.command()
+def plan(
+    input: flags.Input = None,
+    catalog: flags.Catalog = None,
+    positions: flags.Positions = None,
+    bundle: flags.Bundle = None,
+    models: flags.Models = None,
+    draws: flags.Draws = None,
+    precision: flags.Precision = None,
+    unit_size: flags.UnitSize = None,
+    workers: flags.Workers = None,
+    cpus: flags.Cpus = None,
+    limit: flags.Limit = None,
+    full: flags.Full = None,
+    crop: flags.Crop = None,
+    preset: flags.Preset = None,
+    frames: flags.Frames = None,
+    default_radius: flags.DefaultRadius = None,
+    max_image_bytes: flags.MaxImageBytes = None,
+    max_image_pixels: flags.MaxImagePixels = None,
+    object_store_mib: flags.ObjectStoreMib = None,
+    config: flags.ConfigFile = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Read and classify a few cutouts, to predict the time.")
+    ] = True,
+) -> None:
+    """Say what a run of the same flags would do, need and take; nothing is written.
+
+    Example: gax plan --input s3://survey/cutouts --catalog s3://survey/catalog
+    """
+    settings = _settings(config, {k: v for k, v in locals().items() if k != "calibrate"})
+    from gax_batch.forecast import forecast
+
+    raise typer.Exit(forecast(settings, typer.echo, calibrate=calibrate))
 
 
 @app.command()
@@ -161,23 +143,23 @@ def simulate(
 @app.command()
 def classify(
     images: Annotated[list[str], typer.Argument(help="Image files or URIs.", metavar="IMAGE...")],
-    bundle: Bundle = None,
-    models: Models = None,
-    draws: Draws = None,
-    precision: Precision = None,
-    preset: Preset = None,
+    bundle: flags.Bundle = None,
+    models: flags.Models = None,
+    draws: flags.Draws = None,
+    precision: flags.Precision = None,
+    preset: flags.Preset = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Classify a few images in this process, without Ray or a catalog.
 
     Example: gax classify ngc6976.jpg --json
     """
-    flags = {"bundle": bundle, "models": models, "draws": draws, "precision": precision, "preset": preset}
+    given = {"bundle": bundle, "models": models, "draws": draws, "precision": precision, "preset": preset}
     from gax_batch.classify import classify_images, render_json, render_table
     from gax_batch.config import load_settings
 
     # A classification shares the settings of a run but for where its images come from and go to.
-    settings = load_settings(None, flags | {"input": images[0], "catalog": "-"})
+    settings = load_settings(None, given | {"input": images[0], "catalog": "-"})
     rows = classify_images(
         images,
         bundle=settings.bundle,
@@ -208,7 +190,7 @@ def bundle_show(
 
 
 @config_app.command("show")
-def config_show(config: ConfigFile = None) -> None:
+def config_show(config: flags.ConfigFile = None) -> None:
     """Print every setting with its meaning as YAML that --config reads back.
 
     Example: gax config show > survey.yaml
@@ -230,6 +212,15 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _settings(config: str | None, given: dict[str, Any]) -> Any:
+    """The settings of `run` and `plan`, whose flags are the settings' names."""
+    from gax_batch.config import load_settings
+
+    values = {name: value for name, value in given.items() if name != "config"}
+    values |= {name: _number(values[name]) for name in ("workers", "cpus", "object_store_mib")}
+    return load_settings(config, values)
 
 
 def _number(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Every setting of a run: frozen, typed, documented where it stands, and the same name as its flag.
 
-Known to `cli`, `demo` and `run` only; everything below them takes plain values.
+Known to `cli` and to what it calls for a run alone; everything below takes plain values.
 """
 
 import difflib

@@ -10,6 +10,7 @@ Everything streams: a plan takes the same memory for a thousand galaxies and for
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,6 +31,7 @@ from gax_batch.sources.base import MEMBER_SCHEMA
 # Units in one file of a plan: each worker parses the whole footer of the file that has its unit.
 UNITS_PER_FILE = 64
 
+_SAMPLED_UNITS = 8
 _DIGEST_CHARACTERS = 16
 _FINGERPRINTED = ("source_uri", "source_version", "galaxy_id", "ra", "dec", "reason")
 _SEPARATOR = "\x1f"
@@ -60,12 +62,28 @@ class Plan:
 
     units: list[Unit]
     counts: Counts
+    rejects: Mapping[str, int]
+    """Members that are rejected already, by reason."""
     _folder: Path
 
     @property
     def members(self) -> int:
         """Cutouts of all units."""
         return sum(unit.members for unit in self.units)
+
+    def sample(self, count: int) -> pa.Table:
+        """Some members, from units all over the plan.
+
+        Returns:
+            `MEMBER_SCHEMA`; none of them is rejected already.
+        """
+        chosen = np.unique(np.linspace(0, len(self.units) - 1, _SAMPLED_UNITS).astype(int)).tolist()
+        tables: list[pa.Table] = []
+        for index in chosen if self.units else []:
+            number, group = divmod(index, UNITS_PER_FILE)
+            members = read_unit_members(str(_plan_file(self._folder, number)), group)
+            tables.append(members.filter(pc.is_null(members["reason"])).slice(0, -(-count // len(chosen))))
+        return pa.concat_tables([MEMBER_SCHEMA.empty_table(), *tables]).slice(0, count)
 
     def write(self, catalog: str, run_id: str) -> list[tuple[str, int]]:
         """Store the members in the catalog, as Parquet with one row group per unit.
@@ -135,12 +153,14 @@ def make_plan(
         raise UsageError(f"the unit size must be at least 1, not {unit_size}")
     stale = {unit: settings != settings_fingerprint for unit, (settings, _) in units.items()}
     planned: list[Unit] = []
+    rejects: Counter[str] = Counter()
     with Scratch(folder) as scratch, _UnitFiles(folder) as files:
         diff = Difference(scratch, listing, known, stale, positions=positions, full=full)
         for block, bounds in _units(diff.members(), unit_size):
             planned += _describe(block, bounds)
+            rejects.update(block["reason"].drop_null().to_pylist())
             files.write(block.select(MEMBER_SCHEMA.names).cast(MEMBER_SCHEMA), bounds)
-        return Plan(planned, diff.counts(), folder)
+        return Plan(planned, diff.counts(), dict(rejects), folder)
 
 
 def _units(batches: Iterable[pa.Table], unit_size: int) -> Iterator[tuple[pa.Table, list[int]]]:

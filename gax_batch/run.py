@@ -3,8 +3,6 @@
 The only module that imports `pipeline` (and so Ray), and only when there is something to do.
 """
 
-import hashlib
-import json
 import secrets
 import tempfile
 from collections.abc import Container, Iterator
@@ -18,27 +16,20 @@ from gax_batch import record, storage
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
-from gax_batch.errors import FatalError, GaxError, UsageError
+from gax_batch.errors import FatalError, GaxError
 from gax_batch.machine import (
     MemoryMeter,
     Resources,
     available_bytes,
-    local_resources,
-    predict_memory,
     require_memory,
 )
 from gax_batch.models import Precision
-from gax_batch.models.bundle import Bundle, load_bundle
-from gax_batch.plan import Plan, make_plan
+from gax_batch.models.bundle import load_bundle
+from gax_batch.preparation import plan_run, resources_of, settings_fingerprint
 from gax_batch.progress import Progress, Say, Tally
 from gax_batch.quiet import quiet_native_stderr
 from gax_batch.record import Clock, Run
-from gax_batch.sources import Source, open_frames, open_source, read_positions
-from gax_batch.stretches import PRESETS
 from gax_batch.unit import Engine, UnitOptions, UnitTask
-
-# Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
-RESULTS_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +57,12 @@ def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
     catalog = Catalog(settings.catalog)
     fingerprint = settings_fingerprint(settings, bundle)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
-        plan = _make_plan(settings, catalog, fingerprint, Path(folder), say)
+        plan = plan_run(settings, catalog, fingerprint, Path(folder), say)
         if not plan.units:
             say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
             return RunOutcome(0, None, catalog.version)
-        _refuse_shrinking(settings, plan)
-        resources = _checked_resources(settings, units=len(plan.units))
+        resources, need = resources_of(settings, units=len(plan.units))
+        require_memory(need, available_bytes())
         storage.check_writable(catalog.uri)
         clock.lap("plan")
         started = datetime.now(UTC)
@@ -86,52 +77,6 @@ def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
             plan=plan,
         )
         return _process(run, settings, catalog, resources, clock, say)
-
-
-def _make_plan(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: Path, say: Say) -> Plan:
-    source = _open_source(settings, catalog.uri)
-    joined = settings.positions is not None and not settings.frames
-    plan = make_plan(
-        source.list_members(),
-        catalog.members(),
-        catalog.units(),
-        settings_fingerprint=fingerprint,
-        unit_size=settings.unit_size,
-        folder=folder,
-        positions=read_positions(str(settings.positions)) if joined else (),
-        full=settings.full,
-    )
-    if not plan.counts.listed:
-        raise UsageError(f"{settings.input} holds no cutouts; check --input")
-    ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
-    say(f"{plan.counts.listed:,} cutouts in {settings.input}{ignored}: {plan.counts}")
-    return plan
-
-
-def _open_source(settings: RunSettings, exclude: str) -> Source:
-    if not settings.frames:
-        return open_source(settings.input, limit=settings.limit, exclude=exclude)
-    bands = PRESETS[settings.preset].bands
-    if settings.positions is None or not bands:
-        raise UsageError("--frames needs --positions, and a --preset of several bands: give both")
-    return open_frames(settings.input, settings.positions, bands=bands, limit=settings.limit, exclude=exclude)
-
-
-def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
-    """A digest of everything besides the cutout itself that decides what its row says."""
-    decisive = {
-        "results_version": RESULTS_VERSION,
-        "bundle_id": bundle.bundle_id,
-        "models": sorted(settings.models),
-        "draws": settings.draws,
-        "precision": "bfloat16" if settings.precision == "auto" else settings.precision,
-        "crop": settings.crop,
-        "preset": settings.preset,
-        "default_radius": settings.default_radius,
-        "max_image_bytes": settings.max_image_bytes,
-        "max_image_pixels": settings.max_image_pixels,
-    }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_engine(
@@ -150,27 +95,6 @@ def load_engine(
     if loaded.bundle_id != bundle_id:
         raise FatalError(f"this worker finds the bundle {loaded.bundle_id}, but the run is of {bundle_id}")
     return TensorFlowEngine(loaded, models=models, draws=draws, precision=precision, threads=threads)
-
-
-def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
-    # A unit that is redone loses the members that are not listed.
-    if settings.limit is not None and plan.counts.vanished:
-        raise UsageError(
-            f"--limit {settings.limit} leaves out {plan.counts.vanished:,} cutouts of {settings.catalog}; "
-            "leave --limit away, or try it on a catalog of its own"
-        )
-
-
-def _checked_resources(settings: RunSettings, *, units: int) -> Resources:
-    resources = local_resources(
-        cpus=settings.cpus,
-        workers=settings.workers,
-        object_store_mib=settings.object_store_mib,
-        unit_size=settings.unit_size,
-    )
-    need = predict_memory(resources, units=units, unit_size=settings.unit_size, draws=settings.draws)
-    require_memory(need, available_bytes())
-    return resources
 
 
 def _process(

@@ -1,0 +1,67 @@
+"""The flags of the command `gax`, each declared once; their names are the settings' (`gax_batch.config`)."""
+
+from typing import Annotated
+
+import typer
+
+Bundle = Annotated[
+    str | None, typer.Option(help="Model bundle's folder or URI.", show_default="the shipped bundle")
+]
+Models = Annotated[
+    str | None,
+    typer.Option(help="Networks to run and blend: bayesian, svr, classic.", show_default="bayesian,svr"),
+]
+Draws = Annotated[
+    int | None,
+    typer.Option(help="Weight draws from the posterior, shared by all galaxies.", show_default="32"),
+]
+Precision = Annotated[
+    str | None, typer.Option(help="float32, bfloat16 or auto (bfloat16).", show_default="auto")
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Bands of FITS files to colors: sdss-gri, legacy-grz, hsc-gri, panstarrs-gri or single.",
+        show_default="sdss-gri",
+    ),
+]
+ConfigFile = Annotated[
+    str | None, typer.Option("--config", help="YAML file of the same settings; flags win over it.")
+]
+Input = Annotated[
+    str | None,
+    typer.Option(help="Folder, prefix or glob of JPEG, PNG, TIFF or FITS cutouts, or of Parquet shards."),
+]
+Catalog = Annotated[str | None, typer.Option(help="Catalog to write or to bring up to date.")]
+Positions = Annotated[
+    str | None, typer.Option(help="Table of galaxy_id, ra, dec (deg): CSV, Parquet, FITS or VOTable.")
+]
+UnitSize = Annotated[int | None, typer.Option(help="Cutouts per unit of work.", show_default="4096")]
+Workers = Annotated[
+    str | None,
+    typer.Option(help="Actors that hold the models; auto: one per GPU, else one.", show_default="auto"),
+]
+Cpus = Annotated[str | None, typer.Option(help="Logical CPUs of a local Ray.", show_default="auto")]
+Limit = Annotated[int | None, typer.Option(help="Only the first N cutouts.", show_default="all")]
+Full = Annotated[
+    bool | None, typer.Option("--full", help="Process every unit again; if interrupted, from the start.")
+]
+Crop = Annotated[
+    float | None, typer.Option(help="Central part of the shorter side to use.", show_default="256/424")
+]
+Frames = Annotated[
+    bool | None,
+    typer.Option("--frames", help="The input is FITS frames: cut out at --positions."),
+]
+DefaultRadius = Annotated[
+    float | None, typer.Option(help="Petrosian R90, arcsec, where the table has none.", show_default="7")
+]
+MaxImageBytes = Annotated[
+    int | None, typer.Option(help="Larger objects are rejected.", show_default="64 MiB")
+]
+MaxImagePixels = Annotated[
+    int | None, typer.Option(help="Larger images are rejected.", show_default="64 million")
+]
+ObjectStoreMib = Annotated[
+    str | None, typer.Option(help="Memory of a local Ray's object store, MiB.", show_default="auto")
+]

@@ -1,0 +1,98 @@
+"""What stands before a run, and tells what it would do: list, compare, and predict the memory."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.config import RunSettings
+from gax_batch.errors import UsageError
+from gax_batch.machine import MemoryNeed, Resources, local_resources, predict_memory
+from gax_batch.models.bundle import Bundle
+from gax_batch.plan import Plan, make_plan
+from gax_batch.progress import Say
+from gax_batch.sources import Source, open_frames, open_source, read_positions
+from gax_batch.stretches import PRESETS
+
+# Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
+RESULTS_VERSION = 1
+
+
+def plan_run(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: Path, say: Say) -> Plan:
+    """List the input, compare it with the catalog, and say what is new, changed and unchanged.
+
+    Args:
+        settings: Of the run.
+        catalog: What is cataloged already.
+        fingerprint: `settings_fingerprint`.
+        folder: An empty folder on a local disk, in which the plan keeps its members.
+        say: Shows one line to the person who waits.
+
+    Raises:
+        UsageError: The user's mistake; nothing was written.
+    """
+    source = _open_source(settings, catalog.uri)
+    joined = settings.positions is not None and not settings.frames
+    plan = make_plan(
+        source.list_members(),
+        catalog.members(),
+        catalog.units(),
+        settings_fingerprint=fingerprint,
+        unit_size=settings.unit_size,
+        folder=folder,
+        positions=read_positions(str(settings.positions)) if joined else (),
+        full=settings.full,
+    )
+    if not plan.counts.listed:
+        raise UsageError(f"{settings.input} holds no cutouts; check --input")
+    ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
+    say(f"{plan.counts.listed:,} cutouts in {settings.input}{ignored}: {plan.counts}")
+    _refuse_shrinking(settings, plan)
+    return plan
+
+
+def _open_source(settings: RunSettings, exclude: str) -> Source:
+    if not settings.frames:
+        return open_source(settings.input, limit=settings.limit, exclude=exclude)
+    bands = PRESETS[settings.preset].bands
+    if settings.positions is None or not bands:
+        raise UsageError("--frames needs --positions, and a --preset of several bands: give both")
+    return open_frames(settings.input, settings.positions, bands=bands, limit=settings.limit, exclude=exclude)
+
+
+def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
+    """A digest of everything besides the cutout itself that decides what its row says."""
+    decisive = {
+        "results_version": RESULTS_VERSION,
+        "bundle_id": bundle.bundle_id,
+        "models": sorted(settings.models),
+        "draws": settings.draws,
+        "precision": "bfloat16" if settings.precision == "auto" else settings.precision,
+        "crop": settings.crop,
+        "preset": settings.preset,
+        "default_radius": settings.default_radius,
+        "max_image_bytes": settings.max_image_bytes,
+        "max_image_pixels": settings.max_image_pixels,
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
+    # A unit that is redone loses the members that are not listed.
+    if settings.limit is not None and plan.counts.vanished:
+        raise UsageError(
+            f"--limit {settings.limit} leaves out {plan.counts.vanished:,} cutouts of {settings.catalog}; "
+            "leave --limit away, or try it on a catalog of its own"
+        )
+
+
+def resources_of(settings: RunSettings, *, units: int) -> tuple[Resources, MemoryNeed]:
+    """What a run of so many units uses on this machine, and the memory that it needs."""
+    resources = local_resources(
+        cpus=settings.cpus,
+        workers=settings.workers,
+        object_store_mib=settings.object_store_mib,
+        unit_size=settings.unit_size,
+    )
+    need = predict_memory(resources, units=units, unit_size=settings.unit_size, draws=settings.draws)
+    return resources, need

@@ -1,0 +1,74 @@
+"""`gax plan`: what a run would do, and that it does nothing."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from fakes import fake_engine, write_images
+
+from gax_batch import forecast as module
+from gax_batch.config import load_settings
+from gax_batch.errors import UsageError
+from gax_batch.forecast import Rates, forecast
+from gax_batch.machine import MIB, Resources
+
+
+@pytest.fixture
+def survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_images(tmp_path / "images", 40)
+    monkeypatch.setattr(module, "load_engine", partial(fake_engine, seconds=0.05))
+    return tmp_path
+
+
+def lines_of(survey: Path, **flags: object) -> tuple[int, list[str]]:
+    calibrate = bool(flags.pop("calibrate", True))
+    lines: list[str] = []
+    values = {"input": str(survey / "images"), "catalog": str(survey / "catalog"), "unit_size": 16, "cpus": 2}
+    return forecast(load_settings(None, values | flags), lines.append, calibrate=calibrate), lines
+
+
+def test_it_tells_units_bytes_memory_time_and_problems(survey):
+    bad = survey / "images" / "000007.jpg"
+    bad.write_bytes(bad.read_bytes()[:400])
+    (survey / "images" / "more").mkdir()
+    (survey / "images" / "more" / "000001.jpg").write_bytes(b"x" * 1000)
+    before = sorted(survey.rglob("*"))
+    code, lines = lines_of(survey)
+    assert code == 0
+    size = sum(path.stat().st_size for path in (survey / "images").rglob("*.jpg"))
+    assert lines[0].endswith("41 new, 0 unchanged")
+    assert lines[1:5] == [
+        "41 cutouts to process in 3 units",
+        "  new: 41 cutouts in 3 units",
+        f"to read: {size / MIB:,.1f} MiB",
+        "  rejected already 1: duplicate_id",
+    ]
+    assert lines[5].startswith("memory: about ")
+    assert lines[6] == "a sample of 40 cutouts has 1 that would be rejected:"
+    assert "truncated: file://" in lines[7]
+    assert lines[8].startswith("time: about ")
+    assert sorted(survey.rglob("*")) == before
+
+
+def test_without_calibration_nothing_is_read(survey, monkeypatch):
+    monkeypatch.delattr(module, "read_unit")
+    code, lines = lines_of(survey, calibrate=False)
+    assert code == 0
+    assert lines[-1].startswith("memory: about ")
+
+
+def test_a_run_that_would_be_refused_says_so(survey, monkeypatch):
+    monkeypatch.setattr(module, "available_bytes", lambda: 100 * MIB)
+    code, lines = lines_of(survey, calibrate=False)
+    assert code == 2
+    assert lines[-1].endswith("100 MiB are available, too few: the run would be refused")
+
+
+def test_a_mistake_is_the_same_as_of_a_run(survey):
+    with pytest.raises(UsageError, match="nothing is at"):
+        lines_of(survey, input=str(survey / "nowhere"))
+
+
+def test_the_time_is_the_start_and_the_work_of_reading_and_inference():
+    rates = Rates(read=1000.0, infer=100.0, start=10.0)
+    assert rates.seconds(50_000, Resources(2, None, 0)) == pytest.approx(10 + 500 + 25)
