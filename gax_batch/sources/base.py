@@ -14,10 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch import storage
 from gax_batch.imaging import CUTOUT_BYTES
-from gax_batch.rejects import Reason, Reject, RejectError, Stage
-from gax_batch.storage import ObjectInfo
+from gax_batch.rejects import Reason, Reject, Stage
 
 MAX_ID_CHARACTERS = 256
 
@@ -96,19 +94,6 @@ def as_utf8(uri: str) -> str:
 def is_named(uri: str, suffixes: tuple[str, ...]) -> bool:
     """Whether the name ends so and is not hidden (`._1.jpg` beside `1.jpg` is no galaxy)."""
     return uri.lower().endswith(suffixes) and not uri.rsplit("/", 1)[-1].startswith(".")
-
-
-def check_version(info: ObjectInfo) -> RejectError | None:
-    """Why no row can be what was listed, if so."""
-    try:
-        version = storage.stat(info.uri).version
-    except FileNotFoundError:
-        detail = f"shard {info.uri} was listed, but is no longer there"
-        return RejectError(Stage.READ, Reason.MISSING, detail)
-    if version == info.version:
-        return None
-    detail = f"shard version {info.version} was listed, {version} is there"
-    return RejectError(Stage.READ, Reason.CHANGED, detail)
 
 
 def with_columns(columns: dict[str, pa.Array], count: int) -> pa.Table:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from gax_batch import storage
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.sources.base import MEMBER_SCHEMA, check_version, with_columns
+from gax_batch.sources.base import MEMBER_SCHEMA, with_columns
 from gax_batch.sources.tensors import CellReader, Found, image_column
 from gax_batch.storage import ObjectInfo
 
@@ -35,8 +35,7 @@ def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], handle: Handler) ->
     Only the row groups that hold them are read, a few rows at a time.
 
     Args:
-        info: The shard, as it was listed; when it has another version by now, or is gone, every row is
-            rejected.
+        info: The shard, of the version that was listed.
         rows: Row numbers, increasing.
         handle: Called with an index into `rows`, and the row's encoded bytes or tensor, or why there is
             none.
@@ -46,11 +45,6 @@ def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], handle: Handler) ->
         FatalError: The shard cannot be read.
     """
     try:
-        reject = check_version(info)
-        if reject is not None:
-            for index in range(len(rows)):
-                handle(index, reject)
-            return
         with _opened(info.uri) as file:
             column = image_column(file.schema_arrow, info.uri)
             _read_groups(file, column, rows, handle)

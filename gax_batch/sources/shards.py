@@ -7,7 +7,9 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from gax_batch.errors import UsageError
+from gax_batch import storage
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.rejects import Reason, RejectError, Stage
 from gax_batch.sources import parquet, tars
 from gax_batch.sources.base import as_utf8, check_ids, is_named
 from gax_batch.sources.tensors import Found
@@ -72,6 +74,14 @@ def read_shard(members: pa.Table, handle: Callable[[int, Found], None], *, max_b
         FatalError: The shard cannot be read.
     """
     info = ObjectInfo(members["object_uri"][0].as_py(), UNKNOWN_SIZE, members["source_version"][0].as_py())
+    try:
+        reject = _changed(info)
+    except OSError as error:
+        raise FatalError(f"shard {info.uri} cannot be read: {error}") from error
+    if reject is not None:
+        for index in range(len(members)):
+            handle(index, reject)
+        return
     rows = members["row"].to_numpy()
     if is_named(info.uri, tars.SUFFIXES):
         sizes = members["size"].to_numpy().astype(np.int64)
@@ -87,3 +97,16 @@ def _begin_listing(info: ObjectInfo) -> Iterable[pa.Table]:
     tables = tars.list_tar(info) if is_named(info.uri, tars.SUFFIXES) else parquet.list_rows(info)
     first = next(tables, None)
     return () if first is None else chain([first], tables)
+
+
+def _changed(info: ObjectInfo) -> RejectError | None:
+    """Why no row can be what was listed, if so."""
+    try:
+        version = storage.stat(info.uri).version
+    except FileNotFoundError:
+        detail = f"shard {info.uri} was listed, but is no longer there"
+        return RejectError(Stage.READ, Reason.MISSING, detail)
+    if version == info.version:
+        return None
+    detail = f"shard version {info.version} was listed, {version} is there"
+    return RejectError(Stage.READ, Reason.CHANGED, detail)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from gax_batch import storage
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
-from gax_batch.sources.base import check_version, is_named, set_rejects, with_columns
+from gax_batch.sources.base import is_named, set_rejects, with_columns
 from gax_batch.sources.images import SUFFIXES as IMAGE_SUFFIXES
 from gax_batch.storage import ObjectInfo
 
@@ -67,7 +67,7 @@ def read_tar(
     """Read some images from a tar.
 
     Args:
-        info: The tar, as it was listed; when it has another version by now, or is gone, all are rejected.
+        info: The tar, of the version that was listed.
         offsets: Where the images begin, increasing.
         sizes: Of the images, bytes.
         handle: Called with an index into `offsets`, and the bytes or why there are none.
@@ -78,11 +78,6 @@ def read_tar(
         FatalError: The tar cannot be read.
     """
     try:
-        reject = check_version(info)
-        if reject is not None:
-            for index in range(len(offsets)):
-                handle(index, reject)
-            return
         with storage.open_binary(info.uri) as file:
             for index, (offset, size) in enumerate(zip(offsets.tolist(), sizes.tolist(), strict=True)):
                 handle(index, _image(file, offset, size, max_bytes))

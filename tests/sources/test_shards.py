@@ -11,6 +11,7 @@ import pytest
 from hostile import encoded, galaxy
 from surveys import listed
 
+from gax_batch import storage
 from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, TransientError, UsageError
 from gax_batch.sources import CUTOUT_SCHEMA, MEMBER_SCHEMA, open_source, read_unit
@@ -287,7 +288,7 @@ def test_shard_that_the_storage_refuses_is_fatal_for_its_unit(
         def fail(uri: str) -> None:
             raise error
 
-        monkeypatch.setattr(parquet_module.storage, "stat", fail)
+        monkeypatch.setattr(storage, "stat", fail)
 
     for refused in (PermissionError(13, "Permission denied"), OSError(5, "Input/output error")):
         fail_with(refused)
