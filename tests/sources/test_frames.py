@@ -1,7 +1,6 @@
 """Frames with positions: which frame, which pixels, and what becomes of galaxies that are on none."""
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import sep
 from astropy.io import fits
 from astropy.wcs import WCS
+from sky import ARCSEC, header, write_field, write_table
 from surveys import listed
 
 from gax_batch.decoding import Decoder
@@ -21,44 +21,6 @@ from gax_batch.sources import framing as module
 from gax_batch.sources import open_frames, read_unit
 
 BANDS = ("i", "r", "g")
-ARCSEC = 0.4
-
-
-def header(ra: float, dec: float, side: int, pixel: float = ARCSEC, turned: float = 0.0) -> fits.Header:
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    wcs.wcs.crval = [ra, dec]
-    wcs.wcs.crpix = [(side + 1) / 2] * 2
-    angle = np.radians(turned)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    wcs.wcs.cd = turn @ np.diag([-pixel, pixel]) / 3600
-    return wcs.to_header()
-
-
-def write_field(
-    folder: Path,
-    name: str,
-    spots: Mapping[tuple[float, float], float],
-    *,
-    ra: float = 150.0,
-    dec: float = 2.0,
-) -> None:
-    """A field of 300 x 300 pixels with Gaussian spots at positions; i and g have other pixels than r."""
-    for band, shift, light in (("g", 3, 0.5), ("r", 0, 1.0), ("i", -5, 1.3)):
-        head = header(ra, dec, 300)
-        head["CRPIX1"] += shift
-        x, y = WCS(head).all_world2pix(np.array(list(spots)), 0).T if spots else (np.empty(0), np.empty(0))
-        rows, columns = np.mgrid[:300, :300]
-        image = np.random.default_rng(1).normal(0, 0.01, (300, 300))
-        for column, row, flux in zip(x, y, spots.values(), strict=True):
-            image += light * flux * np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / 50)
-        fits.writeto(folder / f"{name}-{band}-7.fits", image.astype(np.float32), head)
-
-
-def write_table(path: Path, rows: Mapping[str, tuple[float, float]], radius: float | None = 5.0) -> str:
-    lines = [f"{name},{ra},{dec},{'' if radius is None else radius}" for name, (ra, dec) in rows.items()]
-    path.write_text("\n".join(["galaxy_id,ra,dec,petroR90_r", *lines, ""]))
-    return str(path)
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 """Loose images and shards on an S3 server (moto, in this process)."""
 
+import io
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pyarrow as pa
@@ -8,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hostile import encoded, galaxy
 from moto.server import ThreadedMotoServer
+from sky import write_field, write_table
 from surveys import listed
 
 from gax_batch import buckets, storage
@@ -15,7 +19,7 @@ from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 from gax_batch.imaging import ImageLimits, decode_cutout
 from gax_batch.listing import list_objects
-from gax_batch.sources import open_source, read_unit
+from gax_batch.sources import open_frames, open_source, read_unit
 
 ROOT = "s3://survey"
 
@@ -120,3 +124,37 @@ def test_check_writable() -> None:
     assert list_objects(f"{ROOT}/out", missing_ok=True) == []
     with pytest.raises(UsageError, match="cannot write"):
         storage.check_writable("s3://no-such-bucket/out")
+
+
+def test_the_same_galaxies_in_every_package_are_the_same_cutouts(tmp_path: Path) -> None:
+    images = {f"g{i}": encoded(galaxy(106, seed=i)) for i in range(4)}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, data in images.items():
+            entry = tarfile.TarInfo(f"{name}.png")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+            storage.write_bytes(f"{ROOT}/ways/loose/{name}.png", data)
+            (tmp_path / f"{name}.png").write_bytes(data)
+    storage.write_bytes(f"{ROOT}/ways/tar/survey.tar", packed.getvalue())
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"galaxy_id": list(images), "image": list(images.values())}), sink)
+    storage.write_bytes(f"{ROOT}/ways/parquet/survey.parquet", sink.getvalue().to_pybytes())
+    expected = [decode_cutout(data)[0].tobytes() for data in images.values()]
+    for place in (str(tmp_path), *(f"{ROOT}/ways/{way}" for way in ("loose", "tar", "parquet"))):
+        members = listed(open_source(place))
+        assert members["galaxy_id"].to_pylist() == list(images)
+        assert read(members)["cutout"].to_pylist() == expected
+
+
+def test_frames_in_a_bucket_are_those_on_a_disk(tmp_path: Path) -> None:
+    write_field(tmp_path, "field", {(150.0, 2.0): 2.0})
+    table = write_table(tmp_path / "galaxies.csv", {"a": (150.0, 2.0), "far": (10.0, 0.0)})
+    for path in tmp_path.glob("*.fits"):
+        storage.write_bytes(f"{ROOT}/frames/{path.name}", path.read_bytes())
+    cutouts = [
+        read(listed(open_frames(place, table, bands=("i", "r", "g"))))
+        for place in (str(tmp_path), f"{ROOT}/frames")
+    ]
+    assert cutouts[0]["reason"].to_pylist() == cutouts[1]["reason"].to_pylist() == [None, "off_frame"]
+    assert cutouts[0]["cutout"].equals(cutouts[1]["cutout"])
