@@ -71,6 +71,11 @@ class Plan:
         """Cutouts of all units."""
         return sum(unit.members for unit in self.units)
 
+    def local_place(self, index: int) -> tuple[str, int]:
+        """The local file that has a unit's members, while its folder is there, and the row group."""
+        number, group = divmod(index, UNITS_PER_FILE)
+        return str(_plan_file(self._folder, number)), group
+
     def sample(self, count: int) -> pa.Table:
         """Some members, from units all over the plan.
 
@@ -80,8 +85,7 @@ class Plan:
         chosen = np.unique(np.linspace(0, len(self.units) - 1, _SAMPLED_UNITS).astype(int)).tolist()
         tables: list[pa.Table] = []
         for index in chosen if self.units else []:
-            number, group = divmod(index, UNITS_PER_FILE)
-            members = read_unit_members(str(_plan_file(self._folder, number)), group)
+            members = read_unit_members(*self.local_place(index))
             tables.append(members.filter(pc.is_null(members["reason"])).slice(0, -(-count // len(chosen))))
         return pa.concat_tables([MEMBER_SCHEMA.empty_table(), *tables]).slice(0, count)
 

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
+
+import pyarrow as pa
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import RunSettings
@@ -31,8 +34,7 @@ def plan_run(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: 
     Raises:
         UsageError: The user's mistake; nothing was written.
     """
-    source = _open_source(settings, catalog.uri)
-    joined = settings.positions is not None and not settings.frames
+    source = open_input(settings, catalog.uri)
     plan = make_plan(
         source.list_members(),
         catalog.members(),
@@ -40,7 +42,7 @@ def plan_run(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: 
         settings_fingerprint=fingerprint,
         unit_size=settings.unit_size,
         folder=folder,
-        positions=read_positions(str(settings.positions)) if joined else (),
+        positions=joined_positions(settings),
         full=settings.full,
     )
     if not plan.counts.listed:
@@ -51,13 +53,24 @@ def plan_run(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: 
     return plan
 
 
-def _open_source(settings: RunSettings, exclude: str) -> Source:
+def open_input(settings: RunSettings, exclude: str) -> Source:
+    """Open the survey that the settings name; nothing below `exclude` is part of it.
+
+    Raises:
+        UsageError: It is not there, or the settings do not fit together.
+        TransientError: The store kept failing.
+    """
     if not settings.frames:
         return open_source(settings.input, limit=settings.limit, exclude=exclude)
     bands = PRESETS[settings.preset].bands
     if settings.positions is None or not bands:
         raise UsageError("--frames needs --positions, and a --preset of several bands: give both")
     return open_frames(settings.input, settings.positions, bands=bands, limit=settings.limit, exclude=exclude)
+
+
+def joined_positions(settings: RunSettings) -> Iterable[pa.Table]:
+    """The positions that are joined to members by id; those of frames are members themselves."""
+    return () if settings.positions is None or settings.frames else read_positions(settings.positions)
 
 
 def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:

@@ -6,11 +6,8 @@ hardware or with other libraries a pixel may differ by one: linear algebra round
 """
 
 import io
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -20,9 +17,10 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from gax_batch import storage, tree
-from gax_batch.errors import FatalError, UsageError
+from gax_batch.errors import UsageError
 from gax_batch.listing import list_objects
 from gax_batch.machine import logical_cpus
+from gax_batch.processes import map_processes
 from gax_batch.simulate.footprint import draw_positions
 from gax_batch.simulate.light import SIDE
 from gax_batch.simulate.population import Population, draw_population
@@ -124,7 +122,7 @@ def simulate_survey(
     shards = _shards(uri, galaxies, seed, shard_size)
     missing = _missing(uri, shards)
     done = galaxies - sum(shard.stop - shard.start for shard in missing)
-    for count in _write_all(missing, min(workers, len(missing))):
+    for count in map_processes(_write, missing, workers):
         done += count
         if progress is not None:
             progress(done, galaxies)
@@ -151,22 +149,6 @@ def _missing(uri: str, shards: list[_Shard]) -> list[_Shard]:
             "number of galaxies, the seed and the shard size that made it"
         )
     return [shard for shard in shards if shard.uri not in present]
-
-
-def _write_all(shards: list[_Shard], workers: int) -> Iterator[int]:
-    """Write shards, and yield the galaxies of each when it is done."""
-    if workers <= 1:
-        yield from map(_write, shards)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield from pool.map(_write, shards)
-        except BrokenProcessPool as error:
-            raise FatalError(
-                "a worker process died, probably for lack of memory; use fewer processes or smaller shards"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _write(shard: _Shard) -> int:

@@ -1,0 +1,39 @@
+"""The same function over many items in processes of this machine."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from gax_batch.errors import FatalError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_processes(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[Result]:
+    """Yield the results in the order of the items, each when it and those before it are there.
+
+    Args:
+        function: At the top level of a module, so that a process can import it.
+        items: Small values; each travels to a process.
+        workers: How many processes; with one, the work is done in this one.
+
+    Raises:
+        FatalError: A process died.
+    """
+    if min(workers, len(items)) <= 1:
+        yield from map(function, items)
+        return
+    with ProcessPoolExecutor(min(workers, len(items)), multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from pool.map(function, items)
+        except BrokenProcessPool as error:
+            raise FatalError(
+                "a worker process died, probably for lack of memory; use fewer processes or smaller shards"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
