@@ -10,11 +10,12 @@ import tensorflow as tf
 from sklearn.model_selection import KFold
 from sklearn.svm import SVR
 
-from gax_batch.models import svr
+from gax_batch.labels import CLASS_COLUMNS, CLEAR_CLASSES, Labels
+from gax_batch.models import layers, svr
 from gax_batch.uncertainty import regression_to_fractions
 
 Float = npt.NDArray[np.float32]
-FOLDS = 5
+FOLDS = 4
 BATCH = 16
 # The kernel width in units of 1 / 256, the inverse of the mean squared distance to the mean.
 GAMMAS = (0.125, 0.25, 0.5)
@@ -40,22 +41,69 @@ def features(arrays: dict[str, Float], images: npt.NDArray[np.uint8], dtype: Any
     return np.concatenate(parts)[: len(images)]
 
 
-def fit(inputs: Float, fractions: Float) -> tuple[dict[str, Float], dict[str, float]]:
+def targets(inputs: Float, model: Any, labels: Labels) -> Float:
+    """Cumulative fractions for the regressions to learn, `[N, 37]`.
+
+    Where there are votes, they are theirs. Where only the clear class is known, they are the network's
+    own, mixed with the mean of those of its class just so far that the known class is the likeliest.
+    (Every mixture of consistent fractions is consistent.) No vote is invented: they teach nothing but
+    what the network already believes, and the fact.
+
+    Args:
+        inputs: pooled features `[N, 256]` of the trained network.
+        model: that network.
+        labels: N galaxies.
+    """
+    kernel, bias = model.get_layer("logits").get_weights()
+    result = layers.cumulative_probabilities(tf.constant(inputs @ kernel + bias)).numpy()
+    columns = list(CLASS_COLUMNS)
+    for index in range(len(CLEAR_CLASSES)):
+        rows = np.flatnonzero((labels.classes == index) & ~labels.voted)
+        own = result[rows]
+        right = own[own[:, columns].argmax(axis=1) == index]
+        if len(right):
+            result[rows] = _mix(own, right.mean(axis=0), index)
+    result[labels.voted] = labels.cumulative[labels.voted]
+    return np.asarray(result, np.float32)
+
+
+def _mix(own: Float, pure: Float, index: int) -> Float:
+    columns = np.array(CLASS_COLUMNS)
+    # How much each class lies above the known one, in the network's view and in the pure one.
+    lead = own[:, columns] - own[:, columns[index], None]
+    pure_lead = pure[columns] - pure[columns[index]]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(lead > 0, lead / (lead - pure_lead), 0.0).max(axis=1)
+    share = np.clip(share, 0, 1)[:, None]
+    return np.asarray((1 - share) * own + share * pure, np.float32)
+
+
+def fit(
+    inputs: Float, fractions: Float, voted: npt.NDArray[np.bool_] | None = None
+) -> tuple[dict[str, Float], dict[str, float]]:
     """Standardize, choose hyperparameters, fit.
 
     Args:
         inputs: features of the training galaxies `[N, 256]`.
-        fractions: their cumulative vote fractions `[N, 37]`.
+        fractions: their cumulative fractions `[N, 37]`.
+        voted: which of them have votes, and so choose the hyperparameters; all of them by default.
 
     Returns:
         The arrays of `gax_batch.models.svr.export_regressions`, and a record of the choice.
     """
     mean, deviation = inputs.mean(axis=0), np.maximum(inputs.std(axis=0), np.float32(1e-6))
     standardized = (inputs - mean) / deviation
-    choice, error = _cross_validate(standardized, fractions)
+    chosen = np.ones(len(inputs), bool) if voted is None else voted
+    choice, error = _cross_validate(standardized[chosen], fractions[chosen])
     regressions = _fit_all(standardized, fractions, choice)
     arrays = svr.export_regressions(regressions, standardized, mean=mean, deviation=deviation)
-    record = {"gamma": choice.gamma, "C": choice.cost, "epsilon": choice.epsilon, "cv_rmse": error}
+    record = {
+        "gamma": choice.gamma,
+        "C": choice.cost,
+        "epsilon": choice.epsilon,
+        "cv_rmse": error,
+        "support_vectors": float(len(arrays["svr/support"])),
+    }
     return arrays, record
 
 
