@@ -63,11 +63,11 @@ class Recipe:
 
 
 RECIPES = {
-    "svr": Recipe((Stage(32, 1000), Stage(48, 900), Stage(64, 350)), 2e-3),
-    "bayesian": Recipe((Stage(48, 300), Stage(64, 120)), 1e-3, temperature=0.05),
-    "classic": Recipe((Stage(48, 400), Stage(64, 180)), 1e-3),
+    "svr": Recipe((Stage(32, 500), Stage(48, 700), Stage(64, 300)), 2e-3),
+    "bayesian": Recipe((Stage(48, 180), Stage(64, 60)), 1e-3, temperature=0.05),
+    "classic": Recipe((Stage(48, 250), Stage(64, 100)), 1e-3),
 }
-LITERAL = Recipe((Stage(32, 600), Stage(48, 500), Stage(64, 200)), 2e-3, voted=16, facts=0)
+LITERAL = Recipe((Stage(32, 400), Stage(48, 350), Stage(64, 150)), 2e-3, voted=16, facts=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +78,4 @@ class Pretraining:
     recipe: Recipe
 
 
-PRETRAINING = Pretraining(12_000, Recipe((Stage(32, 1500), Stage(48, 1000)), 2e-3, voted=16, facts=0))
+PRETRAINING = Pretraining(12_000, Recipe((Stage(32, 1200), Stage(48, 700)), 2e-3, voted=16, facts=0))

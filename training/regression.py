@@ -19,8 +19,8 @@ FOLDS = 4
 BATCH = 16
 # The kernel width in units of 1 / 256, the inverse of the mean squared distance to the mean.
 GAMMAS = (0.125, 0.25, 0.5)
-COSTS = (0.3, 1.0, 3.0)
-TUBES = (0.02, 0.05)
+COSTS = (1.0, 3.0)
+TUBES = (0.03,)
 
 
 @dataclass(frozen=True, slots=True)
