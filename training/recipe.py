@@ -46,8 +46,8 @@ class Recipe:
 
     stages: tuple[Stage, ...]
     learning_rate: float
-    voted: int = 12
-    facts: int = 4
+    voted: int = 10
+    facts: int = 6
     fact_weight: float = 3.0
     temperature: float = 0.0
 
@@ -63,8 +63,8 @@ class Recipe:
 
 
 RECIPES = {
-    "svr": Recipe((Stage(32, 500), Stage(48, 700), Stage(64, 300)), 2e-3),
-    "bayesian": Recipe((Stage(48, 180), Stage(64, 60)), 1e-3, temperature=0.05),
+    "svr": Recipe((Stage(32, 500), Stage(48, 900), Stage(64, 400)), 2e-3),
+    "bayesian": Recipe((Stage(48, 220), Stage(64, 80)), 1e-3, temperature=0.05),
     "classic": Recipe((Stage(48, 250), Stage(64, 100)), 1e-3),
 }
 LITERAL = Recipe((Stage(32, 400), Stage(48, 350), Stage(64, 150)), 2e-3, voted=16, facts=0)

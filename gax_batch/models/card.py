@@ -36,9 +36,10 @@ def _training(training: dict[str, Any]) -> list[str]:
     galaxies, svr = training["galaxies"], training["svr"]
     lines = [
         f"trained on: {training['data']}",
-        f"  {galaxies['voted']} galaxies with votes, {galaxies['classes']} of which only the class is known",
-        f"  CNN-SVR: {svr['support_vectors']:.0f} support vectors, C {svr['C']:g}, epsilon {svr['epsilon']:g}",
-        "posterior of the Bayesian CNN (standard deviations: prior; posterior's 10th, 50th, 90th percentile):",
+        f"  {galaxies['voted']} galaxies with votes, {galaxies['classes']} with a class alone",
+        f"  CNN-SVR: {svr['support_vectors']:.0f} support vectors, C {svr['C']:g}, "
+        f"epsilon {svr['epsilon']:g}, gamma {svr['gamma']:g}",
+        "Bayesian CNN, standard deviations (prior; the posterior's 10th, 50th and 90th percentile):",
     ]
     return lines + [
         f"  {name:<10}{layer['prior_deviation']:>9.4f};"
@@ -52,8 +53,8 @@ def _metrics(metrics: dict[str, Any]) -> list[str]:
         return ["out-of-fold numbers: not recorded"]
     galaxies, anomalies = metrics["galaxies"], metrics["out_of_distribution"]
     lines = [
-        f"out-of-fold numbers ({galaxies['voted']} galaxies with votes, {galaxies['classes']} of a clear class, "
-        f"{metrics['draws']} draws):",
+        f"out-of-fold numbers ({galaxies['voted']} galaxies with votes, {galaxies['classes']} of a clear "
+        f"class, {metrics['draws']} draws):",
         "                              RMSE of 37   votes' negative    five clear",
         "                               fractions   log likelihood        classes",
         *(_point(name, values) for name, values in metrics["points"].items()),
