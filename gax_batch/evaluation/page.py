@@ -21,9 +21,6 @@ def page(result: Mapping[str, Any]) -> str:
         parts += [_errors(result), _reliability(result), _risk(result), _coverage(result)]
     if "clear_classes" in result:
         parts.append(_confusion(result["clear_classes"]))
-    style = (
-        "body{font:14px sans-serif;margin:2em}svg,table{margin:1em}td,th{padding:.2em .6em;text-align:right}"
-    )
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>gax evaluate</title>'
         f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
