@@ -117,7 +117,7 @@ def test_the_bayesian_means_start_at_the_trained_trunk(galaxies, batches):
 def test_training_lowers_the_loss_and_keeps_scales_positive(galaxies, batches):
     lines = []
     model = train.BUILDERS["classic"](7)
-    recipe = Recipe((Stage(32, 100),), 3e-3, voted=8, facts=4)
+    recipe = Recipe((Stage(32, 80),), 3e-3, voted=8, facts=4)
     train.fit(model, galaxies, batches, recipe, say=lines.append)
     losses = [float(line.split("votes ")[1].split(",")[0]) for line in lines]
     assert losses[-1] < 0.95 * losses[0]
@@ -135,9 +135,12 @@ def test_regressions_learn_from_features(monkeypatch):
     monkeypatch.setattr(regression, "COSTS", (0.001, 1.0))
     monkeypatch.setattr(regression, "GAMMAS", regression.GAMMAS[1:2])
     rng = np.random.default_rng(1)
-    inputs = rng.normal(0, 1, (60, 256)).astype(np.float32)
-    hidden = 1 / (1 + np.exp(-2 * inputs[:, :1]))
-    fractions = np.repeat(hidden, 37, axis=1).astype(np.float32) * 0.5
+    causes = rng.normal(0, 1, (80, 3))
+    inputs = (causes @ rng.normal(0, 1, (3, 256))).astype(np.float32)
+    hidden = 1 / (1 + np.exp(-2 * causes[:, :1]))
+    raw = np.ones((80, 37))
+    raw[:, :1] = 6 * hidden
+    fractions = tree.cumulative(tree.conditional(raw)).astype(np.float32)
     arrays, record = regression.fit(inputs, fractions)
     assert arrays["svr/dual"].shape[1] == 37
     assert record["C"] == 1.0
