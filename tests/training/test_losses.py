@@ -6,7 +6,6 @@ import tensorflow as tf
 from scipy import special, stats
 
 from gax_batch import tree
-from gax_batch.labels import CLASS_COLUMNS, CLASS_THRESHOLDS
 from training import losses
 
 
@@ -84,24 +83,3 @@ def test_a_fact_tells_nothing_of_questions_off_the_paths():
     for question in (2, 4, 5, 7, 8, 9, 10):
         assert np.all(gradient[:, tree.QUESTIONS[question].columns] == 0)
     assert np.any(gradient[:, tree.QUESTIONS[6].columns] != 0)
-
-
-def test_the_probability_of_passing_a_threshold_is_nearly_the_betas():
-    logits, *_ = labels(50)
-    computed = np.exp(losses.fact_probability(logits, 30.0))
-    paths = tree.cumulative(
-        np.concatenate([special.softmax(logits[:, q.columns], axis=1) for q in tree.QUESTIONS], 1)
-    )
-    for index, (column, threshold) in enumerate(zip(CLASS_COLUMNS, CLASS_THRESHOLDS, strict=True)):
-        p = paths[:, column].astype(np.float64)
-        exact = stats.beta.sf(threshold, 30 * p, 30 * (1 - p))
-        np.testing.assert_allclose(computed[:, index], exact, atol=0.05)
-
-
-def test_a_tiny_tail_has_a_value_and_a_gradient():
-    distance = tf.Variable([-40.0, -4.5, -1.0, 3.0])
-    with tf.GradientTape() as tape:
-        values = losses.log_normal_tail(distance)
-    np.testing.assert_allclose(values[2:], stats.norm.logcdf([-1.0, 3.0]), rtol=1e-3)
-    np.testing.assert_allclose(values[:2], stats.norm.logcdf([-40.0, -4.5]), rtol=0.05)
-    assert np.all(tape.gradient(values, distance).numpy()[:3] > 0)
