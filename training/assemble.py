@@ -12,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gax_batch.errors import FatalError
+from gax_batch.evaluation.metrics import votes_nll
 from gax_batch.imaging import GZ2_CROP, IMAGE_SIDE
-from gax_batch.models.bundle import MODELS, save_bundle
+from gax_batch.inference import Engine
+from gax_batch.models.bayesian import KERNELS, prior_deviation
+from gax_batch.models.bundle import MODELS, Bundle, save_bundle
 from training import calibrate, checkpoint, report
+from training.chain import DRAWS
 from training.checkpoint import Arrays
 from training.data import FOLDS, Galaxies
 from training.recipe import PRETRAINING, RECIPES
@@ -73,7 +77,7 @@ def assemble(galaxies: Galaxies, work: Path, output: Path, seed: int, say: Calla
         "seed": seed,
         "preprocessing": {"side": IMAGE_SIDE, "crop": GZ2_CROP},
         "calibration": values,
-        "training": _training(galaxies, work, arrays),
+        "training": _training(galaxies, work, arrays, seed),
         "limits": list(LIMITS),
         "metrics": metrics,
     }
@@ -94,7 +98,7 @@ def _load(path: Path) -> Arrays:
     return arrays
 
 
-def _training(galaxies: Galaxies, work: Path, arrays: Mapping[str, Arrays]) -> dict[str, Any]:
+def _training(galaxies: Galaxies, work: Path, arrays: Mapping[str, Arrays], seed: int) -> dict[str, Any]:
     labels = galaxies.labels
     record = _load(work / "fold-all" / "regressions.safetensors")
     return {
@@ -111,8 +115,32 @@ def _training(galaxies: Galaxies, work: Path, arrays: Mapping[str, Arrays]) -> d
             if name.startswith("record/")
         },
         "posterior": posterior(arrays["bayesian"]),
+        "evidence": evidence(galaxies, arrays["bayesian"], seed),
         "versions": {name: version(name) for name in ("tensorflow", "tensorflow-probability", "scikit-learn")}
         | {"python": platform.python_version()},
+    }
+
+
+def evidence(galaxies: Galaxies, arrays: Arrays, seed: int) -> dict[str, float]:
+    """The evidence lower bound of the Bayesian CNN on the votes it was trained on, nats per galaxy.
+
+    The expected log likelihood (draws instead of Flipout, without multinomial coefficients) less the
+    divergence's share. At a temperature below 1 (`losses.kl_weight`) this is not what was maximized.
+    """
+    labels = galaxies.labels
+    voted = np.flatnonzero(labels.voted)
+    empty: Arrays = {}
+    arrays_by_model = {"bayesian": arrays, "classic": empty, "svr": empty}
+    bundle = Bundle("all", {"seed": seed, "calibration": calibrate.neutral()}, arrays_by_model)
+    draws = Engine(bundle, models=("bayesian",), draws=DRAWS).draws(galaxies.cutouts(voted))
+    likelihood = [-votes_nll(draw, labels.take(voted)).sum(axis=1).mean() for draw in draws]
+    divergence = sum(layer["divergence"] for layer in posterior(arrays).values())
+    expected, share = float(np.mean(likelihood)), divergence / len(galaxies)
+    return {
+        "expected_log_likelihood": round(expected, 2),
+        "divergence_per_galaxy": round(share, 2),
+        "evidence_lower_bound": round(expected - share, 2),
+        "temperature": RECIPES["bayesian"].temperature,
     }
 
 
@@ -120,17 +148,19 @@ def posterior(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, dict[str, flo
     """Each layer's posterior beside its prior: neither of the ratios is 1 or 0 if it has learned.
 
     Returns:
-        By layer: the prior's deviation, the root mean square of the posterior's means, and the 10th,
-        50th and 90th percentile of the posterior's deviations.
+        By layer: the prior's deviation, the divergence of the posterior from the prior (nats, all
+        weights), the root mean square of the posterior's means, and the 10th, 50th and 90th percentile
+        of the posterior's deviations.
     """
-    from gax_batch.models.bayesian import KERNELS, prior_deviation
-
     table = {}
     for name in KERNELS:
         mean, deviation = arrays[f"{name}/mean"], arrays[f"{name}/deviation"]
         low, middle, high = np.percentile(deviation, [10, 50, 90])
+        prior = prior_deviation(mean.shape)
+        divergence = np.log(prior / deviation) + (deviation**2 + mean**2) / (2 * prior**2) - 0.5
         table[name] = {
-            "prior_deviation": round(prior_deviation(mean.shape), 4),
+            "prior_deviation": round(prior, 4),
+            "divergence": round(float(divergence.sum(dtype=np.float64)), 1),
             "means_rms": round(float(np.sqrt(np.mean(mean**2))), 4),
             "deviation_10": round(float(low), 5),
             "deviation_50": round(float(middle), 5),

@@ -93,6 +93,7 @@ def pretrain(work: Path, seed: int, effort: float, say: Callable[[str], None] = 
         state = work / "pretraining.state"
         train.fit(model, galaxies, batches, recipe, state=state, say=say)
         checkpoint.save(path, _weights(model))
+        state.unlink(missing_ok=True)
     return path
 
 

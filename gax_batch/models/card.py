@@ -41,11 +41,18 @@ def _training(training: dict[str, Any]) -> list[str]:
         f"epsilon {svr['epsilon']:g}, gamma {svr['gamma']:g}",
         "Bayesian CNN, standard deviations (prior; the posterior's 10th, 50th and 90th percentile):",
     ]
-    return lines + [
-        f"  {name:<10}{layer['prior_deviation']:>9.4f};"
-        f"{layer['deviation_10']:>10.5f}{layer['deviation_50']:>10.5f}{layer['deviation_90']:>10.5f}"
-        for name, layer in training["posterior"].items()
+    bound = training["evidence"]
+    return [
+        *lines,
+        *(_layer(name, layer) for name, layer in training["posterior"].items()),
+        f"  evidence lower bound {bound['evidence_lower_bound']:.1f} nats a galaxy: expected log likelihood "
+        f"{bound['expected_log_likelihood']:.1f}, divergence {bound['divergence_per_galaxy']:.1f}",
     ]
+
+
+def _layer(name: str, layer: dict[str, float]) -> str:
+    parts = "".join(f"{layer[f'deviation_{p}']:>10.5f}" for p in (10, 50, 90))
+    return f"  {name:<10}{layer['prior_deviation']:>9.4f};{parts}"
 
 
 def _metrics(metrics: dict[str, Any]) -> list[str]:
