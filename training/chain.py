@@ -149,7 +149,9 @@ def _network(chain: Chain, name: str, trunk: Any) -> Any:
     batches = train.Batches(rows[voted], rows[known & ~voted], seed)
     recipe = RECIPES[name].scaled(chain.effort)
     state = chain.folder / f"{name}.state"
-    train.fit(model, chain.galaxies, batches, recipe, state=state, say=chain.say)
+    train.fit(
+        model, chain.galaxies, batches, recipe, state=state, logs=chain.folder / "logs" / name, say=chain.say
+    )
     checkpoint.save(path, _weights(model))
     state.unlink(missing_ok=True)
     return model

@@ -92,6 +92,7 @@ def fit(
     recipe: Recipe,
     *,
     state: Path | None = None,
+    logs: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Train a model in place.
@@ -104,6 +105,7 @@ def fit(
         state: file to resume from, and to save to every minute. After a resume the order of the
             galaxies and their views are those of an uninterrupted training; the noise of Flipout and
             dropout is another.
+        logs: folder for TensorBoard's scalars; none are written by default.
         say: called with lines of progress.
 
     Raises:
@@ -116,7 +118,7 @@ def fit(
         say(f"resumed at step {done} of {recipe.steps}")
     flexible = any_size(model)
     examples = len(batches.voted) + len(batches.facts)
-    clock = _Clock(done, recipe.steps, say)
+    clock = _Clock(done, recipe.steps, say, logs)
     first = 0
     for stage in recipe.stages:
         todo = range(max(first, done), first + stage.steps)
@@ -186,7 +188,8 @@ def _step(model: Any, optimizer: Any, recipe: Recipe, stage: Stage, examples: in
 class _Clock:
     """Progress, the time left, and the stop on NaN."""
 
-    def __init__(self, done: int, steps: int, say: Callable[[str], None]) -> None:
+    def __init__(self, done: int, steps: int, say: Callable[[str], None], logs: Path | None) -> None:
+        self._writer = tf.summary.create_file_writer(str(logs)) if logs is not None else None
         self._first, self._steps, self._say = done, steps, say
         self._started = self._saved = time.monotonic()
         self._values: list[npt.NDArray[np.float32]] = []
@@ -202,12 +205,20 @@ class _Clock:
         if step % REPORT_STEPS == 0 or step == self._steps:
             votes, facts, divergence = np.mean(self._values, axis=0)
             self._values.clear()
+            self._log(step, {"votes": votes, "facts": facts, "divergence": divergence})
             seconds = time.monotonic() - self._started
             left = seconds / (step - self._first) * (self._steps - step)
             self._say(
                 f"{name} step {step}/{self._steps} at {side} px: votes {votes:.2f}, facts {facts:.3f}, "
                 f"divergence {divergence:.0f}; {seconds:.0f} s, about {left:.0f} s left"
             )
+
+    def _log(self, step: int, values: dict[str, Any]) -> None:
+        if self._writer is not None:
+            with self._writer.as_default(step):
+                for name, value in values.items():
+                    tf.summary.scalar(name, value)
+            self._writer.flush()
 
     def save_is_due(self) -> bool:
         now = time.monotonic()

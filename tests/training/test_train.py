@@ -114,11 +114,12 @@ def test_the_bayesian_means_start_at_the_trained_trunk(galaxies, batches):
         np.testing.assert_array_equal(start, trunk.get_layer("convolution_1").get_weights()[0])
 
 
-def test_training_lowers_the_loss_and_keeps_scales_positive(galaxies, batches):
+def test_training_lowers_the_loss_and_keeps_scales_positive(galaxies, batches, tmp_path):
     lines = []
     model = train.BUILDERS["classic"](7)
     recipe = Recipe((Stage(32, 80),), 3e-3, voted=8, facts=4)
-    train.fit(model, galaxies, batches, recipe, say=lines.append)
+    train.fit(model, galaxies, batches, recipe, logs=tmp_path, say=lines.append)
+    assert list(tmp_path.glob("events.*"))
     losses = [float(line.split("votes ")[1].split(",")[0]) for line in lines]
     assert losses[-1] < 0.95 * losses[0]
     assert "s left" in lines[0]
