@@ -26,6 +26,8 @@ BUILDERS: dict[str, Callable[[int], Any]] = {
     "classic": classic.build,
 }
 REPORT_STEPS = 50
+# Pooled features, which batch normalization has centered and max pooling has raised, are rarely below -1.
+LIFT = 1.0
 SAVE_SECONDS = 60.0
 
 
@@ -68,21 +70,30 @@ def make_deterministic(seed: int, threads: int = 0) -> None:
 
 
 def start_from(model: Any, trunk: Any) -> None:
-    """Begin a network's convolutions where another's ended (their shapes are the same in all three).
+    """Begin a network as the function that the CNN-SVR's network has become.
 
-    For the Bayesian CNN they are the posterior's means: the empirical-Bayes start of Krishnan, Subedar
-    & Tickoo 2020 (AAAI).
+    The convolutions' shapes are the same in all three. The hidden layer, which the CNN-SVR lacks,
+    begins as the identity, lifted by a constant that the ReLU lets through and the outputs take off
+    again. For the Bayesian CNN these are the posterior's means: the empirical-Bayes start of Krishnan,
+    Subedar & Tickoo 2020 (AAAI).
     """
+    kernel, bias = trunk.get_layer("logits").get_weights()
+    identity = np.eye(len(kernel), dtype=np.float32)
+    _set_kernel(model.get_layer("hidden"), identity, np.full(len(kernel), LIFT, np.float32))
+    _set_kernel(model.get_layer("logits"), kernel, bias - LIFT * kernel.sum(axis=0))
     for index in range(3):
-        kernel, bias = trunk.get_layer(f"convolution_{index}").get_weights()
-        if model.name == "bayesian":
-            layer = model.get_layer(f"block_{index}")
-            layer.kernel_posterior.distribution.loc.assign(kernel)
-            layer.trainable_weights[-1].assign(bias)
-        else:
-            model.get_layer(f"convolution_{index}").set_weights([kernel, bias])
+        place = f"block_{index}" if model.name == "bayesian" else f"convolution_{index}"
+        _set_kernel(model.get_layer(place), *trunk.get_layer(f"convolution_{index}").get_weights())
         name = f"normalization_{index}"
         model.get_layer(name).set_weights(trunk.get_layer(name).get_weights())
+
+
+def _set_kernel(layer: Any, kernel: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> None:
+    if hasattr(layer, "kernel_posterior"):
+        layer.kernel_posterior.distribution.loc.assign(kernel)
+        layer.trainable_weights[-1].assign(bias)
+    else:
+        layer.set_weights([kernel, bias])
 
 
 def fit(
@@ -185,11 +196,17 @@ def _step(model: Any, optimizer: Any, recipe: Recipe, stage: Stage, examples: in
     return step
 
 
+def _event_writer(folder: Path) -> Any:
+    """A writer of TensorBoard's events that needs no TensorBoard (version 2 of the interface does)."""
+    with tf.Graph().as_default():
+        return tf.compat.v1.summary.FileWriter(str(folder))
+
+
 class _Clock:
     """Progress, the time left, and the stop on NaN."""
 
     def __init__(self, done: int, steps: int, say: Callable[[str], None], logs: Path | None) -> None:
-        self._writer = tf.summary.create_file_writer(str(logs)) if logs is not None else None
+        self._writer = _event_writer(logs) if logs is not None else None
         self._first, self._steps, self._say = done, steps, say
         self._started = self._saved = time.monotonic()
         self._values: list[npt.NDArray[np.float32]] = []
@@ -215,9 +232,8 @@ class _Clock:
 
     def _log(self, step: int, values: dict[str, Any]) -> None:
         if self._writer is not None:
-            with self._writer.as_default(step):
-                for name, value in values.items():
-                    tf.summary.scalar(name, value)
+            points = [tf.compat.v1.Summary.Value(tag=name, simple_value=v) for name, v in values.items()]
+            self._writer.add_summary(tf.compat.v1.Summary(value=points), step)
             self._writer.flush()
 
     def save_is_due(self) -> bool:

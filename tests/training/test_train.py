@@ -7,7 +7,7 @@ import tensorflow as tf
 from gax_batch import tree
 from gax_batch.errors import FatalError
 from gax_batch.labels import Labels
-from gax_batch.models import svr
+from gax_batch.models import bayesian, svr
 from training import checkpoint, regression, train
 from training.data import Galaxies
 from training.images import WINDOW_SIDE
@@ -112,6 +112,25 @@ def test_the_bayesian_means_start_at_the_trained_trunk(galaxies, batches):
         else:
             start = model.get_layer("convolution_1").get_weights()[0]
         np.testing.assert_array_equal(start, trunk.get_layer("convolution_1").get_weights()[0])
+
+
+def test_a_network_starts_as_the_trunks_function(galaxies, batches):
+    trunk = trained(galaxies, batches)
+    features = np.random.default_rng(3).uniform(-1, 3, (5, 256)).astype(np.float32)
+    expected = trunk.get_layer("logits")(features)
+    model = train.BUILDERS["classic"](7)
+    train.start_from(model, trunk)
+    found = model.get_layer("logits")(model.get_layer("hidden")(features))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    arrays = bayesian.export_weights(bayesian_start(trunk))
+    hidden = np.maximum(features @ arrays["hidden/mean"] + arrays["hidden/bias"], 0)
+    np.testing.assert_allclose(hidden @ arrays["logits/mean"] + arrays["logits/bias"], expected, atol=1e-4)
+
+
+def bayesian_start(trunk):
+    model = train.BUILDERS["bayesian"](7)
+    train.start_from(model, trunk)
+    return model
 
 
 def test_training_lowers_the_loss_and_keeps_scales_positive(galaxies, batches, tmp_path):
