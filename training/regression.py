@@ -20,6 +20,12 @@ BATCH = 16
 # The kernel width in units of 1 / 256, the inverse of the mean squared distance to the mean.
 GAMMAS = (0.125, 0.25, 0.5)
 COSTS = (1.0, 3.0)
+# A galaxy of which only the class is known: by how much that class shall lead, and its weight beside one
+# with votes; chosen on a development fold, where the votes' RMSE rose by 0.0004 (at a weight of 1: by
+# 0.005) and the accuracy on the clear classes by 5 points.
+MARGIN = 0.3
+FACT_WEIGHT = 0.3
+CLEARLY = 0.4
 TUBES = (0.03,)
 
 
@@ -45,9 +51,9 @@ def targets(inputs: Float, model: Any, labels: Labels) -> Float:
     """Cumulative fractions for the regressions to learn, `[N, 37]`.
 
     Where there are votes, they are theirs. Where only the clear class is known, they are the network's
-    own, mixed with the mean of those of its class just so far that the known class is the likeliest.
-    (Every mixture of consistent fractions is consistent.) No vote is invented: they teach nothing but
-    what the network already believes, and the fact.
+    own, mixed with the mean of the voted galaxies that are clearly of this class just so far that the
+    known class leads the other four by `MARGIN`. (Every mixture of consistent fractions is consistent.)
+    No vote is invented: they teach what the network already believes, and the fact.
 
     Args:
         inputs: pooled features `[N, 256]` of the trained network.
@@ -56,25 +62,25 @@ def targets(inputs: Float, model: Any, labels: Labels) -> Float:
     """
     kernel, bias = model.get_layer("logits").get_weights()
     result = layers.cumulative_probabilities(tf.constant(inputs @ kernel + bias)).numpy()
-    columns = list(CLASS_COLUMNS)
+    truth = labels.cumulative[labels.voted]
+    paths = truth[:, list(CLASS_COLUMNS)]
     for index in range(len(CLEAR_CLASSES)):
         rows = np.flatnonzero((labels.classes == index) & ~labels.voted)
-        own = result[rows]
-        right = own[own[:, columns].argmax(axis=1) == index]
-        if len(right):
-            result[rows] = _mix(own, right.mean(axis=0), index)
-    result[labels.voted] = labels.cumulative[labels.voted]
+        clear = truth[(paths.argmax(axis=1) == index) & (paths[:, index] >= CLEARLY)]
+        if len(clear) and len(rows):
+            result[rows] = _mix(result[rows], clear.mean(axis=0), index)
+    result[labels.voted] = truth
     return np.asarray(result, np.float32)
 
 
 def _mix(own: Float, pure: Float, index: int) -> Float:
     columns = np.array(CLASS_COLUMNS)
-    # How much each class lies above the known one, in the network's view and in the pure one.
-    lead = own[:, columns] - own[:, columns[index], None]
-    pure_lead = pure[columns] - pure[columns[index]]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(lead > 0, lead / (lead - pure_lead), 0.0).max(axis=1)
-    share = np.clip(share, 0, 1)[:, None]
+    # By how much each class is short of lying a margin below the known one, now and in the pure mean.
+    short = own[:, columns] - own[:, columns[index], None] + MARGIN
+    pure_short = pure[columns] - pure[columns[index]] + MARGIN
+    short[:, index] = 0
+    share = (short / np.maximum(short - pure_short, 1e-6)).max(axis=1, initial=0)
+    share = np.clip(share, 0, 1)[:, None].astype(np.float32)
     return np.asarray((1 - share) * own + share * pure, np.float32)
 
 
@@ -95,7 +101,8 @@ def fit(
     standardized = (inputs - mean) / deviation
     chosen = np.ones(len(inputs), bool) if voted is None else voted
     choice, error = _cross_validate(standardized[chosen], fractions[chosen])
-    regressions = _fit_all(standardized, fractions, choice)
+    weights = np.where(chosen, 1.0, FACT_WEIGHT)
+    regressions = _fit_all(standardized, fractions, choice, weights)
     arrays = svr.export_regressions(regressions, standardized, mean=mean, deviation=deviation)
     record = {
         "gamma": choice.gamma,
@@ -107,9 +114,14 @@ def fit(
     return arrays, record
 
 
-def _fit_all(inputs: Float, fractions: Float, choice: Hyperparameters) -> list[Any]:
+def _fit_all(
+    inputs: Float,
+    fractions: Float,
+    choice: Hyperparameters,
+    weights: npt.NDArray[np.float64] | None = None,
+) -> list[Any]:
     options = {"gamma": choice.gamma, "C": choice.cost, "epsilon": choice.epsilon}
-    return [SVR(**options).fit(inputs, column) for column in fractions.T]
+    return [SVR(**options).fit(inputs, column, sample_weight=weights) for column in fractions.T]
 
 
 def _cross_validate(inputs: Float, fractions: Float) -> tuple[Hyperparameters, float]:
