@@ -64,8 +64,8 @@ class Recipe:
 
 RECIPES = {
     "svr": Recipe((Stage(32, 500), Stage(48, 900), Stage(64, 400)), 2e-3),
-    "bayesian": Recipe((Stage(48, 220), Stage(64, 80)), 1e-3, temperature=0.05),
-    "classic": Recipe((Stage(48, 250), Stage(64, 100)), 1e-3),
+    "bayesian": Recipe((Stage(64, 110),), 3e-4, temperature=0.05),
+    "classic": Recipe((Stage(64, 120),), 5e-4),
 }
 LITERAL = Recipe((Stage(32, 400), Stage(48, 350), Stage(64, 150)), 2e-3, voted=16, facts=0)
 
