@@ -63,13 +63,8 @@ def out_of_fold(galaxies: Galaxies, work: Path) -> Arrays:
 def assemble(galaxies: Galaxies, work: Path, output: Path, seed: int, say: Callable[[str], None]) -> str:
     """Calibrate, measure and write the bundle; the id."""
     outputs = out_of_fold(galaxies, work)
-    voted = np.flatnonzero(galaxies.labels.voted)
     core = {name: outputs[name] for name in (*MODELS, "closeness")}
-    values = calibrate.calibrate(galaxies.labels.take(voted), calibrate.select(core, voted))
-    # A galaxy is unusual if few of all real ones are, not only of those with votes.
-    values["ood_threshold"] = round(
-        float(np.percentile(1 - outputs["closeness"], calibrate.OOD_PERCENTILE)), 6
-    )
+    values = calibrate.calibrate(galaxies.labels, core)
     arrays = {name: _load(work / "fold-all" / f"export-{name}.safetensors") for name in MODELS}
     metrics = report.measure(galaxies, outputs, work)
     manifest = {

@@ -5,7 +5,7 @@ under the models that did not see it, in units of its own predicted scatter.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -18,6 +18,7 @@ from gax_batch.evaluation.metrics import LEVELS
 from gax_batch.labels import Labels
 from gax_batch.models.bundle import MODELS
 from gax_batch.uncertainty import Summary
+from training import scaling
 
 Float = npt.NDArray[np.float32]
 # A scatter that neither the draws nor the votes know of; it also keeps intervals open where both vanish.
@@ -49,42 +50,64 @@ def neutral() -> dict[str, Any]:
     }
 
 
-def calibrate(labels: Labels, outputs: Mapping[str, Float]) -> dict[str, Any]:
+def calibrate(
+    labels: Labels,
+    outputs: Mapping[str, Float],
+    choices: Iterable[tuple[str, ...]] | None = None,
+) -> dict[str, Any]:
     """Fit everything a bundle's `calibration` holds.
 
     Args:
-        labels: of galaxies with votes, that trained nothing of what predicts them.
+        labels: of galaxies that trained nothing of what predicts them. Those with votes fit the blend
+            and the intervals; the clear classes of the others help to fit the vector scaling.
         outputs: what all three models say of them (see `gax_batch.inference.Engine.outputs`).
+        choices: of models; all of them by default.
     """
     mean, std, _, _ = uncertainty.draw_statistics(outputs["bayesian"])
     predictions = {"bayesian": mean, "classic": outputs["classic"], "svr": outputs["svr"]}
-    n_votes = float(np.median(labels.reached[:, 0]))
-    fitted: dict[str, Any] = {}
-    for models in combinations():
-        chosen = {name: predictions[name] for name in models}
-        weights = fit_blend(labels, chosen)
-        prob = uncertainty.blend(chosen, weights)
-        spread = std if "bayesian" in models else np.full_like(std, np.nan)
-        levels = {
-            f"{level:g}": [
-                round(float(q), 5)
-                for q in uncertainty.fit_conformal(
-                    prob, spread, labels.cumulative, n_votes=n_votes, floor=FLOOR, level=level
-                )
-            ]
-            for level in LEVELS
-        }
-        fitted[uncertainty.combination_name(models)] = {
-            "blend": weights,
-            "quantiles": levels[f"{uncertainty.INTERVAL:g}"],
-            "levels": levels,
-        }
+    n_votes = float(np.median(labels.reached[labels.voted, 0]))
+    fitted = {
+        uncertainty.combination_name(models): _fit_choice(
+            labels,
+            {name: predictions[name] for name in models},
+            std if "bayesian" in models else np.full_like(std, np.nan),
+            n_votes,
+        )
+        for models in (combinations() if choices is None else choices)
+    }
     return {
         "n_votes": n_votes,
         "floor": FLOOR,
         "level": uncertainty.INTERVAL,
         "ood_threshold": round(float(np.percentile(1 - outputs["closeness"], OOD_PERCENTILE)), 6),
         "combinations": fitted,
+    }
+
+
+def _fit_choice(
+    labels: Labels, predictions: Mapping[str, Float], spread: Float, n_votes: float
+) -> dict[str, Any]:
+    voted = np.flatnonzero(labels.voted)
+    chosen = labels.take(voted)
+    weights = fit_blend(chosen, {name: values[voted] for name, values in predictions.items()})
+    prob = uncertainty.blend(predictions, weights)
+    powers, offsets = scaling.fit(prob, labels)
+    prob = uncertainty.recalibrate(prob, powers, offsets)[voted]
+    levels = {
+        f"{level:g}": [
+            round(float(q), 5)
+            for q in uncertainty.fit_conformal(
+                prob, spread[voted], chosen.cumulative, n_votes=n_votes, floor=FLOOR, level=level
+            )
+        ]
+        for level in LEVELS
+    }
+    return {
+        "blend": weights,
+        "powers": powers,
+        "offsets": offsets,
+        "quantiles": levels[f"{uncertainty.INTERVAL:g}"],
+        "levels": levels,
     }
 
 
@@ -99,7 +122,7 @@ def cross_calibrated(
     """Each fold's galaxies by a calibration of the other folds: numbers that nothing was fitted to.
 
     Args:
-        labels: N galaxies; those without votes calibrate nothing.
+        labels: N galaxies.
         folds: `[N]`, the fold whose models made the outputs.
         outputs: out-of-fold.
         models: which blend.
@@ -111,9 +134,8 @@ def cross_calibrated(
     rows: list[npt.NDArray[np.intp]] = []
     intervals: dict[str, list[tuple[Float, Float]]] = {f"{level:g}": [] for level in LEVELS}
     for fold in np.unique(folds):
-        others = np.flatnonzero((folds != fold) & labels.voted)
-        own = np.flatnonzero(folds == fold)
-        values = calibrate(labels.take(others), select(outputs, others))
+        others, own = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        values = calibrate(labels.take(others), select(outputs, others), [tuple(sorted(models))])
         usable = uncertainty.Calibration.of_bundle(values, models)
         needed = {k: v for k, v in select(outputs, own).items() if k in (*models, "closeness")}
         summary = uncertainty.summarize(usable, needed)

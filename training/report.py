@@ -122,8 +122,7 @@ def _risk(labels: Labels, voted: npt.NDArray[np.intp], summary: uncertainty.Summ
 
 def _rotation(labels: Labels, core: Mapping[str, Float], outputs: Mapping[str, Float]) -> float:
     """The default blend's mean absolute change under a turn by 90 degrees."""
-    voted = np.flatnonzero(labels.voted)
-    values = calibrate.calibrate(labels.take(voted), calibrate.select(core, voted))
+    values = calibrate.calibrate(labels, core, [DEFAULT])
     usable = uncertainty.Calibration.of_bundle(values, DEFAULT)
     rows = np.flatnonzero(np.isfinite(outputs["turned/svr"]).all(axis=1))
     before, after = (

@@ -44,7 +44,7 @@ def _prior(dtype: Any, shape: Any, _name: Any, _trainable: Any, _add_variable: A
 
 
 def _posterior(seed: int) -> Any:
-    """The kernel's posterior: means as an ordinary He initialization, deviations a small part of the prior's."""
+    """The kernel's posterior: means of an ordinary He initialization, deviations far below the prior's."""
     import tensorflow_probability as tfp
     import tf_keras as keras
 
