@@ -126,10 +126,13 @@ def export(chain: Chain, models: dict[str, Any]) -> dict[str, Arrays]:
 
 def _features(chain: Chain, arrays: Arrays) -> npt.NDArray[np.float32]:
     """The pooled features of all galaxies by this chain's CNN-SVR; kept for the nearest neighbors."""
+    path = chain.folder / "features.safetensors"
+    if (saved := checkpoint.load(path)) is not None:
+        return np.asarray(saved["features"], np.float32)
     blocks = np.array_split(np.arange(len(chain.galaxies)), max(1, len(chain.galaxies) // FEATURE_BLOCK))
     values = [regression.features(arrays, chain.galaxies.cutouts(block)) for block in blocks]
     result = np.concatenate(values)
-    checkpoint.save(chain.folder / "features.safetensors", {"features": result})
+    checkpoint.save(path, {"features": result})
     return result
 
 
