@@ -65,7 +65,7 @@ class Recipe:
 RECIPES = {
     "svr": Recipe((Stage(32, 500), Stage(48, 900), Stage(64, 400)), 2e-3),
     "bayesian": Recipe((Stage(64, 110),), 3e-4, temperature=0.05),
-    "classic": Recipe((Stage(64, 120),), 5e-4),
+    "classic": Recipe((Stage(64, 160),), 1e-3),
 }
 LITERAL = Recipe((Stage(32, 400), Stage(48, 350), Stage(64, 150)), 2e-3, voted=16, facts=0)
 

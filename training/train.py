@@ -26,8 +26,9 @@ BUILDERS: dict[str, Callable[[int], Any]] = {
     "classic": classic.build,
 }
 REPORT_STEPS = 50
-# Pooled features, which batch normalization has centered and max pooling has raised, are rarely below -1.
-LIFT = 1.0
+# Pooled features are hardly ever below -0.3 (measured: their first percentile is -0.24) and never below
+# -1.4. Flipout's noise needs room below; dropout's noise grows with the lift, which it drops as well.
+LIFTS = {"bayesian": 1.0, "classic": 0.3}
 SAVE_SECONDS = 60.0
 
 
@@ -78,9 +79,10 @@ def start_from(model: Any, trunk: Any) -> None:
     Subedar & Tickoo 2020 (AAAI).
     """
     kernel, bias = trunk.get_layer("logits").get_weights()
+    lift = LIFTS[model.name]
     identity = np.eye(len(kernel), dtype=np.float32)
-    _set_kernel(model.get_layer("hidden"), identity, np.full(len(kernel), LIFT, np.float32))
-    _set_kernel(model.get_layer("logits"), kernel, bias - LIFT * kernel.sum(axis=0))
+    _set_kernel(model.get_layer("hidden"), identity, np.full(len(kernel), lift, np.float32))
+    _set_kernel(model.get_layer("logits"), kernel, bias - lift * kernel.sum(axis=0))
     for index in range(3):
         place = f"block_{index}" if model.name == "bayesian" else f"convolution_{index}"
         _set_kernel(model.get_layer(place), *trunk.get_layer(f"convolution_{index}").get_weights())
