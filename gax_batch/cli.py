@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from gax_batch import __version__, flags
-from gax_batch.errors import GaxError
+from gax_batch.errors import GaxError, UsageError
 
 app = typer.Typer(
     name="gax",
@@ -206,6 +206,53 @@ def classify(
         decoder=settings.decoder,
     )
     typer.echo(render_json(rows) if json else render_table(rows))
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Option(help="Folder of tables of labels, each with its images beside it.")],
+    output: Annotated[str, typer.Option(help="The new bundle's folder; its name is the bundle's.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bundle.", min=0)] = 7,
+    effort: Annotated[float, typer.Option(help="Factor on the number of training steps.", min=0)] = 1.0,
+    workers: Annotated[
+        int | None, typer.Option(help="Folds trained at once, a core each.", min=1, show_default="all cores")
+    ] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Train the baselines as well.")] = False,
+) -> None:
+    """Train, calibrate and measure a new bundle; goes on where it was stopped. Needs a checkout.
+
+    Example: gax train --data labels --output my-bundle
+    """
+    from gax_batch.doors import train_bundle
+
+    more = ["--baselines"] if baselines else []
+    more += ["--workers", str(workers)] if workers else []
+    raise typer.Exit(train_bundle(data, output, ["--seed", str(seed), "--effort", str(effort), *more]))
+
+
+@app.command()
+def evaluate(
+    labels: Annotated[str, typer.Option(help="Hart et al. 2016's votes, the challenge's CSV, or classes.")],
+    bundle: flags.Bundle = None,
+    images: Annotated[
+        str | None, typer.Option(help="Folder of the labelled images, named by galaxy; to judge a bundle.")
+    ] = None,
+    catalog: Annotated[str | None, typer.Option(help="Catalog to judge instead of a bundle.")] = None,
+    draws: Annotated[int, typer.Option(help="Weight draws.", min=1)] = 32,
+    output: Annotated[str, typer.Option(help="Folder for the JSON and the page of plots.")] = "evaluation",
+) -> None:
+    """Judge a bundle or a catalog against labels: errors, coverage, anomalies, rotation.
+
+    Example: gax evaluate --labels votes.csv --images cutouts
+    """
+    if (catalog is None) == (images is None):
+        raise UsageError("name either --catalog, or --images (with or without --bundle)")
+    from gax_batch.evaluation.evaluate import evaluate_bundle, evaluate_catalog
+
+    if catalog is not None:
+        evaluate_catalog(catalog, labels, output, typer.echo)
+    elif images is not None:
+        evaluate_bundle(bundle, labels, images, output, draws, typer.echo)
 
 
 @bundle_app.command("show")

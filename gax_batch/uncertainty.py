@@ -7,7 +7,7 @@ is calibrated on held-out galaxies. NumPy only.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from gax_batch import tree
 
 Float = npt.NDArray[np.float32]
 INTERVAL = 0.9
+SMALLEST = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,28 @@ def blend(predictions: Mapping[str, Float], weights: Mapping[str, npt.ArrayLike]
     return np.clip(np.asarray(tree.cumulative(tree.conditional(np.asarray(mixed))), np.float32), 0, 1)
 
 
+def recalibrate(prob: Float, powers: npt.ArrayLike, offsets: npt.ArrayLike) -> Float:
+    """Raise each question's conditional fractions to a power, weight its answers, and normalize again.
+
+    Vector scaling of the questions' logarithms (Guo et al. 2017, ICML, section 4.2); the power is the
+    inverse of a temperature.
+
+    Args:
+        prob: float32 `[N, 37]` cumulative fractions.
+        powers: `[11]`, one per question; 1 changes nothing.
+        offsets: `[37]` logarithms of the answers' weights; 0 changes nothing.
+
+    Returns:
+        float32 `[N, 37]` cumulative fractions, consistent with the tree.
+    """
+    sizes = [len(q.answers) for q in tree.QUESTIONS]
+    power = np.repeat(np.asarray(powers, np.float32), sizes)
+    # Whole rows at once: the exponential of a part of a vector may differ in the last bit.
+    logarithm = np.log(np.maximum(tree.conditional(prob), np.float32(SMALLEST)))
+    scaled = np.exp(logarithm * power + np.asarray(offsets, np.float32))
+    return np.clip(np.asarray(tree.cumulative(tree.conditional(scaled)), np.float32), 0, 1)
+
+
 def vote_scale(prob: Float, std: Float, n_votes: float, floor: float) -> Float:
     """Expected scatter of a vote fraction about its prediction, `[N, 37]`.
 
@@ -183,6 +206,8 @@ class Calibration:
     Attributes:
         models: the models that run.
         weights: `[11]` blending weights by model; see `blend`.
+        powers: `[11]`; see `recalibrate`.
+        offsets: `[37]`; see `recalibrate`.
         quantiles: float32 `[37]` of `fit_conformal`, for this very choice of models.
         n_votes: see `vote_scale`.
         floor: see `vote_scale`.
@@ -195,6 +220,8 @@ class Calibration:
     n_votes: float
     floor: float
     ood_threshold: float
+    powers: Float = field(default_factory=lambda: np.ones(tree.N_QUESTIONS, np.float32))
+    offsets: Float = field(default_factory=lambda: np.zeros(tree.N_ANSWERS, np.float32))
 
     @classmethod
     def of_bundle(cls, values: Mapping[str, Any], models: Sequence[str]) -> "Calibration":
@@ -204,6 +231,8 @@ class Calibration:
         return cls(
             models=chosen,
             weights=combination["blend"],
+            powers=np.array(combination.get("powers", [1.0] * tree.N_QUESTIONS), np.float32),
+            offsets=np.array(combination.get("offsets", [0.0] * tree.N_ANSWERS), np.float32),
             quantiles=np.array(combination["quantiles"], np.float32),
             n_votes=float(values["n_votes"]),
             floor=float(values["floor"]),
@@ -242,6 +271,8 @@ def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary
     if "bayesian" in outputs:
         predictions["bayesian"], std, uncertainty, information = draw_statistics(outputs["bayesian"])
     prob = blend(predictions, calibration.weights)
+    if not (np.all(calibration.powers == 1) and np.all(calibration.offsets == 0)):
+        prob = recalibrate(prob, calibration.powers, calibration.offsets)
     absent = np.full_like(prob, np.nan)
     std = absent if std is None else std
     if uncertainty is None:

@@ -16,6 +16,8 @@ COMMANDS = [
     ["demo"],
     ["simulate"],
     ["classify"],
+    ["train"],
+    ["evaluate"],
     ["bundle", "show"],
     ["config", "show"],
 ]
@@ -53,6 +55,8 @@ def test_version():
         (["run", "--input", "2024", "--catalog", "out"], "2024"),
         (["run", "--input", ".", "--catalog", "out", "--workers", "²"], "workers"),
         (["bundle", "show", "no-bundle"], "no-bundle"),
+        (["evaluate", "--labels", "none.csv", "--images", "."], "none.csv"),
+        (["evaluate", "--labels", "none.csv"], "--catalog"),
         (["simulate", "--output", "x", "--galaxies", "0"], "galaxies"),
         (["run", "--no-such-flag"], "no-such-flag"),
     ],

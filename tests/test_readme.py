@@ -51,13 +51,17 @@ def test_the_bundles_numbers_are_those_of_its_model_card():
         "svr": "CNN-SVR",
         "classic": "classic CNN",
         "blend": "blend of Bayesian CNN and CNN-SVR",
+        "classic with MC dropout": "classic CNN with MC dropout",
+        "nearest neighbors, pixels": "10 nearest neighbors, pixels",
+        "nearest neighbors, features": "10 nearest neighbors, CNN-SVR features",
         "mean of training": "predicting the mean",
     }
     plain = README.replace("**", "")
     for key, name in names.items():
         point = metrics["points"][key]
-        assert f"| {name} | {point['rmse']:.4f} | {point['votes_nll']:.2f} |" in plain
-    coverage = metrics["intervals"]
+        accuracy = f"{100 * point['class_accuracy']:.1f} %"
+        assert f"| {name} | {point['rmse']:.4f} | {point['votes_nll']:.2f} | {accuracy} |" in plain
+    coverage = metrics["intervals"]["0.9"]
     assert f"hold {100 * coverage['coverage']:.1f} % of the held-out fractions" in README
     assert f"(worst answer {100 * coverage['coverage_worst_answer']:.1f} %)" in README
 

@@ -1,54 +1,70 @@
-"""Random views of a galaxy: any angle, mirror image, small shift and zoom, brightness and color.
+"""Random views of a galaxy: any angle, mirror image, shift, zoom, brightness and color.
 
-A galaxy has no up and no parity, so every rotation and reflection is as true as the original
-(Dieleman, Willett & Dambre 2015, MNRAS 450, 1441).
+A galaxy has no up and no parity, so every rotation and reflection is as true as the original. The
+ranges of shift (4 of 64 pixels) and zoom (1/1.3 to 1.3) are those of Dieleman, Willett & Dambre 2015
+(MNRAS 450, 1441). Everything is drawn from a seed, and is the same for the same one.
 """
 
+import math
 from typing import Any
 
 import tensorflow as tf
 
 from gax_batch.imaging import IMAGE_SIDE
 
-SHIFT_PIXELS = 2.0
-ZOOM = 0.12
-BRIGHTNESS = 0.1
+WINDOW_SIDE = 106.0
+SHIFT_PIXELS = 4.0
+ZOOM = math.log(1.3)
+BRIGHTNESS = 0.12
 COLOR = 0.04
 
 
-def augment(windows: Any) -> Any:
+def half(windows: Any) -> Any:
+    """Windows at half the resolution, by the mean of 2x2 pixels: `[N, 106, 106, 3]` to `[N, 53, 53, 3]`."""
+    return tf.nn.avg_pool2d(tf.cast(windows, tf.float32), 2, 2, "VALID")
+
+
+def augment(windows: Any, side: int, seed: Any, field: float = IMAGE_SIDE) -> Any:
     """One random view of each window, in one resampling.
 
     Args:
-        windows: uint8 `[N, side, side, 3]` at the cutouts' scale, with room for rotated corners.
+        windows: `[N, w, w, 3]`, 0 to 255, with room for rotated corners: 106 pixels at the cutouts'
+            scale, or fewer at a coarser one.
+        side: pixels of the result.
+        seed: int `[2]`.
+        field: how much sky the result shows, in pixels of a cutout; 64 is all of the cutout.
 
     Returns:
-        float32 `[N, 64, 64, 3]` in [0, 1].
+        float32 `[N, side, side, 3]` in [0, 1].
     """
+    count = tf.shape(windows)[0]
+    seeds = tf.random.experimental.stateless_split(seed, 6)
     images = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(windows, tf.float32) / 255.0,
-        transforms=_transforms(tf.shape(windows)[0], windows.shape[1]),
-        output_shape=(IMAGE_SIDE, IMAGE_SIDE),
+        transforms=_transforms(count, int(windows.shape[1]), side, field, seeds),
+        output_shape=(side, side),
         interpolation="BILINEAR",
         fill_mode="REFLECT",
         fill_value=0.0,
     )
-    count = tf.shape(windows)[0]
     gain = tf.exp(
-        tf.random.normal((count, 1, 1, 1), 0.0, BRIGHTNESS) + tf.random.normal((count, 1, 1, 3), 0.0, COLOR)
+        tf.random.stateless_normal((count, 1, 1, 1), seeds[4], 0.0, BRIGHTNESS)
+        + tf.random.stateless_normal((count, 1, 1, 3), seeds[5], 0.0, COLOR)
     )
     return tf.clip_by_value(images * gain, 0.0, 1.0)
 
 
-def _transforms(count: Any, side: int) -> Any:
+def _transforms(count: Any, width: int, side: int, field: float, seeds: Any) -> Any:
     """Rows `[a, b, c, d, e, f, 0, 0]` that map an output pixel (x, y) to (ax + by + c, dx + ey + f)."""
-    angle = tf.random.uniform((count,), 0.0, 6.283185307)
-    zoom = tf.exp(tf.random.uniform((count,), -ZOOM, ZOOM))
-    mirror = tf.where(tf.random.uniform((count,)) < 0.5, -1.0, 1.0)
-    shift = tf.random.uniform((2, count), -SHIFT_PIXELS, SHIFT_PIXELS)
+    uniform = tf.random.stateless_uniform
+    scale = width / WINDOW_SIDE
+    angle = uniform((count,), seeds[0], 0.0, 2 * math.pi)
+    zoom = tf.exp(uniform((count,), seeds[1], -ZOOM, ZOOM)) * (scale * field / side)
+    mirror = tf.where(uniform((count,), seeds[2]) < 0.5, -1.0, 1.0)
+    shift = uniform((2, count), seeds[3], -SHIFT_PIXELS, SHIFT_PIXELS) * scale
     a, b = mirror * zoom * tf.cos(angle), -zoom * tf.sin(angle)
     d, e = mirror * zoom * tf.sin(angle), zoom * tf.cos(angle)
-    middle, center = (IMAGE_SIDE - 1) / 2, (side - 1) / 2
+    middle, center = (side - 1) / 2, (width - 1) / 2
     c = center + shift[0] - (a + b) * middle
     f = center + shift[1] - (d + e) * middle
     zero = tf.zeros_like(a)

@@ -1,7 +1,12 @@
-"""Blend, intervals and the out-of-distribution threshold, fitted on the calibration galaxies."""
+"""Blend, intervals and the out-of-distribution threshold, fitted on out-of-fold predictions.
+
+The intervals are cross-conformal (Vovk 2015, Ann. Math. Artif. Intell. 74, 9): residuals of every galaxy
+under the models that did not see it, in units of its own predicted scatter.
+"""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,8 +14,11 @@ import numpy.typing as npt
 import scipy.optimize
 
 from gax_batch import tree, uncertainty
+from gax_batch.evaluation.metrics import LEVELS
+from gax_batch.labels import Labels
 from gax_batch.models.bundle import MODELS
-from training.data import Galaxies
+from gax_batch.uncertainty import Summary
+from training import scaling
 
 Float = npt.NDArray[np.float32]
 # A scatter that neither the draws nor the votes know of; it also keeps intervals open where both vanish.
@@ -42,27 +50,31 @@ def neutral() -> dict[str, Any]:
     }
 
 
-def calibrate(galaxies: Galaxies, outputs: Mapping[str, Float]) -> dict[str, Any]:
+def calibrate(
+    labels: Labels,
+    outputs: Mapping[str, Float],
+    choices: Iterable[tuple[str, ...]] | None = None,
+) -> dict[str, Any]:
     """Fit everything a bundle's `calibration` holds.
 
     Args:
-        galaxies: the calibration galaxies.
+        labels: of galaxies that trained nothing of what predicts them. Those with votes fit the blend
+            and the intervals; the clear classes of the others help to fit the vector scaling.
         outputs: what all three models say of them (see `gax_batch.inference.Engine.outputs`).
+        choices: of models; all of them by default.
     """
     mean, std, _, _ = uncertainty.draw_statistics(outputs["bayesian"])
     predictions = {"bayesian": mean, "classic": outputs["classic"], "svr": outputs["svr"]}
-    n_votes = float(np.median(galaxies.reached[:, 0]))
-    fitted: dict[str, Any] = {}
-    for models in combinations():
-        chosen = {name: predictions[name] for name in models}
-        weights = fit_blend(galaxies, chosen)
-        prob = uncertainty.blend(chosen, weights)
-        spread = std if "bayesian" in models else np.full_like(std, np.nan)
-        quantiles = uncertainty.fit_conformal(prob, spread, galaxies.cumulative, n_votes=n_votes, floor=FLOOR)
-        fitted[uncertainty.combination_name(models)] = {
-            "blend": weights,
-            "quantiles": [round(float(q), 5) for q in quantiles],
-        }
+    n_votes = float(np.median(labels.reached[labels.voted, 0]))
+    fitted = {
+        uncertainty.combination_name(models): _fit_choice(
+            labels,
+            {name: predictions[name] for name in models},
+            std if "bayesian" in models else np.full_like(std, np.nan),
+            n_votes,
+        )
+        for models in (combinations() if choices is None else choices)
+    }
     return {
         "n_votes": n_votes,
         "floor": FLOOR,
@@ -72,7 +84,90 @@ def calibrate(galaxies: Galaxies, outputs: Mapping[str, Float]) -> dict[str, Any
     }
 
 
-def fit_blend(galaxies: Galaxies, predictions: Mapping[str, Float]) -> dict[str, list[float]]:
+def _fit_choice(
+    labels: Labels, predictions: Mapping[str, Float], spread: Float, n_votes: float
+) -> dict[str, Any]:
+    voted = np.flatnonzero(labels.voted)
+    chosen = labels.take(voted)
+    weights = fit_blend(chosen, {name: values[voted] for name, values in predictions.items()})
+    prob = uncertainty.blend(predictions, weights)
+    powers, offsets = scaling.fit(prob, labels)
+    prob = uncertainty.recalibrate(prob, powers, offsets)[voted]
+    levels = {
+        f"{level:g}": [
+            round(float(q), 5)
+            for q in uncertainty.fit_conformal(
+                prob, spread[voted], chosen.cumulative, n_votes=n_votes, floor=FLOOR, level=level
+            )
+        ]
+        for level in LEVELS
+    }
+    return {
+        "blend": weights,
+        "powers": powers,
+        "offsets": offsets,
+        "quantiles": levels[f"{uncertainty.INTERVAL:g}"],
+        "levels": levels,
+    }
+
+
+def select(outputs: Mapping[str, Float], rows: npt.NDArray[np.intp]) -> dict[str, Float]:
+    """Some galaxies' outputs; the Bayesian CNN's have the draws first."""
+    return {name: v[:, rows] if v.ndim == 3 else v[rows] for name, v in outputs.items()}
+
+
+def cross_calibrated(
+    labels: Labels, folds: npt.NDArray[np.int8], outputs: Mapping[str, Float], models: tuple[str, ...]
+) -> tuple[Summary, dict[str, tuple[Float, Float]]]:
+    """Each fold's galaxies by a calibration of the other folds: numbers that nothing was fitted to.
+
+    Args:
+        labels: N galaxies.
+        folds: `[N]`, the fold whose models made the outputs.
+        outputs: out-of-fold.
+        models: which blend.
+
+    Returns:
+        Their summary, and the intervals `(lo, hi)` by level.
+    """
+    parts: list[Summary] = []
+    rows: list[npt.NDArray[np.intp]] = []
+    intervals: dict[str, list[tuple[Float, Float]]] = {f"{level:g}": [] for level in LEVELS}
+    for fold in np.unique(folds):
+        others, own = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        values = calibrate(labels.take(others), select(outputs, others), [tuple(sorted(models))])
+        usable = uncertainty.Calibration.of_bundle(values, models)
+        needed = {k: v for k, v in select(outputs, own).items() if k in (*models, "closeness")}
+        summary = uncertainty.summarize(usable, needed)
+        levels = values["combinations"][uncertainty.combination_name(models)]["levels"]
+        for level, quantiles in levels.items():
+            reach = np.array(quantiles, np.float32)
+            intervals[level].append(
+                uncertainty.interval(
+                    summary.prob, summary.std, reach, n_votes=usable.n_votes, floor=usable.floor
+                )
+            )
+        parts.append(summary)
+        rows.append(own)
+    order = np.argsort(np.concatenate(rows), kind="stable")
+    whole = Summary.concatenate(parts)
+    sorted_intervals = {
+        level: (
+            np.concatenate([lo for lo, _ in pairs])[order],
+            np.concatenate([hi for _, hi in pairs])[order],
+        )
+        for level, pairs in intervals.items()
+    }
+    return _reorder(whole, order), sorted_intervals
+
+
+def _reorder(summary: Summary, order: npt.NDArray[np.intp]) -> Summary:
+    values = {f.name: getattr(summary, f.name) for f in fields(Summary) if f.name != "gz2_class"}
+    names = [summary.gz2_class[int(i)] for i in order]
+    return Summary(gz2_class=names, **{name: value[order] for name, value in values.items()})
+
+
+def fit_blend(labels: Labels, predictions: Mapping[str, Float]) -> dict[str, list[float]]:
     """Each question's weights: least squares on conditional fractions, weighted with the votes.
 
     Returns:
@@ -82,10 +177,10 @@ def fit_blend(galaxies: Galaxies, predictions: Mapping[str, Float]) -> dict[str,
     conditional = np.stack([tree.conditional(predictions[n]) for n in names]).astype(np.float64)
     weights = np.empty((len(names), tree.N_QUESTIONS))
     for index, question in enumerate(tree.QUESTIONS):
-        votes = np.sqrt(galaxies.reached[:, index, None].astype(np.float64))
+        votes = np.sqrt(labels.reached[:, index, None].astype(np.float64))
         design = (conditional[:, :, question.columns] * votes).reshape(len(names), -1).T
-        target = (galaxies.fractions[:, question.columns].astype(np.float64) * votes).ravel()
-        pull = np.sqrt(RIDGE_GALAXIES / len(galaxies)) * np.linalg.norm(target) / len(question.answers)
+        target = (labels.fractions[:, question.columns].astype(np.float64) * votes).ravel()
+        pull = np.sqrt(RIDGE_GALAXIES / len(labels)) * np.linalg.norm(target) / len(question.answers)
         weights[:, index] = _simplex_least_squares(design, target, pull)
     return {name: [round(float(w), 5) for w in row] for name, row in zip(names, weights, strict=True)}
 

@@ -19,7 +19,7 @@ from gax_batch.models import layers
 from gax_batch.tree import N_ANSWERS
 
 KERNELS = ("block_0", "block_1", "block_2", "hidden", "logits")
-FIRST_DEVIATION = 0.2
+FIRST_DEVIATION = 0.07
 
 
 def _fan_in(shape: Any) -> int:
@@ -44,7 +44,7 @@ def _prior(dtype: Any, shape: Any, _name: Any, _trainable: Any, _add_variable: A
 
 
 def _posterior(seed: int) -> Any:
-    """The kernel's posterior: means as an ordinary He initialization, deviations a fifth of the prior's."""
+    """The kernel's posterior: means of an ordinary He initialization, deviations far below the prior's."""
     import tensorflow_probability as tfp
     import tf_keras as keras
 

@@ -34,25 +34,53 @@ def _training(training: dict[str, Any]) -> list[str]:
     if not training:
         return ["training: not recorded"]
     galaxies, svr = training["galaxies"], training["svr"]
-    return [
+    lines = [
         f"trained on: {training['data']}",
-        f"  {galaxies['train']} galaxies; {galaxies['calibration']} others calibrated it",
-        f"  CNN-SVR: {svr['support_vectors']} support vectors, C {svr['C']:g}, epsilon {svr['epsilon']:g}",
+        f"  {galaxies['voted']} galaxies with votes, {galaxies['classes']} with a class alone",
+        f"  CNN-SVR: {svr['support_vectors']:.0f} support vectors, C {svr['C']:g}, "
+        f"epsilon {svr['epsilon']:g}, gamma {svr['gamma']:g}",
+        "Bayesian CNN, standard deviations (prior; the posterior's 10th, 50th and 90th percentile):",
     ]
+    bound = training["evidence"]
+    return [
+        *lines,
+        *(_layer(name, layer) for name, layer in training["posterior"].items()),
+        f"  evidence lower bound {bound['evidence_lower_bound']:.1f} nats a galaxy: expected log likelihood "
+        f"{bound['expected_log_likelihood']:.1f}, divergence {bound['divergence_per_galaxy']:.1f}",
+    ]
+
+
+def _layer(name: str, layer: dict[str, float]) -> str:
+    parts = "".join(f"{layer[f'deviation_{p}']:>10.5f}" for p in (10, 50, 90))
+    return f"  {name:<10}{layer['prior_deviation']:>9.4f};{parts}"
 
 
 def _metrics(metrics: dict[str, Any]) -> list[str]:
     if not metrics:
-        return ["held-out numbers: not recorded"]
-    intervals, epistemic = metrics["intervals"], metrics["epistemic"]
-    return [
-        f"held-out numbers ({metrics['galaxies']} galaxies that trained and calibrated nothing, "
-        f"{metrics['draws']} draws):",
-        "                       RMSE of 37   votes' negative",
-        "                        fractions   log likelihood (nats)",
-        *(f"  {name:<20}{p['rmse']:>12.4f}{p['votes_nll']:>15.2f}" for name, p in metrics["points"].items()),
+        return ["out-of-fold numbers: not recorded"]
+    galaxies, anomalies = metrics["galaxies"], metrics["out_of_distribution"]
+    lines = [
+        f"out-of-fold numbers ({galaxies['voted']} galaxies with votes, {galaxies['classes']} of a clear "
+        f"class, {metrics['draws']} draws):",
+        "                              RMSE of 37   votes' negative    five clear",
+        "                               fractions   log likelihood        classes",
+        *(_point(name, values) for name, values in metrics["points"].items()),
         f"  the noise of the votes alone is an RMSE of {metrics['vote_noise_rmse']:.4f}",
-        f"  90 % intervals hold {intervals['coverage']:.1%} of the fractions (worst answer "
-        f"{intervals['coverage_worst_answer']:.1%}), mean width {intervals['mean_width']:.3f}",
-        f"  intervals of the draws alone would hold {epistemic['coverage_of_draws_alone']:.1%}",
     ]
+    for level, found in metrics["intervals"].items():
+        lines.append(
+            f"  {float(level):.0%} intervals hold {found['coverage']:.1%} of the fractions (worst answer "
+            f"{found['coverage_worst_answer']:.1%}), mean width {found['width']:.3f}"
+        )
+    draws = metrics["epistemic"]["bayesian"]["coverage_of_draws_alone"]
+    return [
+        *lines,
+        f"  90 % intervals of the draws alone would hold {draws:.1%}",
+        f"  out-of-distribution score: AUC {anomalies['auc']:.3f}",
+        f"  a turn by 90 degrees changes the blend by {metrics['rotation_mean_change']:.4f} on average",
+    ]
+
+
+def _point(name: str, values: dict[str, Any]) -> str:
+    accuracy = f"{values['class_accuracy']:>13.1%}" if "class_accuracy" in values else ""
+    return f"  {name:<27}{values['rmse']:>11.4f}{values['votes_nll']:>18.2f}{accuracy}"

@@ -106,7 +106,9 @@ def test_the_shipped_bundle_is_small_and_says_how_good_it_is():
     points = loaded.manifest["metrics"]["points"]
     for name in ("bayesian", "svr", "classic", "blend"):
         assert points[name]["rmse"] < 0.75 * points["mean of training"]["rmse"]
-    assert 0.85 < loaded.manifest["metrics"]["intervals"]["coverage"] < 0.95
+    for level, found in loaded.manifest["metrics"]["intervals"].items():
+        assert found["coverage"] == pytest.approx(float(level), abs=0.02)
+    assert loaded.manifest["metrics"]["out_of_distribution"]["auc"] > 0.9
     text = card_text(loaded)
     assert loaded.bundle_id in text
     assert f"{points['blend']['rmse']:.4f}" in text

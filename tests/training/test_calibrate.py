@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from gax_batch import tree, uncertainty
-from training import calibrate, evaluate
-from training.data import Galaxies
+from gax_batch.evaluation import metrics
+from gax_batch.labels import Labels
+from training import calibrate, scaling
 
 
 def galaxies(count=300, seed=0):
@@ -15,8 +16,8 @@ def galaxies(count=300, seed=0):
         [np.full(count, 40.0) if q.parent is None else 40 * cumulative[:, q.parent] for q in tree.QUESTIONS],
         axis=1,
     )
-    windows = np.zeros((count, 1, 1, 3), np.uint8)
-    return Galaxies([str(i) for i in range(count)], windows, fractions, reached.astype(np.float32))
+    classes = np.full(count, -1, np.int8)
+    return Labels([str(i) for i in range(count)], fractions, reached.astype(np.float32), classes)
 
 
 def predictions(truth, noise, seed):
@@ -50,8 +51,8 @@ def test_weights_are_shares_and_prefer_the_better_model(truth, models):
 
 def test_the_blend_beats_its_models(truth, models):
     mixed = uncertainty.blend(models, calibrate.fit_blend(truth, models))
-    best = min(evaluate.rmse(p, truth.cumulative) for p in models.values())
-    assert evaluate.rmse(mixed, truth.cumulative) < best
+    best = min(metrics.rmse(p, truth.cumulative) for p in models.values())
+    assert metrics.rmse(mixed, truth.cumulative) < best
 
 
 def test_calibration_holds_every_choice_of_models_and_covers(truth, models):
@@ -65,6 +66,7 @@ def test_calibration_holds_every_choice_of_models_and_covers(truth, models):
     for chosen in calibrate.combinations():
         usable = uncertainty.Calibration.of_bundle(values, chosen)
         prob = uncertainty.blend({name: models[name] for name in chosen}, usable.weights)
+        prob = uncertainty.recalibrate(prob, usable.powers, usable.offsets)
         spread = std if "bayesian" in chosen else np.full_like(std, np.nan)
         lo, hi = uncertainty.interval(
             prob, spread, usable.quantiles, n_votes=usable.n_votes, floor=usable.floor
@@ -79,8 +81,50 @@ def test_the_neutral_calibration_serves_every_choice():
         assert usable.models == chosen
 
 
-def test_numbers_of_a_perfect_prediction(truth):
-    assert evaluate.rmse(truth.cumulative, truth.cumulative) == 0
-    perfect = evaluate.votes_nll(truth.cumulative, truth)
-    assert perfect < evaluate.votes_nll(predictions(truth, 1.0, 4), truth)
-    assert 0.01 < evaluate.vote_noise(truth) < 0.08
+def test_cross_calibrated_intervals_cover_galaxies_that_calibrated_nothing():
+    """Simulated data with known truth: votes of finitely many volunteers about a blurred prediction."""
+    rng = np.random.default_rng(5)
+    labels = galaxies(1500, 6)
+    draws = np.stack([predictions(labels, 0.5, seed) for seed in (1, 2, 3)])
+    outputs = {
+        "bayesian": draws,
+        "svr": predictions(labels, 0.4, 8),
+        "classic": predictions(labels, 0.6, 9),
+        "closeness": rng.random(len(labels)).astype(np.float32),
+    }
+    folds = (np.arange(len(labels)) % 5).astype(np.int8)
+    summary, intervals = calibrate.cross_calibrated(labels, folds, outputs, ("bayesian", "svr"))
+    assert metrics.rmse(summary.prob, labels.cumulative) < metrics.rmse(outputs["svr"], labels.cumulative)
+    for level, (lo, hi) in intervals.items():
+        found = metrics.coverage(lo, hi, labels)
+        assert found["coverage"] == pytest.approx(float(level), abs=0.01)
+        for question in found["questions"].values():
+            assert question["coverage"] == pytest.approx(float(level), abs=0.03)
+    assert np.all(intervals["0.5"][1] <= intervals["0.95"][1])
+    np.testing.assert_allclose(intervals["0.9"][0], summary.lo, atol=1e-6)
+
+
+def test_scaling_undoes_a_known_distortion_and_makes_classes_right():
+    labels = galaxies(400, 3)
+    truth = labels.cumulative
+    flat = uncertainty.recalibrate(truth, np.full(11, 0.5), np.zeros(37))
+    powers, offsets = scaling.fit(flat, labels)
+    restored = uncertainty.recalibrate(flat, powers, offsets)
+    assert metrics.rmse(restored, truth) < 0.4 * metrics.rmse(flat, truth)
+    assert np.median(powers) == pytest.approx(2, abs=0.5)
+    # Of the second half only the class is known, and it is always the one the blend underrates.
+    half = np.arange(400) >= 200
+    labels.reached[half] = 0
+    labels.classes[half] = 4
+    powers, offsets = scaling.fit(truth, labels)
+    pushed = uncertainty.recalibrate(truth, powers, offsets)
+    known = labels.classes[half]
+    before, after = (metrics.clear_metrics(p[half], known)["accuracy"] for p in (truth, pushed))
+    assert after > before
+
+
+def test_no_scaling_changes_nothing():
+    truth = galaxies(50).cumulative
+    same = uncertainty.recalibrate(truth, np.ones(11), np.zeros(37))
+    np.testing.assert_allclose(same, truth, atol=1e-5)
+    assert tree.inconsistency(uncertainty.recalibrate(truth, np.full(11, 1.3), np.arange(37) / 37)) < 1e-5

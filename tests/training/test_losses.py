@@ -61,3 +61,25 @@ def test_the_multinomial_is_least_at_the_votes_fractions():
 def test_the_divergence_is_warmed_up_to_its_share():
     weights = [float(losses.kl_weight(tf.constant(s), 100, 500, 0.5)) for s in (0, 50, 100, 1000)]
     np.testing.assert_allclose(weights, [0, 0.0005, 0.001, 0.001], rtol=1e-6)
+
+
+def test_a_facts_loss_is_the_odds_along_the_five_paths():
+    logits, *_ = labels(5)
+    paths = tree.cumulative(
+        np.concatenate([special.softmax(logits[:, q.columns], axis=1) for q in tree.QUESTIONS], 1)
+    )
+    fraction = paths[:, [15, 16, 17, 3, 7]] + 1e-4
+    classes = np.arange(5)
+    expected = -np.log(fraction[classes, classes] / fraction.sum(axis=1))
+    np.testing.assert_allclose(losses.fact_loss(logits, classes), expected, rtol=1e-4)
+
+
+def test_a_fact_tells_nothing_of_questions_off_the_paths():
+    logits, *_ = labels(2)
+    logits = tf.Variable(logits)
+    with tf.GradientTape() as tape:
+        loss = losses.fact_loss(logits, np.array([0, 4]))
+    gradient = tape.gradient(loss, logits).numpy()
+    for question in (2, 4, 5, 7, 8, 9, 10):
+        assert np.all(gradient[:, tree.QUESTIONS[question].columns] == 0)
+    assert np.any(gradient[:, tree.QUESTIONS[6].columns] != 0)

@@ -1,0 +1,1 @@
+"""What a bundle or a catalog is worth: errors, coverage, anomalies, measured against labels."""

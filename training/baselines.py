@@ -1,0 +1,131 @@
+"""What the networks are compared with: the mean, nearest neighbors, and the literal classic CNN.
+
+    python -m training.baselines --data FOLDER --work FOLDER --fold 0 --seed 7
+
+trains the literal classic CNN of one fold: the same trunk, 37 sigmoids, mean squared error.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from gax_batch.models import classic
+from training import checkpoint, data, train
+from training.augmentation import augment, half
+from training.data import FOLDS, Galaxies
+from training.recipe import LITERAL, Stage
+
+Float = npt.NDArray[np.float32]
+NEIGHBORS = 10
+COMPONENTS = 64
+BATCH = 64
+
+
+def predictions(galaxies: Galaxies, work: Path) -> dict[str, Float]:
+    """Out-of-fold predictions `[N, 37]` of each baseline; NaN where a baseline was not trained."""
+    folds, labels = galaxies.folds, galaxies.labels
+    count = len(galaxies)
+    names = ("mean of training", "nearest neighbors, pixels", "nearest neighbors, features")
+    result = {name: np.full((count, 37), np.nan, np.float32) for name in names}
+    truth = labels.cumulative
+    pixels = _thumbnails(galaxies)
+    literal = np.full((count, 37), np.nan, np.float32)
+    for fold in range(FOLDS):
+        rows, source = np.flatnonzero(folds == fold), np.flatnonzero((folds != fold) & labels.voted)
+        result[names[0]][rows] = truth[source].mean(axis=0)
+        result[names[1]][rows] = _neighbors(pixels, source, rows, truth)
+        inputs = checkpoint.load(work / f"fold-{fold}" / "features.safetensors")
+        if inputs is not None:
+            result[names[2]][rows] = _neighbors(inputs["features"], source, rows, truth)
+        saved = checkpoint.load(work / f"fold-{fold}" / "literal.safetensors")
+        if saved is not None:
+            literal[rows] = saved["predictions"]
+    if np.isfinite(literal).any():
+        result["literal classic CNN"] = literal
+    return {name: values for name, values in result.items() if np.isfinite(values).any()}
+
+
+def _thumbnails(galaxies: Galaxies) -> Float:
+    """`[N, 768]`: cutouts averaged to 16x16 pixels."""
+    parts = []
+    for start in range(0, len(galaxies), 512):
+        block = galaxies.cutouts(np.arange(start, min(start + 512, len(galaxies))))
+        parts.append(block.reshape(len(block), 16, 4, 16, 4, 3).mean(axis=(2, 4)).reshape(len(block), -1))
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _neighbors(
+    inputs: Float, source: npt.NDArray[np.intp], rows: npt.NDArray[np.intp], truth: Float
+) -> Float:
+    """Mean of the nearest training galaxies' fractions, in the space of the main components."""
+    mean = inputs[source].mean(axis=0)
+    _, _, axes = np.linalg.svd(inputs[source] - mean, full_matrices=False)
+    known, asked = ((inputs[r] - mean) @ axes[:COMPONENTS].T for r in (source, rows))
+    distances = (asked**2).sum(1)[:, None] + (known**2).sum(1)[None] - 2 * asked @ known.T
+    nearest = np.argpartition(distances, NEIGHBORS, axis=1)[:, :NEIGHBORS]
+    return np.asarray(truth[source][nearest].mean(axis=1), np.float32)
+
+
+def train_literal(galaxies: Galaxies, fold: int, folder: Path, seed: int, effort: float) -> None:
+    """Train the founding document's classic CNN on a fold's votes and predict what was held out."""
+    path = folder / "literal.safetensors"
+    if checkpoint.load(path) is not None:
+        return
+    labels, folds = galaxies.labels, galaxies.folds
+    rows = np.flatnonzero((folds != fold) & labels.voted)
+    model = classic.build(seed + 400)
+    recipe = LITERAL.scaled(effort)
+    optimizer = train.optimizer_of(recipe)
+    batches = train.Batches(rows, np.empty(0, np.intp), seed + 400)
+    truth, number = labels.cumulative, 0
+    for stage in recipe.stages:
+        step = _step(train.any_size(model), optimizer, stage)
+        for _ in range(stage.steps):
+            chosen = batches.rows(number, recipe)
+            step(galaxies.windows[chosen], truth[chosen], tf.constant([batches.seed, number]))
+            number += 1
+    held_out = np.flatnonzero(folds == fold)
+    run = tf.function(lambda x: tf.sigmoid(model(tf.cast(x, tf.float32) / 255.0, training=False)))
+    views = []
+    for turn in range(4):
+        images = np.rot90(galaxies.cutouts(held_out), turn, (1, 2))
+        parts = [run(tf.constant(images[i : i + BATCH])).numpy() for i in range(0, len(images), BATCH)]
+        views.append(np.concatenate(parts))
+    checkpoint.save(path, {"predictions": np.mean(views, axis=0)})
+
+
+def _step(model: Any, optimizer: Any, stage: Stage) -> Any:
+    @tf.function  # type: ignore[untyped-decorator]
+    def step(windows: Any, truth: Any, seed: Any) -> None:
+        pixels = half(windows) if stage.side == 32 else windows
+        with tf.GradientTape() as tape:
+            predicted = tf.sigmoid(model(augment(pixels, stage.side, seed, stage.field), training=True))
+            loss = tf.reduce_mean(tf.square(predicted - truth))
+        variables = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+    return step
+
+
+def main() -> None:
+    """Command line: see the module's docstring."""
+    parser = argparse.ArgumentParser(description="Train the literal classic CNN of one fold.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--fold", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--effort", type=float, default=1.0)
+    options = parser.parse_args()
+    train.make_deterministic(options.seed, 1)
+    galaxies = data.load(options.data, options.work, lambda _: None)
+    folder = options.work / f"fold-{options.fold}"
+    folder.mkdir(exist_ok=True)
+    train_literal(galaxies, options.fold, folder, options.seed, options.effort)
+
+
+if __name__ == "__main__":
+    main()

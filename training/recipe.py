@@ -1,0 +1,81 @@
+"""How long, how fast and at which resolution each network is trained.
+
+The trunks end in a global average pooling, so that they run on images of any size: most steps see
+smaller images, which cost a quarter (32 pixels) or 9/16 (48 pixels) of the final 64, and the last ones
+the full size (progressive resizing, Tan & Le 2021, ICML, section 4).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from gax_batch.imaging import IMAGE_SIDE
+
+NETWORKS = ("svr", "bayesian", "classic")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Some of the training, at one resolution."""
+
+    side: int
+    """Pixels of the images."""
+    steps: int
+
+    @property
+    def field(self) -> float:
+        """Sky in the images, in final pixels.
+
+        The geometric mean of all of the cutout (galaxies would look half as large as they finally do)
+        and of its center at the final scale (their outskirts would be missing).
+        """
+        return math.sqrt(IMAGE_SIDE * self.side)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One network's training.
+
+    Attributes:
+        stages: one after the other, under one learning rate schedule.
+        learning_rate: the largest; reached after the first 5 % of steps, then down a cosine to 0.
+        voted: galaxies with votes in a batch.
+        facts: galaxies of which only the clear class is known in a batch.
+        fact_weight: what their mean loss weighs beside the mean loss of the votes.
+        temperature: weight of the divergence from the prior, per training example (`losses.kl_weight`).
+    """
+
+    stages: tuple[Stage, ...]
+    learning_rate: float
+    voted: int = 10
+    facts: int = 6
+    fact_weight: float = 3.0
+    temperature: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def scaled(self, factor: float) -> "Recipe":
+        """The same for `factor` times as many steps, at least one per stage."""
+        stages = tuple(Stage(s.side, max(1, round(s.steps * factor))) for s in self.stages)
+        return replace(self, stages=stages)
+
+
+RECIPES = {
+    "svr": Recipe((Stage(32, 500), Stage(48, 900), Stage(64, 400)), 2e-3),
+    "bayesian": Recipe((Stage(64, 110),), 3e-4, temperature=0.05),
+    "classic": Recipe((Stage(64, 160),), 1e-3),
+}
+LITERAL = Recipe((Stage(32, 400), Stage(48, 350), Stage(64, 150)), 2e-3, voted=16, facts=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pretraining:
+    """The first training of the trunk, on simulated galaxies."""
+
+    galaxies: int
+    recipe: Recipe
+
+
+PRETRAINING = Pretraining(12_000, Recipe((Stage(32, 1200), Stage(48, 700)), 2e-3, voted=16, facts=0))
