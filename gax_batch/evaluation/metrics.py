@@ -74,7 +74,8 @@ def point_metrics(predicted: Float, labels: Labels) -> dict[str, Any]:
 def coverage(lo: Float, hi: Float, labels: Labels) -> dict[str, Any]:
     """How often intervals hold the vote fraction, and how wide they are, overall and by question.
 
-    A question counts the galaxies at which somebody was asked it.
+    `coverage` and `width` are over all galaxies; `coverage_asked` over those at which somebody was asked
+    the question, whose fractions are larger than the average galaxy's and harder to hold.
     """
     truth = labels.cumulative
     # Fractions and interval ends that are equal in decimals may differ in the last binary place.
@@ -85,8 +86,9 @@ def coverage(lo: Float, hi: Float, labels: Labels) -> dict[str, Any]:
         if asked.any():
             questions[question.name] = {
                 "galaxies": int(asked.sum()),
-                "coverage": round(float(inside[asked][:, question.columns].mean()), 4),
-                "width": round(float((hi - lo)[asked][:, question.columns].mean()), 4),
+                "coverage": round(float(inside[:, question.columns].mean()), 4),
+                "coverage_asked": round(float(inside[asked][:, question.columns].mean()), 4),
+                "width": round(float((hi - lo)[:, question.columns].mean()), 4),
             }
     return {
         "coverage": round(float(inside.mean()), 4),
