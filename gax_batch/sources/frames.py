@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.spatial import cKDTree
 
 from gax_batch import fits
 from gax_batch.errors import UsageError
@@ -129,6 +128,8 @@ class _Sky:
     """Where fields are."""
 
     def __init__(self, fields: Sequence[Field], bands: Sequence[str], table: str) -> None:
+        from scipy.spatial import cKDTree  # takes a third of a second, and workers never need it
+
         self._fields = fields
         self._table = table
         self._bands = bands
