@@ -26,6 +26,7 @@ COSTS = (1.0, 3.0)
 MARGIN = 0.3
 FACT_WEIGHT = 0.3
 CLEARLY = 0.4
+SMALLEST_SHARE = 1e-3
 TUBES = (0.03,)
 
 
@@ -97,7 +98,7 @@ def fit(
     Returns:
         The arrays of `gax_batch.models.svr.export_regressions`, and a record of the choice.
     """
-    mean, deviation = inputs.mean(axis=0), np.maximum(inputs.std(axis=0), np.float32(1e-6))
+    mean, deviation = inputs.mean(axis=0), floor_deviation(inputs.std(axis=0))
     standardized = (inputs - mean) / deviation
     chosen = np.ones(len(inputs), bool) if voted is None else voted
     choice, error = _cross_validate(standardized[chosen], fractions[chosen])
@@ -112,6 +113,12 @@ def fit(
         "support_vectors": float(len(arrays["svr/support"])),
     }
     return arrays, record
+
+
+def floor_deviation(deviation: Float) -> Float:
+    """Deviations `[256]`, none of them tiny: a feature that never varies must not magnify rounding errors."""
+    middle = np.median(deviation)
+    return np.where(deviation < SMALLEST_SHARE * middle, middle, deviation).astype(np.float32)
 
 
 def _fit_all(
