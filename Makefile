@@ -33,7 +33,7 @@ test: lint  ## lint and run the tests (under 15 minutes on 2 cores)
 test-slow: $(STAMP)  ## the real survey at full size: resume, identical bits, memory (about an hour on 2 cores)
 	$(BIN)/python -m pytest -m slow
 
-train: $(STAMP)  ## train the shipped bundle again: make train DATA=FOLDER OUTPUT=FOLDER (within 90 minutes on 2 cores)
+train: $(STAMP)  ## train the shipped bundle again: make train DATA=FOLDER OUTPUT=FOLDER
 	$(BIN)/python -m training.build --data $(DATA) --output $(OUTPUT)
 
 format: $(STAMP)  ## format the code
