@@ -49,7 +49,8 @@ def plan_run(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: 
         raise UsageError(f"{settings.input} holds no cutouts; check --input")
     ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
     say(f"{plan.counts.listed:,} cutouts in {settings.input}{ignored}: {plan.counts}")
-    _refuse_shrinking(settings, plan)
+    if plan.units:
+        _refuse_shrinking(settings, plan)
     return plan
 
 

@@ -65,3 +65,13 @@ def stored_unit(task: unit.UnitTask, options: unit.UnitOptions) -> tuple[Part, u
     part = unit.write(unit.infer(unit.read(task, options), FakeEngine(), options), options).part
     assert part is not None
     return part, options
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Small files in nested folders, for what lists and reads them."""
+    for name in ("a.jpg", "b b#%20.jpg", "sub/c.png", "sub/deep/d.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path

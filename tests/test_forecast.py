@@ -7,10 +7,12 @@ import pytest
 from fakes import fake_engine, write_images
 
 from gax_batch import forecast as module
+from gax_batch import run as run_module
 from gax_batch.config import load_settings
 from gax_batch.errors import UsageError
 from gax_batch.forecast import Rates, forecast
 from gax_batch.machine import MIB, Resources
+from gax_batch.run import run_survey
 
 
 @pytest.fixture
@@ -72,3 +74,13 @@ def test_a_mistake_is_the_same_as_of_a_run(survey):
 def test_the_time_is_the_start_and_the_work_of_reading_and_inference():
     rates = Rates(read=1000.0, infer=100.0, start=10.0)
     assert rates.seconds(50_000, Resources(2, None, 0)) == pytest.approx(10 + 500 + 25)
+
+
+def test_a_limit_that_leaves_cataloged_galaxies_out_matters_only_where_a_unit_is_redone(survey, monkeypatch):
+    values = {"input": str(survey / "images"), "catalog": str(survey / "catalog"), "unit_size": 16, "cpus": 2}
+    monkeypatch.setattr(run_module, "load_engine", fake_engine)
+    run_survey(load_settings(None, values), lambda _: None)
+    code, lines = lines_of(survey, limit=20, calibrate=False)
+    assert (code, lines[-1]) == (0, "0 cutouts to process in 0 units")
+    with pytest.raises(UsageError, match="--limit 20 leaves out 20 cutouts"):
+        lines_of(survey, limit=20, full=True, calibrate=False)

@@ -9,15 +9,6 @@ from gax_batch.errors import TransientError, UsageError
 from gax_batch.listing import iter_objects, list_objects
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    for name in ("a.jpg", "b b#%20.jpg", "sub/c.png", "sub/deep/d.jpg"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode())
-    return tmp_path
-
-
 def names(found: list[storage.ObjectInfo], root: object) -> list[str]:
     return [info.uri.removeprefix(f"file://{root}/") for info in found]
 

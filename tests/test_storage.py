@@ -9,15 +9,6 @@ from gax_batch.errors import UsageError
 from gax_batch.listing import list_objects
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    for name in ("a.jpg", "b b#%20.jpg", "sub/c.png", "sub/deep/d.jpg"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode())
-    return tmp_path
-
-
 def test_normalize_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert storage.normalize_uri("x/../y/") == f"file://{tmp_path}/y"
