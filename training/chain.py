@@ -19,7 +19,7 @@ from gax_batch.evaluation.anomalies import anomalies, turned
 from gax_batch.inference import Engine
 from gax_batch.models import bayesian, classic, svr
 from gax_batch.models.bundle import MODELS, Bundle
-from training import calibrate, checkpoint, data, dropout, regression, train
+from training import calibrate, checkpoint, data, dropout, head, regression, train
 from training.checkpoint import Arrays
 from training.data import FOLDS, Galaxies
 from training.recipe import PRETRAINING, RECIPES
@@ -157,6 +157,12 @@ def _network(chain: Chain, name: str, trunk: Any) -> Any:
     train.fit(
         model, chain.galaxies, batches, recipe, state=state, logs=chain.folder / "logs" / name, say=chain.say
     )
+    views = head.inputs_of(model, chain.galaxies.cutouts(rows))
+    # The CNN-SVR averages its features over rotations, the other two what comes of them.
+    kernel, bias = head.solve(
+        views.mean(axis=0, keepdims=True) if name == "svr" else views, labels.take(rows)
+    )
+    train.set_kernel(model.get_layer("logits"), kernel, bias)
     checkpoint.save(path, _weights(model))
     state.unlink(missing_ok=True)
     return model

@@ -48,7 +48,7 @@ class Recipe:
     learning_rate: float
     voted: int = 10
     facts: int = 6
-    fact_weight: float = 3.0
+    fact_weight: float = 10.0
     temperature: float = 0.0
 
     @property
@@ -63,7 +63,7 @@ class Recipe:
 
 
 RECIPES = {
-    "svr": Recipe((Stage(32, 500), Stage(48, 900), Stage(64, 400)), 2e-3),
+    "svr": Recipe((Stage(32, 2500), Stage(48, 1200), Stage(64, 400)), 2e-3),
     "bayesian": Recipe((Stage(64, 110),), 3e-4, temperature=0.05),
     "classic": Recipe((Stage(64, 160),), 1e-3),
 }

@@ -81,16 +81,17 @@ def start_from(model: Any, trunk: Any) -> None:
     kernel, bias = trunk.get_layer("logits").get_weights()
     lift = LIFTS[model.name]
     identity = np.eye(len(kernel), dtype=np.float32)
-    _set_kernel(model.get_layer("hidden"), identity, np.full(len(kernel), lift, np.float32))
-    _set_kernel(model.get_layer("logits"), kernel, bias - lift * kernel.sum(axis=0))
+    set_kernel(model.get_layer("hidden"), identity, np.full(len(kernel), lift, np.float32))
+    set_kernel(model.get_layer("logits"), kernel, bias - lift * kernel.sum(axis=0))
     for index in range(3):
         place = f"block_{index}" if model.name == "bayesian" else f"convolution_{index}"
-        _set_kernel(model.get_layer(place), *trunk.get_layer(f"convolution_{index}").get_weights())
+        set_kernel(model.get_layer(place), *trunk.get_layer(f"convolution_{index}").get_weights())
         name = f"normalization_{index}"
         model.get_layer(name).set_weights(trunk.get_layer(name).get_weights())
 
 
-def _set_kernel(layer: Any, kernel: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> None:
+def set_kernel(layer: Any, kernel: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> None:
+    """Put a kernel and bias into a layer; a Bayesian layer takes them as its posterior's means."""
     if hasattr(layer, "kernel_posterior"):
         layer.kernel_posterior.distribution.loc.assign(kernel)
         layer.trainable_weights[-1].assign(bias)

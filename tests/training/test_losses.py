@@ -63,15 +63,29 @@ def test_the_divergence_is_warmed_up_to_its_share():
     np.testing.assert_allclose(weights, [0, 0.0005, 0.001, 0.001], rtol=1e-6)
 
 
-def test_a_facts_loss_is_the_odds_along_the_five_paths():
+def test_the_squared_error_is_a_gaussians_likelihood():
+    logits, _, fractions, _ = labels(3)
+    target = tree.cumulative(fractions)
+    probability = tree.cumulative(
+        np.concatenate([special.softmax(logits[:, q.columns], axis=1) for q in tree.QUESTIONS], 1)
+    )
+    normal = stats.norm(0, losses.SCATTER)
+    expected = (normal.logpdf(0) - normal.logpdf(probability - target)).sum(axis=1)
+    np.testing.assert_allclose(losses.fraction_error(logits, target), expected, rtol=1e-4)
+
+
+def test_a_facts_loss_is_the_chance_that_its_noisy_fraction_is_the_largest():
     logits, *_ = labels(5)
     paths = tree.cumulative(
         np.concatenate([special.softmax(logits[:, q.columns], axis=1) for q in tree.QUESTIONS], 1)
     )
-    fraction = paths[:, [15, 16, 17, 3, 7]] + 1e-4
+    fraction = paths[:, [15, 16, 17, 3, 7]]
+    noise = np.random.default_rng(0).gumbel(0, 1 / 10.0, (200_000, 5))
     classes = np.arange(5)
-    expected = -np.log(fraction[classes, classes] / fraction.sum(axis=1))
-    np.testing.assert_allclose(losses.fact_loss(logits, classes), expected, rtol=1e-4)
+    for row, computed in enumerate(losses.fact_loss(logits, classes, 10.0).numpy()):
+        largest = (fraction[row] + noise).argmax(axis=1) == classes[row]
+        # 200,000 draws know a chance of 0.2 to 0.001.
+        assert np.exp(-computed) == pytest.approx(largest.mean(), abs=0.005)
 
 
 def test_a_fact_tells_nothing_of_questions_off_the_paths():

@@ -169,6 +169,17 @@ def test_regressions_learn_from_features(monkeypatch):
     assert np.corrcoef(predicted.numpy()[:, 0], fractions[:, 0])[0, 1] > 0.8
 
 
+def test_regressions_of_a_large_training_set_are_bounded(monkeypatch):
+    monkeypatch.setattr(regression, "COSTS", (1.0,))
+    monkeypatch.setattr(regression, "GAMMAS", regression.GAMMAS[1:2])
+    monkeypatch.setattr(regression, "MOST_GALAXIES", 20)
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(0, 1, (80, 256)).astype(np.float32)
+    fractions = tree.cumulative(tree.conditional(rng.uniform(1, 9, (80, 37)))).astype(np.float32)
+    arrays, record = regression.fit(inputs, fractions, np.arange(80) % 2 == 0)
+    assert record["support_vectors"] == len(arrays["svr/support"]) <= 20
+
+
 def test_facts_teach_the_regressions_what_the_network_believes(galaxies):
     rng = np.random.default_rng(2)
     model = svr.build(1)
