@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests and tools run from the working tree; the stamp is as new as what decides the installation.
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow lint format train clean
+.PHONY: help install demo s3-server test test-slow lint format train clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -20,6 +20,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## simulate a small survey, catalog it, and show what is in the catalog
 	$(BIN)/gax demo --output demo
+
+s3-server:  ## install the real S3 server of the tests (Debian's Ceph packages; as root)
+	apt-get update -qq
+	apt-get install -qq --yes --no-install-recommends radosgw ceph-osd ceph-mon ceph-common
 
 lint: $(STAMP)  ## ruff, mypy and the import rules
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import from_url
 
-from gax_batch.errors import TransientError, UsageError
+from gax_batch.errors import NoAnswerError, TransientError, UsageError
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -28,6 +28,7 @@ RETRIES: "RetryConfig" = {
     "retry_timeout": timedelta(seconds=90),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=8), "base": 2},
 }
+ABSENT = "is in no bucket of this store"
 _READ_BUFFER_BYTES = 4 * 1024 * 1024
 _STATUS = re.compile(r"\bstatus(?: code)?:? (\d{3})\b")
 _PASSING = re.compile(
@@ -59,8 +60,8 @@ def translated(uri: str) -> Iterator[None]:
     """Turn obstore's errors into PermissionError, OSError or TransientError, one line without secrets."""
     try:
         yield
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{uri} does not exist") from None
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{uri} {_absence(error)}") from None
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise PermissionError(f"{uri}: access refused: {one_line(error)}") from None
     except BaseError as error:
@@ -68,12 +69,23 @@ def translated(uri: str) -> Iterator[None]:
         status = _STATUS.search(line)
         code = int(status[1]) if status else None
         if code == 404:
-            raise FileNotFoundError(f"{uri} does not exist") from None
+            raise FileNotFoundError(f"{uri} {_absence(error)}") from None
         if code in (401, 403):
             raise PermissionError(f"{uri}: access refused: {line}") from None
-        if _PASSING.search(line) if code is None else code in (408, 429) or code >= 500:
+        if code is None and _PASSING.search(line):
+            raise NoAnswerError(f"{uri}: the store does not answer: {_cause(line)}") from None
+        if code is not None and (code in (408, 429) or code >= 500):
             raise TransientError(f"{uri}: the store keeps failing: {line}") from None
         raise OSError(f"{uri}: {line}") from None
+
+
+def _absence(error: Exception) -> str:
+    return ABSENT if "NoSuchBucket" in str(error) else "does not exist"
+
+
+def _cause(line: str) -> str:
+    """The end of an error's chain of causes, which names the address and what went wrong."""
+    return line.rpartition("Error performing ")[2] or line
 
 
 def etag_version(etag: str | None, size: int, modified: datetime) -> str:

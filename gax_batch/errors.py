@@ -22,5 +22,9 @@ class TransientError(GaxError):
     """A passing fault of storage or network that the bounded retries of its client did not outlast."""
 
 
+class NoAnswerError(TransientError):
+    """A server that no request reached: wrong address, or the network is down."""
+
+
 class FatalError(GaxError):
     """Something that no retry mends; always raised with its cause."""

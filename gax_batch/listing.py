@@ -14,7 +14,7 @@ import obstore
 from fsspec.utils import glob_translate
 
 from gax_batch import buckets, storage
-from gax_batch.errors import TransientError, UsageError
+from gax_batch.errors import NoAnswerError, TransientError, UsageError
 from gax_batch.storage import ObjectInfo
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def iter_objects(uri: str, *, missing_ok: bool = False, exclude: str | None = No
         folders are followed.
 
     Raises:
-        UsageError: Nothing is there, the scheme is unknown, or access is refused.
+        UsageError: Nothing is there, the scheme is unknown, access is refused, or no server answers.
         TransientError: The store kept failing.
     """
     uri = storage.normalize_uri(uri)
@@ -54,13 +54,19 @@ def iter_objects(uri: str, *, missing_ok: bool = False, exclude: str | None = No
             if matches is None or matches.match(info.uri):
                 found = True
                 yield info
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
         if found:  # half a listing would look like half a survey
             raise TransientError(f"a folder of {uri} went away while it was listed; run again") from None
+        if buckets.ABSENT in str(error):
+            raise UsageError(f"{error}; check its name and the endpoint in the environment") from None
     except PermissionError:
         raise UsageError(
             f"no permission to list {uri}; check its permissions or give credentials by the environment"
         ) from None
+    except NoAnswerError as error:
+        if found:
+            raise
+        raise UsageError(f"{error}; check the endpoint in the environment and the network") from None
     if not found and not missing_ok:
         raise UsageError(_nothing_found(uri, is_glob=matches is not None))
 

@@ -22,7 +22,8 @@ FACT_WEIGHT = 10.0
 FACT_SHARPNESS = 25.0
 PULL = 1.5
 ITERATIONS = 400
-SMALLEST_DEVIATION = 1e-6
+# A nearly dead input, magnified to unit variance, would get a giant weight and explode on other views.
+SMALLEST_SHARE = 0.1
 
 
 def solve(views: Float, labels: Labels) -> tuple[Float, Float]:
@@ -41,7 +42,8 @@ def solve(views: Float, labels: Labels) -> tuple[Float, Float]:
     """
     count = views.shape[-1]
     mean = views.mean(axis=(0, 1))
-    deviation = np.maximum(views.std(axis=(0, 1)), SMALLEST_DEVIATION)
+    deviation = views.std(axis=(0, 1))
+    deviation = np.maximum(deviation, SMALLEST_SHARE * np.median(deviation))
     inputs = (views - mean) / deviation
     voted = labels.voted
     known = (labels.classes >= 0) & ~voted

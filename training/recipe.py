@@ -64,8 +64,8 @@ class Recipe:
 
 RECIPES = {
     "svr": Recipe((Stage(32, 2500), Stage(48, 1200), Stage(64, 400)), 2e-3),
-    "bayesian": Recipe((Stage(64, 110),), 3e-4, temperature=0.05),
-    "classic": Recipe((Stage(64, 160),), 1e-3),
+    "bayesian": Recipe((Stage(64, 60),), 1e-4, temperature=0.05),
+    "classic": Recipe((Stage(64, 60),), 1e-4),
 }
 LITERAL = Recipe((Stage(32, 400), Stage(48, 350), Stage(64, 150)), 2e-3, voted=16, facts=0)
 

@@ -77,10 +77,7 @@ class Table:
         except TableNotFoundError:
             return
         except (DeltaError, OSError) as error:
-            raise UsageError(
-                f"the table {self.uri} cannot be read ({one_line(error)}); "
-                "check its name, the credentials in the environment and that its log is complete"
-            ) from error
+            raise UsageError(f"the table {self.uri} cannot be read: {_cause(error)}") from error
         self._check_format(self._table)
 
     def parts(self) -> list[PartName]:
@@ -172,6 +169,18 @@ class Table:
             raise UsageError(
                 f"{self.uri} has catalog format {written}, newer than {FORMAT_VERSION}; update gax-batch"
             )
+
+
+def _cause(error: Exception) -> str:
+    """Why a table could not be read, and what to do."""
+    text = str(error)
+    if "NoSuchBucket" in text:
+        return "there is no such bucket; check its name and the endpoint in the environment"
+    if "necessary privileges" in text or "403 Forbidden" in text:
+        return "access refused; check the credentials in the environment"
+    if "error sending request" in text:
+        return "the store does not answer; check the endpoint in the environment and the network"
+    return f"{one_line(error)}; check its name and that its log is complete"
 
 
 def one_line(error: Exception) -> str:

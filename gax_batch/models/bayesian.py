@@ -19,7 +19,7 @@ from gax_batch.models import layers
 from gax_batch.tree import N_ANSWERS
 
 KERNELS = ("block_0", "block_1", "block_2", "hidden", "logits")
-FIRST_DEVIATION = 0.07
+FIRST_DEVIATION = 0.05
 
 
 def _fan_in(shape: Any) -> int:

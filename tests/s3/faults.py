@@ -1,0 +1,96 @@
+"""A reverse proxy that breaks some answers as a busy or failing object store does.
+
+    python tests/s3/faults.py http://127.0.0.1:9000
+
+It prints its port. A request is refused with 503 SlowDown before the store sees it, or its connection is
+dropped, or the store's answer breaks off in the middle. Which ones is drawn from a seed. Clients sign for
+the address they speak to, and the store checks that signature: headers pass unchanged. `GET /__counts`
+tells what was done so far.
+"""
+
+import asyncio
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass
+
+import aiohttp
+import yarl
+from aiohttp import web
+
+SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+# Of the connection between two of the three parties, so not to be passed on.
+HOP_BY_HOP = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
+LONG_BODY_BYTES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Shares of requests: refused, dropped, and of the long answers cut."""
+
+    slow_down: float = 0.10
+    drop: float = 0.05
+    cut: float = 0.03
+
+
+class Proxy:
+    """Passes requests on, or does not."""
+
+    def __init__(self, upstream: str, rates: Rates, seed: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self._upstream, self._rates = upstream, rates
+        self._dice = random.Random(seed)
+
+    async def start(self) -> int:
+        """Listen on a port of loopback; its number."""
+        connector = aiohttp.TCPConnector(limit=128)
+        self._client = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        app = web.Application(client_max_size=2**30)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return int(runner.addresses[0][1])
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/__counts":
+            return web.json_response(self.counts)
+        body, dice = await request.read(), self._dice.random()
+        if dice < self._rates.slow_down:
+            self.counts["slow_down"] += 1
+            return web.Response(status=503, content_type="application/xml", body=SLOW_DOWN)
+        if dice < self._rates.slow_down + self._rates.drop:
+            self.counts["drop"] += 1
+            return self._hang_up(request)
+        url = yarl.URL(self._upstream + request.raw_path, encoded=True)
+        options = {"headers": request.headers, "data": body or None, "allow_redirects": False}
+        async with self._client.request(request.method, url, **options) as answer:
+            data = await answer.read()
+            headers = {k: v for k, v in answer.headers.items() if k.lower() not in HOP_BY_HOP}
+            response = web.StreamResponse(status=answer.status, headers=headers)
+            response.content_length = (
+                int(answer.headers.get("Content-Length", 0)) if request.method == "HEAD" else len(data)
+            )
+        await response.prepare(request)
+        if len(data) > LONG_BODY_BYTES and self._dice.random() < self._rates.cut:
+            self.counts["cut"] += 1
+            await response.write(data[: len(data) // 2])
+            return self._hang_up(request)
+        self.counts["passed"] += 1
+        await response.write(data)
+        return response
+
+    def _hang_up(self, request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        raise asyncio.CancelledError
+
+
+async def serve(upstream: str) -> None:
+    """Run until the process is stopped."""
+    print(await Proxy(upstream, Rates(), seed=7).start(), flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1]))

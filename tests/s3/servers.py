@@ -1,0 +1,82 @@
+"""What tests against an S3 server share: its environment and its buckets."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import s3fs
+from s3 import ceph
+
+from gax_batch import buckets
+
+BROKEN_REQUESTS = 20
+START_SECONDS = 60
+
+
+@contextmanager
+def environment(endpoint: str, **changes: str) -> Iterator[None]:
+    """The settings under which this process and its children speak to a server."""
+    settings = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": ceph.ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": ceph.SECRET_KEY,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REGION": "us-east-1",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        **changes,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        buckets.forget_clients()
+        yield
+    buckets.forget_clients()
+
+
+@contextmanager
+def moto() -> Iterator[str]:
+    """A stand-in for S3; its endpoint.
+
+    In a process of its own, as the proxy: delta-rs does not let other threads run while it commits.
+    """
+    port = ceph.free_port()
+    with _process("-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)):
+        endpoint = f"http://127.0.0.1:{port}"
+        end = time.monotonic() + START_SECONDS
+        while not ceph.answers(endpoint):
+            assert time.monotonic() < end, "moto did not start"
+            time.sleep(0.1)
+        yield endpoint
+
+
+@contextmanager
+def proxied(upstream: str) -> Iterator[str]:
+    """The proxy that injects faults, before a server; its endpoint."""
+    with _process(str(Path(__file__).with_name("faults.py")), upstream) as process:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+
+
+@contextmanager
+def _process(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def make_bucket(name: str) -> str:
+    """Create an empty bucket (obstore cannot); its URI."""
+    s3fs.S3FileSystem.clear_instance_cache()
+    files = s3fs.S3FileSystem()
+    files.retries = BROKEN_REQUESTS
+    files.mkdir(name)
+    return f"s3://{name}"

@@ -1,0 +1,39 @@
+"""Whole runs from a bucket into a bucket, on a store that fails one request in seven as well."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from fakes import fake_engine, jpeg_bytes, write_images
+
+from gax_batch import run as run_module
+from gax_batch import storage
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.config import load_settings
+from gax_batch.run import RunOutcome, run_survey
+
+GALAXIES = 200
+
+
+def run_on(place: str, catalog: str) -> RunOutcome:
+    values = {"input": place, "catalog": catalog, "unit_size": 64, "cpus": 2}
+    return run_survey(load_settings(None, values), lambda _: None)
+
+
+def test_every_galaxy_is_cataloged_once(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "load_engine", partial(fake_engine, log=str(tmp_path / "log")))
+    write_images(tmp_path / "images", GALAXIES)
+    for number in range(GALAXIES):
+        storage.write_bytes(f"{root}/images/{number:06d}.jpg", jpeg_bytes(number))
+    outcome = run_on(f"{root}/images", f"{root}/catalog")
+    assert outcome.exit_code == 0
+    found = Catalog(f"{root}/catalog")
+    table = found.galaxies().sort_by("galaxy_id")
+    assert table["galaxy_id"].to_pylist() == [f"{i:06d}" for i in range(GALAXIES)]
+    assert len(found.rejects()) == 0
+    again = run_on(f"{root}/images", f"{root}/catalog")
+    assert (again.exit_code, again.run_id, again.version) == (0, None, outcome.version)
+    run_on(str(tmp_path / "images"), str(tmp_path / "catalog"))
+    local = Catalog(str(tmp_path / "catalog")).galaxies().sort_by("galaxy_id")
+    told_apart = ["unit_id", "run_id", "source_uri", "source_version"]
+    assert table.drop_columns(told_apart).equals(local.drop_columns(told_apart))
