@@ -41,6 +41,13 @@ def test_the_pull_keeps_weights_small(planted, monkeypatch):
     assert sizes[0] > sizes[1] > 3 * sizes[2]
 
 
+def test_a_nearly_dead_input_gets_no_giant_weight(planted):
+    inputs, labels = planted
+    inputs[0, :, 0] = 3 + 1e-6 * (inputs[0, :, 0] - 3)
+    kernel, _ = head.solve(inputs, labels)
+    assert np.abs(kernel[0]).max() < np.abs(kernel[1:]).max()
+
+
 def test_facts_make_their_classes_lead(planted, monkeypatch):
     monkeypatch.setattr(head, "PULL", 1e-2)
     inputs, labels = planted
