@@ -32,9 +32,9 @@ ABSENT = "is in no bucket of this store"
 _READ_BUFFER_BYTES = 4 * 1024 * 1024
 _STATUS = re.compile(r"\bstatus(?: code)?:? (\d{3})\b")
 _PASSING = re.compile(
-    r"error sending request|retries|timed? ?out|connection|reset by peer|broken pipe|decoding response|dns",
-    re.I,
+    r"retries|timed? ?out|connection|reset by peer|broken pipe|decoding response|response body", re.I
 )
+_UNREACHED = re.compile(r"error sending request|dns", re.I)
 
 
 def bucket_of(uri: str) -> "tuple[ObjectStore, str] | None":
@@ -72,9 +72,9 @@ def translated(uri: str) -> Iterator[None]:
             raise FileNotFoundError(f"{uri} {_absence(error)}") from None
         if code in (401, 403):
             raise PermissionError(f"{uri}: access refused: {line}") from None
-        if code is None and _PASSING.search(line):
+        if code is None and _UNREACHED.search(line):
             raise NoAnswerError(f"{uri}: the store does not answer: {_cause(line)}") from None
-        if code is not None and (code in (408, 429) or code >= 500):
+        if _PASSING.search(line) if code is None else code in (408, 429) or code >= 500:
             raise TransientError(f"{uri}: the store keeps failing: {line}") from None
         raise OSError(f"{uri}: {line}") from None
 

@@ -18,9 +18,11 @@ from gax_batch.errors import NoAnswerError, TransientError, UsageError
 from gax_batch.storage import ObjectInfo
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 _LIST_CHUNK = 1000
+_PAGE_ATTEMPTS = 4
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -144,14 +146,35 @@ def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:
 def _list_bucket(uri: str) -> Iterator[ObjectInfo]:
     store, key = cast("tuple[ObjectStore, str]", buckets.bucket_of(uri))
     root = uri[: len(uri) - len(key)].rstrip("/")
-    with buckets.translated(uri):
-        metas = chain.from_iterable(obstore.list(store, key or None, chunk_size=_LIST_CHUNK))
-        first = next(metas, None) or (obstore.head(store, key) if key else None)
-        for meta in chain([] if first is None else [first], metas):
-            info = storage.of_meta(f"{root}/{meta['path']}", meta)
-            # A console's "folder" is an empty object whose key ends in a slash: obstore drops the slash.
-            if info.size or info.uri != uri:
-                yield info
+    metas = _list_prefix(uri, store, key)
+    first = next(metas, None)
+    if first is None and key:
+        with buckets.translated(uri):
+            first = obstore.head(store, key)
+    for meta in chain([] if first is None else [first], metas):
+        info = storage.of_meta(f"{root}/{meta['path']}", meta)
+        # A console's "folder" is an empty object whose key ends in a slash: obstore drops the slash.
+        if info.size or info.uri != uri:
+            yield info
+
+
+def _list_prefix(uri: str, store: "ObjectStore", key: str) -> "Iterator[ObjectMeta]":
+    """The objects below a key; a page that breaks off is asked for again, behind the last one told."""
+    last, broken = None, 0
+    while True:
+        try:
+            with buckets.translated(uri):
+                pages = obstore.list(store, key or None, offset=last, chunk_size=_LIST_CHUNK)
+                for meta in chain.from_iterable(pages):
+                    last, broken = meta["path"], 0
+                    yield meta
+            return
+        except NoAnswerError:  # the client itself has tried again
+            raise
+        except TransientError:
+            broken += 1
+            if broken == _PAGE_ATTEMPTS:
+                raise
 
 
 def _nothing_found(uri: str, *, is_glob: bool) -> str:

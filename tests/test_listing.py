@@ -2,9 +2,11 @@ import os
 import shutil
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.exceptions import BaseError
 
-from gax_batch import storage
+from gax_batch import listing, storage
 from gax_batch.errors import TransientError, UsageError
 from gax_batch.listing import iter_objects, list_objects
 
@@ -144,3 +146,21 @@ def test_no_permission(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UsageError, match="no permission to list"):
         list_objects(str(tree))
+
+
+def test_a_page_that_breaks_off_is_asked_for_again_behind_the_last_object(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys, asked = [f"x/{i}" for i in range(5)], []
+
+    def broken_list(_store: object, _key: object, *, offset: str | None, chunk_size: int) -> object:
+        asked.append(offset)
+        rest = [{"path": key} for key in keys if offset is None or key > offset]
+        yield rest[:2]
+        if len(rest) > 2:
+            raise BaseError("Generic S3 error: HTTP error: request or response body error")
+
+    monkeypatch.setattr(obstore, "list", broken_list)
+    found = listing._list_prefix("s3://bucket/x", None, "x")  # type: ignore[arg-type]
+    assert [meta["path"] for meta in found] == keys
+    assert asked == [None, "x/1", "x/3"]
