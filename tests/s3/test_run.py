@@ -12,11 +12,11 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import load_settings
 from gax_batch.run import RunOutcome, run_survey
 
-GALAXIES = 200
+GALAXIES = 60
 
 
 def run_on(place: str, catalog: str) -> RunOutcome:
-    values = {"input": place, "catalog": catalog, "unit_size": 64, "cpus": 2}
+    values = {"input": place, "catalog": catalog, "unit_size": 16, "cpus": 2}
     return run_survey(load_settings(None, values), lambda _: None)
 
 
