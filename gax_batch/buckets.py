@@ -28,13 +28,16 @@ RETRIES: "RetryConfig" = {
     "retry_timeout": timedelta(seconds=90),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=8), "base": 2},
 }
-ABSENT = "is in no bucket of this store"
 _READ_BUFFER_BYTES = 4 * 1024 * 1024
 _STATUS = re.compile(r"\bstatus(?: code)?:? (\d{3})\b")
 _PASSING = re.compile(
     r"retries|timed? ?out|connection|reset by peer|broken pipe|decoding response|response body", re.I
 )
 _UNREACHED = re.compile(r"error sending request|dns", re.I)
+
+
+class NoBucketError(FileNotFoundError):
+    """Not even the bucket is there."""
 
 
 def bucket_of(uri: str) -> "tuple[ObjectStore, str] | None":
@@ -61,7 +64,7 @@ def translated(uri: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{uri} {_absence(error)}") from None
+        raise _absence(uri, error) from None
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise PermissionError(f"{uri}: access refused: {one_line(error)}") from None
     except BaseError as error:
@@ -69,7 +72,7 @@ def translated(uri: str) -> Iterator[None]:
         status = _STATUS.search(line)
         code = int(status[1]) if status else None
         if code == 404:
-            raise FileNotFoundError(f"{uri} {_absence(error)}") from None
+            raise _absence(uri, error) from None
         if code in (401, 403):
             raise PermissionError(f"{uri}: access refused: {line}") from None
         if code is None and _UNREACHED.search(line):
@@ -79,8 +82,10 @@ def translated(uri: str) -> Iterator[None]:
         raise OSError(f"{uri}: {line}") from None
 
 
-def _absence(error: Exception) -> str:
-    return ABSENT if "NoSuchBucket" in str(error) else "does not exist"
+def _absence(uri: str, error: Exception) -> FileNotFoundError:
+    if "NoSuchBucket" in str(error):
+        return NoBucketError(f"{uri} is in no bucket of this store")
+    return FileNotFoundError(f"{uri} does not exist")
 
 
 def _cause(line: str) -> str:

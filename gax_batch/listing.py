@@ -59,7 +59,7 @@ def iter_objects(uri: str, *, missing_ok: bool = False, exclude: str | None = No
     except (FileNotFoundError, NotADirectoryError) as error:
         if found:  # half a listing would look like half a survey
             raise TransientError(f"a folder of {uri} went away while it was listed; run again") from None
-        if buckets.ABSENT in str(error):
+        if isinstance(error, buckets.NoBucketError):
             raise UsageError(f"{error}; check its name and the endpoint in the environment") from None
     except PermissionError:
         raise UsageError(

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
 import tensorflow as tf
 
 from gax_batch.labels import Labels
 from gax_batch.tree import N_ANSWERS
 from training.losses import fact_loss, fraction_error, negative_log_likelihood
+from training.minimize import minimize
 
 Float = npt.NDArray[np.float32]
 # Chosen on a development fold, where 0.4 to 4 for the pull and 10 to 30 for the facts were tried.
@@ -66,21 +66,7 @@ def solve(views: Float, labels: Labels) -> tuple[Float, Float]:
             total += FACT_WEIGHT * tf.reduce_mean(fact_loss(clear @ kernel + bias, classes, FACT_SHARPNESS))
         return total + PULL * tf.reduce_sum(tf.square(kernel))
 
-    @tf.function  # type: ignore[untyped-decorator]
-    def slope(parameters: Any) -> tuple[Any, Any]:
-        with tf.GradientTape() as tape:
-            tape.watch(parameters)
-            value = loss(parameters)
-        return value, tape.gradient(value, parameters)
-
-    def evaluate(x: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        value, gradient = slope(tf.constant(x, tf.float32))
-        return float(value), gradient.numpy().astype(np.float64)
-
-    start = np.zeros((count + 1) * N_ANSWERS)
-    found = scipy.optimize.minimize(
-        evaluate, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}
-    ).x.astype(np.float32)
+    found = minimize(loss, (count + 1) * N_ANSWERS, ITERATIONS).astype(np.float32)
     weights = found[:-N_ANSWERS].reshape(count, N_ANSWERS)
     kernel = weights / deviation[:, None]
     return kernel, found[-N_ANSWERS:] - mean @ kernel

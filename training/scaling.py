@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
 import tensorflow as tf
 
 from gax_batch import tree
 from gax_batch.labels import CLASS_COLUMNS, Labels
 from gax_batch.models.layers import cumulative_probabilities
 from gax_batch.uncertainty import SMALLEST
+from training.minimize import minimize
 
 Float = npt.NDArray[np.float32]
 # The votes' squared error in units of this RMSE, the weight of the facts beside it, how decided a class
@@ -47,21 +47,7 @@ def fit(prob: Float, labels: Labels) -> tuple[list[float], list[float]]:
             )
         return total + RIDGE * tf.reduce_mean(tf.square(parameters))
 
-    @tf.function  # type: ignore[untyped-decorator]
-    def slope(parameters: Any) -> tuple[Any, Any]:
-        with tf.GradientTape() as tape:
-            tape.watch(parameters)
-            value = loss(parameters)
-        return value, tape.gradient(value, parameters)
-
-    def evaluate(x: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        value, gradient = slope(tf.constant(x, tf.float32))
-        return float(value), gradient.numpy().astype(np.float64)
-
-    start = np.zeros(tree.N_QUESTIONS + tree.N_ANSWERS)
-    found = scipy.optimize.minimize(
-        evaluate, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}
-    ).x
+    found = minimize(loss, tree.N_QUESTIONS + tree.N_ANSWERS, ITERATIONS)
     powers, offsets = np.exp(found[: tree.N_QUESTIONS]), found[tree.N_QUESTIONS :]
     return [round(float(p), 4) for p in powers], [round(float(o), 4) for o in offsets]
 
