@@ -5,7 +5,7 @@ import inspect
 import pytest
 import yaml
 
-from gax_batch import cli
+from gax_batch.cli.survey import run
 from gax_batch.config import RunSettings, describe_settings, load_settings
 from gax_batch.errors import UsageError
 
@@ -13,7 +13,7 @@ MINIMAL = {"input": "images", "catalog": "out"}
 
 
 def test_every_flag_of_run_is_a_key_and_every_key_a_flag():
-    flags = set(inspect.signature(cli.run).parameters) - {"config"}
+    flags = set(inspect.signature(run).parameters) - {"config"}
     assert flags == set(RunSettings.model_fields)
 
 

@@ -15,7 +15,7 @@ HEAVY = {
     "tf_keras": {"models", "inference.py"},
     "sklearn": {"models/svr.py"},
     "gax_batch.pipeline": {"run.py"},
-    "gax_batch.config": {"cli.py", "demo.py", "forecast.py", "pack.py", "preparation.py", "run.py"},
+    "gax_batch.config": {"cli", "demo.py", "forecast.py", "pack.py", "preparation.py", "run.py"},
     "pickle": set(),
     "training": set(),
 }

@@ -1,39 +1,14 @@
-"""The command `gax`: each subcommand parses its flags and calls one function.
+"""From a survey's images: `run`, `plan`, `pack`, `classify`, and the settings that they share."""
 
-Everything heavy is imported inside the subcommands, so that `gax --help` answers at once.
-"""
-
-import sys
-import traceback
-from types import TracebackType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from gax_batch import __version__, flags
-from gax_batch.errors import GaxError, UsageError
+from gax_batch.cli import flags
+from gax_batch.cli.app import app
 
-app = typer.Typer(
-    name="gax",
-    help="From a survey's galaxy cutouts to a catalog of morphology probabilities with uncertainties.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-bundle_app = typer.Typer(help="Look at model bundles.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at the settings of a run.", no_args_is_help=True)
-app.add_typer(bundle_app, name="bundle")
 app.add_typer(config_app, name="config")
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
-        typer.echo(f"gax-batch {__version__}")
-        raise typer.Exit
 
 
 @app.command()
@@ -143,41 +118,6 @@ def pack(
 
 
 @app.command()
-def demo(
-    output: Annotated[str, typer.Option(help="Folder for the demo's survey and catalog.")] = "demo",
-    galaxies: Annotated[int, typer.Option(help="Galaxies to simulate.", min=1)] = 500,
-) -> None:
-    """Simulate a small survey, catalog it, and show what is in the catalog.
-
-    Example: gax demo --output demo
-    """
-    from gax_batch.config import load_settings
-    from gax_batch.demo import run_demo
-
-    settings = load_settings(None, {"input": f"{output}/survey", "catalog": f"{output}/catalog"})
-    raise typer.Exit(run_demo(settings, galaxies, typer.echo))
-
-
-@app.command()
-def simulate(
-    output: Annotated[str, typer.Option(help="Folder or prefix for the Parquet shards.")],
-    galaxies: Annotated[int, typer.Option(help="How many galaxies.", min=1)] = 10_000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same survey.", min=0)] = 0,
-    processes: Annotated[
-        int | None, typer.Option(help="Worker processes.", show_default="one per CPU")
-    ] = None,
-) -> None:
-    """Simulate a survey with known truth as Parquet shards.
-
-    Example: gax simulate --galaxies 10000 --output survey --seed 1
-    """
-    from gax_batch.simulate.survey import simulate_survey
-
-    done = simulate_survey(output, galaxies, seed, processes=processes)
-    typer.echo(f"{done.galaxies:,} galaxies in {done.shards:,} shards at {output} (seed {seed})")
-
-
-@app.command()
 def classify(
     images: Annotated[list[str], typer.Argument(help="Image files or URIs.", metavar="IMAGE...")],
     bundle: flags.Bundle = None,
@@ -208,71 +148,6 @@ def classify(
     typer.echo(render_json(rows) if json else render_table(rows))
 
 
-@app.command()
-def train(
-    data: Annotated[str, typer.Option(help="Folder of tables of labels, each with its images beside it.")],
-    output: Annotated[str, typer.Option(help="The new bundle's folder; its name is the bundle's.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bundle.", min=0)] = 7,
-    effort: Annotated[float, typer.Option(help="Factor on the number of training steps.", min=0)] = 1.0,
-    workers: Annotated[
-        int | None, typer.Option(help="Folds trained at once, a core each.", min=1, show_default="all cores")
-    ] = None,
-    baselines: Annotated[bool, typer.Option("--baselines", help="Train the baselines as well.")] = False,
-) -> None:
-    """Train, calibrate and measure a new bundle; goes on where it was stopped. Needs a checkout.
-
-    Example: gax train --data labels --output my-bundle
-    """
-    from gax_batch.doors import train_bundle
-
-    more = ["--baselines"] if baselines else []
-    more += ["--workers", str(workers)] if workers else []
-    raise typer.Exit(train_bundle(data, output, ["--seed", str(seed), "--effort", str(effort), *more]))
-
-
-@app.command()
-def evaluate(
-    labels: Annotated[str, typer.Option(help="Hart et al. 2016's votes, the challenge's CSV, or classes.")],
-    bundle: flags.Bundle = None,
-    images: Annotated[
-        str | None, typer.Option(help="Folder of the labelled images, named by galaxy; to judge a bundle.")
-    ] = None,
-    catalog: Annotated[str | None, typer.Option(help="Catalog to judge instead of a bundle.")] = None,
-    draws: Annotated[int, typer.Option(help="Weight draws.", min=1)] = 32,
-    output: Annotated[str, typer.Option(help="Folder for the JSON and the page of plots.")] = "evaluation",
-) -> None:
-    """Judge a bundle or a catalog against labels: errors, coverage, anomalies, rotation.
-
-    Example: gax evaluate --labels votes.csv --images cutouts
-    """
-    if (catalog is None) == (images is None):
-        raise UsageError("name either --catalog, or --images (with or without --bundle)")
-    from gax_batch.evaluation.evaluate import evaluate_bundle, evaluate_catalog
-
-    if catalog is not None:
-        evaluate_catalog(catalog, labels, output, typer.echo)
-    elif images is not None:
-        evaluate_bundle(bundle, labels, images, output, draws, typer.echo)
-
-
-@bundle_app.command("show")
-def bundle_show(
-    bundle: Annotated[
-        str | None, typer.Argument(help="Bundle's folder or URI.", show_default="shipped")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
-) -> None:
-    """Print a bundle's model card: what it was trained on, its held-out numbers, its limits.
-
-    Example: gax bundle show
-    """
-    from gax_batch.models.bundle import load_bundle
-    from gax_batch.models.card import card_json, card_text
-
-    loaded = load_bundle(bundle)
-    typer.echo(card_json(loaded) if json else card_text(loaded))
-
-
 @config_app.command("show")
 def config_show(config: flags.ConfigFile = None) -> None:
     """Print every setting with its meaning as YAML that --config reads back.
@@ -282,20 +157,6 @@ def config_show(config: flags.ConfigFile = None) -> None:
     from gax_batch.config import describe_settings, load_settings
 
     typer.echo(describe_settings(load_settings(config, {}) if config else None))
-
-
-def main() -> NoReturn:
-    """Entry point: 0 complete, 2 the user's mistake, 3 completed with failed units, 4 fatal."""
-    sys.excepthook = _die
-    try:
-        # Calling the application itself would put Typer's own hook in place of ours.
-        typer.main.get_command(app)()
-    except GaxError as error:
-        typer.echo(f"gax: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(0)
 
 
 def _settings(config: str | None, given: dict[str, Any]) -> Any:
@@ -309,9 +170,3 @@ def _settings(config: str | None, given: dict[str, Any]) -> Any:
 
 def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-
-def _die(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
-    traceback.print_exception(kind, error, trace)
-    typer.echo("gax: this is a defect of gax-batch; please report the lines above", err=True)
-    raise SystemExit(4)

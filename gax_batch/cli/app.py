@@ -1,0 +1,25 @@
+"""The application that the modules beside this one add their commands to."""
+
+from typing import Annotated
+
+import typer
+
+from gax_batch import __version__
+
+app = typer.Typer(
+    name="gax",
+    help="From a survey's galaxy cutouts to a catalog of morphology probabilities with uncertainties.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"gax-batch {__version__}")
+        raise typer.Exit

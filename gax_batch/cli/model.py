@@ -1,0 +1,77 @@
+"""Bundles: `train`, `evaluate`, `bundle show`."""
+
+from typing import Annotated
+
+import typer
+
+from gax_batch.cli import flags
+from gax_batch.cli.app import app
+from gax_batch.errors import UsageError
+
+bundle_app = typer.Typer(help="Look at model bundles.", no_args_is_help=True)
+app.add_typer(bundle_app, name="bundle")
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Option(help="Folder of tables of labels, each with its images beside it.")],
+    output: Annotated[str, typer.Option(help="The new bundle's folder; its name is the bundle's.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bundle.", min=0)] = 7,
+    effort: Annotated[float, typer.Option(help="Factor on the number of training steps.", min=0)] = 1.0,
+    workers: Annotated[
+        int | None, typer.Option(help="Folds trained at once, a core each.", min=1, show_default="all cores")
+    ] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Train the baselines as well.")] = False,
+) -> None:
+    """Train, calibrate and measure a new bundle; goes on where it was stopped. Needs a checkout.
+
+    Example: gax train --data labels --output my-bundle
+    """
+    from gax_batch.doors import train_bundle
+
+    more = ["--baselines"] if baselines else []
+    more += ["--workers", str(workers)] if workers else []
+    raise typer.Exit(train_bundle(data, output, ["--seed", str(seed), "--effort", str(effort), *more]))
+
+
+@app.command()
+def evaluate(
+    labels: Annotated[str, typer.Option(help="Hart et al. 2016's votes, the challenge's CSV, or classes.")],
+    bundle: flags.Bundle = None,
+    images: Annotated[
+        str | None, typer.Option(help="Folder of the labelled images, named by galaxy; to judge a bundle.")
+    ] = None,
+    catalog: Annotated[str | None, typer.Option(help="Catalog to judge instead of a bundle.")] = None,
+    draws: Annotated[int, typer.Option(help="Weight draws.", min=1)] = 32,
+    output: Annotated[str, typer.Option(help="Folder for the JSON and the page of plots.")] = "evaluation",
+) -> None:
+    """Judge a bundle or a catalog against labels: errors, coverage, anomalies, rotation.
+
+    Example: gax evaluate --labels votes.csv --images cutouts
+    """
+    if (catalog is None) == (images is None):
+        raise UsageError("name either --catalog, or --images (with or without --bundle)")
+    from gax_batch.evaluation.evaluate import evaluate_bundle, evaluate_catalog
+
+    if catalog is not None:
+        evaluate_catalog(catalog, labels, output, typer.echo)
+    elif images is not None:
+        evaluate_bundle(bundle, labels, images, output, draws, typer.echo)
+
+
+@bundle_app.command("show")
+def bundle_show(
+    bundle: Annotated[
+        str | None, typer.Argument(help="Bundle's folder or URI.", show_default="shipped")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Print a bundle's model card: what it was trained on, its held-out numbers, its limits.
+
+    Example: gax bundle show
+    """
+    from gax_batch.models.bundle import load_bundle
+    from gax_batch.models.card import card_json, card_text
+
+    loaded = load_bundle(bundle)
+    typer.echo(card_json(loaded) if json else card_text(loaded))

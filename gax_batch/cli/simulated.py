@@ -1,0 +1,42 @@
+"""Without data of one's own: `demo` and `simulate`."""
+
+from typing import Annotated
+
+import typer
+
+from gax_batch.cli.app import app
+
+
+@app.command()
+def demo(
+    output: Annotated[str, typer.Option(help="Folder for the demo's survey and catalog.")] = "demo",
+    galaxies: Annotated[int, typer.Option(help="Galaxies to simulate.", min=1)] = 500,
+) -> None:
+    """Simulate a small survey, catalog it, and show what is in the catalog.
+
+    Example: gax demo --output demo
+    """
+    from gax_batch.config import load_settings
+    from gax_batch.demo import run_demo
+
+    settings = load_settings(None, {"input": f"{output}/survey", "catalog": f"{output}/catalog"})
+    raise typer.Exit(run_demo(settings, galaxies, typer.echo))
+
+
+@app.command()
+def simulate(
+    output: Annotated[str, typer.Option(help="Folder or prefix for the Parquet shards.")],
+    galaxies: Annotated[int, typer.Option(help="How many galaxies.", min=1)] = 10_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same survey.", min=0)] = 0,
+    processes: Annotated[
+        int | None, typer.Option(help="Worker processes.", show_default="one per CPU")
+    ] = None,
+) -> None:
+    """Simulate a survey with known truth as Parquet shards.
+
+    Example: gax simulate --galaxies 10000 --output survey --seed 1
+    """
+    from gax_batch.simulate.survey import simulate_survey
+
+    done = simulate_survey(output, galaxies, seed, processes=processes)
+    typer.echo(f"{done.galaxies:,} galaxies in {done.shards:,} shards at {output} (seed {seed})")
