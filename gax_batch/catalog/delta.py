@@ -98,6 +98,14 @@ class Table:
                 )
         return sorted(name for name in names if name is not None)
 
+    def rows(self) -> dict[str, int]:
+        """The number of rows of every active file, by its key."""
+        if self._table is None:
+            return {}
+        actions = pa.table(self._table.get_add_actions())
+        keys, counts = actions["path"].to_pylist(), actions["num_records"].to_pylist()
+        return {unquote(key): int(count or 0) for key, count in zip(keys, counts, strict=True)}
+
     def has_transaction(self, app_id: str) -> bool:
         """Whether a commit with this application id is in the table's history."""
         return self._table is not None and self._table.transaction_version(app_id) is not None

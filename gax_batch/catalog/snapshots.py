@@ -1,33 +1,25 @@
-"""A catalog at one snapshot: what is in it, and the commit that makes the next one.
+"""A catalog at one snapshot: what is in it.
 
 A catalog is two Delta tables, and the active parts of `galaxies` are authoritative: a rejects part is
-valid if the galaxies part of the same name is active. A commit goes in three steps, and wherever it is
-cut off, what a snapshot says is right and the next run repairs the rest:
-
-1. add the rejects parts (not valid yet),
-2. add the new galaxies parts and remove those they replace: this one transaction decides,
-3. remove rejects parts of the same units that are valid no more.
+valid if the galaxies part of the same name is active. `commits` makes the next snapshot.
 """
 
-import hashlib
 import json
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch import paths, storage
-from gax_batch.catalog.delta import LostRaceError, NewFile, Table
+from gax_batch.catalog.commits import Commit, by_unit, keys_of
+from gax_batch.catalog.delta import Table
 from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.catalog.writer import Part, read_columns, read_in_turn
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
 from gax_batch.rejects import PASSING, Stage
-from gax_batch.scratch import Scratch
 
 KNOWN_SCHEMA: pa.Schema = pa.schema(
     [
@@ -42,9 +34,6 @@ KNOWN_SCHEMA: pa.Schema = pa.schema(
     ]
 )
 """What a plan compares a listing with; `plan_reason` is the reason of a reject of stage `plan`."""
-
-# Every lost race means that another run got through, so this many are reached by no real operation.
-MAX_RACES = 50
 
 _DESCRIPTIONS = {
     paths.GALAXIES_TABLE: (GALAXIES, "galaxy morphology probabilities with uncertainties, a row per galaxy"),
@@ -69,7 +58,7 @@ class Catalog:
         self._rejects = Table(paths.table(self.uri, paths.REJECTS_TABLE))
         if self._galaxies.version is None:
             _require_empty(self.uri)
-        self._active = self._by_unit()
+        self._active = by_unit(self._galaxies)
 
     @property
     def version(self) -> int | None:
@@ -93,9 +82,9 @@ class Catalog:
             TransientError: The store kept failing.
         """
         try:
-            keys = _keys(self._active.values())
+            keys = keys_of(self._active.values())
             yield from map(_known_galaxies, read_in_turn(self._galaxies.uri, keys, _KNOWN_OF_GALAXIES))
-            keys = _keys(self._valid_rejects())
+            keys = keys_of(self._valid_rejects())
             yield from map(_known_rejects, read_in_turn(self._rejects.uri, keys, _KNOWN_OF_REJECTS))
         except FatalError as error:
             raise UsageError(str(error)) from error
@@ -111,13 +100,20 @@ class Catalog:
             TransientError: The store kept failing.
         """
         schema = GALAXIES if columns is None else pa.schema([GALAXIES.field(name) for name in columns])
-        return read_columns(self._galaxies.uri, _keys(self._active.values()), schema)
+        return read_columns(self._galaxies.uri, keys_of(self._active.values()), schema)
 
     def rejects(self) -> pa.Table:
         """Every valid reject of the snapshot: `REJECTS`; errors as those of `galaxies`."""
-        return read_columns(self._rejects.uri, _keys(self._valid_rejects()), REJECTS)
+        return read_columns(self._rejects.uri, keys_of(self._valid_rejects()), REJECTS)
 
-    def commit(self, parts: Sequence[Part], *, run_id: str, metadata: Mapping[str, str | int]) -> int:
+    def commit(
+        self,
+        parts: Sequence[Part],
+        *,
+        run_id: str,
+        metadata: Mapping[str, str | int],
+        removed: Sequence[str] = (),
+    ) -> int:
         """Make parts visible, each in the place of its unit's older one, all at once or not at all.
 
         The same commit again changes nothing. Other runs may have committed since this catalog was opened,
@@ -129,6 +125,7 @@ class Catalog:
             parts: One per unit.
             run_id: The run.
             metadata: Kept with the commit, besides the run id.
+            removed: Units to take out, with nothing in their place.
 
         Returns:
             The number of the snapshot that has the parts.
@@ -138,132 +135,19 @@ class Catalog:
             FatalError: The store refused.
             TransientError: The store kept failing.
         """
-        if not parts and self.version is not None:
+        if not (parts or removed) and self.version is not None:
             return self.version
         for table in (self._rejects, self._galaxies):
             if table.version is None:
                 schema, description = _DESCRIPTIONS[table.uri.rpartition("/")[2]]
                 table.create(f"gax {table.uri.rpartition('/')[2]}", description, schema)
-        facts = {**metadata, "run_id": run_id}
-        self._settle_rejects(parts, facts, decided=False)
-        try:
-            self._commit_galaxies(parts, run_id, facts)
-        except UsageError:
-            self._settle_rejects(parts, facts, decided=True)
-            raise
-        self._settle_rejects(parts, facts, decided=True)
+        change = Commit(self._galaxies, self._rejects, self._active, parts, removed)
+        change.run(run_id, {**metadata, "run_id": run_id})
         # Only ours: what other runs did meanwhile must still count as unseen in the next commit.
-        newest = self._by_unit()
+        newest, gone = by_unit(self._galaxies), set(removed)
+        self._active = {unit: name for unit, name in self._active.items() if unit not in gone}
         self._active |= {p.unit_id: newest[p.unit_id] for p in parts if p.unit_id in newest}
         return int(self._galaxies.version or 0)
-
-    def _commit_galaxies(self, parts: Sequence[Part], run_id: str, facts: Mapping[str, str | int]) -> None:
-        keys = "\n".join(sorted(part.key for part in parts))
-        app_id = f"gax/{run_id}/{hashlib.sha256(keys.encode()).hexdigest()[:16]}"
-        planned_from = self._active
-        for _ in range(MAX_RACES):
-            self._galaxies.refresh()
-            if self._galaxies.has_transaction(app_id):
-                return
-            add, remove = self._changes(parts, planned_from)
-            if not add:
-                return
-            try:
-                self._galaxies.commit(add, remove, metadata=facts, app_id=app_id)
-            except LostRaceError:
-                continue
-            return
-        raise FatalError(f"{MAX_RACES} other commits to {self.uri} came first; run again when it is quiet")
-
-    def _changes(
-        self, parts: Sequence[Part], planned_from: Mapping[str, PartName]
-    ) -> tuple[list[NewFile], list[str]]:
-        """What to add and remove on top of the newest snapshot, given the one that was planned from."""
-        newest = self._by_unit()
-        add: list[Part] = []
-        remove: list[str] = []
-        clashes = 0
-        for part in parts:
-            before, now = planned_from.get(part.unit_id), newest.get(part.unit_id)
-            if now is not None and now.key == part.key:
-                continue
-            if now == before:
-                add.append(part)
-                remove += [] if now is None else [now.key]
-            elif now is None or not _same_work(now, part):
-                clashes += 1
-        if not clashes:
-            foreign = (
-                set(newest.values()) - set(planned_from.values()) - {PartName.parse(p.key) for p in parts}
-            )
-            clashes = self._shared_galaxies(add, foreign)
-        if clashes:
-            raise UsageError(
-                f"another run has committed {clashes} of the same units or galaxies to {self.uri} since this "
-                "one was planned; nothing was committed: let one run at a time write to it and run again"
-            )
-        return [NewFile(part.key, part.size, part.stats) for part in add], remove
-
-    def _shared_galaxies(self, parts: Sequence[Part], foreign: set[PartName]) -> int:
-        """How many cutouts or galaxies of ours are also in parts that other runs added since the plan."""
-        if not foreign or not parts:
-            return 0
-        self._rejects.refresh()
-        known = set(self._rejects.parts())
-        theirs = self._identities(_keys(foreign), _keys(foreign & known))
-        ours = self._identities([p.key for p in parts], [p.key for p in parts if p.reject_key])
-        with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
-            scratch.load("theirs", _IDENTITY, theirs)
-            scratch.load("ours", _IDENTITY, ours)
-            found = scratch.one(_SHARED) or {}
-        return int(max(found.values()))
-
-    def _identities(self, galaxies: Sequence[str], rejects: Sequence[str]) -> Iterator[pa.Table]:
-        yield from read_in_turn(self._galaxies.uri, galaxies, _IDENTITY)
-        for bad in read_in_turn(self._rejects.uri, rejects, _IDENTITY):
-            # A reject holds no id.
-            yield pa.table([pa.nulls(len(bad), pa.string()), bad["source_uri"]], schema=_IDENTITY)
-
-    def _settle_rejects(
-        self, parts: Sequence[Part], facts: Mapping[str, str | int], *, decided: bool
-    ) -> None:
-        """Bring the rejects parts of this commit's units in line with the galaxies parts.
-
-        Before the galaxies are decided everything of ours is added. Afterwards only what is valid stays,
-        and what another run that gave up has removed meanwhile is added again.
-        """
-        ours = {part.unit_id for part in parts}
-        for _ in range(MAX_RACES):
-            self._rejects.refresh()
-            there = {name.key: name for name in self._rejects.parts()}
-            # Looked up after the rejects, so that nothing valid looks stale.
-            self._galaxies.refresh()
-            valid = set(_keys(self._by_unit().values()))
-            add = [
-                NewFile(part.key, part.reject_size, part.reject_stats)
-                for part in parts
-                if part.reject_size is not None
-                and part.key not in there
-                and (part.key in valid or not decided)
-            ]
-            stale = [k for k, n in there.items() if decided and n.unit_id in ours and k not in valid]
-            if not (add or stale):
-                return
-            try:
-                self._rejects.commit(add, stale, metadata=facts)
-            except LostRaceError:
-                continue
-            return
-        raise FatalError(f"{MAX_RACES} other commits to {self._rejects.uri} came first")
-
-    def _by_unit(self) -> dict[str, PartName]:
-        names = self._galaxies.parts()
-        by_unit = {name.unit_id: name for name in names}
-        if len(by_unit) != len(names):
-            raise UsageError(
-                f"{self._galaxies.uri} has a unit twice; restore an earlier version of the table"
-            )
-        return by_unit
 
     def _valid_rejects(self) -> list[PartName]:
         active = set(self._active.values())
@@ -301,19 +185,10 @@ def _some(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
 
 
 _NO_TEXT = pa.scalar(None, pa.string())
-_IDENTITY = _some(GALAXIES, ["galaxy_id", "source_uri"])
-_SHARED = """
-SELECT (SELECT count(*) FROM ours SEMI JOIN theirs USING (galaxy_id)) AS galaxies,
-    (SELECT count(*) FROM ours SEMI JOIN theirs USING (source_uri)) AS cutouts
-"""
 _KNOWN_OF_GALAXIES = _some(GALAXIES, ["source_uri", "source_version", "galaxy_id", "unit_id", "ra", "dec"])
 _KNOWN_OF_REJECTS = _some(
     REJECTS, ["source_uri", "source_version", "galaxy_id", "unit_id", "stage", "reason"]
 )
-
-
-def _keys(names: Iterable[PartName]) -> list[str]:
-    return sorted(name.key for name in names)
 
 
 def _known_galaxies(galaxies: pa.Table) -> pa.Table:
@@ -334,11 +209,3 @@ def _known(table: pa.Table) -> pa.Table:
     names = table.column_names
     columns = [table[f.name] if f.name in names else pa.nulls(len(table), f.type) for f in KNOWN_SCHEMA]
     return pa.table(columns, schema=KNOWN_SCHEMA)
-
-
-def _same_work(name: PartName, part: Part) -> bool:
-    mine = PartName.parse(part.key)
-    return mine is not None and (name.settings_fingerprint, name.fingerprint) == (
-        mine.settings_fingerprint,
-        mine.fingerprint,
-    )

@@ -112,6 +112,12 @@ def test_the_commit_says_who_made_it_and_the_table_what_it_is(catalog, make_part
         "gax.run_id": "run-1",
         "gax.bundle_id": "b",
         "gax.rows": 1,
+        "gax.galaxies": 1,
+        "gax.galaxies_added": 1,
+        "gax.galaxies_removed": 0,
+        "gax.units_added": 1,
+        "gax.units_removed": 0,
+        "gax.rejects_version": 0,
     }
     assert table.metadata().configuration == {"gax.formatVersion": "1"}
     assert table.metadata().name == "gax galaxies"

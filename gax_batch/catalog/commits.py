@@ -1,0 +1,227 @@
+"""The commit that makes a catalog's next snapshot.
+
+It goes in three steps, and wherever it is cut off, what a snapshot says is right and the next run repairs
+the rest:
+
+1. add the rejects parts (not valid yet),
+2. add the new galaxies parts and remove those they replace: this one transaction decides,
+3. remove rejects parts of the same units that are valid no more.
+
+The deciding transaction notes the rejects table's version, which has every rejects part that is valid
+with it: so the rejects of any snapshot can be found.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from gax_batch.catalog.delta import LostRaceError, NewFile, Table
+from gax_batch.catalog.writer import Part, read_in_turn
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.paths import PartName
+from gax_batch.scratch import Scratch
+
+REJECTS_VERSION = "rejects_version"
+
+# Every lost race means that another run got through, so this many are reached by no real operation.
+MAX_RACES = 50
+
+_IDENTITY = pa.schema([("galaxy_id", pa.string()), ("source_uri", pa.string())])
+_SHARED = """
+SELECT (SELECT count(*) FROM ours SEMI JOIN theirs USING (galaxy_id)) AS galaxies,
+    (SELECT count(*) FROM ours SEMI JOIN theirs USING (source_uri)) AS cutouts
+"""
+
+
+class Commit:
+    """What one run does to a catalog, on top of whatever the newest snapshot is by then."""
+
+    def __init__(
+        self,
+        galaxies: Table,
+        rejects: Table,
+        planned_from: Mapping[str, PartName],
+        parts: Sequence[Part],
+        removed: Iterable[str] = (),
+    ) -> None:
+        """Prepare a commit.
+
+        Args:
+            galaxies: The table of galaxies; it must exist, and afterwards is at its newest version.
+            rejects: The table of rejects; it likewise.
+            planned_from: The active part of each unit when the run was planned.
+            parts: To make visible, each in the place of its unit's older one.
+            removed: Units to take out.
+        """
+        self._galaxies = galaxies
+        self._rejects = rejects
+        self._planned_from = planned_from
+        self._parts = parts
+        self._removed = sorted(set(removed))
+
+    def run(self, run_id: str, facts: Mapping[str, str | int]) -> None:
+        """Commit everything or nothing; the same commit again changes nothing.
+
+        Args:
+            run_id: The run.
+            facts: Kept with the commit.
+
+        Raises:
+            UsageError: Another run has committed the same units or galaxies; nothing was committed.
+            FatalError: The store refused.
+            TransientError: The store kept failing.
+        """
+        self._settle_rejects(facts, decided=False)
+        try:
+            self._commit_galaxies(run_id, facts)
+        except UsageError:
+            self._settle_rejects(facts, decided=True)
+            raise
+        self._settle_rejects(facts, decided=True)
+
+    def _commit_galaxies(self, run_id: str, facts: Mapping[str, str | int]) -> None:
+        keys = "\n".join([*sorted(part.key for part in self._parts), *self._removed])
+        app_id = f"gax/{run_id}/{hashlib.sha256(keys.encode()).hexdigest()[:16]}"
+        for _ in range(MAX_RACES):
+            self._galaxies.refresh()
+            if self._galaxies.has_transaction(app_id):
+                return
+            add, remove = self._changes()
+            if not (add or remove):
+                return
+            # Looked up after the galaxies: what is valid in them was in the rejects before.
+            self._rejects.refresh()
+            noted = {**facts, **self._counts(add, remove), REJECTS_VERSION: self._rejects.version or 0}
+            files = [NewFile(part.key, part.size, part.stats) for part in add]
+            try:
+                self._galaxies.commit(files, remove, metadata=noted, app_id=app_id)
+            except LostRaceError:
+                continue
+            return
+        raise FatalError(
+            f"{MAX_RACES} other commits to {self._galaxies.uri} came first; run again when it is quiet"
+        )
+
+    def _changes(self) -> tuple[list[Part], list[str]]:
+        """What to add and remove on top of the newest snapshot, given the one that was planned from."""
+        newest = by_unit(self._galaxies)
+        add: list[Part] = []
+        remove: list[str] = []
+        clashes = 0
+        for part in self._parts:
+            before, now = self._planned_from.get(part.unit_id), newest.get(part.unit_id)
+            if now is not None and now.key == part.key:
+                continue
+            if now == before:
+                add.append(part)
+                remove += [] if now is None else [now.key]
+            elif now is None or not _same_work(now, part):
+                clashes += 1
+        for unit in self._removed:
+            now = newest.get(unit)
+            if now is not None and now == self._planned_from.get(unit):
+                remove.append(now.key)
+            elif now is not None:
+                clashes += 1
+        if not clashes:
+            ours = {PartName.parse(part.key) for part in self._parts}
+            foreign = set(newest.values()) - set(self._planned_from.values()) - ours
+            clashes = self._shared_galaxies(add, foreign)
+        if clashes:
+            raise UsageError(
+                f"another run has committed {clashes} of the same units or galaxies to {self._galaxies.uri} "
+                "since this one was planned; nothing was committed: let one run at a time write to it and "
+                "run again"
+            )
+        return add, remove
+
+    def _counts(self, add: Sequence[Part], remove: Sequence[str]) -> dict[str, int]:
+        """How many galaxies the commit adds and removes, and how many there are then."""
+        rows = self._galaxies.rows()
+        added, removed = sum(part.rows for part in add), sum(rows[key] for key in remove)
+        return {
+            "galaxies": sum(rows.values()) + added - removed,
+            "galaxies_added": added,
+            "galaxies_removed": removed,
+            "units_added": len(add),
+            "units_removed": len(remove),
+        }
+
+    def _shared_galaxies(self, parts: Sequence[Part], foreign: set[PartName]) -> int:
+        """How many cutouts or galaxies of ours are also in parts that other runs added since the plan."""
+        if not foreign or not parts:
+            return 0
+        self._rejects.refresh()
+        known = set(self._rejects.parts())
+        theirs = self._identities(keys_of(foreign), keys_of(foreign & known))
+        ours = self._identities([p.key for p in parts], [p.key for p in parts if p.reject_key])
+        with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
+            scratch.load("theirs", _IDENTITY, theirs)
+            scratch.load("ours", _IDENTITY, ours)
+            found = scratch.one(_SHARED) or {}
+        return int(max(found.values()))
+
+    def _identities(self, galaxies: Sequence[str], rejects: Sequence[str]) -> Iterator[pa.Table]:
+        yield from read_in_turn(self._galaxies.uri, galaxies, _IDENTITY)
+        for bad in read_in_turn(self._rejects.uri, rejects, _IDENTITY):
+            # A reject holds no id.
+            yield pa.table([pa.nulls(len(bad), pa.string()), bad["source_uri"]], schema=_IDENTITY)
+
+    def _settle_rejects(self, facts: Mapping[str, str | int], *, decided: bool) -> None:
+        """Bring the rejects parts of this commit's units in line with the galaxies parts.
+
+        Before the galaxies are decided everything of ours is added. Afterwards only what is valid stays,
+        and what another run that gave up has removed meanwhile is added again.
+        """
+        ours = {part.unit_id for part in self._parts} | set(self._removed)
+        for _ in range(MAX_RACES):
+            self._rejects.refresh()
+            there = {name.key: name for name in self._rejects.parts()}
+            # Looked up after the rejects, so that nothing valid looks stale.
+            self._galaxies.refresh()
+            valid = set(keys_of(by_unit(self._galaxies).values()))
+            add = [
+                NewFile(part.key, part.reject_size, part.reject_stats)
+                for part in self._parts
+                if part.reject_size is not None
+                and part.key not in there
+                and (part.key in valid or not decided)
+            ]
+            stale = [k for k, n in there.items() if decided and n.unit_id in ours and k not in valid]
+            if not (add or stale):
+                return
+            try:
+                self._rejects.commit(add, stale, metadata=facts)
+            except LostRaceError:
+                continue
+            return
+        raise FatalError(f"{MAX_RACES} other commits to {self._rejects.uri} came first")
+
+
+def by_unit(galaxies: Table) -> dict[str, PartName]:
+    """The active part of every unit.
+
+    Raises:
+        UsageError: The table has two of one unit, or files that this package did not write.
+    """
+    names = galaxies.parts()
+    units = {name.unit_id: name for name in names}
+    if len(units) != len(names):
+        raise UsageError(f"{galaxies.uri} has a unit twice; restore an earlier version of the table")
+    return units
+
+
+def keys_of(names: Iterable[PartName]) -> list[str]:
+    """The keys of parts, sorted."""
+    return sorted(name.key for name in names)
+
+
+def _same_work(name: PartName, part: Part) -> bool:
+    mine = PartName.parse(part.key)
+    return mine is not None and (name.settings_fingerprint, name.fingerprint) == (
+        mine.settings_fingerprint,
+        mine.fingerprint,
+    )
