@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from gax_batch.decoding import DEFAULT_RADIUS_ARCSEC, Decoder
+from gax_batch.difference import MAX_ATTEMPTS
 from gax_batch.errors import UsageError
 from gax_batch.imaging import GZ2_CROP, ImageLimits
 from gax_batch.models import ModelName, Precision
@@ -66,6 +67,15 @@ class RunSettings(BaseModel):
     full: bool = Field(
         False,
         description="Process every unit again, whatever is there already; if interrupted, from the start.",
+    )
+    prune: bool = Field(
+        False, description="Take cutouts out of the catalog that the input has no more; else they stay."
+    )
+    max_attempts: int = Field(
+        MAX_ATTEMPTS,
+        ge=1,
+        description="Runs that try a cutout which the storage did not give; then it stays a reject until "
+        "its version changes.",
     )
     crop: float = Field(
         GZ2_CROP,

@@ -19,7 +19,10 @@ from gax_batch.rejects import MAX_DETAIL_CHARACTERS, Reason, Stage
 from gax_batch.scratch import Scratch
 from gax_batch.sources.base import MEMBER_SCHEMA, POSITION_SCHEMA
 
-NEW, CHANGED, MODEL_CHANGED, FORCED = "new", "changed", "model changed", "forced"
+NEW, CHANGED, MODEL_CHANGED, RETRIED, FORCED = "new", "changed", "model changed", "retried", "forced"
+
+# Runs that try a cutout again which the storage did not give.
+MAX_ATTEMPTS = 5
 
 _UNIT_SCHEMA = pa.schema([("unit_id", pa.string()), ("stale", pa.bool_())])
 
@@ -58,13 +61,16 @@ WITH located AS (
             END AS detail
     ) FROM checked
 )
-SELECT marked.*, known.source_uri IS NOT NULL AS is_known,
+SELECT marked.* REPLACE (
+        CASE WHEN known.source_version = marked.source_version THEN known.attempts ELSE 0 END AS attempts
+    ), known.source_uri IS NOT NULL AS is_known,
     known.unit_id, known.rejected, known.plan_reason, known.galaxy_id AS known_id,
     known.source_version IS DISTINCT FROM marked.source_version
         OR known.galaxy_id IS DISTINCT FROM marked.galaxy_id
         -- Rejects have no position in the catalog; theirs changes nothing.
         OR NOT known.rejected
-            AND (known.ra IS DISTINCT FROM marked.ra OR known.dec IS DISTINCT FROM marked.dec) AS differs
+            AND (known.ra IS DISTINCT FROM marked.ra OR known.dec IS DISTINCT FROM marked.dec) AS differs,
+    coalesce(known.retry AND known.attempts < $max_attempts, false) AS retry
 FROM marked LEFT JOIN known USING (source_uri)
 """
 _MISS = """
@@ -76,7 +82,9 @@ FROM known ANTI JOIN seen USING (source_uri)
 # What a member that is rejected anyway is called does not matter: it claims no id.
 _CLAIM = "CREATE VIEW claims AS SELECT * FROM seen WHERE reason IS NULL AND galaxy_id IS NOT NULL"
 # Galaxies of units that vanished as a whole stay as they are: nothing is left to redo without them.
-_KEEP = "CREATE VIEW kept AS SELECT * FROM gone WHERE NOT rejected AND NOT listed"
+_KEEP = """
+CREATE VIEW kept AS SELECT * FROM gone WHERE NOT rejected AND NOT listed AND NOT getvariable('prune')
+"""
 _MOVED = f"""
 SELECT count(DISTINCT kept.source_uri) OVER () AS count, claims.source_uri AS now, kept.source_uri AS was
 FROM kept JOIN claims USING (galaxy_id) WHERE claims.galaxy_id IS DISTINCT FROM claims.known_id
@@ -106,22 +114,28 @@ FROM seen LEFT JOIN duplicates USING (source_uri)
 _REDO = """
 CREATE TABLE redone AS
 WITH touched AS (
-    SELECT unit_id, bool_or(changed) AS changed FROM (
-        SELECT unit_id, changed FROM settled WHERE is_known
+    SELECT unit_id, bool_or(changed) AS changed, bool_or(retry) AS retry FROM (
+        SELECT unit_id, changed, retry FROM settled WHERE is_known
         -- A vanished member gives its id to a listed one that claims it, by leaving.
         UNION ALL
-        SELECT unit_id, true FROM gone SEMI JOIN claims USING (galaxy_id) WHERE listed AND NOT rejected
+        SELECT unit_id, true, false FROM gone SEMI JOIN claims USING (galaxy_id)
+        WHERE listed AND NOT rejected
+        UNION ALL
+        SELECT unit_id, true, false FROM gone WHERE listed AND getvariable('prune')
     ) GROUP BY unit_id
 )
-SELECT unit_id, CASE WHEN stale THEN $stale WHEN changed THEN $changed ELSE $forced END AS why
-FROM touched JOIN units USING (unit_id) WHERE stale OR changed OR $full
+SELECT unit_id,
+    CASE WHEN stale THEN $stale WHEN changed THEN $changed WHEN retry THEN $retried ELSE $forced END AS why
+FROM touched JOIN units USING (unit_id) WHERE stale OR changed OR retry OR $full
 """
+_REMOVE = "SELECT DISTINCT unit_id FROM gone WHERE NOT listed AND getvariable('prune') ORDER BY unit_id"
 _COUNT = """
 SELECT count(*) AS listed,
     count(*) FILTER (NOT is_known) AS new,
     count(*) FILTER (changed) AS changed,
     count(*) FILTER (is_known AND NOT changed AND stale) AS model_changed,
-    count(*) FILTER (is_known AND NOT changed AND NOT stale AND $full) AS forced,
+    count(*) FILTER (is_known AND NOT changed AND NOT stale AND retry) AS retried,
+    count(*) FILTER (is_known AND NOT changed AND NOT stale AND NOT retry AND $full) AS forced,
     (SELECT count(*) FROM gone) AS vanished
 FROM settled LEFT JOIN units USING (unit_id)
 """
@@ -145,6 +159,7 @@ class Counts:
     new: int
     changed: int
     model_changed: int
+    retried: int
     forced: int
     unchanged: int
     vanished: int
@@ -152,15 +167,16 @@ class Counts:
     @property
     def listed(self) -> int:
         """Members of the listing."""
-        return self.new + self.changed + self.model_changed + self.forced + self.unchanged
+        return sum(self.as_dict().values()) - self.vanished
 
     def as_dict(self) -> dict[str, int]:
         """The counts by name."""
         return asdict(self)
 
     def __str__(self) -> str:
-        shown = {k.replace("_", " "): v for k, v in self.as_dict().items() if v or k in ("new", "unchanged")}
-        return ", ".join(f"{count:,} {name}" for name, count in shown.items())
+        seldom = ("retried", "forced")
+        shown = {k.replace("_", " "): v for k, v in self.as_dict().items() if v or k not in seldom}
+        return ", ".join(f"{name} {count:,}" for name, count in shown.items())
 
 
 class Difference:
@@ -175,6 +191,8 @@ class Difference:
         *,
         positions: Iterable[pa.Table] = (),
         full: bool = False,
+        prune: bool = False,
+        max_attempts: int = MAX_ATTEMPTS,
     ) -> None:
         """Compare.
 
@@ -185,6 +203,8 @@ class Difference:
             stale: Of each known unit, whether it is of another bundle or other settings.
             positions: Batches of `POSITION_SCHEMA`; they stand above the listing's own.
             full: Redo every unit that has a member in the listing.
+            prune: Take out what vanished: redo its units, and remove those of which nothing is left.
+            max_attempts: Runs that try a cutout again which the storage did not give.
 
         Raises:
             UsageError: A vanished unit's galaxies are now listed under other URIs, or a galaxy has two
@@ -201,7 +221,8 @@ class Difference:
         scratch.load("known", KNOWN_SCHEMA, known)
         units = pa.table([list(stale.keys()), list(stale.values())], schema=_UNIT_SCHEMA)
         scratch.load("units", _UNIT_SCHEMA, [units])
-        scratch.run(_SEE, stage=Stage.PLAN.value, reason=Reason.BAD_POSITION.value)
+        scratch.run("SET VARIABLE prune = $prune", prune=prune)
+        scratch.run(_SEE, stage=Stage.PLAN.value, reason=Reason.BAD_POSITION.value, max_attempts=max_attempts)
         for table in ("listing", "positions", "placed"):
             scratch.run(f"DROP TABLE {table}")
         for statement in (_MISS, "DROP TABLE known", _CLAIM, _KEEP):
@@ -210,14 +231,18 @@ class Difference:
         scratch.run(_SETTLE)
         scratch.run("SET VARIABLE duplicate = $reason", reason=Reason.DUPLICATE_ID.value)
         scratch.run(_SETTLED)
-        scratch.run(_REDO, stale=MODEL_CHANGED, changed=CHANGED, forced=FORCED, full=full)
+        scratch.run(_REDO, stale=MODEL_CHANGED, changed=CHANGED, retried=RETRIED, forced=FORCED, full=full)
 
     def counts(self) -> Counts:
         """Every member of the listing once, and the vanished ones."""
         found = dict(self._scratch.one(_COUNT, full=self._full) or {})
         listed = found.pop("listed")
-        done = sum(found[name] for name in ("new", "changed", "model_changed", "forced"))
+        done = sum(found[name] for name in ("new", "changed", "model_changed", "retried", "forced"))
         return Counts(unchanged=listed - done, **found)
+
+    def removed(self) -> list[str]:
+        """Units without a listed member that a pruning run takes out."""
+        return [name for batch in self._scratch.stream(_REMOVE) for name in batch["unit_id"].to_pylist()]
 
     def members(self) -> Iterator[pa.Table]:
         """What has to be processed: units that are redone, by name, then new members; in order.

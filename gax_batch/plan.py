@@ -2,7 +2,8 @@
 
 A member of the listing is new, or known to the catalog by its `source_uri`. A known member that changed
 (version, id, position, or whether the listing rejects it) makes its whole unit be redone under its old
-name; new members form new units. Members that vanished stay in the catalog until their unit is redone.
+name; new members form new units. Members that vanished stay in the catalog until their unit is redone,
+or are pruned.
 One `galaxy_id` belongs to one galaxy of the whole catalog: the galaxy that has it keeps it while it is
 listed; once it vanished, a listed one that claims the id gets it, and the vanished one's unit is redone.
 
@@ -23,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gax_batch import paths, storage
-from gax_batch.difference import NEW, Counts, Difference
+from gax_batch.difference import MAX_ATTEMPTS, NEW, Counts, Difference
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.scratch import Scratch
 from gax_batch.sources.base import MEMBER_SCHEMA
@@ -44,7 +45,7 @@ class Unit:
     Attributes:
         unit_id: Its name: a digest of its members' URIs when it was new. Never changes.
         fingerprint: Digest of its members now, their versions, ids and positions.
-        reason: Why: `new`, `changed`, `model changed` or `forced`.
+        reason: Why: `new`, `changed`, `model changed`, `retried` or `forced`.
         members: How many there are.
         bytes: Size of all members together; None if it is not known.
     """
@@ -64,6 +65,8 @@ class Plan:
     counts: Counts
     rejects: Mapping[str, int]
     """Members that are rejected already, by reason."""
+    removed: list[str]
+    """Units of the catalog that are taken out, since all their members vanished."""
     _folder: Path
 
     @property
@@ -133,6 +136,8 @@ def make_plan(
     folder: Path,
     positions: Iterable[pa.Table] = (),
     full: bool = False,
+    prune: bool = False,
+    max_attempts: int = MAX_ATTEMPTS,
 ) -> Plan:
     """Compare a listing with a catalog.
 
@@ -145,6 +150,8 @@ def make_plan(
         folder: An empty folder on a local disk; the plan keeps its members there.
         positions: Batches of `POSITION_SCHEMA`; they stand above the listing's own.
         full: Redo every unit that has a member in the listing.
+        prune: Take out what vanished: redo its units, and remove those of which nothing is left.
+        max_attempts: Runs that try a cutout again which the storage did not give.
 
     Returns:
         The plan. In a unit, members are sorted by object, and by row within a shard.
@@ -159,12 +166,21 @@ def make_plan(
     planned: list[Unit] = []
     rejects: Counter[str] = Counter()
     with Scratch(folder) as scratch, _UnitFiles(folder) as files:
-        diff = Difference(scratch, listing, known, stale, positions=positions, full=full)
+        diff = Difference(
+            scratch,
+            listing,
+            known,
+            stale,
+            positions=positions,
+            full=full,
+            prune=prune,
+            max_attempts=max_attempts,
+        )
         for block, bounds in _units(diff.members(), unit_size):
             planned += _describe(block, bounds)
             rejects.update(block["reason"].drop_null().to_pylist())
             files.write(block.select(MEMBER_SCHEMA.names).cast(MEMBER_SCHEMA), bounds)
-        return Plan(planned, diff.counts(), dict(rejects), folder)
+        return Plan(planned, diff.counts(), dict(rejects), diff.removed(), folder)
 
 
 def _units(batches: Iterable[pa.Table], unit_size: int) -> Iterator[tuple[pa.Table, list[int]]]:

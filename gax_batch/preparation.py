@@ -44,12 +44,14 @@ def plan_run(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: 
         folder=folder,
         positions=joined_positions(settings),
         full=settings.full,
+        prune=settings.prune,
+        max_attempts=settings.max_attempts,
     )
     if not plan.counts.listed:
         raise UsageError(f"{settings.input} holds no cutouts; check --input")
     ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
     say(f"{plan.counts.listed:,} cutouts in {settings.input}{ignored}: {plan.counts}")
-    if plan.units:
+    if plan.units or plan.removed:
         _refuse_shrinking(settings, plan)
     return plan
 
@@ -92,7 +94,7 @@ def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
 
 
 def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
-    # A unit that is redone loses the members that are not listed.
+    # A unit that is redone loses the members that are not listed, and a pruned one all of them.
     if settings.limit is not None and plan.counts.vanished:
         raise UsageError(
             f"--limit {settings.limit} leaves out {plan.counts.vanished:,} cutouts of {settings.catalog}; "

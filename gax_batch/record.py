@@ -77,6 +77,7 @@ def write(
             "planned": run.plan.members,
             "units": len(run.plan.units),
             "units_reused": tally.reused_units,
+            "units_removed": len(run.plan.removed),
             "units_failed": len(tally.failures),
             "cutouts_failed": tally.failed_cutouts,
             "galaxies": tally.rows,

@@ -58,7 +58,7 @@ def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
     fingerprint = settings_fingerprint(settings, bundle)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = plan_run(settings, catalog, fingerprint, Path(folder), say)
-        if not plan.units:
+        if not (plan.units or plan.removed):
             say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
             return RunOutcome(0, None, catalog.version)
         resources, need = resources_of(settings, units=len(plan.units))
@@ -116,6 +116,7 @@ def _process(
             tally.parts,
             run_id=run.run_id,
             metadata={"bundle_id": run.bundle_id, "settings_fingerprint": run.settings_fingerprint},
+            removed=run.plan.removed,
         )
         clock.lap("commit")
     status = "failed units" if tally.failures else "complete"

@@ -87,6 +87,8 @@ class Scratch:
             cursor = self._database.execute(sql, values)
             names = [column[0] for column in cursor.description]
             row = cursor.fetchone()
+            # The database does nothing else before a result is fetched to its end.
+            cursor.fetchall()
         return None if row is None else dict(zip(names, row, strict=True))
 
     def stream(self, sql: str, **values: object) -> Iterator[pa.Table]:
@@ -115,6 +117,6 @@ class Scratch:
         except (duckdb.IOException, duckdb.OutOfMemoryException, OSError) as error:
             line = str(error).strip().partition("\n")[0]
             raise UsageError(
-                f"planning needs more room on the disk of {self._folder}: {line}; free some, or set TMPDIR "
+                f"more room is needed on the disk of {self._folder}: {line}; free some, or set TMPDIR "
                 "to a folder on a larger disk"
             ) from error

@@ -10,7 +10,7 @@ import os
 import stat as stat_bits
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
@@ -184,6 +184,25 @@ def write_bytes(uri: str, data: bytes) -> None:
     fs, name = filesystem(uri)
     fs.makedirs(fs._parent(name), exist_ok=True)
     fs.pipe_file(name, data)
+
+
+def modified(uri: str) -> datetime:
+    """When an object was written, by the storage's own clock.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+        TransientError: The store kept failing.
+    """
+    path = local_path(uri)
+    if path is not None:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    bucket = buckets.bucket_of(uri)
+    if bucket is not None:
+        with buckets.translated(uri):
+            return obstore.head(*bucket)["last_modified"]
+    fs, name = filesystem(uri)
+    when: datetime = fs.modified(name)
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def delete(uri: str) -> None:

@@ -14,6 +14,7 @@ from gax_batch.sources import Source, read_positions
 from gax_batch.sources.base import MEMBER_SCHEMA, check_ids
 
 BAD_VERSION = "corrupt"
+GONE_VERSION = "gone"
 
 _FOLDERS = tempfile.TemporaryDirectory(prefix="gax-tests-")
 atexit.register(_FOLDERS.cleanup)
@@ -59,6 +60,8 @@ class FakeCatalog:
                 "unit_id": unit,
                 "rejected": m["reason"] is not None,
                 "plan_reason": m["reason"] if m["stage"] == "plan" else None,
+                "attempts": (m["attempts"] or 0) + 1 if m["reason"] else None,
+                "retry": m["reason"] == "missing",
             }
             for unit, (_, _, members) in self.parts.items()
             for m in members
@@ -73,9 +76,12 @@ class FakeCatalog:
             (print_,) = [u.fingerprint for u in plan.units if u.unit_id == unit]
             rows = [dict(m) for m in members]
             for row in rows:
-                if row["reason"] is None and row["source_version"] == BAD_VERSION:
-                    row |= {"stage": "decode", "reason": "corrupt"}
+                if row["reason"] is None and row["source_version"] in (BAD_VERSION, GONE_VERSION):
+                    reason = "corrupt" if row["source_version"] == BAD_VERSION else "missing"
+                    row |= {"stage": "decode", "reason": reason}
             self.parts[unit] = (self.settings, print_, rows)
+        for unit in plan.removed:
+            del self.parts[unit]
 
     @property
     def members(self) -> list[dict[str, object]]:

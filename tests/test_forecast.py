@@ -38,7 +38,7 @@ def test_it_tells_units_bytes_memory_time_and_problems(survey):
     code, lines = lines_of(survey)
     assert code == 0
     size = sum(path.stat().st_size for path in (survey / "images").rglob("*.jpg"))
-    assert lines[0].endswith("41 new, 0 unchanged")
+    assert lines[0].endswith("new 41, changed 0, model changed 0, unchanged 0, vanished 0")
     assert lines[1:5] == [
         "41 cutouts to process in 3 units",
         "  new: 41 cutouts in 3 units",

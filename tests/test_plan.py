@@ -7,7 +7,17 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from surveys import BAD_VERSION, FakeCatalog, cataloged_survey, listing, member, planned, rows_now, shard_row
+from surveys import (
+    BAD_VERSION,
+    GONE_VERSION,
+    FakeCatalog,
+    cataloged_survey,
+    listing,
+    member,
+    planned,
+    rows_now,
+    shard_row,
+)
 
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.plan import Plan, read_unit_members
@@ -141,7 +151,7 @@ def test_new_members_are_cut_into_units_in_order():
     assert {u.reason for u in plan.units} == {"new"}
     read = [[m["galaxy_id"] for m in members] for members in planned(plan).values()]
     assert read == [[f"m{i:02}" for i in range(j, min(j + 4, 10))] for j in (0, 4, 8)]
-    assert str(plan.counts) == "10 new, 0 unchanged"
+    assert str(plan.counts) == "new 10, changed 0, model changed 0, unchanged 0, vanished 0"
 
 
 def test_shards_never_share_a_unit_and_their_rows_stay_in_order():
@@ -191,6 +201,7 @@ def test_a_changed_member_redoes_its_whole_unit_under_the_same_name(cataloged, c
         "new": 0,
         "changed": 1,
         "model_changed": 0,
+        "retried": 0,
         "forced": 0,
         "unchanged": 7,
         "vanished": 0,
@@ -276,3 +287,60 @@ def test_a_missing_plan_is_fatal(tmp_path):
 def test_a_unit_size_of_nothing_is_refused():
     with pytest.raises(UsageError, match="unit size"):
         FakeCatalog().plan(listing([member("a")]), unit_size=0)
+
+
+class TestPruning:
+    """What vanished is taken out when the run is told to."""
+
+    def test_a_unit_that_lost_a_member_is_redone_without_it(self, cataloged):
+        first, _ = cataloged.parts
+        plan = cataloged.plan(rows_now().slice(1), prune=True)
+        assert [(unit.unit_id, unit.reason, unit.members) for unit in plan.units] == [(first, "changed", 3)]
+        assert (plan.removed, plan.counts.vanished) == ([], 1)
+        cataloged.apply(plan)
+        assert sorted(m["galaxy_id"] for m in cataloged.members) == list("bcdefgh")
+        assert cataloged.plan(rows_now().slice(1), prune=True).units == []
+
+    def test_a_unit_of_which_nothing_is_left_is_removed_and_not_redone(self, cataloged):
+        first, _ = cataloged.parts
+        plan = cataloged.plan(rows_now().slice(4), prune=True)
+        assert (plan.units, plan.removed, plan.counts.vanished) == ([], [first], 4)
+        assert cataloged.plan(rows_now().slice(4)).removed == []
+
+    def test_a_galaxy_may_come_back_under_another_uri(self, cataloged):
+        moved = [member(f"new/{name}", galaxy_id=name, ra=1.0, dec=2.0) for name in "abcdefgh"]
+        with pytest.raises(UsageError, match="under other URIs"):
+            cataloged.plan(listing(moved))
+        plan = cataloged.plan(listing(moved), prune=True)
+        assert (plan.removed, plan.counts.new, plan.rejects) == (sorted(cataloged.parts), 8, {})
+
+
+class TestRetries:
+    """A cutout that the storage did not give is tried again, so many times."""
+
+    def test_it_is_tried_again_and_counted_until_the_limit(self):
+        catalog = FakeCatalog()
+        table = listing([member("a", source_version=GONE_VERSION), member("b")])
+        catalog.apply(catalog.plan(table))
+        for attempts in (1, 2):
+            plan = catalog.plan(table, max_attempts=3)
+            assert [(unit.reason, unit.members) for unit in plan.units] == [("retried", 2)]
+            assert (plan.counts.retried, plan.counts.changed, plan.counts.unchanged) == (1, 0, 1)
+            assert "retried 1" in str(plan.counts)
+            assert [m["attempts"] for m in planned(plan)[plan.units[0].unit_id]] == [attempts, None]
+            catalog.apply(plan)
+        assert catalog.plan(table, max_attempts=3).units == []
+        assert catalog.plan(table, max_attempts=4).counts.retried == 1
+
+    def test_another_version_starts_the_count_anew(self):
+        catalog = FakeCatalog()
+        catalog.apply(catalog.plan(listing([member("a", source_version=GONE_VERSION)])))
+        plan = catalog.plan(listing([member("a", source_version="2")]), max_attempts=1)
+        assert [unit.reason for unit in plan.units] == ["changed"]
+        assert [m["attempts"] for m in planned(plan)[plan.units[0].unit_id]] == [0]
+
+    def test_a_fault_of_the_cutout_itself_is_not_tried_again(self):
+        catalog = FakeCatalog()
+        table = listing([member("a", source_version=BAD_VERSION)])
+        catalog.apply(catalog.plan(table))
+        assert catalog.plan(table).units == []

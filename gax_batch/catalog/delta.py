@@ -11,6 +11,8 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -23,7 +25,7 @@ from gax_batch.paths import PartName
 from gax_batch.storage import local_path
 
 FORMAT_KEY = "gax.formatVersion"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m|↳")
 _AWKWARD = re.compile(r"[^A-Za-z0-9._~=+@:/-]")
@@ -38,6 +40,15 @@ class NewFile:
     stats: str
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One commit: the snapshot it made, when, and what its author noted."""
+
+    version: int
+    time: datetime
+    facts: dict[str, Any]
+
+
 class LostRaceError(Exception):
     """Another commit came first; nothing was committed."""
 
@@ -45,16 +56,19 @@ class LostRaceError(Exception):
 class Table:
     """One Delta table at one snapshot, which may not exist yet."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, version: int | None = None) -> None:
         """Open a table.
 
         Args:
             uri: The table's root.
+            version: The snapshot to open; the newest if none is given.
 
         Raises:
-            UsageError: It cannot be read, is no table of ours, or is of a newer format.
+            UsageError: It cannot be read, has no such snapshot, is no table of ours, or is of a newer
+                format.
         """
         self.uri = uri
+        self._pinned = version
         path = local_path(uri)
         self._location = uri if path is None else str(path)
         self._options = _storage_options()
@@ -68,15 +82,20 @@ class Table:
         return None if self._table is None else int(self._table.version())
 
     def refresh(self) -> None:
-        """Go to the newest snapshot."""
+        """Go to the newest snapshot; a table that was opened at one stays there."""
         try:
             if self._table is not None:
-                self._table.update_incremental()
+                if self._pinned is None:
+                    self._table.update_incremental()
                 return
-            self._table = DeltaTable(self._location, storage_options=self._options)
+            self._table = DeltaTable(self._location, self._pinned, storage_options=self._options)
         except TableNotFoundError:
             return
         except (DeltaError, OSError) as error:
+            if self._pinned is not None and self._is_there():
+                raise UsageError(
+                    f"{self.uri} has no snapshot {self._pinned} any more or yet; `gax catalog log` lists them"
+                ) from error
             raise UsageError(f"the table {self.uri} cannot be read: {_cause(error)}") from error
         self._check_format(self._table)
 
@@ -105,6 +124,27 @@ class Table:
         actions = pa.table(self._table.get_add_actions())
         keys, counts = actions["path"].to_pylist(), actions["num_records"].to_pylist()
         return {unquote(key): int(count or 0) for key, count in zip(keys, counts, strict=True)}
+
+    def history(self) -> list[Entry]:
+        """Every commit that the log still tells of, the newest first."""
+        if self._table is None:
+            return []
+        prefix = "gax."
+        return [
+            Entry(
+                version=int(info["version"]),
+                time=datetime.fromtimestamp(info.get("timestamp", 0) / 1000, UTC),
+                facts={k.removeprefix(prefix): v for k, v in info.items() if k.startswith(prefix)},
+            )
+            for info in self._table.history()
+        ]
+
+    def unneeded(self, keep_days: int) -> list[str]:
+        """Keys of files that no snapshot of the last days refers to and that are older than that."""
+        if self._table is None:
+            return []
+        keys = self._table.vacuum(keep_days * 24, dry_run=True, enforce_retention_duration=False, full=True)
+        return sorted(unquote(key) for key in keys)
 
     def has_transaction(self, app_id: str) -> bool:
         """Whether a commit with this application id is in the table's history."""
@@ -169,6 +209,12 @@ class Table:
         finally:
             self.refresh()
 
+    def _is_there(self) -> bool:
+        try:
+            return bool(DeltaTable.is_deltatable(self._location, self._options))
+        except (DeltaError, OSError):
+            return False
+
     def _check_format(self, table: DeltaTable) -> None:
         written = table.metadata().configuration.get(FORMAT_KEY)
         if written is None:
@@ -176,6 +222,11 @@ class Table:
         if not written.isdecimal() or int(written) > FORMAT_VERSION:
             raise UsageError(
                 f"{self.uri} has catalog format {written}, newer than {FORMAT_VERSION}; update gax-batch"
+            )
+        if int(written) < FORMAT_VERSION:
+            raise UsageError(
+                f"{self.uri} has catalog format {written}, older than {FORMAT_VERSION}; start a new catalog, "
+                "or use the gax-batch that wrote it"
             )
 
 

@@ -103,7 +103,7 @@ def _galaxy_columns() -> Iterator[Column]:
     )
     yield Column("flags", pa.int32(), "", "meta.code", f"sum of bits: {_flag_meaning()}", False)
     yield from _provenance()
-    yield Column("unit_id", text, "", "meta.id.assoc", "unit of work the row belongs to", False)
+    yield Column("unit_id", text, "", "meta.id.assoc", "unit of work that made the row", False)
     yield Column("bundle_id", text, "", "meta.id.assoc;meta.software", "model that made the row", False)
     yield Column("run_id", text, "", "meta.id.assoc", "run that made the row", False)
 
@@ -116,7 +116,10 @@ def _reject_columns() -> Iterator[Column]:
     yield Column("stage", text, "", "meta.code.status", f"step that rejected the cutout: {stages}", False)
     yield Column("reason", text, "", "meta.code.status", f"one of {', '.join(MEANING)}", False)
     yield Column("detail", text, "", "meta.note", "what was found, for a person to read")
-    yield Column("unit_id", text, "", "meta.id.assoc", "unit of work the cutout belongs to", False)
+    yield Column(
+        "attempts", pa.int32(), "", "meta.number", "runs that tried this version of the cutout in vain", False
+    )
+    yield Column("unit_id", text, "", "meta.id.assoc", "unit of work that rejected the cutout", False)
     yield Column("run_id", text, "", "meta.id.assoc", "run that rejected the cutout", False)
 
 
@@ -169,8 +172,9 @@ def galaxies_table(
 
 def rejects_table(cutouts: pa.Table, *, unit_id: str, run_id: str) -> pa.Table:
     """Rows of the rejects table from the rejected rows of `CUTOUT_SCHEMA`, in the same order."""
-    labels = {name: pa.repeat(value, len(cutouts)) for name, value in _labels(unit_id, run_id)}
-    arrays = [labels[name] if name in labels else cutouts[name] for name in REJECTS.names]
+    own: dict[str, Any] = {name: pa.repeat(value, len(cutouts)) for name, value in _labels(unit_id, run_id)}
+    own["attempts"] = pc.add(pc.fill_null(cutouts["attempts"], 0), pa.scalar(1, pa.int32()))
+    arrays = [own[name] if name in own else cutouts[name] for name in REJECTS.names]
     return pa.Table.from_arrays(arrays, schema=REJECTS)
 
 

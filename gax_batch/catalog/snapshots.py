@@ -5,15 +5,15 @@ valid if the galaxies part of the same name is active. `commits` makes the next 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch import paths, storage
-from gax_batch.catalog.commits import Commit, by_unit, keys_of
-from gax_batch.catalog.delta import Table
+from gax_batch.catalog.commits import REJECTS_VERSION, Commit, by_unit
+from gax_batch.catalog.delta import Entry, Table
 from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.catalog.writer import Part, read_columns, read_in_turn
 from gax_batch.errors import FatalError, UsageError
@@ -31,9 +31,15 @@ KNOWN_SCHEMA: pa.Schema = pa.schema(
         pa.field("unit_id", pa.string()),
         pa.field("rejected", pa.bool_()),
         pa.field("plan_reason", pa.string()),
+        pa.field("attempts", pa.int32()),
+        pa.field("retry", pa.bool_()),
     ]
 )
-"""What a plan compares a listing with; `plan_reason` is the reason of a reject of stage `plan`."""
+"""What a plan compares a listing with.
+
+`unit_id` is the unit that holds the row now; `plan_reason` the reason of a reject of stage `plan`; `retry`
+says that a passing fault of the storage rejected it, which another try may find gone.
+"""
 
 _DESCRIPTIONS = {
     paths.GALAXIES_TABLE: (GALAXIES, "galaxy morphology probabilities with uncertainties, a row per galaxy"),
@@ -44,18 +50,21 @@ _DESCRIPTIONS = {
 class Catalog:
     """A catalog at one snapshot; opening one that does not exist yet is fine and writes nothing."""
 
-    def __init__(self, uri: str) -> None:
-        """Open a catalog at its newest snapshot.
+    def __init__(self, uri: str, version: int | None = None) -> None:
+        """Open a catalog.
 
         Args:
             uri: Its folder or prefix.
+            version: The snapshot to read; the newest if none is given. An old one cannot be committed to.
 
         Raises:
-            UsageError: Something else is there, or it cannot be read, or its format is newer.
+            UsageError: Something else is there, or it cannot be read, or its format is newer, or it has no
+                such snapshot.
         """
         self.uri = storage.normalize_uri(uri)
-        self._galaxies = Table(paths.table(self.uri, paths.GALAXIES_TABLE))
-        self._rejects = Table(paths.table(self.uri, paths.REJECTS_TABLE))
+        self._galaxies = Table(paths.table(self.uri, paths.GALAXIES_TABLE), version)
+        rejects = None if version is None else self._noted(version).get(REJECTS_VERSION)
+        self._rejects = Table(paths.table(self.uri, paths.REJECTS_TABLE), rejects)
         if self._galaxies.version is None:
             _require_empty(self.uri)
         self._active = by_unit(self._galaxies)
@@ -64,6 +73,35 @@ class Catalog:
     def version(self) -> int | None:
         """The number of the snapshot; None while nothing was ever committed."""
         return self._galaxies.version
+
+    def history(self) -> list[Entry]:
+        """The commits that made this snapshot, the newest first."""
+        return self._galaxies.history()
+
+    def parts(self) -> list[PartName]:
+        """The active part of every unit, in the order of their keys."""
+        return sorted(self._active.values(), key=lambda name: name.key)
+
+    def reject_parts(self) -> list[PartName]:
+        """The valid rejects part of every unit that has one, in the order of their keys."""
+        active = set(self._active.values())
+        names = (name for name in self._rejects.parts() if name in active)
+        return sorted(names, key=lambda name: name.key)
+
+    def planned(self) -> dict[PartName, int]:
+        """Cutouts of every unit, galaxies and rejects, by its part."""
+        galaxies, rejects = self._galaxies.rows(), self._rejects.rows()
+        return {name: galaxies[name.key] + rejects.get(name.key, 0) for name in self._active.values()}
+
+    def unneeded(self, keep_days: int) -> list[str]:
+        """URIs of parts that no snapshot of the last days refers to and that are older than that."""
+        found: list[str] = []
+        for table in (self._galaxies, self._rejects):
+            # The log also tells of files that were deleted long ago.
+            there = {info.uri for info in list_objects(table.uri, missing_ok=True)}
+            uris = (storage.join(table.uri, key) for key in table.unneeded(keep_days))
+            found += [uri for uri in uris if uri in there]
+        return found
 
     def units(self) -> dict[str, tuple[str, str]]:
         """Settings fingerprint and unit fingerprint of every unit, by unit id."""
@@ -74,20 +112,35 @@ class Catalog:
 
         Yields:
             `KNOWN_SCHEMA`, some parts at a time; over all of them, `source_uri` is unique, and `galaxy_id`
-            among those that are not rejected. A reject for a passing fault has no version, so that a plan
-            takes it for changed.
+            among those that are not rejected.
 
         Raises:
             UsageError: A part is missing or unreadable: the user has to mend the catalog first.
             TransientError: The store kept failing.
         """
         try:
-            keys = keys_of(self._active.values())
-            yield from map(_known_galaxies, read_in_turn(self._galaxies.uri, keys, _KNOWN_OF_GALAXIES))
-            keys = keys_of(self._valid_rejects())
-            yield from map(_known_rejects, read_in_turn(self._rejects.uri, keys, _KNOWN_OF_REJECTS))
+            yield from _known(self._galaxies.uri, self.parts(), _KNOWN_OF_GALAXIES, _of_galaxies)
+            yield from _known(self._rejects.uri, self.reject_parts(), _KNOWN_OF_REJECTS, _of_rejects)
         except FatalError as error:
             raise UsageError(str(error)) from error
+
+    def batches(self, columns: Sequence[str], names: Sequence[PartName] | None = None) -> Iterator[pa.Table]:
+        """Columns of the snapshot's galaxies, part by part.
+
+        Args:
+            columns: Names of columns of `GALAXIES`.
+            names: Parts to read; all if none are given.
+
+        Raises:
+            UsageError: A part is missing or unreadable: it was vacuumed, or the catalog is damaged.
+            TransientError: The store kept failing.
+        """
+        schema = pa.schema([GALAXIES.field(name) for name in columns])
+        keys = [name.key for name in (self.parts() if names is None else names)]
+        try:
+            yield from read_in_turn(self._galaxies.uri, keys, schema)
+        except FatalError as error:
+            raise UsageError(f"snapshot {self.version} cannot be read whole: {error}") from error
 
     def galaxies(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Every row of the snapshot, in memory.
@@ -100,11 +153,11 @@ class Catalog:
             TransientError: The store kept failing.
         """
         schema = GALAXIES if columns is None else pa.schema([GALAXIES.field(name) for name in columns])
-        return read_columns(self._galaxies.uri, keys_of(self._active.values()), schema)
+        return read_columns(self._galaxies.uri, [name.key for name in self.parts()], schema)
 
     def rejects(self) -> pa.Table:
         """Every valid reject of the snapshot: `REJECTS`; errors as those of `galaxies`."""
-        return read_columns(self._rejects.uri, keys_of(self._valid_rejects()), REJECTS)
+        return read_columns(self._rejects.uri, [name.key for name in self.reject_parts()], REJECTS)
 
     def commit(
         self,
@@ -149,9 +202,21 @@ class Catalog:
         self._active |= {p.unit_id: newest[p.unit_id] for p in parts if p.unit_id in newest}
         return int(self._galaxies.version or 0)
 
-    def _valid_rejects(self) -> list[PartName]:
-        active = set(self._active.values())
-        return [name for name in self._rejects.parts() if name in active]
+    def _noted(self, version: int) -> Mapping[str, Any]:
+        entry = next((e for e in self._galaxies.history() if e.version == version), None)
+        return {} if entry is None else entry.facts
+
+
+def open_existing(uri: str, version: int | None = None) -> Catalog:
+    """Open a catalog that must be there.
+
+    Raises:
+        UsageError: It is not, or as those of `Catalog`.
+    """
+    catalog = Catalog(uri, version)
+    if catalog.version is None:
+        raise UsageError(f"there is no catalog at {catalog.uri}; check --catalog")
+    return catalog
 
 
 def write_run_record(catalog: str, run_id: str, record: Mapping[str, Any]) -> None:
@@ -184,28 +249,33 @@ def _some(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
     return pa.schema([schema.field(name).remove_metadata().with_nullable(True) for name in names])
 
 
-_NO_TEXT = pa.scalar(None, pa.string())
-_KNOWN_OF_GALAXIES = _some(GALAXIES, ["source_uri", "source_version", "galaxy_id", "unit_id", "ra", "dec"])
+_KNOWN_OF_GALAXIES = _some(GALAXIES, ["source_uri", "source_version", "galaxy_id", "ra", "dec"])
 _KNOWN_OF_REJECTS = _some(
-    REJECTS, ["source_uri", "source_version", "galaxy_id", "unit_id", "stage", "reason"]
+    REJECTS, ["source_uri", "source_version", "galaxy_id", "stage", "reason", "attempts"]
 )
 
 
-def _known_galaxies(galaxies: pa.Table) -> pa.Table:
-    return _known(galaxies.append_column("rejected", pa.repeat(False, len(galaxies))))
+def _known(
+    root: str, names: Sequence[PartName], schema: pa.Schema, describe: Callable[[pa.Table], dict[str, Any]]
+) -> Iterator[pa.Table]:
+    tables = read_in_turn(root, [name.key for name in names], schema)
+    for name, table in zip(names, tables, strict=True):
+        # Rows keep the unit that made them; what is redone together is the part that holds them now.
+        columns = {**dict(zip(table.column_names, table.columns, strict=True)), **describe(table)}
+        columns["unit_id"] = pa.repeat(name.unit_id, len(table))
+        arrays = [columns.get(field.name, pa.nulls(len(table), field.type)) for field in KNOWN_SCHEMA]
+        yield pa.table(arrays, schema=KNOWN_SCHEMA)
 
 
-def _known_rejects(rejects: pa.Table) -> pa.Table:
-    # Without a version they count as changed, so that the next run tries them again.
-    passing = pc.is_in(rejects["reason"], pa.array([str(reason) for reason in sorted(PASSING)]))
-    version = pc.if_else(passing, _NO_TEXT, rejects["source_version"])
-    rejects = rejects.set_column(rejects.column_names.index("source_version"), "source_version", version)
-    plan_reason = pc.if_else(pc.equal(rejects["stage"], Stage.PLAN.value), rejects["reason"], _NO_TEXT)
-    rejects = rejects.append_column("plan_reason", plan_reason)
-    return _known(rejects.append_column("rejected", pa.repeat(True, len(rejects))))
+def _of_galaxies(galaxies: pa.Table) -> dict[str, Any]:
+    no = pa.repeat(False, len(galaxies))
+    return {"rejected": no, "retry": no}
 
 
-def _known(table: pa.Table) -> pa.Table:
-    names = table.column_names
-    columns = [table[f.name] if f.name in names else pa.nulls(len(table), f.type) for f in KNOWN_SCHEMA]
-    return pa.table(columns, schema=KNOWN_SCHEMA)
+def _of_rejects(rejects: pa.Table) -> dict[str, Any]:
+    at_plan = pc.equal(rejects["stage"], Stage.PLAN.value)
+    return {
+        "rejected": pa.repeat(True, len(rejects)),
+        "plan_reason": pc.if_else(at_plan, rejects["reason"], pa.scalar(None, pa.string())),
+        "retry": pc.is_in(rejects["reason"], pa.array([str(reason) for reason in sorted(PASSING)])),
+    }

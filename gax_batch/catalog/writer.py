@@ -161,6 +161,19 @@ def find_finished(
     return {part.unit_id: part for part in sorted(found, key=lambda part: part.key, reverse=True)}
 
 
+def read_part(catalog: str, name: PartName) -> Part | None:
+    """What a stored part says of itself; None if it is gone or torn.
+
+    Raises:
+        TransientError: The store kept failing.
+    """
+    uri = storage.join(paths.table(catalog, paths.GALAXIES_TABLE), name.key)
+    try:
+        return _described(name, storage.stat(uri))
+    except FileNotFoundError:
+        return None
+
+
 def read_columns(root: str, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
     """Read some columns of parts, in the order of the keys, into memory.
 
@@ -271,7 +284,12 @@ def _part(name: PartName, size: int, facts: Mapping[str, Any]) -> Part:
 
 
 def _finished(candidate: tuple[PartName, storage.ObjectInfo]) -> Part | None:
-    name, info = candidate
+    part = _described(*candidate)
+    return part if part is not None and PASSING.isdisjoint(part.rejects_by_reason) else None
+
+
+def _described(name: PartName, info: storage.ObjectInfo) -> Part | None:
+    """What a part's footer says of it; None if it is torn or not what its name says."""
     try:
         with storage.open_binary(info.uri) as file:
             metadata = pq.read_metadata(file).metadata or {}
@@ -281,4 +299,4 @@ def _finished(candidate: tuple[PartName, storage.ObjectInfo]) -> Part | None:
         same = same and facts["sha256"].startswith(name.digest)
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
-    return part if same and PASSING.isdisjoint(part.rejects_by_reason) else None
+    return part if same else None

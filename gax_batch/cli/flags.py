@@ -46,6 +46,10 @@ Limit = Annotated[int | None, typer.Option(help="Only the first N cutouts.", sho
 Full = Annotated[
     bool | None, typer.Option("--full", help="Process every unit again; if interrupted, from the start.")
 ]
+Prune = Annotated[bool | None, typer.Option("--prune", help="Take out cutouts that the input has no more.")]
+MaxAttempts = Annotated[
+    int | None, typer.Option(help="Runs that try a cutout which the storage did not give.", show_default="5")
+]
 Crop = Annotated[
     float | None, typer.Option(help="Central part of the shorter side to use.", show_default="256/424")
 ]

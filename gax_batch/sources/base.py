@@ -36,6 +36,8 @@ MEMBER_SCHEMA = pa.schema(
         pa.field("object_uri", pa.string(), nullable=False),
         pa.field("row", pa.int64()),
         pa.field("size", pa.int64()),
+        # How often this version of it was tried in vain; a listing does not know.
+        pa.field("attempts", pa.int32()),
         *_REJECT_FIELDS,
     ]
 )
@@ -57,6 +59,7 @@ CUTOUT_SCHEMA = pa.schema(
         pa.field("source_uri", pa.string(), nullable=False),
         pa.field("source_version", pa.string(), nullable=False),
         pa.field("flags", pa.int32(), nullable=False),
+        pa.field("attempts", pa.int32()),
         *_REJECT_FIELDS,
         pa.field("cutout", pa.binary(CUTOUT_BYTES)),
     ]

@@ -28,6 +28,7 @@ def make_cutouts(
             "source_uri": [f"s3://survey/{prefix}{name}.jpg" for name in ids],
             "source_version": [f"v-{name}" for name in ids],
             "flags": [0] * count,
+            "attempts": [None] * count,
             "stage": [stage if reason else None] * count,
             "reason": [reason] * count,
             "detail": ["as found" if reason else None] * count,

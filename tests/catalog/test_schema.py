@@ -44,7 +44,8 @@ def test_the_columns_are_those_of_the_design():
         "gz2_class", "ood_score", "flags", "source_uri", "source_version", "unit_id", "bundle_id", "run_id",
     ]  # fmt: skip
     assert REJECTS.names == [
-        "galaxy_id", "source_uri", "source_version", "stage", "reason", "detail", "unit_id", "run_id",
+        "galaxy_id", "source_uri", "source_version", "stage", "reason", "detail", "attempts", "unit_id",
+        "run_id",
     ]  # fmt: skip
 
 
@@ -130,6 +131,7 @@ def test_rejects_say_why(cutouts):
             "stage": "decode",
             "reason": "blank",
             "detail": "as found",
+            "attempts": 1,
             "unit_id": "unit",
             "run_id": "run",
         }

@@ -58,6 +58,8 @@ def test_a_snapshot_accounts_for_galaxies_and_rejects(catalog, make_part):
         "unit_id": part.unit_id,
         "rejected": False,
         "plan_reason": None,
+        "attempts": None,
+        "retry": False,
     }
     assert rows["x"]["rejected"]
     assert {k: rows[k]["plan_reason"] for k in "abxy"} == {
@@ -119,7 +121,7 @@ def test_the_commit_says_who_made_it_and_the_table_what_it_is(catalog, make_part
         "gax.units_removed": 0,
         "gax.rejects_version": 0,
     }
-    assert table.metadata().configuration == {"gax.formatVersion": "1"}
+    assert table.metadata().configuration == {"gax.formatVersion": "2"}
     assert table.metadata().name == "gax galaxies"
     assert table.metadata().partition_columns == []
     protocol = table.protocol()
@@ -193,7 +195,7 @@ class TestRedoneInTheSameWay:
         assert (galaxies(catalog), visible_rejects(catalog)) == (["a"], ["b"])
 
         (again,) = self.plan(catalog).units
-        assert (again.unit_id, again.fingerprint, again.reason) == (*ids.values(), "changed")
+        assert (again.unit_id, again.fingerprint, again.reason) == (*ids.values(), "retried")
         assert find_finished(catalog, "settings", [tuple(ids.values())]) == {}
         new = make_part("u", ["a", "b"], run_id="run-2", **ids)
         assert find_finished(catalog, "settings", [tuple(ids.values())]) == {unit.unit_id: new}

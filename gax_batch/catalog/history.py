@@ -1,0 +1,150 @@
+"""A catalog's snapshots over time: what made each one, what is in one, and going back to one."""
+
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gax_batch import paths, storage
+from gax_batch.catalog.delta import Entry
+from gax_batch.catalog.snapshots import Catalog, open_existing
+from gax_batch.catalog.writer import READ_THREADS, Part, read_part
+from gax_batch.errors import UsageError
+from gax_batch.paths import PartName
+
+RESTORE = "restore"
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a snapshot holds, in numbers."""
+
+    entry: Entry
+    units: int
+    galaxies: int
+    with_position: int
+    settings: dict[str, int]
+    """Units by settings fingerprint."""
+    bundles: dict[str, int]
+    """Galaxies by bundle."""
+    classes: dict[str, int]
+    """Galaxies by the first letters of `gz2_class`, the most frequent first."""
+    rejects: dict[str, int]
+    """Rejects by reason."""
+
+
+def contents(catalog: Catalog) -> Contents:
+    """Count what is in a snapshot; it is read part by part.
+
+    Raises:
+        UsageError: The snapshot can no longer be read.
+        TransientError: The store kept failing.
+    """
+    bundles: Counter[str] = Counter()
+    classes: Counter[str] = Counter()
+    galaxies = placed = 0
+    for table in catalog.batches(["bundle_id", "gz2_class", "ra"]):
+        galaxies += len(table)
+        placed += len(table) - table["ra"].null_count
+        bundles.update(table["bundle_id"].to_pylist())
+        classes.update((name or "")[:2] for name in table["gz2_class"].to_pylist())
+    return Contents(
+        entry=catalog.history()[0],
+        units=len(catalog.parts()),
+        galaxies=galaxies,
+        with_position=placed,
+        settings=dict(Counter(name.settings_fingerprint for name in catalog.parts()).most_common()),
+        bundles=dict(bundles.most_common()),
+        classes=dict(classes.most_common()),
+        rejects=dict(sorted(Counter(catalog.rejects()["reason"].to_pylist()).items())),
+    )
+
+
+def restore(uri: str, version: int) -> int:
+    """Make an earlier snapshot the newest again, by a commit of its own: no history is lost.
+
+    Args:
+        uri: The catalog.
+        version: The snapshot to go back to.
+
+    Returns:
+        The number of the new snapshot; the newest one's where it holds the same already.
+
+    Raises:
+        UsageError: There is no such snapshot, or parts of it have been vacuumed, or another run commits
+            the same units at the same time; nothing was committed.
+        FatalError: The store refused.
+    """
+    then, now = open_existing(uri, version), open_existing(uri)
+    active = set(now.parts())
+    parts = _stored(then, [name for name in then.parts() if name not in active], version)
+    kept = {name.unit_id for name in then.parts()}
+    removed = [name.unit_id for name in now.parts() if name.unit_id not in kept]
+    return now.commit(
+        parts,
+        run_id=operation_id(RESTORE),
+        metadata={"operation": RESTORE, "restored_version": version},
+        removed=removed,
+    )
+
+
+def operation_id(name: str) -> str:
+    """An id, as a run's, for a commit that is no run's."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
+
+
+def _stored(catalog: Catalog, names: Sequence[PartName], version: int) -> list[Part]:
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        parts = list(pool.map(lambda name: read_part(catalog.uri, name), names))
+        rejects = list(pool.map(lambda part: part is None or _has_rejects(catalog.uri, part), parts))
+    found = [part for part, whole in zip(parts, rejects, strict=True) if part is not None and whole]
+    if len(found) < len(names):
+        raise UsageError(
+            f"snapshot {version} of {catalog.uri} can no longer be restored: {len(names) - len(found):,} "
+            "of its parts are gone (vacuumed, or deleted by hand); restore a later one"
+        )
+    return found
+
+
+def _has_rejects(uri: str, part: Part) -> bool:
+    if part.reject_key is None:
+        return True
+    return storage.exists(storage.join(paths.table(uri, paths.REJECTS_TABLE), part.reject_key))
+
+
+def log_lines(entries: Iterable[Entry]) -> list[str]:
+    """The history as a table for a person, the newest snapshot first."""
+    lines = [f"{'snapshot':>8}  {'time (UTC)':19}  {'galaxies':>13}  {'added':>11}  {'removed':>11}  by"]
+    for entry in entries:
+        facts = entry.facts
+        counts = [facts.get(name) for name in ("galaxies", "galaxies_added", "galaxies_removed")]
+        total, added, removed = ("" if count is None else f"{int(count):,}" for count in counts)
+        lines.append(
+            f"{entry.version:>8}  {entry.time:%Y-%m-%d %H:%M:%S}  {total:>13}  {added:>11}  {removed:>11}  "
+            f"{_author(entry)}"
+        )
+    return lines
+
+
+def contents_lines(found: Contents) -> list[str]:
+    """A snapshot's contents for a person."""
+    lines = [
+        f"snapshot {found.entry.version} of {found.entry.time:%Y-%m-%d %H:%M:%S} UTC, {_author(found.entry)}",
+        f"{found.galaxies:,} galaxies in {found.units:,} units, {found.with_position:,} with a position",
+    ]
+    lines += [f"  bundle {name}: {count:,} galaxies" for name, count in found.bundles.items()]
+    lines += [f"  settings {name}: {count:,} units" for name, count in found.settings.items()]
+    lines += [f"  class {name or 'none'}: {count:,}" for name, count in found.classes.items()]
+    lines.append(f"{sum(found.rejects.values()):,} rejects")
+    return lines + [f"  rejected {count:,}: {reason}" for reason, count in found.rejects.items()]
+
+
+def _author(entry: Entry) -> str:
+    facts = entry.facts
+    if "run_id" not in facts:
+        return "created, empty"
+    if facts.get("operation") == RESTORE:
+        return f"{facts['run_id']} (snapshot {facts['restored_version']} restored)"
+    return str(facts["run_id"])
