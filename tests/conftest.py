@@ -14,8 +14,8 @@ from gax_batch.decoding import Decoder
 from gax_batch.plan import make_plan
 from gax_batch.sources import open_source
 
-# Ray's workers import the stand-ins of tests/fakes.py by name.
-os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+# Ray's workers import the stand-ins of tests/fakes.py by name, and the package of this checkout.
+os.environ["PYTHONPATH"] = os.pathsep.join(str(path) for path in Path(__file__).parents[:2])
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

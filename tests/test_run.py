@@ -67,6 +67,7 @@ def test_a_survey_becomes_a_catalog_and_a_second_run_has_nothing_to_do(survey, f
         "planned": 60,
         "units": 4,
         "units_reused": 0,
+        "units_removed": 0,
         "units_failed": 0,
         "cutouts_failed": 0,
         "galaxies": 59,
