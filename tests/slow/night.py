@@ -1,0 +1,120 @@
+"""One night's run in a process of its own, that may kill itself at a step: `night.py JSON`.
+
+The JSON has `settings` (of the run), `log` (where the engine leaves its lines), `kill` (a step of `KILLS`,
+or null) and `ray` (false: the units are processed one by one in this process).
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fakes import fake_engine
+
+from gax_batch import pipeline, record, unit
+from gax_batch import run as run_module
+from gax_batch.catalog import delta
+from gax_batch.config import load_settings
+from gax_batch.errors import GaxError
+from gax_batch.listing import list_objects
+
+KILLS = (
+    "while reading",
+    "while inferring",
+    "while writing",
+    "before the rejects are committed",
+    "before the galaxies are committed",
+    "after the galaxies are committed",
+    "before the record is written",
+)
+
+
+def die(*_: object, **__: object) -> None:
+    """End as a machine does that loses its power."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def when(condition: Callable[[], bool]) -> None:
+    """Die as soon as the condition holds."""
+
+    def watch() -> None:
+        while not condition():
+            time.sleep(0.01)
+        die()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def prepare(kill: str | None, catalog: str, log: Path) -> None:
+    """Arrange the death of this process."""
+    if kill == "while reading":
+        # The workers have started, and no unit has come to the engine.
+        original = pipeline.execute
+
+        def execute(*arguments: Any) -> Iterator[unit.UnitResult]:
+            threading.Timer(1.0, die).start()
+            return original(*arguments)
+
+        pipeline.execute = execute
+    elif kill == "while inferring":
+        lines = log.read_text() if log.exists() else ""
+        when(lambda: log.exists() and log.read_text() != lines)
+    elif kill == "while writing":
+        parts = f"{catalog}/galaxies/parts"
+        there = len(list_objects(parts, missing_ok=True))
+        when(lambda: len(list_objects(parts, missing_ok=True)) > there)
+    elif kill == "before the record is written":
+        write = record.write
+        record.write = lambda *a, **k: die() if k.get("version") is not None else write(*a, **k)
+    elif kill is not None:
+        kill_at_commit(kill)
+
+
+def kill_at_commit(kill: str) -> None:
+    """Die before or after a table's commit."""
+    commit = delta.Table.commit
+    place, table = kill.split()[0], kill.split()[2]
+
+    def mortal(self: delta.Table, *arguments: Any, **named: Any) -> None:
+        mine = self.uri.endswith(table)
+        if mine and place == "before":
+            die()
+        commit(self, *arguments, **named)
+        if mine and place == "after":
+            die()
+
+    delta.Table.commit = mortal
+
+
+def one_by_one(tasks: Any, factory: Any, options: Any, resources: Any) -> Iterator[unit.UnitResult]:
+    """What the pipeline does, without Ray."""
+    engine = factory(1)
+    for task in tasks:
+        yield unit.write(unit.infer(unit.read(task, options), engine, options), options)
+
+
+def main() -> int:
+    """Run the night; the exit code of `gax run`."""
+    told = json.loads(sys.argv[1])
+    log = Path(told["log"])
+    run_module.load_engine = partial(fake_engine, log=str(log), seconds=told.get("seconds", 0.0))
+    if not told.get("ray", True):
+        pipeline.execute = one_by_one
+        pipeline.ray_session = lambda resources: threading.Lock()
+    settings = load_settings(None, told["settings"])
+    prepare(told["kill"], settings.catalog, log)
+    try:
+        return run_module.run_survey(settings, print).exit_code
+    except GaxError as error:
+        print(f"gax: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
