@@ -82,6 +82,9 @@ FROM known ANTI JOIN seen USING (source_uri)
 # What a member that is rejected anyway is called does not matter: it claims no id.
 _CLAIM = "CREATE VIEW claims AS SELECT * FROM seen WHERE reason IS NULL AND galaxy_id IS NOT NULL"
 # Galaxies of units that vanished as a whole stay as they are: nothing is left to redo without them.
+_CLAIMED = """
+SELECT DISTINCT galaxy_id FROM claims WHERE galaxy_id IS DISTINCT FROM known_id ORDER BY galaxy_id
+"""
 _KEEP = """
 CREATE VIEW kept AS SELECT * FROM gone WHERE NOT rejected AND NOT listed AND NOT getvariable('prune')
 """
@@ -140,13 +143,16 @@ SELECT count(*) AS listed,
 FROM settled LEFT JOIN units USING (unit_id)
 """
 _MEMBERS = f"""
+WITH shards AS (
+    SELECT object_uri, count(*) AS object_rows FROM seen WHERE row IS NOT NULL GROUP BY object_uri
+)
 SELECT settled.* REPLACE (
         CASE WHEN owner IS NULL THEN stage ELSE $stage END AS stage,
         CASE WHEN owner IS NULL THEN reason ELSE $reason END AS reason,
         CASE WHEN owner IS NULL THEN detail
             ELSE left('galaxy_id is already taken by ' || owner, $characters) END AS detail
-    ), why
-FROM settled LEFT JOIN redone USING (unit_id)
+    ), why, object_rows
+FROM settled LEFT JOIN redone USING (unit_id) LEFT JOIN shards USING (object_uri)
 WHERE NOT is_known OR why IS NOT NULL
 ORDER BY unit_id NULLS LAST, {_ORDER}
 """  # noqa: S608 (constants of this module)
@@ -233,12 +239,21 @@ class Difference:
         scratch.run(_SETTLED)
         scratch.run(_REDO, stale=MODEL_CHANGED, changed=CHANGED, retried=RETRIED, forced=FORCED, full=full)
 
-    def counts(self) -> Counts:
-        """Every member of the listing once, and the vanished ones."""
+    def counts(self, passed_over: int = 0) -> Counts:
+        """Every member of the listing once, and the vanished ones.
+
+        Args:
+            passed_over: Unchanged members that were not listed one by one.
+        """
         found = dict(self._scratch.one(_COUNT, full=self._full) or {})
         listed = found.pop("listed")
         done = sum(found[name] for name in ("new", "changed", "model_changed", "retried", "forced"))
-        return Counts(unchanged=listed - done, **found)
+        return Counts(unchanged=listed - done + passed_over, **found)
+
+    def claimed_ids(self) -> Iterator[str]:
+        """The ids of galaxies that the catalog does not have under the same URI, in their order."""
+        for batch in self._scratch.stream(_CLAIMED):
+            yield from batch["galaxy_id"].to_pylist()
 
     def removed(self) -> list[str]:
         """Units without a listed member that a pruning run takes out."""
@@ -248,7 +263,8 @@ class Difference:
         """What has to be processed: units that are redone, by name, then new members; in order.
 
         Yields:
-            Batches with the columns of `MEMBER_SCHEMA`, and `unit_id` and `why`, both null for new members.
+            Batches with the columns of `MEMBER_SCHEMA`, and `unit_id` and `why`, both null for new members,
+            and `object_rows`, the listed rows of a shard.
         """
         return self._scratch.stream(
             _MEMBERS,

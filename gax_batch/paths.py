@@ -1,11 +1,12 @@
 """Every object key and file name of a catalog, and nowhere else.
 
 CATALOG/galaxies/_delta_log/...   the table of galaxies
-CATALOG/galaxies/parts/<settings fingerprint>/<unit_id>-<unit fingerprint>-<digest>.parquet
+CATALOG/galaxies/parts/<settings fingerprint>/<unit_id>-<unit fingerprint>-<origin>-<digest>.parquet
 CATALOG/rejects/...               the same for rejects; a unit's two parts have the same key
 CATALOG/runs/<run_id>/{run.json,plan/<number>.parquet}
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Self
@@ -19,7 +20,10 @@ TOP_LEVEL = frozenset({GALAXIES_TABLE, REJECTS_TABLE, RUNS})
 DELTA_LOG = "_delta_log"
 
 _PARTS = "parts"
-_PART_KEY = re.compile(rf"{_PARTS}/([^/]+)/([^/-]+)-([^/-]+)-([^/-]+)\.parquet")
+_PART_KEY = re.compile(rf"{_PARTS}/([^/]+)/([^/-]+)-([^/-]+)-([^/-]+)-([^/-]+)\.parquet")
+
+MANY_ORIGINS = "many"
+"""The origin of a unit that is not all of one object, or that another try may change."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -30,6 +34,8 @@ class PartName:
         settings_fingerprint: Digest of everything besides the cutouts that decides what rows say.
         unit_id: The unit.
         fingerprint: Digest of the unit's members and their versions.
+        origin: Digest of the one object, and its version, that the unit is all of (`origin_of`): where it
+            is listed again in that version, none of its rows have to be looked at. Else `MANY_ORIGINS`.
         digest: Digest of the rows. A key never gets other bytes, so that two runs that work on the same
             unit at the same time cannot change what the other has committed.
     """
@@ -37,12 +43,13 @@ class PartName:
     settings_fingerprint: str
     unit_id: str
     fingerprint: str
+    origin: str
     digest: str
 
     @property
     def key(self) -> str:
         """The object's key below its table's root."""
-        name = f"{self.unit_id}-{self.fingerprint}-{self.digest}.parquet"
+        name = f"{self.unit_id}-{self.fingerprint}-{self.origin}-{self.digest}.parquet"
         return f"{_PARTS}/{self.settings_fingerprint}/{name}"
 
     @classmethod
@@ -50,6 +57,11 @@ class PartName:
         """The inverse of `key`; None for a key that is no part's. Any prefix before it is passed over."""
         match = _PART_KEY.fullmatch(key[max(key.rfind(f"/{_PARTS}/") + 1, 0) :])
         return None if match is None else cls(*match.groups())
+
+
+def origin_of(object_uri: str, version: str) -> str:
+    """Names one version of one object."""
+    return hashlib.sha256(f"{object_uri}\x1f{version}".encode()).hexdigest()[:16]
 
 
 def table(catalog: str, name: str) -> str:

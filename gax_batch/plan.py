@@ -14,7 +14,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +27,14 @@ from gax_batch import paths, storage
 from gax_batch.difference import MAX_ATTEMPTS, NEW, Counts, Difference
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.scratch import Scratch
+from gax_batch.settled import SettledShards
 from gax_batch.sources.base import MEMBER_SCHEMA
 
 # Units in one file of a plan: each worker parses the whole footer of the file that has its unit.
 UNITS_PER_FILE = 64
 
 _SAMPLED_UNITS = 8
+_MAX_LOOKED_UP = 1_000_000
 _DIGEST_CHARACTERS = 16
 _FINGERPRINTED = ("source_uri", "source_version", "galaxy_id", "ra", "dec", "reason")
 _SEPARATOR = "\x1f"
@@ -48,6 +50,7 @@ class Unit:
         reason: Why: `new`, `changed`, `model changed`, `retried` or `forced`.
         members: How many there are.
         bytes: Size of all members together; None if it is not known.
+        origin: The object that it is all of, see `PartName`.
     """
 
     unit_id: str
@@ -55,6 +58,7 @@ class Unit:
     reason: str
     members: int
     bytes: int | None
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,7 @@ def make_plan(
     full: bool = False,
     prune: bool = False,
     max_attempts: int = MAX_ATTEMPTS,
+    settled: SettledShards | None = None,
 ) -> Plan:
     """Compare a listing with a catalog.
 
@@ -152,6 +157,7 @@ def make_plan(
         full: Redo every unit that has a member in the listing.
         prune: Take out what vanished: redo its units, and remove those of which nothing is left.
         max_attempts: Runs that try a cutout again which the storage did not give.
+        settled: What the listing, and then `known`, passed over.
 
     Returns:
         The plan. In a unit, members are sorted by object, and by row within a shard.
@@ -159,6 +165,7 @@ def make_plan(
     Raises:
         UsageError: `unit_size` is not positive, a galaxy has two positions, galaxies of a unit that
             vanished as a whole are now listed under other URIs, or the disk is full.
+        ClaimError: A galaxy that is settled has the id of a listed one: pass nothing over.
     """
     if unit_size < 1:
         raise UsageError(f"the unit size must be at least 1, not {unit_size}")
@@ -176,11 +183,29 @@ def make_plan(
             prune=prune,
             max_attempts=max_attempts,
         )
+        if settled is not None:
+            _refuse_claims(diff, settled)
         for block, bounds in _units(diff.members(), unit_size):
             planned += _describe(block, bounds)
             rejects.update(block["reason"].drop_null().to_pylist())
             files.write(block.select(MEMBER_SCHEMA.names).cast(MEMBER_SCHEMA), bounds)
-        return Plan(planned, diff.counts(), dict(rejects), diff.removed(), folder)
+        counts = diff.counts(passed_over=0 if settled is None else settled.cutouts)
+        return Plan(planned, counts, dict(rejects), diff.removed(), folder)
+
+
+class ClaimError(Exception):
+    """A plan cannot be made from what is not settled alone."""
+
+
+def _refuse_claims(diff: Difference, settled: SettledShards) -> None:
+    # What millions of galaxies claim is better joined than looked up.
+    claimed = list(islice(diff.claimed_ids(), _MAX_LOOKED_UP + 1))
+    if settled.units and len(claimed) > _MAX_LOOKED_UP:
+        raise ClaimError
+    wanted = pa.array(claimed, pa.string())
+    for table in settled.holders(claimed):
+        if pc.any(pc.is_in(table["galaxy_id"], wanted)).as_py():
+            raise ClaimError
 
 
 def _units(batches: Iterable[pa.Table], unit_size: int) -> Iterator[tuple[pa.Table, list[int]]]:
@@ -221,10 +246,30 @@ def _describe(block: pa.Table, bounds: Sequence[int]) -> list[Unit]:
     born = _digests(block, ["source_uri"], bounds) if None in names else names
     prints = _digests(block, _FINGERPRINTED, bounds)
     return [
-        Unit(name or new, fingerprint, reason or NEW, stop - start, size)
-        for name, new, fingerprint, reason, (start, stop), size in zip(
-            names, born, prints, reasons, pairwise(bounds), _bytes(block, bounds), strict=True
+        Unit(name or new, fingerprint, reason or NEW, stop - start, size, origin)
+        for name, new, fingerprint, reason, (start, stop), size, origin in zip(
+            names,
+            born,
+            prints,
+            reasons,
+            pairwise(bounds),
+            _bytes(block, bounds),
+            _origins(block, bounds),
+            strict=True,
         )
+    ]
+
+
+def _origins(block: pa.Table, bounds: Sequence[int]) -> list[str]:
+    """The object that each unit is all of; its members are in the order of their objects."""
+    names = ["object_uri", "source_version", "object_rows"]
+    first = block.select(names).take(pa.array(bounds[:-1])).to_pylist()
+    last = block["object_uri"].take(pa.array([stop - 1 for stop in bounds[1:]])).to_pylist()
+    return [
+        paths.origin_of(row["object_uri"], row["source_version"])
+        if row["object_uri"] == end and row["object_rows"] == stop - start
+        else paths.MANY_ORIGINS
+        for row, end, (start, stop) in zip(first, last, pairwise(bounds), strict=True)
     ]
 
 

@@ -12,9 +12,10 @@ from gax_batch.config import RunSettings
 from gax_batch.errors import UsageError
 from gax_batch.machine import MemoryNeed, Resources, local_resources, predict_memory
 from gax_batch.models.bundle import Bundle
-from gax_batch.plan import Plan, make_plan
+from gax_batch.plan import ClaimError, Plan, make_plan
 from gax_batch.progress import Say
-from gax_batch.sources import Source, open_frames, open_source, read_positions
+from gax_batch.settled import SettledShards
+from gax_batch.sources import Settled, Source, open_frames, open_source, read_positions
 from gax_batch.stretches import PRESETS
 
 # Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
@@ -34,19 +35,11 @@ def plan_run(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: 
     Raises:
         UsageError: The user's mistake; nothing was written.
     """
-    source = open_input(settings, catalog.uri)
-    plan = make_plan(
-        source.list_members(),
-        catalog.members(),
-        catalog.units(),
-        settings_fingerprint=fingerprint,
-        unit_size=settings.unit_size,
-        folder=folder,
-        positions=joined_positions(settings),
-        full=settings.full,
-        prune=settings.prune,
-        max_attempts=settings.max_attempts,
-    )
+    settled = _settled_shards(settings, catalog, fingerprint)
+    try:
+        source, plan = _compare(settings, catalog, fingerprint, folder / "settled", settled)
+    except ClaimError:
+        source, plan = _compare(settings, catalog, fingerprint, folder / "all", None)
     if not plan.counts.listed:
         raise UsageError(f"{settings.input} holds no cutouts; check --input")
     ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
@@ -56,7 +49,36 @@ def plan_run(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: 
     return plan
 
 
-def open_input(settings: RunSettings, exclude: str) -> Source:
+def _settled_shards(settings: RunSettings, catalog: Catalog, fingerprint: str) -> SettledShards | None:
+    # A table of positions, a limit or the wish to redo everything may touch any row.
+    if settings.full or settings.limit is not None or settings.positions is not None:
+        return None
+    return SettledShards(catalog, fingerprint)
+
+
+def _compare(
+    settings: RunSettings, catalog: Catalog, fingerprint: str, folder: Path, settled: SettledShards | None
+) -> tuple[Source, Plan]:
+    folder.mkdir()
+    source = open_input(settings, catalog.uri, settled)
+    plan = make_plan(
+        source.list_members(),
+        # The units that the listing passed over are known when the first batch is asked for.
+        catalog.members(() if settled is None else settled.units),
+        catalog.units(),
+        settings_fingerprint=fingerprint,
+        unit_size=settings.unit_size,
+        folder=folder,
+        positions=joined_positions(settings),
+        full=settings.full,
+        prune=settings.prune,
+        max_attempts=settings.max_attempts,
+        settled=settled,
+    )
+    return source, plan
+
+
+def open_input(settings: RunSettings, exclude: str, settled: Settled | None = None) -> Source:
     """Open the survey that the settings name; nothing below `exclude` is part of it.
 
     Raises:
@@ -64,7 +86,7 @@ def open_input(settings: RunSettings, exclude: str) -> Source:
         TransientError: The store kept failing.
     """
     if not settings.frames:
-        return open_source(settings.input, limit=settings.limit, exclude=exclude)
+        return open_source(settings.input, limit=settings.limit, exclude=exclude, settled=settled)
     bands = PRESETS[settings.preset].bands
     if settings.positions is None or not bands:
         raise UsageError("--frames needs --positions, and a --preset of several bands: give both")

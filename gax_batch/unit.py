@@ -21,6 +21,7 @@ from gax_batch.catalog.writer import Part, write_unit
 from gax_batch.decoding import Decoder
 from gax_batch.errors import GaxError, TransientError
 from gax_batch.imaging import IMAGE_SIDE
+from gax_batch.paths import MANY_ORIGINS
 from gax_batch.plan import read_unit_members
 from gax_batch.sources import read_unit
 from gax_batch.uncertainty import Summary
@@ -38,6 +39,7 @@ class UnitTask:
     unit_id: str
     fingerprint: str
     planned: int
+    origin: str = MANY_ORIGINS
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class UnitState:
     planned: int
     failure: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    origin: str = MANY_ORIGINS
 
     def took(self, step: str, start: float, failure: str | None = None) -> "UnitState":
         """The state after a step that began at `start` (of `time.monotonic`)."""
@@ -84,7 +87,7 @@ class Engine(Protocol):
 def read(task: UnitTask, options: UnitOptions) -> pa.Table:
     """Read and decode a unit's cutouts into its block."""
     start = time.monotonic()
-    state = UnitState(task.unit_id, task.fingerprint, task.planned)
+    state = UnitState(task.unit_id, task.fingerprint, task.planned, origin=task.origin)
     try:
         members = read_unit_members(task.plan_uri, task.row_group)
         cutouts = read_unit(members, options.decoder)
@@ -136,6 +139,7 @@ def write(block: pa.Table, options: UnitOptions) -> UnitResult:
             unit_id=state.unit_id,
             fingerprint=state.fingerprint,
             planned=state.planned,
+            origin=state.origin,
         )
     except (TransientError, OSError) as error:
         return UnitResult(state.took("write", start, failure=f"writing failed: {error}"), None)

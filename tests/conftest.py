@@ -56,7 +56,9 @@ def task(tmp_path: Path) -> unit.UnitTask:
     )
     ((uri, row_group),) = plan.write(catalog.uri, "run-1")
     (planned,) = plan.units
-    return unit.UnitTask(uri, row_group, planned.unit_id, planned.fingerprint, planned.members)
+    return unit.UnitTask(
+        uri, row_group, planned.unit_id, planned.fingerprint, planned.members, planned.origin
+    )
 
 
 @pytest.fixture

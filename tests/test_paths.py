@@ -7,7 +7,9 @@ from gax_batch.paths import PartName
 words = st.text("0123456789abcdef", min_size=1, max_size=16)
 
 
-@given(st.builds(PartName, words, words, words, words), st.sampled_from(["", "s3://b/parts/x/galaxies/"]))
+@given(
+    st.builds(PartName, words, words, words, words, words), st.sampled_from(["", "s3://b/parts/x/galaxies/"])
+)
 def test_a_part_name_comes_back_from_its_key_with_and_without_a_prefix(name, prefix):
     assert PartName.parse(prefix + name.key) == name
 
@@ -37,6 +39,6 @@ def test_every_object_of_a_catalog_is_below_one_of_its_three_folders():
 
 
 def test_a_part_lies_in_its_settings_folder():
-    name = PartName("settings", "unit", "print", "digest")
+    name = PartName("settings", "unit", "print", "origin", "digest")
     whole = f"{paths.table('/c', paths.GALAXIES_TABLE)}/{name.key}"
     assert whole.startswith(paths.parts_folder("/c", "settings") + "/")

@@ -125,6 +125,15 @@ class Table:
         keys, counts = actions["path"].to_pylist(), actions["num_records"].to_pylist()
         return {unquote(key): int(count or 0) for key, count in zip(keys, counts, strict=True)}
 
+    def bounds(self, column: str) -> dict[str, tuple[Any, Any]]:
+        """The least and the greatest value of a column in every active file that has any, by its key."""
+        if self._table is None:
+            return {}
+        actions = pa.table(self._table.get_add_actions(flatten=True))
+        names = ("path", f"min.{column}", f"max.{column}")
+        columns = (actions[name].to_pylist() for name in names)
+        return {unquote(key): (low, high) for key, low, high in zip(*columns, strict=True) if low is not None}
+
     def history(self) -> list[Entry]:
         """Every commit that the log still tells of, the newest first."""
         if self._table is None:

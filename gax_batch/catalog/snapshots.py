@@ -5,7 +5,7 @@ valid if the galaxies part of the same name is active. `commits` makes the next 
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -93,6 +93,10 @@ class Catalog:
         galaxies, rejects = self._galaxies.rows(), self._rejects.rows()
         return {name: galaxies[name.key] + rejects.get(name.key, 0) for name in self._active.values()}
 
+    def bounds_of_ids(self) -> dict[str, tuple[str, str]]:
+        """The least and the greatest `galaxy_id` of every part that has any, by its key."""
+        return self._galaxies.bounds("galaxy_id")
+
     def unneeded(self, keep_days: int) -> list[str]:
         """URIs of parts that no snapshot of the last days refers to and that are older than that."""
         found: list[str] = []
@@ -107,8 +111,11 @@ class Catalog:
         """Settings fingerprint and unit fingerprint of every unit, by unit id."""
         return {unit: (name.settings_fingerprint, name.fingerprint) for unit, name in self._active.items()}
 
-    def members(self) -> Iterator[pa.Table]:
+    def members(self, passed_over: Container[PartName] = ()) -> Iterator[pa.Table]:
         """Every cutout that the snapshot accounts for, as a galaxy or as a reject, for a plan.
+
+        Args:
+            passed_over: Parts that are not read; asked for when the first batch is.
 
         Yields:
             `KNOWN_SCHEMA`, some parts at a time; over all of them, `source_uri` is unique, and `galaxy_id`
@@ -119,8 +126,10 @@ class Catalog:
             TransientError: The store kept failing.
         """
         try:
-            yield from _known(self._galaxies.uri, self.parts(), _KNOWN_OF_GALAXIES, _of_galaxies)
-            yield from _known(self._rejects.uri, self.reject_parts(), _KNOWN_OF_REJECTS, _of_rejects)
+            good = [name for name in self.parts() if name not in passed_over]
+            yield from _known(self._galaxies.uri, good, _KNOWN_OF_GALAXIES, _of_galaxies)
+            bad = [name for name in self.reject_parts() if name not in passed_over]
+            yield from _known(self._rejects.uri, bad, _KNOWN_OF_REJECTS, _of_rejects)
         except FatalError as error:
             raise UsageError(str(error)) from error
 

@@ -25,12 +25,15 @@ from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.errors import FatalError
 from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
-from gax_batch.rejects import PASSING
+from gax_batch.rejects import PASSING, Reason
 
 # One row group for a unit of usual size; more would only add overhead at 0.8 kB a row.
 ROW_GROUP_ROWS = 65_536
 STATISTICS_COLUMNS = ("galaxy_id", "ra", "dec")
 READ_THREADS = 16
+
+# Rejects that may become galaxies although their own object stays as it is.
+_UNSETTLED = PASSING | {Reason.DUPLICATE_ID}
 
 _METADATA_KEY = b"gax.part"
 
@@ -83,6 +86,7 @@ def write_unit(
     unit_id: str,
     fingerprint: str,
     planned: int,
+    origin: str = paths.MANY_ORIGINS,
 ) -> Part:
     """Store a unit's rows.
 
@@ -94,6 +98,7 @@ def write_unit(
         unit_id: The unit.
         fingerprint: Digest of the unit's members.
         planned: Cutouts that were planned.
+        origin: Of the unit, see `PartName`.
 
     Returns:
         What a commit needs to know.
@@ -105,10 +110,12 @@ def write_unit(
     """
     _check_conservation(galaxies, rejects, unit_id, planned)
     digest = hashlib.sha256(_digest(galaxies) + _digest(rejects)).hexdigest()
-    name = PartName(settings_fingerprint, unit_id, fingerprint, digest[:16])
     by_reason = {
         str(item["values"]): int(item["counts"]) for item in pc.value_counts(rejects["reason"]).to_pylist()
     }
+    if not _UNSETTLED.isdisjoint(by_reason):
+        origin = paths.MANY_ORIGINS
+    name = PartName(settings_fingerprint, unit_id, fingerprint, origin, digest[:16])
     facts = {
         "unit_id": unit_id,
         "fingerprint": fingerprint,

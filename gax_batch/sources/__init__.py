@@ -13,12 +13,13 @@ from gax_batch.sources.images import ImageSource
 from gax_batch.sources.positions import read_positions
 from gax_batch.sources.reading import read_unit
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
-from gax_batch.sources.shards import ShardSource
+from gax_batch.sources.shards import Settled, ShardSource
 from gax_batch.storage import ObjectInfo
 
 __all__ = [
     "CUTOUT_SCHEMA",
     "MEMBER_SCHEMA",
+    "Settled",
     "Source",
     "open_frames",
     "open_source",
@@ -27,7 +28,9 @@ __all__ = [
 ]
 
 
-def open_source(uri: str, *, limit: int | None = None, exclude: str | None = None) -> Source:
+def open_source(
+    uri: str, *, limit: int | None = None, exclude: str | None = None, settled: Settled | None = None
+) -> Source:
     """Open a survey: a folder, prefix, glob or single object of images or of Parquet shards.
 
     What is there is looked at as far as the first cutout, which decides what kind of survey it is.
@@ -36,6 +39,7 @@ def open_source(uri: str, *, limit: int | None = None, exclude: str | None = Non
         uri: Where it is.
         limit: Take the first so many cutouts only, in the order of their URIs.
         exclude: A URI below which nothing is the survey's: the catalog, which may be in the input folder.
+        settled: Says of a shard that its rows need not be listed; never asked where there is a limit.
 
     Raises:
         UsageError: Nothing is there, or neither kind; or the input is in `exclude`. Where both kinds are
@@ -50,7 +54,8 @@ def open_source(uri: str, *, limit: int | None = None, exclude: str | None = Non
         if is_named(info.uri, IMAGE_SUFFIXES):
             return ImageSource(_one_kind(uri, chain(passed, objects), SHARD_SUFFIXES), limit=limit)
         if is_named(info.uri, SHARD_SUFFIXES):
-            return ShardSource(_one_kind(uri, chain(passed, objects), IMAGE_SUFFIXES), limit=limit)
+            shards = _one_kind(uri, chain(passed, objects), IMAGE_SUFFIXES)
+            return ShardSource(shards, limit=limit, settled=settled)
     wanted = ", ".join(IMAGE_SUFFIXES + SHARD_SUFFIXES)
     raise UsageError(f"{uri} holds {len(passed)} objects, but none is an image or a shard ({wanted})")
 

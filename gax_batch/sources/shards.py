@@ -17,22 +17,33 @@ from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
 SUFFIXES = parquet.SUFFIXES + tars.SUFFIXES
 
+Settled = Callable[[ObjectInfo], bool]
+"""Whether an object's rows are known to be as they were."""
+
 _LISTING_THREADS = 8
 
 
 class ShardSource:
     """A folder, prefix or glob of shards."""
 
-    def __init__(self, objects: Iterable[ObjectInfo], *, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        objects: Iterable[ObjectInfo],
+        *,
+        limit: int | None = None,
+        settled: Settled | None = None,
+    ) -> None:
         """Take the objects of a listing.
 
         Args:
             objects: Shards, and others that are passed over; taken once, while the members are listed.
             limit: Take the first so many cutouts only.
+            settled: Says of a shard that its rows need not be listed; never asked where there is a limit.
         """
         self.ignored = 0
         self._objects = objects
         self._limit = limit
+        self._settled = settled if limit is None else None
 
     def list_members(self) -> Iterator[pa.Table]:
         """List every cutout, reading no image; see `Source.list_members`."""
@@ -46,10 +57,10 @@ class ShardSource:
 
     def _shards(self) -> Iterator[ObjectInfo]:
         for info in self._objects:
-            if is_named(info.uri, SUFFIXES):
-                yield info
-            else:
+            if not is_named(info.uri, SUFFIXES):
                 self.ignored += 1
+            elif self._settled is None or not self._settled(info):
+                yield info
 
     def _members(self, shards: Sequence[ObjectInfo]) -> Iterator[pa.Table]:
         # A limited listing looks at one shard at a time, and at no more than it needs.

@@ -1,0 +1,66 @@
+"""Shards that need not be looked at again: each is, in this very version, all of one unit of the catalog.
+
+A survey of a hundred million galaxies in shards is planned by the shards' names and versions alone, unless
+one of its new galaxies has the id of one that is settled: then the plan is made from every row.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from gax_batch import paths
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.paths import PartName
+from gax_batch.storage import ObjectInfo
+
+
+class SettledShards:
+    """The shards of a listing that are settled, and the units that they are."""
+
+    def __init__(self, catalog: Catalog, settings_fingerprint: str) -> None:
+        """Know the catalog's units.
+
+        Args:
+            catalog: What is cataloged already.
+            settings_fingerprint: Of the run; units of other settings are not settled.
+        """
+        self._catalog = catalog
+        self._by_origin = {
+            name.origin: name
+            for name in catalog.parts()
+            if name.settings_fingerprint == settings_fingerprint and name.origin != paths.MANY_ORIGINS
+        }
+        self.units: set[PartName] = set()
+        """Those whose shard was listed."""
+
+    def __call__(self, info: ObjectInfo) -> bool:
+        """Whether a listed shard is settled."""
+        name = self._by_origin.get(paths.origin_of(info.uri, info.version))
+        if name is not None:
+            self.units.add(name)
+        return name is not None
+
+    @property
+    def cutouts(self) -> int:
+        """Cutouts of the settled units."""
+        planned = self._catalog.planned() if self.units else {}
+        return sum(planned[name] for name in self.units)
+
+    def holders(self, ids: Sequence[str]) -> Iterator[pa.Table]:
+        """The ids of the settled units that might hold any of these.
+
+        Args:
+            ids: Sorted.
+
+        Yields:
+            Tables with the one column `galaxy_id`.
+        """
+        bounds = self._catalog.bounds_of_ids() if self.units and ids else {}
+        near = []
+        for name in sorted(self.units, key=lambda name: name.key):
+            low, high = bounds.get(name.key, ("", ""))
+            place = bisect_left(ids, low)
+            if place < len(ids) and ids[place] <= high:
+                near.append(name)
+        return self._catalog.batches(["galaxy_id"], near)
