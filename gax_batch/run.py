@@ -29,6 +29,7 @@ from gax_batch.preparation import plan_run, resources_of, settings_fingerprint
 from gax_batch.progress import Progress, Say, Tally
 from gax_batch.quiet import quiet_native_stderr
 from gax_batch.record import Clock, Run
+from gax_batch.uncertainty import Calibration
 from gax_batch.unit import Engine, UnitOptions, UnitTask
 
 
@@ -54,6 +55,8 @@ def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
     """
     clock = Clock()
     bundle = load_bundle(settings.bundle)
+    # The engine would find out too, but only once Ray has started.
+    Calibration.of_bundle(bundle.manifest["calibration"], settings.models)
     catalog = Catalog(settings.catalog)
     fingerprint = settings_fingerprint(settings, bundle)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:

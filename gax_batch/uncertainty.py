@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gax_batch import tree
+from gax_batch.errors import UsageError
 
 Float = npt.NDArray[np.float32]
 INTERVAL = 0.9
@@ -225,9 +226,19 @@ class Calibration:
 
     @classmethod
     def of_bundle(cls, values: Mapping[str, Any], models: Sequence[str]) -> "Calibration":
-        """The part of a bundle's `calibration` that a choice of models needs."""
+        """The part of a bundle's `calibration` that a choice of models needs.
+
+        Raises:
+            UsageError: It lacks that choice, or a question.
+        """
         chosen = tuple(sorted(set(models)))
-        combination = values["combinations"][combination_name(chosen)]
+        combination = values.get("combinations", {}).get(combination_name(chosen))
+        if combination is None:
+            raise UsageError(
+                f"the bundle was not calibrated for the models {', '.join(chosen)}; choose others, or "
+                "another bundle"
+            )
+        _require_whole(combination)
         return cls(
             models=chosen,
             weights=combination["blend"],
@@ -238,6 +249,19 @@ class Calibration:
             floor=float(values["floor"]),
             ood_threshold=float(values["ood_threshold"]),
         )
+
+
+def _require_whole(combination: Mapping[str, Any]) -> None:
+    lengths = {f"blend of {name}": (len(row), tree.N_QUESTIONS) for name, row in combination["blend"].items()}
+    lengths["quantiles"] = (len(combination["quantiles"]), tree.N_ANSWERS)
+    for name, length in (("powers", tree.N_QUESTIONS), ("offsets", tree.N_ANSWERS)):
+        lengths[name] = (len(combination.get(name, range(length))), length)
+    for name, (found, wanted) in lengths.items():
+        if found != wanted:
+            raise UsageError(
+                f"the bundle's calibration has {found} values of {name}, not {wanted}: it lost a question or "
+                "an answer of the tree; use another bundle"
+            )
 
 
 def combination_name(models: Sequence[str]) -> str:

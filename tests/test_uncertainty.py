@@ -1,7 +1,11 @@
+import copy
+
 import numpy as np
 import pytest
 
 from gax_batch import tree, uncertainty
+from gax_batch.errors import UsageError
+from gax_batch.models.bundle import load_bundle
 from gax_batch.uncertainty import Calibration, Summary
 
 
@@ -159,3 +163,22 @@ def test_summaries_are_cut_and_joined_by_rows():
     joined = Summary.concatenate([whole.head(2), whole.head(5)])
     assert joined.gz2_class == whole.gz2_class[:2] + whole.gz2_class
     np.testing.assert_array_equal(joined.prob[2:], whole.prob)
+
+
+class TestCalibrationOfABundle:
+    """What a run reads from the bundle before it starts."""
+
+    @pytest.mark.parametrize("lost", ["quantiles", "powers", "offsets", "blend"])
+    def test_a_bundle_that_lost_a_question_is_refused(self, lost):
+        values = copy.deepcopy(load_bundle().manifest["calibration"])
+        part = values["combinations"]["bayesian+svr"]
+        row = part["blend"]["svr"] if lost == "blend" else part[lost]
+        row.pop()
+        with pytest.raises(UsageError, match="lost a question") as caught:
+            Calibration.of_bundle(values, ["svr", "bayesian"])
+        assert "\n" not in str(caught.value)
+
+    def test_models_it_was_not_calibrated_for_are_refused(self):
+        values = {**load_bundle().manifest["calibration"], "combinations": {}}
+        with pytest.raises(UsageError, match="not calibrated for the models svr"):
+            Calibration.of_bundle(values, ["svr"])
