@@ -1,4 +1,4 @@
-"""How many galaxies of which part lie where: in a database on the disk, since it has a row per galaxy or so."""
+"""How many galaxies of which part lie where: in a database on the disk, it may have a row per galaxy."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,9 @@ class Census:
         self._scratch, self._keys = scratch, pa.array(keys, pa.string())
         scratch.load("counts", _NUMBERED, (self._numbered(batch) for batch in counts))
         digests = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") for key in keys]
-        parts = pa.table({"part": pa.array(range(len(keys)), pa.int32()), "id": pa.array(digests, pa.uint64())})
+        parts = pa.table(
+            {"part": pa.array(range(len(keys)), pa.int32()), "id": pa.array(digests, pa.uint64())}
+        )
         scratch.load("parts", parts.schema, [parts])
 
     def totals(self) -> tuple[int, int, tuple[str, ...]]:
@@ -57,11 +59,11 @@ class Census:
 
     def cells(self) -> tuple[Ints, Ints]:
         """The pixels of `CELL_ORDER` that have galaxies, in order, and how many."""
-        sql = "SELECT cell, sum(rows)::BIGINT AS rows FROM counts WHERE cell IS NOT NULL GROUP BY cell ORDER BY cell"
-        found = pa.concat_tables(
-            [pa.table({"cell": pa.array([], pa.int32()), "rows": pa.array([], pa.int64())})]
-            + list(self._scratch.stream(sql))
-        )
+        sql = """
+            SELECT cell, sum(rows)::BIGINT AS rows FROM counts
+            WHERE cell IS NOT NULL GROUP BY cell ORDER BY cell"""
+        none = pa.schema([("cell", pa.int32()), ("rows", pa.int64())]).empty_table()
+        found = pa.concat_tables([none, *self._scratch.stream(sql)])
         return found["cell"].to_numpy().astype(np.int64), found["rows"].to_numpy()
 
     def origins(self, tiling: Tiling) -> dict[Tile, Origin]:
@@ -71,8 +73,10 @@ class Census:
         self._scratch.load("reach", _REACH, [places, _reach(True, *tiling.margin_cells())])
         sql = """
             SELECT margin, tile, sum(rows)::BIGINT AS rows, count(*) AS parts, bit_xor(id) AS digest
-            FROM (SELECT margin, tile, part, sum(rows) AS rows FROM counts JOIN reach USING (cell) GROUP BY ALL)
-            JOIN parts USING (part) GROUP BY margin, tile"""
+            FROM (
+                SELECT margin, tile, part, sum(rows) AS rows
+                FROM counts JOIN reach USING (cell) GROUP BY ALL
+            ) JOIN parts USING (part) GROUP BY margin, tile"""
         return {
             Tile(row["margin"], int(tiling.orders[row["tile"]]), int(tiling.pixels[row["tile"]])): Origin(
                 f"{row['digest']:016x}-{row['parts']}-{row['rows']}", row["rows"]
@@ -83,7 +87,9 @@ class Census:
 
     def sources(self, tiling: Tiling, wanted: Iterable[Tile]) -> list[tuple[str, int]]:
         """The parts, and their galaxies, that some tiles are made of, in order; after `origins`."""
-        numbers = {key: i for i, key in enumerate(zip(tiling.orders.tolist(), tiling.pixels.tolist(), strict=True))}
+        numbers = {
+            key: i for i, key in enumerate(zip(tiling.orders.tolist(), tiling.pixels.tolist(), strict=True))
+        }
         rows = [(tile.margin, numbers[tile.order, tile.pixel]) for tile in wanted]
         table = pa.table({"margin": [margin for margin, _ in rows], "tile": [tile for _, tile in rows]})
         self._scratch.load("wanted", table.schema, [table])
@@ -98,7 +104,9 @@ class Census:
         """Write the counts to a Parquet file: `COUNTS`."""
         with pq.ParquetWriter(path, COUNTS, compression="zstd") as writer:
             for batch in self._scratch.stream("SELECT * FROM counts ORDER BY part, cell NULLS FIRST"):
-                writer.write_table(batch.set_column(0, "part", pc.take(self._keys, batch["part"])).cast(COUNTS))
+                writer.write_table(
+                    batch.set_column(0, "part", pc.take(self._keys, batch["part"])).cast(COUNTS)
+                )
 
     def _numbered(self, counts: pa.Table) -> pa.Table:
         numbers = pc.index_in(counts["part"], self._keys)
@@ -107,4 +115,6 @@ class Census:
 
 
 def _reach(margin: bool, tiles: Ints, cells: Ints) -> pa.Table:
-    return pa.table([pa.repeat(margin, len(tiles)), tiles.astype(np.int32), cells.astype(np.int32)], schema=_REACH)
+    return pa.table(
+        [pa.repeat(margin, len(tiles)), tiles.astype(np.int32), cells.astype(np.int32)], schema=_REACH
+    )

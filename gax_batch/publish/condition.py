@@ -16,12 +16,16 @@ import pyarrow.compute as pc
 from gax_batch.errors import UsageError
 from gax_batch.scratch import QueryError, Scratch
 
-FUNCTIONS = frozenset(
-    "+ - * / // % ** ^ & | << >> xor ~~ !~~ ~~* !~~* ~~~ abs sqrt cbrt ln log log10 log2 exp pow power floor "
-    "ceil ceiling round trunc sign least greatest isnan isinf isfinite radians degrees sin cos tan asin acos "
-    "atan atan2 pi lower upper length starts_with ends_with contains prefix suffix like_escape "
-    "not_like_escape regexp_matches regexp_full_match".split()
-)
+# fmt: off
+FUNCTIONS = frozenset({
+    "!~~", "!~~*", "%", "&", "*", "**", "+", "-", "/", "//", "<<", ">>", "^", "|", "~~", "~~*", "~~~",
+    "abs", "acos", "asin", "atan", "atan2", "cbrt", "ceil", "ceiling", "contains", "cos", "degrees",
+    "ends_with", "exp", "floor", "greatest", "isfinite", "isinf", "isnan", "least", "length",
+    "like_escape", "ln", "log", "log10", "log2", "lower", "not_like_escape", "pi", "pow", "power",
+    "prefix", "radians", "regexp_full_match", "regexp_matches", "round", "sign", "sin", "sqrt",
+    "starts_with", "suffix", "tan", "trunc", "upper", "xor",
+})
+# fmt: on
 """What an expression may call, by DuckDB's names; `~~` is LIKE, `~~~` GLOB."""
 
 _CLASSES = frozenset(
@@ -99,9 +103,12 @@ class Condition:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint for a name that is not known."""
-    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    return f"did you mean {', '.join(close)}?" if close else "`gax publish --help` says where they are listed"
+    """A hint for a name that is not known: those like it, or those with a word like it."""
+    name = name.lower()
+    close = difflib.get_close_matches(name, known, n=3) or [
+        whole for whole in known if difflib.get_close_matches(name, whole.split("_"), cutoff=0.75)
+    ]
+    return f"did you mean {', '.join(close[:3])}?" if close else f"there are {known[0]}, ..., {known[-1]}"
 
 
 def _columns(node: Any, text: str) -> Iterator[str]:

@@ -1,9 +1,9 @@
-"""A catalog as a HATS collection: counted, tiled, sorted to the sky, and brought up to date night after night.
+"""A catalog as a HATS collection: counted, tiled, sorted to the sky, brought up to date night after night.
 
-First the manifest forgets the tiles that are going to change, then their files are written, then the metadata,
-and at last what is no longer part of it is removed and the manifest says that all is there. So wherever a
-publication is cut off, the next one knows which files it can trust. Every file is stored whole; while a
-publication runs, a reader sees tiles of the snapshot before and of the new one.
+First the manifest forgets the tiles that are going to change, then their files are written, then the
+metadata, and at last what is no longer part of it is removed and the manifest says that all is there. So
+wherever a publication is cut off, the next one knows which files it can trust. Every file is stored whole;
+while a publication runs, a reader sees tiles of the snapshot before and of the new one.
 """
 
 import math
@@ -129,11 +129,8 @@ def publish_hats(
             return done
         manifest.snapshot = None
         manifest.settings = {"columns": settings.selection.columns, "where": settings.selection.where}
-        manifest.tiles = {
-            tile: held
-            for tile, held in manifest.tiles.items()
-            if tile in goal.digests and tile not in set(goal.wanted)
-        }
+        trusted = goal.digests.keys() - set(goal.wanted)
+        manifest.tiles = {tile: held for tile, held in manifest.tiles.items() if tile in trusted}
         manifest.write(output)
         census.save(Path(folder) / "counts.parquet")
         storage.upload(Path(folder) / "counts.parquet", storage.join(output, settings.counts_key))
@@ -191,11 +188,9 @@ def _is_whole(manifest: Manifest, sky: Sky, there: dict[str, int]) -> bool:
 def _kept(sky: Sky, manifest: Manifest) -> set[str]:
     """Keys of everything that belongs to the publication."""
     kept = {sky.settings.counts_key, COLLECTION}
-    for margin in (False, True):
-        tiles = _files(manifest, margin=margin)
-        if tiles:
-            kept.update(metadata_keys(sky.settings, margin=margin))
-            kept.update(sky.settings.key(tile.tile) for tile in tiles)
+    for margin in sky.settings.kinds:
+        kept.update(metadata_keys(sky.settings, margin=margin))
+        kept.update(sky.settings.key(tile.tile) for tile in _files(manifest, margin=margin))
     return kept
 
 
@@ -263,8 +258,6 @@ def _scatter_tasks(
 
 
 def _write_metadata(output: str, sky: Sky, manifest: Manifest) -> None:
-    margins = _files(manifest, margin=True)
-    if margins:
-        write_catalog(output, sky, margins, margin=True)
-    write_catalog(output, sky, _files(manifest, margin=False), margin=False)
-    write_collection(output, sky, margin=bool(margins))
+    for margin in sky.settings.kinds:
+        write_catalog(output, sky, _files(manifest, margin=margin), margin=margin)
+    write_collection(output, sky)

@@ -1,7 +1,7 @@
 """The files of a HATS catalog that say what is in it: properties, partitions, Parquet metadata, maps.
 
-HATS 1.0 (Caplar et al. 2025, IVOA Note), through the `hats` library. They are made in a local folder and stored
-one by one, whole, properties last.
+As the IVOA Note on HATS has them, by the `hats` library. They are made in a local folder and stored one by
+one, whole, properties last.
 """
 
 import tempfile
@@ -83,12 +83,12 @@ def write_catalog(output: str, sky: Sky, tiles: Sequence[Gathered], *, margin: b
             storage.upload(local / inner, storage.join(folder, inner))
 
 
-def write_collection(output: str, sky: Sky, *, margin: bool) -> None:
+def write_collection(output: str, sky: Sky) -> None:
     """Write the file that readers of the catalog with its margin cache open."""
     from hats.catalog.dataset.collection_properties import CollectionProperties
 
     values = {"obs_collection": CATALOG, "hats_primary_table_url": CATALOG}
-    if margin:
+    if sky.settings.margin_arcsec:
         name = sky.settings.folder(margin=True)
         values |= {"all_margins": name, "default_margin": name}
     with tempfile.TemporaryDirectory(prefix="gax-") as local:
@@ -98,7 +98,7 @@ def write_collection(output: str, sky: Sky, *, margin: bool) -> None:
 
 def _properties(sky: Sky, tiles: Sequence[Gathered], *, margin: bool) -> dict[str, Any]:
     rows = [tile.rows for tile in tiles]
-    values = {
+    values: dict[str, Any] = {
         "catalog_name": sky.settings.folder(margin=margin),
         "catalog_type": "margin" if margin else "object",
         "total_rows": sum(rows),
@@ -121,7 +121,7 @@ def _provenance(sky: Sky, size: int) -> dict[str, Any]:
     from hats.catalog import TableProperties
 
     said = sky.provenance
-    facts = TableProperties.new_provenance_dict(
+    facts: dict[str, Any] = TableProperties.new_provenance_dict(
         builder=f"gax-batch v{__version__}",
         obs_description=DESCRIPTION,
         prov_progenitor=f"{said.catalog} snapshot {said.snapshot}",

@@ -4,7 +4,7 @@ OUTPUT/collection.properties                       what HATS readers open
 OUTPUT/galaxies/{dataset/...,hats.properties,...}  the catalog
 OUTPUT/galaxies_<margin>arcs/...                   its margin cache
 OUTPUT/gax/manifest.json                           this; a tile that it does not list may hold anything
-OUTPUT/gax/counts-<digest>.parquet                 galaxies by part and place, so that old parts are not counted again
+OUTPUT/gax/counts-<digest>.parquet                 galaxies by part and place: old parts are not counted again
 OUTPUT/gax/staging/...                             rows on their way from parts to tiles
 """
 
@@ -24,7 +24,11 @@ from gax_batch.publish.tasks import Tile
 FORMAT = 1
 CATALOG = "galaxies"
 COLLECTION = "collection.properties"
-_OURS = re.compile(rf"(?:{CATALOG}(?:_[0-9.e+-]+arcs)?|gax)/.*|{re.escape(COLLECTION)}")
+_OURS = re.compile(
+    rf"{CATALOG}(?:_[0-9.e+-]+arcs)?/(?:dataset/(?:Norder=\d+/Dir=\d+/(?:Npix=\d+\.parquet|\.[0-9a-f]+\.tmp)"
+    r"|_metadata|_common_metadata)|(?:hats\.)?properties|partition_info\.csv|(?:point_map|skymap)\.fits)"
+    r"|gax/(?:staging/\d+\.arrows|counts-[0-9a-f]+\.parquet)"
+)
 _MANIFEST = "gax/manifest.json"
 STAGING = "gax/staging"
 
@@ -36,6 +40,11 @@ class HatsSettings:
     selection: Selection
     pixel_threshold: int
     margin_arcsec: float
+
+    @property
+    def kinds(self) -> tuple[bool, ...]:
+        """Whether each of its HATS catalogs is a margin cache."""
+        return (True, False) if self.margin_arcsec else (False,)
 
     def folder(self, *, margin: bool) -> str:
         """The HATS catalog's folder below the output."""
@@ -105,16 +114,22 @@ class Manifest:
             version, owner = said["format"], said["catalog"]
             tiles = {Tile(*entry[:3]): Held(*entry[3:]) for entry in said["tiles"]}
         except (ValueError, KeyError, TypeError):
-            raise UsageError(f"{output}/{_MANIFEST} is no manifest of gax publish; choose a new place") from None
+            raise UsageError(
+                f"{output}/{_MANIFEST} is no manifest of gax publish; choose a new place"
+            ) from None
         if version != FORMAT:
             raise UsageError(f"{output} was published by another version of gax-batch; choose a new place")
         if owner != catalog:
-            raise UsageError(f"{output} holds the publication of another catalog, {owner}; choose a new place")
+            raise UsageError(
+                f"{output} holds the publication of another catalog, {owner}; choose a new place"
+            )
         return cls(catalog, said["snapshot"], tiles, said["settings"])
 
     def write(self, output: str) -> None:
         """Store it, over the one before."""
-        tiles = [[*asdict(tile).values(), *asdict(held).values()] for tile, held in sorted(self.tiles.items())]
+        tiles = [
+            [*asdict(tile).values(), *asdict(held).values()] for tile, held in sorted(self.tiles.items())
+        ]
         said = {
             "format": FORMAT,
             "catalog": self.catalog,
@@ -127,9 +142,7 @@ class Manifest:
 
 def list_output(output: str) -> dict[str, int]:
     """Size of every object of an output by its key."""
-    return {
-        info.uri.removeprefix(f"{output}/"): info.size for info in list_objects(output, missing_ok=True)
-    }
+    return {info.uri.removeprefix(f"{output}/"): info.size for info in list_objects(output, missing_ok=True)}
 
 
 def left_over(there: Iterable[str], kept: Iterable[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Rows as fixed-width records, and the two binary formats made of them: FITS binary tables and VOTable BINARY2.
+"""Rows as fixed-width records, and what is made of them: FITS binary tables and VOTables in BINARY2.
 
 Both hold big-endian values one after the other. Missing numbers are NaN in both, missing text is empty, and
 BINARY2 marks them as null besides.
@@ -67,8 +67,8 @@ def write_fits(
     for name, text in texts.items():
         if not text.ascii:
             raise UsageError(
-                f"column {name} has text that is not ASCII, which FITS cannot hold; leave it out by --columns, "
-                "or publish votable or parquet"
+                f"column {name} has text that is not ASCII, which FITS cannot hold; leave it out by "
+                "--columns, or publish votable or parquet"
             )
     header = votable_header(columns, provenance, rows=rows, texts=texts)
     before, end, after = header.rpartition("</TABLE>")
@@ -105,7 +105,7 @@ def _storage(column: Column, texts: Mapping[str, Text]) -> str:
 
 
 def _with_nulls(batch: pa.Table, records: Records) -> npt.NDArray[np.uint8]:
-    """BINARY2's rows as bytes `[N, bytes]`: one bit per column that says whether it is null, then the values."""
+    """BINARY2's rows as bytes `[N, bytes]`: a bit per column, set where it is null, then the values."""
     nulls = np.stack([batch[name].is_null().to_numpy() for name in records.dtype.names or ()], axis=1)
     values = records.view(np.uint8).reshape(len(records), records.dtype.itemsize)
     return np.concatenate([np.packbits(nulls, axis=1), values], axis=1)
@@ -129,8 +129,8 @@ def _table_header(
     for number, column in enumerate(columns, 1):
         header.set(f"TUCD{number}", column.ucd, "UCD", after=f"TFORM{number}")
         header.set(f"TCOMM{number}", _ascii(column.description), after=f"TUCD{number}")
-    for keyword, (_, value, meaning) in zip(_keywords(provenance), provenance.items(), strict=True):
-        header[keyword] = (_ascii(value), meaning)
+    for keyword, (_, value, _) in zip(_keywords(provenance), provenance.items(), strict=True):
+        header[keyword] = _ascii(value)
     return header
 
 

@@ -9,7 +9,6 @@ import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,20 +20,12 @@ import pyarrow.parquet as pq
 
 from gax_batch import storage
 from gax_batch.catalog.schema import Column
+from gax_batch.publish.formats import Format
 from gax_batch.publish.records import write_fits, write_votable
 from gax_batch.publish.selection import Selection, described
 from gax_batch.publish.votable import Provenance, Text, voparquet, votable_header
 
 ROW_GROUP_ROWS = 65_536
-
-
-class Format(StrEnum):
-    """What a selection can be written as."""
-
-    PARQUET = "parquet"
-    VOTABLE = "votable"
-    FITS = "fits"
-    CSV = "csv"
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
 """The three steps of publishing to the sky, as plain functions that run anywhere: count, scatter, gather.
 
 Parts of a catalog hold galaxies from anywhere, tiles of HATS those of one place. So a task of the second step
-sorts the rows of some parts by tile into one object, and a task of the third reads its tile's rows from all of
-those objects. No process ever holds more than a few parts or one tile.
+sorts the rows of some parts by tile into one object, and a task of the third reads its tile's rows from all
+of those objects. No process ever holds more than a few parts or one tile.
 """
 
 import io

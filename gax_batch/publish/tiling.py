@@ -1,8 +1,8 @@
 """The HEALPix pixels of a HATS catalog: which cover the sky, and which of them a galaxy belongs to.
 
 Tiles are adaptive (Górski et al. 2005, ApJ 622, 759, nested): the largest pixels with no more than so many
-galaxies. A galaxy lies in one of them, and in the margin of each that is near. Near is what HATS takes for it:
-the pixels of a fine order, no smaller than the margin, that touch the tile from outside.
+galaxies. A galaxy lies in one of them, and in the margin of each that is near. Near is what HATS takes
+for it: the pixels of a fine order, no smaller than the margin, that touch the tile from outside.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from gax_batch.errors import UsageError
 Ints = npt.NDArray[np.int64]
 
 CELL_ORDER = 10
-"""Galaxies are counted in pixels of this order (side 3.4 arcmin), which is also the highest order of a tile."""
+"""Galaxies are counted in pixels of this order (side 3.4 arcmin), also the highest order of a tile."""
 
 INDEX_ORDER = 29
 

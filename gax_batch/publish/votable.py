@@ -1,7 +1,7 @@
-"""What is said of published columns, as a VOTable without rows; the VOTable, VOParquet and FITS-plus share it.
+"""What is said of published columns, as a VOTable without rows: VOTable, VOParquet and FITS-plus share it.
 
-VOTable 1.4 (Ochsenbein et al. 2019, IVOA Recommendation); VOParquet 1.0 (Taylor et al. 2025, IVOA Note): a
-data-less VOTable in the Parquet footer.
+VOTable 1.4 (Ochsenbein et al. 2019, IVOA Recommendation) and VOParquet 1.0 (IVOA Note of 2025-01-16), which
+is a VOTable without rows in the footer of a Parquet file.
 """
 
 import io
