@@ -5,9 +5,11 @@ is a VOTable without rows in the footer of a Parquet file.
 """
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from xml.sax.saxutils import escape  # writes only
 
 import pyarrow as pa
 
@@ -18,6 +20,7 @@ VOPARQUET = {"version": "IVOA.VOTable-Parquet.version", "content": "IVOA.VOTable
 TABLE_NAME = "galaxies"
 DESCRIPTION = "galaxy morphology probabilities with uncertainties, a row per galaxy"
 
+_NUMBER = re.compile(r"(?<=<DESCRIPTION>)\s*#(\d+)\s*(?=</DESCRIPTION>)")
 _DATATYPES = {pa.float32(): "float", pa.float64(): "double", pa.int32(): "int", pa.int64(): "long"}
 
 
@@ -80,13 +83,14 @@ def votable_header(
     votable.resources.append(resource)
     resource.coordinate_systems.append(CooSys(ID="icrs", system="ICRS", config={"version": "1.4"}))
     table = TableElement(votable, name=TABLE_NAME, nrows=rows)
-    table.description = DESCRIPTION
+    descriptions = [DESCRIPTION, *(column.description for column in columns)]
+    table.description = "#0"
     resource.tables.append(table)
     for name, value, meaning in provenance.items():
         info = Info(name=name, value=value)
         info.content = meaning
         resource.infos.append(info)
-    for column in columns:
+    for number, column in enumerate(columns, 1):
         described = Field(
             votable,
             name=column.name,
@@ -96,11 +100,12 @@ def votable_header(
             ref="icrs" if column.ucd.startswith("pos.eq") else None,
             **_datatype(column, (texts or {}).get(column.name)),
         )
-        described.description = column.description
+        described.description = f"#{number}"
         table.fields.append(described)
     buffer = io.BytesIO()
     votable.to_xml(buffer)
-    return buffer.getvalue().decode()
+    # Astropy breaks lines after hyphens, of which readers make a space; so what it writes are numbers.
+    return _NUMBER.sub(lambda found: escape(descriptions[int(found[1])]), buffer.getvalue().decode())
 
 
 def voparquet(header: str) -> dict[str, str]:
