@@ -44,6 +44,7 @@ def write_part(
             "stage": [None] * PER_PART,
             "reason": [None] * PER_PART,
             "detail": [None] * PER_PART,
+            "attempts": [0] * PER_PART,
             "cutout": [None] * PER_PART,
         },
         schema=CUTOUT_SCHEMA,
@@ -86,7 +87,7 @@ class Survey:
 
     @property
     def keys(self) -> list[str]:
-        return self.keys_override or Catalog(self.catalog).part_keys()
+        return self.keys_override or [part.key for part in Catalog(self.catalog).parts()]
 
     def catalog_part(self, number: int) -> Path:
         """The file of one of the catalog's parts."""

@@ -107,10 +107,6 @@ class Catalog:
         """Settings fingerprint and unit fingerprint of every unit, by unit id."""
         return {unit: (name.settings_fingerprint, name.fingerprint) for unit, name in self._active.items()}
 
-    def part_keys(self) -> list[str]:
-        """Keys of the galaxies' parts below their table's root, sorted."""
-        return _keys(self._active.values())
-
     def members(self) -> Iterator[pa.Table]:
         """Every cutout that the snapshot accounts for, as a galaxy or as a reject, for a plan.
 

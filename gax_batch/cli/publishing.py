@@ -10,7 +10,7 @@ from gax_batch.publish.formats import Format
 
 @app.command()
 def publish(
-    catalog: Annotated[str, typer.Option(help="Catalog to publish, at its newest snapshot.")],
+    catalog: Annotated[str, typer.Option(help="Catalog to publish.")],
     format: Annotated[Format, typer.Option(help="A HATS collection for a whole survey, or one file.")],
     output: Annotated[str, typer.Option(help="Folder or prefix of the HATS collection, or the file.")],
     columns: Annotated[
@@ -24,6 +24,7 @@ def publish(
         str | None,
         typer.Option(help="SQL expression over columns: \"gz2_class = 'Er' AND flags & 32 = 0\"."),
     ] = None,
+    version: Annotated[int | None, typer.Option(help="Snapshot to publish.", show_default="newest")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the file if it is there.")] = False,
     pixel_threshold: Annotated[
         int, typer.Option(help="HATS: galaxies in one HEALPix pixel at most.", min=1)
@@ -41,5 +42,7 @@ def publish(
     from gax_batch.publish.publication import Request
     from gax_batch.publish.publication import publish as publish_catalog
 
-    request = Request(catalog, output, format, columns or (), where, replace, pixel_threshold, margin)
+    request = Request(
+        catalog, output, format, columns or (), where, version, replace, pixel_threshold, margin
+    )
     publish_catalog(request, typer.echo)

@@ -39,13 +39,14 @@ class Request:
     form: Format
     columns: Sequence[str] = ()
     where: str | None = None
+    version: int | None = None
     replace: bool = False
     pixel_threshold: int = 200_000
     margin_arcsec: float = 10.0
 
 
 def publish(request: Request, say: Say) -> None:
-    """Publish a catalog's newest snapshot.
+    """Publish a snapshot of a catalog.
 
     Args:
         request: What is asked for.
@@ -58,7 +59,7 @@ def publish(request: Request, say: Say) -> None:
     """
     output = storage.normalize_uri(request.output)
     selection = Selection(choose_columns(request.columns), request.where)
-    catalog = Catalog(request.catalog)
+    catalog = Catalog(request.catalog, request.version)
     if catalog.version is None:
         raise UsageError(f"{request.catalog} is no catalog; gax run makes one")
     if storage.is_within(output, catalog.uri) or storage.is_within(catalog.uri, output):
@@ -66,7 +67,7 @@ def publish(request: Request, say: Say) -> None:
     # The expression is looked at before anything is read or written.
     next(selection.read("", ()), None)
     provenance = Provenance(catalog.uri, catalog.version, where=request.where)
-    root, keys = paths.table(catalog.uri, paths.GALAXIES_TABLE), catalog.part_keys()
+    root, keys = paths.table(catalog.uri, paths.GALAXIES_TABLE), [part.key for part in catalog.parts()]
     try:
         if request.form is Format.HATS:
             _publish_sky(request, root, keys, selection, provenance, output, say)

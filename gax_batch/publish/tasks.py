@@ -188,7 +188,7 @@ def _index(rows: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]
 
 def _write_pieces(task: ScatterTask, rows: pa.Table, goals: npt.NDArray[np.int64]) -> list[Piece]:
     starts = np.flatnonzero(np.diff(goals, prepend=-1))
-    ends = np.append(starts[1:], len(goals))
+    ends = np.append(starts, len(goals))[1:]
     buffer = io.BytesIO()
     pieces: list[Piece] = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,15 @@ from astropy.coordinates import SkyCoord
 from published import FIELD, PER_PART, SMOOTH, Survey, write_part
 
 from gax_batch.catalog.schema import COLUMNS, GALAXIES
-from gax_batch.catalog.snapshots import Catalog
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.publish.selection import Selection
 
 pytest.importorskip("hats")
 
 POSITIONED = PER_PART * 9 // 10
-UNTIMED = {"galaxies/hats.properties", "galaxies/properties", "collection.properties"}
+
+# nested-pandas calls pandas with a keyword that pandas 3.1 is about to drop.
+LSDB_ON_PANDAS_3 = pytest.mark.filterwarnings("ignore:The inplace keyword:pandas.errors.Pandas4Warning")
 
 
 def is_strictly_valid(survey: Survey, caplog: Any) -> bool:
@@ -73,12 +75,9 @@ def test_tiles_are_sorted_hold_no_more_than_the_threshold_and_describe_their_col
         assert len(rows) <= survey.settings.pixel_threshold
         index = rows["_healpix_29"].to_numpy()
         assert (np.diff(index) >= 0).all()
-        np.testing.assert_array_equal(
-            index, compute_spatial_index(rows["ra"].to_numpy(), rows["dec"].to_numpy())
-        )
-        order, pixel = (
-            int(key.split(f"{name}=")[1].split("/")[0].split(".")[0]) for name in ("Norder", "Npix")
-        )
+        ra, dec = rows["ra"].to_numpy(), rows["dec"].to_numpy()
+        np.testing.assert_array_equal(index, compute_spatial_index(ra, dec))
+        order, pixel = (int(number) for number in re.findall(r"N(?:order|pix)=(\d+)", key))
         assert set(index >> 2 * (29 - order)) == {pixel}
         assert rows.schema.names == ["_healpix_29", *GALAXIES.names]
         for column in COLUMNS:
@@ -105,6 +104,7 @@ def test_properties_say_what_it_is_and_where_it_comes_from(survey):
     assert (margin.catalog_info.margin_threshold, margin.catalog_info.primary_catalog) == (30.0, "galaxies")
 
 
+@LSDB_ON_PANDAS_3
 def test_lsdb_searches_a_cone(survey):
     lsdb = pytest.importorskip("lsdb")
     survey.publish()
@@ -116,7 +116,7 @@ def test_lsdb_searches_a_cone(survey):
     assert sorted(found["galaxy_id"]) == sorted(rows.filter(pa.array(inside))["galaxy_id"].to_pylist())
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning:lsdb.*")
+@LSDB_ON_PANDAS_3
 def test_lsdb_crossmatches_across_the_borders_of_tiles(survey):
     """Each galaxy moved by 20 arcsec is found again, also where that takes it into the next tile."""
     lsdb = pytest.importorskip("lsdb")
@@ -129,11 +129,13 @@ def test_lsdb_crossmatches_across_the_borders_of_tiles(survey):
     frame = pd.DataFrame({"name": rows["galaxy_id"].to_pylist(), "ra": moved.ra.deg, "dec": moved.dec.deg})
     left = lsdb.from_dataframe(frame, catalog_name="moved", margin_threshold=None)
     matches = left.crossmatch(
-        lsdb.open_catalog(survey.output), radius_arcsec=25, n_neighbors=5, suffixes=("_moved", "_ours")
+        lsdb.open_catalog(survey.output),
+        radius_arcsec=25,
+        n_neighbors=5,
+        suffixes=("_moved", "_ours"),
+        suffix_method="overlapping_columns",
     ).compute(progress_bar=False)
-    ids = next(name for name in matches.columns if name.startswith("galaxy_id"))
-    names = next(name for name in matches.columns if name.startswith("name"))
-    pairs = set(zip(matches[names], matches[ids], strict=True))
+    pairs = set(zip(matches["name"], matches["galaxy_id"], strict=True))
     assert {(name, name) for name in rows["galaxy_id"].to_pylist()} <= pairs
 
 
@@ -154,9 +156,7 @@ def test_a_new_snapshot_rewrites_only_the_tiles_that_changed(survey, caplog):
     done = survey.publish()
     assert survey.calls["count"] == 1
     assert_is_the_snapshot(survey, caplog)
-    changed = {
-        key for key in written(before, survey.files()) if "Npix" in key and key.startswith("galaxies/")
-    }
+    changed = {key for key in written(before, survey.files()) if key.startswith("galaxies/dataset/Norder")}
     there = {key for key, rows in tiles(survey).items() if (rows["dec"].to_numpy() < 0).any()}
     assert changed == there
     assert 0 < len(changed) < done.tiles
@@ -219,20 +219,15 @@ def test_a_publication_cut_off_before_its_metadata_is_repaired(name, survey, cap
 
 def test_after_an_interruption_the_older_snapshot_can_be_published_again(survey, caplog):
     """Files that the broken publication replaced are not taken for those of the older snapshot."""
-    old = survey.keys
     survey.publish()
+    expected = published_rows(survey)
+    older = survey.keys
     survey.commit(*(write_part(survey.catalog, number, seed=1) for number in range(4)))
     with pytest.raises(KeyboardInterrupt):
         survey.publish(fail_after=("gather", 5))
-    expected = Catalog(survey.catalog)
-    survey.keys_override = old
+    survey.keys_override = older
     survey.publish()
-    names = published_rows(survey)["source_uri"].to_pylist()
-    assert len(names) == 4 * POSITIONED
-    smooth = published_rows(survey)[SMOOTH]
-    assert not smooth.equals(
-        expected.galaxies().filter(expected.galaxies()["ra"].is_valid()).sort_by("galaxy_id")[SMOOTH]
-    )
+    assert published_rows(survey).equals(expected)
     assert is_strictly_valid(survey, caplog)
 
 
@@ -321,9 +316,10 @@ def test_a_catalog_without_positions_is_refused(tmp_path):
 
 def test_a_damaged_catalog_leaves_the_publication_as_it_was(survey):
     survey.publish()
-    before = survey.files()
+    before, old = survey.files(), survey.keys
     survey.commit(write_part(survey.catalog, 9))
-    survey.catalog_part(-1).write_bytes(b"torn")
+    (new,) = set(survey.keys) - set(old)
+    survey.catalog_part(survey.keys.index(new)).write_bytes(b"torn")
     with pytest.raises(FatalError, match="damaged"):
         survey.publish()
     assert survey.files() == before

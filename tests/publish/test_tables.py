@@ -1,6 +1,7 @@
 """One file of a selection: astropy reads it back with units, descriptions and where it came from."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ ASTROPY = {
 def publish(survey: Survey, form: Format, **selection: Any) -> tuple[PublishedTable, Path]:
     path = survey.folder / f"out.{form}"
     chosen = Selection(choose_columns(selection.get("columns", ())), selection.get("where"))
-    done = publish_table(survey.root, survey.keys, chosen, survey.provenance(), form, f"file://{path}")
+    provenance = replace(survey.provenance(), where=chosen.where)
+    done = publish_table(survey.root, survey.keys, chosen, provenance, form, f"file://{path}")
     return done, path
 
 
