@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
+from typing import TypeVar
 
 import pyarrow as pa
 import ray
@@ -22,7 +24,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.util.annotations import RayDeprecationWarning
 
-from gax_batch.errors import FatalError
+from gax_batch.errors import FatalError, GaxError
 from gax_batch.machine import Resources, joins_cluster
 from gax_batch.unit import (
     Engine,
@@ -41,6 +43,8 @@ from gax_batch.unit import (
 STEP_CPUS = 0.25
 MAX_RETRIES = 3
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 EngineFactory = Callable[[int], Engine]
 """Builds an engine inside its actor from the number of threads that it may use."""
@@ -132,6 +136,39 @@ def execute(
             yield parse_result(row)
     except (ray.exceptions.RayError, RuntimeError, OSError) as error:
         raise FatalError(f"the pipeline broke: {_root_cause(error)}") from error
+
+
+def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Call a function for each item on the cluster of the session, and yield the results in any order.
+
+    A worker's end is outlasted by `MAX_RETRIES`; no more tasks are in flight than keep all CPUs busy.
+
+    Args:
+        function: At the top level of a module, so that a worker can import it.
+        items: Small values; each travels to a worker.
+
+    Raises:
+        GaxError: The function's own.
+        FatalError: A worker kept dying, or the function raised anything else.
+    """
+    task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(function)
+    in_flight = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting = iter(items)
+    running: set[ray.ObjectRef] = set()
+    try:
+        while True:
+            running.update(task.remote(item) for item in islice(waiting, in_flight - len(running)))
+            if not running:
+                return
+            (done,), _ = ray.wait(list(running))
+            running.remove(done)
+            yield ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, GaxError):
+            raise type(error.cause)(str(error.cause)) from error
+        raise FatalError(f"a task failed: {_root_cause(error)}") from error
+    except ray.exceptions.RayError as error:
+        raise FatalError(f"a task was lost: {_root_cause(error)}") from error
 
 
 def _wire(

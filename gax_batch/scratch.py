@@ -22,6 +22,10 @@ BATCH_ROWS = 65_536
 """Rows of a batch: bounds memory, and keeps Arrow's 32-bit string offsets from overflow."""
 
 
+class QueryError(Exception):
+    """The database refused a statement; one line says why."""
+
+
 class Scratch:
     """A database that lives as long as a `with` block, in a folder that the caller removes."""
 
@@ -48,6 +52,19 @@ class Scratch:
 
     def __exit__(self, *_: object) -> None:
         self._database.close()
+
+    def lock(self) -> None:
+        """From now on let no statement reach a file, the network, an extension or a setting."""
+        self.run("SET enable_external_access = false")
+        self.run("SET lock_configuration = true")
+
+    def replace(self, name: str, rows: pa.Table) -> None:
+        """Make a table of a few rows, in the place of the one of that name.
+
+        Raises:
+            UsageError: The disk is full.
+        """
+        self._insert(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM batch", rows)  # noqa: S608
 
     def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.Table]) -> None:
         """Make a table and fill it.
@@ -83,8 +100,9 @@ class Scratch:
         Raises:
             UsageError: The disk is full.
         """
-        with self._translated():
-            cursor = self._database.execute(sql, values)
+        # A connection of its own: rows that nobody fetches would keep the other one from further work.
+        with self._translated(), self._database.cursor() as cursor:
+            cursor.execute(sql, values)
             names = [column[0] for column in cursor.description]
             row = cursor.fetchone()
             # The database does nothing else before a result is fetched to its end.
@@ -120,3 +138,5 @@ class Scratch:
                 f"more room is needed on the disk of {self._folder}: {line}; free some, or set TMPDIR "
                 "to a folder on a larger disk"
             ) from error
+        except duckdb.Error as error:
+            raise QueryError(str(error).strip().partition("\n")[0]) from error

@@ -7,8 +7,10 @@ go through the operating system, object stores through obstore (see
 """
 
 import os
+import shutil
 import stat as stat_bits
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -174,7 +176,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     """
     path = local_path(uri)
     if path is not None:
-        _write_local(path, data)
+        _place_local(path, lambda file: file.write(data))
         return
     bucket = buckets.bucket_of(uri)
     if bucket is not None:
@@ -203,6 +205,38 @@ def modified(uri: str) -> datetime:
     fs, name = filesystem(uri)
     when: datetime = fs.modified(name)
     return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def upload(path: Path, uri: str) -> None:
+    """Store a local file of any size as one object: whole, as `write_bytes`, with the same errors."""
+    target = local_path(uri)
+    if target is not None:
+        with path.open("rb") as source:
+            _place_local(target, lambda file: shutil.copyfileobj(source, file))
+        return
+    bucket = buckets.bucket_of(uri)
+    if bucket is not None:
+        with buckets.translated(uri):
+            obstore.put(*bucket, path)
+        return
+    fs, name = filesystem(uri)
+    fs.makedirs(fs._parent(name), exist_ok=True)
+    fs.put_file(str(path), name)
+
+
+def read_range(uri: str, start: int, length: int) -> bytes:
+    """Read some bytes of an object; errors as those of `read_bytes`."""
+    path = local_path(uri)
+    if path is not None:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+    bucket = buckets.bucket_of(uri)
+    if bucket is not None:
+        with buckets.translated(uri):
+            return bytes(obstore.get_range(*bucket, start=start, length=length))
+    fs, name = filesystem(uri)
+    return cast(bytes, fs.cat_file(name, start=start, end=start + length))
 
 
 def delete(uri: str) -> None:
@@ -279,12 +313,12 @@ def of_fsspec(uri: str, info: dict[str, Any]) -> ObjectInfo:
     return ObjectInfo(uri, size, f"{size}-{when.timestamp() if isinstance(when, datetime) else when}")
 
 
-def _write_local(path: Path, data: bytes) -> None:
+def _place_local(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            fill(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from gax_batch import tree
-from gax_batch.errors import FatalError
+from gax_batch.errors import FatalError, UsageError
 from gax_batch.uncertainty import Summary
 
 
@@ -72,3 +72,10 @@ def fake_engine(
 ) -> FakeEngine:
     """An engine factory with the signature of `gax_batch.run.load_engine`."""
     return FakeEngine(log, seconds, fail_on)
+
+
+def halve(number: int) -> int:
+    """A task for workers, which refuses odd numbers."""
+    if number % 2:
+        raise UsageError(f"{number} is odd")
+    return number // 2

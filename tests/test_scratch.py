@@ -8,7 +8,7 @@ import pytest
 
 from gax_batch import scratch as module
 from gax_batch.errors import UsageError
-from gax_batch.scratch import Scratch
+from gax_batch.scratch import QueryError, Scratch
 
 SCHEMA = pa.schema([("name", pa.string()), ("number", pa.int64())])
 
@@ -51,6 +51,24 @@ def test_more_than_fits_goes_to_the_disk_and_comes_back(
             np.testing.assert_array_equal(batch["number"].to_numpy(), np.arange(start, start + len(batch)))
             start += len(batch)
     assert start == count
+
+
+def test_what_the_database_refuses_is_one_line(tmp_path: Path) -> None:
+    with Scratch(tmp_path) as scratch:
+        with pytest.raises(QueryError, match="nowhere") as caught:
+            scratch.one("SELECT nowhere FROM things")
+        assert "\n" not in str(caught.value)
+
+
+def test_one_row_asked_for_leaves_the_others_unread(tmp_path: Path) -> None:
+    with Scratch(tmp_path) as scratch:
+        scratch.load("things", SCHEMA, [numbers(0, 10_000)])
+        assert scratch.one("SELECT number FROM things ORDER BY number") == {"number": 0}
+        scratch.replace("things", numbers(7, 8))
+        assert scratch.one("SELECT count(*) AS rows, max(number) AS most FROM things") == {
+            "rows": 1,
+            "most": 7,
+        }
 
 
 def test_a_full_disk_is_one_line_that_says_what_to_do(

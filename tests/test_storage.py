@@ -65,6 +65,35 @@ def test_write_is_whole_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert os.listdir(target.parent) == ["x.bin"]  # noqa: PTH208
 
 
+@pytest.mark.parametrize("root", ["file", "memory"])
+def test_a_file_is_stored_whole_and_read_in_ranges(root: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(range(100)))
+    target = f"file://{tmp_path}/new/x" if root == "file" else "memory://new/x"
+    storage.upload(source, target)
+    assert storage.read_bytes(target) == bytes(range(100))
+    assert storage.read_range(target, 10, 5) == bytes(range(10, 15))
+    source.write_bytes(b"shorter")
+    storage.upload(source, target)
+    assert storage.read_bytes(target) == b"shorter"
+
+
+def test_a_file_that_cannot_be_stored_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").write_bytes(b"new")
+    (tmp_path / "target").write_bytes(b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        storage.upload(tmp_path / "source", str(tmp_path / "target"))
+    assert (tmp_path / "target").read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["source", "target"]  # noqa: PTH208
+
+
 def test_delete_and_exists(tree: Path) -> None:
     uri = f"file://{tree}/a.jpg"
     assert storage.exists(uri)

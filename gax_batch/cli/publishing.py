@@ -1,0 +1,48 @@
+"""Where astronomers look: `publish`."""
+
+from typing import Annotated
+
+import typer
+
+from gax_batch.cli.app import app
+from gax_batch.publish.formats import Format
+
+
+@app.command()
+def publish(
+    catalog: Annotated[str, typer.Option(help="Catalog to publish.")],
+    format: Annotated[Format, typer.Option(help="A HATS collection for a whole survey, or one file.")],
+    output: Annotated[str, typer.Option(help="Folder or prefix of the HATS collection, or the file.")],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Names or globs of columns, separated by commas: 'galaxy_id,ra,dec,*_prob'.",
+            show_default="all",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(help="SQL expression over columns: \"gz2_class = 'Er' AND flags & 32 = 0\"."),
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="Snapshot to publish.", show_default="newest")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the file if it is there.")] = False,
+    pixel_threshold: Annotated[
+        int, typer.Option(help="HATS: galaxies in one HEALPix pixel at most.", min=1)
+    ] = 200_000,
+    margin: Annotated[
+        float, typer.Option(help="HATS: width of the margin cache in arcsec; 0 for none.", min=0)
+    ] = 10.0,
+) -> None:
+    """Publish a catalog for astronomers' tools: HATS (LSDB), Parquet, VOTable, FITS or CSV.
+
+    A HATS collection that is there already is brought up to date: only pixels that changed are written.
+
+    Example: gax publish --catalog my/catalog --format hats --output my/hats
+    """
+    from gax_batch.publish.publication import Request
+    from gax_batch.publish.publication import publish as publish_catalog
+
+    request = Request(
+        catalog, output, format, columns or (), where, version, replace, pixel_threshold, margin
+    )
+    publish_catalog(request, typer.echo)

@@ -1,0 +1,1 @@
+"""A catalog where astronomers look: HATS, VOParquet, VOTable, FITS, CSV."""

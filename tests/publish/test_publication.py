@@ -1,0 +1,119 @@
+"""`gax publish` as a user types it."""
+
+import importlib.util
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from astropy.table import Table
+from fakes import halve
+from published import SMOOTH, Survey, write_part
+from typer.testing import CliRunner
+
+from gax_batch.cli import app
+from gax_batch.errors import FatalError, GaxError, UsageError
+from gax_batch.publish import publication as module
+
+
+def gax(survey: Survey, form: str, output: Path, *more: str):
+    flags = ["--catalog", str(survey.folder / "catalog"), "--format", form, "--output", str(output)]
+    return CliRunner().invoke(app, ["publish", *flags, *more])
+
+
+def mistake(survey: Survey, form: str, output: Path, *more: str) -> str:
+    """What a refused command says, in one line."""
+    done = gax(survey, form, output, *more)
+    assert isinstance(done.exception, UsageError)
+    assert "\n" not in str(done.exception)
+    return str(done.exception)
+
+
+def test_a_selection_is_one_file_and_says_how_many_have_no_position(survey, tmp_path):
+    output = tmp_path / "some.fits"
+    done = gax(survey, "fits", output, "--columns", f"galaxy_id,ra,{SMOOTH}", "--where", f"{SMOOTH} > 0.5")
+    assert done.exit_code == 0
+    rows = survey.rows()
+    chosen = [row for row in rows.select(["ra", SMOOTH]).to_pylist() if row[SMOOTH] > 0.5]
+    nowhere = sum(row["ra"] is None for row in chosen)
+    assert f"{len(chosen)} galaxies, {nowhere} of them without a position" in done.output
+    assert Table.read(output).colnames == ["galaxy_id", "ra", SMOOTH]
+
+
+def test_a_file_is_replaced_only_when_told(survey, tmp_path):
+    output = tmp_path / "all.csv"
+    output.write_text("precious")
+    assert "--replace" in mistake(survey, "csv", output)
+    assert output.read_text() == "precious"
+    assert gax(survey, "csv", output, "--replace").exit_code == 0
+    assert len(Table.read(output, format="ascii.ecsv")) == 800
+
+
+def test_hats_counts_what_it_leaves_out_and_says_when_nothing_changed(survey, tmp_path):
+    pytest.importorskip("hats")
+    output = tmp_path / "hats"
+    first = gax(survey, "hats", output, "--columns", "galaxy_id")
+    assert first.exit_code == 0, first.output
+    assert "ra and dec are added" in first.output
+    assert "720 galaxies in" in first.output
+    assert "no position: 80 galaxies" in first.output
+    assert json.loads((output / "gax" / "manifest.json").read_text())["snapshot"] == 1
+    assert "no pixel has changed" in gax(survey, "hats", output, "--columns", "galaxy_id").output
+
+
+def test_mistakes_are_one_line_and_write_nothing(survey, tmp_path):
+    output = tmp_path / "out"
+    before = sorted(tmp_path.rglob("*"))
+    assert "did you mean galaxy_id" in mistake(survey, "csv", output, "--columns", "galaxyid")
+    assert "did you mean dec" in mistake(survey, "votable", output, "--where", "decc > 1")
+    assert "not allowed" in mistake(survey, "hats", output, "--where", "read_text('/etc/passwd') = ''")
+    assert "too wide" in mistake(survey, "hats", output, "--margin", "3000")
+    assert "within each other" in mistake(survey, "hats", tmp_path / "catalog" / "hats")
+    assert "within each other" in mistake(survey, "hats", tmp_path)
+    assert "is no catalog" in mistake(Survey(tmp_path / "nowhere"), "csv", output)
+    assert gax(survey, "tsv", output).exit_code == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_is_no_file(survey, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("precious")
+    assert "is a folder; name a file" in mistake(survey, "csv", tmp_path / "folder", "--replace")
+
+
+def test_without_the_library_hats_says_what_to_install(survey, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert "pip install 'gax-batch[hats]'" in mistake(survey, "hats", tmp_path / "hats")
+
+
+def test_an_output_that_cannot_be_written_is_one_line(survey, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gax_batch.storage.upload", full)
+    done = gax(survey, "csv", tmp_path / "x.csv")
+    assert isinstance(done.exception, FatalError)
+    assert "No space left on device; free space" in str(done.exception)
+
+
+def test_tasks_that_are_more_than_one_run_on_ray():
+    with ExitStack() as stack:
+        run = module._Cluster(stack)
+        assert list(run(halve, [4])) == [2]
+        assert not run._started
+        assert sorted(run(halve, list(range(0, 80, 2)))) == list(range(40))
+        assert run._started
+        with pytest.raises(GaxError, match="3 is odd") as caught:
+            list(run(halve, [2, 3, 4]))
+        assert type(caught.value) is UsageError
+        assert "\n" not in str(caught.value)
+
+
+def test_an_older_snapshot_can_be_published(survey, tmp_path):
+    older = sorted(survey.rows()["galaxy_id"].to_pylist())
+    survey.commit(write_part(survey.catalog, 9))
+    assert gax(survey, "csv", tmp_path / "old.csv", "--version", "1").exit_code == 0
+    read = Table.read(tmp_path / "old.csv", format="ascii.ecsv")
+    assert sorted(read["galaxy_id"]) == older
+    assert read.meta["snapshot"] == "1"
+    assert "no snapshot" in mistake(survey, "csv", tmp_path / "x.csv", "--version", "99")
