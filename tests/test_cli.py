@@ -18,6 +18,8 @@ COMMANDS = [
     ["classify"],
     ["train"],
     ["evaluate"],
+    ["population"],
+    ["select"],
     ["bundle", "show"],
     ["config", "show"],
 ]
@@ -58,6 +60,10 @@ def test_version():
         (["evaluate", "--labels", "none.csv", "--images", "."], "none.csv"),
         (["evaluate", "--labels", "none.csv"], "--catalog"),
         (["simulate", "--output", "x", "--galaxies", "0"], "galaxies"),
+        (["population", "--catalog", "nowhere"], "gax run"),
+        (["population", "--catalog", "nowhere", "--csv", "--json"], "--csv"),
+        (["select", "--catalog", "nowhere", "--by", "entropy", "--output", "votes"], "gax run"),
+        (["select", "--catalog", "nowhere", "--by", "etropy", "--output", "votes"], "'entropy'"),
         (["run", "--no-such-flag"], "no-such-flag"),
     ],
 )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -159,3 +161,21 @@ def test_summaries_are_cut_and_joined_by_rows():
     joined = Summary.concatenate([whole.head(2), whole.head(5)])
     assert joined.gz2_class == whole.gz2_class[:2] + whole.gz2_class
     np.testing.assert_array_equal(joined.prob[2:], whole.prob)
+
+
+def test_draw_k_is_what_prob_would_be_of_that_network_alone():
+    outputs = {
+        "bayesian": random_fractions(4, 6),
+        "svr": random_fractions(6, seed=1),
+        "closeness": np.ones(6, np.float32),
+    }
+    powers, offsets = np.full(11, 1.5, np.float32), np.linspace(-0.2, 0.2, 37, dtype=np.float32)
+    both = replace(calibration("bayesian", "svr"), powers=powers, offsets=offsets)
+    summary = uncertainty.summarize(both, outputs)
+    assert summary.draws.shape == (6, 4, 37)
+    assert tree.inconsistency(summary.draws) < 1e-6
+    for k in range(4):
+        alone = uncertainty.summarize(both, outputs | {"bayesian": outputs["bayesian"][k : k + 1]})
+        np.testing.assert_allclose(summary.draws[:, k], alone.prob, atol=1e-6)
+    without = uncertainty.summarize(calibration("classic"), {"classic": random_fractions(5)})
+    assert without.draws.shape == (5, 0, 37)

@@ -107,6 +107,10 @@ class Catalog:
         """Settings fingerprint and unit fingerprint of every unit, by unit id."""
         return {unit: (name.settings_fingerprint, name.fingerprint) for unit, name in self._active.items()}
 
+    def part_keys(self) -> list[str]:
+        """Keys of the galaxies parts, sorted; their companions have the same ones."""
+        return keys_of(self._active.values())
+
     def members(self) -> Iterator[pa.Table]:
         """Every cutout that the snapshot accounts for, as a galaxy or as a reject, for a plan.
 

@@ -11,7 +11,7 @@ from gax_batch.sources.frames import FrameSource
 from gax_batch.sources.images import SUFFIXES as IMAGE_SUFFIXES
 from gax_batch.sources.images import ImageSource
 from gax_batch.sources.positions import read_positions
-from gax_batch.sources.reading import read_unit
+from gax_batch.sources.reading import Visitor, read_unit, visit_members
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import ShardSource
 from gax_batch.storage import ObjectInfo
@@ -20,10 +20,12 @@ __all__ = [
     "CUTOUT_SCHEMA",
     "MEMBER_SCHEMA",
     "Source",
+    "Visitor",
     "open_frames",
     "open_source",
     "read_positions",
     "read_unit",
+    "visit_members",
 ]
 
 
