@@ -71,7 +71,7 @@ class RunSettings(BaseModel):
         ge=0,
         le=5,
         description="Order of the HEALPix cells that `gax population` can tell apart; in each unit, a cell "
-        "with galaxies takes some 10 kB at 32 draws.",
+        "with galaxies takes some 7 kB at 32 draws.",
     )
     population_bins: dict[str, tuple[float, ...]] = Field(
         {},
@@ -79,7 +79,7 @@ class RunSettings(BaseModel):
         "as a flag: 'ood_score=0,0.5,1;ra=0,180,360'.",
     )
     keep_draws: bool = Field(
-        False, description="Store every galaxy's draws too, as float16: 2.4 kB a galaxy at 32 draws."
+        False, description="Store every galaxy's draws too, as float16: some 2 kB a galaxy at 32 draws."
     )
     limit: int | None = Field(
         None, ge=1, description="Catalog only the first N cutouts, in the order of their URIs."
