@@ -21,9 +21,8 @@ from rich.table import Table
 
 from gax_batch import paths, tree
 from gax_batch.catalog import companions
-from gax_batch.catalog.snapshots import Catalog
+from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.errors import UsageError
-from gax_batch.paths import PartName
 from gax_batch.rubin import ALL, ASKED, Estimate, Moments, estimate
 from gax_batch.sums import (
     EVERYTHING,
@@ -98,7 +97,7 @@ def population(
         TransientError: The store kept failing.
     """
     questions = tree.QUESTIONS if question is None else (tree.find_question(question),)
-    opened = Catalog(catalog)
+    opened = open_existing(catalog)
     keys = _coherent_keys(opened)
     grouping = EVERYTHING if by is None else _find_grouping(opened, keys, by)
     sums = add_up(companions.read(opened.uri, paths.POPULATION, keys, SUMS, grouping=grouping))
@@ -170,17 +169,14 @@ def render_json(rows: Sequence[Fraction]) -> str:
 
 def _coherent_keys(catalog: Catalog) -> list[str]:
     """The parts' keys, if draw k is the same network in all of them."""
-    keys = catalog.part_keys()
-    if not keys:
-        raise UsageError(f"there is no catalog at {catalog.uri}; make one with `gax run`")
-    names = [PartName.parse(key) for key in keys]
-    settings = {name.settings_fingerprint for name in names if name is not None}
+    names = catalog.parts()
+    settings = {name.settings_fingerprint for name in names}
     if len(settings) > 1:
         raise UsageError(
             f"units of {catalog.uri} were made with {len(settings)} different models or settings, in which a "
             "draw is not the same network; run `gax run` until the catalog is complete"
         )
-    return keys
+    return [name.key for name in names]
 
 
 def _find_grouping(catalog: Catalog, keys: Sequence[str], by: str) -> str:

@@ -14,10 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch import paths, tree
-from gax_batch.catalog.schema import GALAXIES
-from gax_batch.catalog.snapshots import Catalog
-from gax_batch.catalog.writer import read_in_turn
+from gax_batch import tree
+from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.errors import UsageError
 
 Doubles = npt.NDArray[np.float64]
@@ -69,13 +67,10 @@ def select(
             the Hellinger distance of their cumulative fractions.
 
     Raises:
-        UsageError: There is no catalog, or it does not have the scores.
-        FatalError: A part of the catalog is unreadable.
+        UsageError: There is no catalog, it does not have the scores, or one of its parts is unreadable.
         TransientError: The store kept failing.
     """
-    opened = Catalog(catalog)
-    if opened.version is None:
-        raise UsageError(f"there is no catalog at {catalog}; make one with `gax run`")
+    opened = open_existing(catalog)
     kept = count * POOL_FACTOR if diverse else count
     pool, considered = _best(_scored(opened, by, questions), kept)
     if not considered:
@@ -83,7 +78,7 @@ def select(
             f"no galaxy of {catalog} has a score by {by}; add bayesian and svr to --models and run again"
         )
     chosen = pool.take(farthest_points(_coordinates(pool, questions), count)) if diverse else pool
-    return Selection(chosen, considered, opened.version)
+    return Selection(chosen, considered, int(opened.version or 0))
 
 
 def farthest_points(points: Doubles, count: int) -> npt.NDArray[np.int64]:
@@ -110,10 +105,8 @@ def _scored(catalog: Catalog, by: str, questions: Sequence[tree.Question]) -> It
     score = _SCORES[by]
     names = [*_CARRIED, *(f"{answer}_prob" for answer in _answers(questions))]
     names += [name for name in _needed(by, questions) if name not in names]
-    schema = pa.schema([GALAXIES.field(name) for name in names])
-    root = paths.table(catalog.uri, paths.GALAXIES_TABLE)
     kept = [name for name in names if name in _CARRIED or name.endswith("_prob")]
-    for rows in read_in_turn(root, catalog.part_keys(), schema):
+    for rows in catalog.batches(names):
         yield rows.select(kept).append_column("score", pa.array(score(rows, questions), from_pandas=True))
 
 

@@ -30,7 +30,7 @@ from gax_batch.plan import find_members
 from gax_batch.progress import Say
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
 from gax_batch.selection import CRITERIA, Selection, select
-from gax_batch.sources import MEMBER_SCHEMA, visit_members
+from gax_batch.sources import on_frames, recall_members, visit_members
 
 MANIFEST = "manifest.csv"
 MAX_IMAGE_BYTES = 1_000 * 1024
@@ -39,8 +39,6 @@ SHOWN_SIDE = 256
 """Pixels to which a cutout of 64 is enlarged."""
 
 _SUFFIXES = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png"}
-# Rows of shards and galaxies on frames; the run's plan knows where they are.
-_SHARED = r"#(row|offset|galaxy)=.+$"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _NAME_CHARACTERS = 80
 _SHOWN_LOST = 5
@@ -85,6 +83,7 @@ def write_subjects(
         UsageError: The output cannot be written.
     """
     subjects = Subjects()
+    catalog = storage.normalize_uri(catalog)
     ids = selection.galaxies["galaxy_id"].to_pylist()
     runs = selection.galaxies["run_id"]
     for run_id in sorted(set(runs.to_pylist())):
@@ -165,7 +164,7 @@ def _picture(found: bytes | npt.NDArray[np.generic], decoder: Decoder) -> tuple[
 def _decoder(catalog: str, run_id: str) -> Decoder:
     """As the run had it."""
     try:
-        settings = read_run_record(storage.normalize_uri(catalog), run_id)["settings"]
+        settings = read_run_record(catalog, run_id)["settings"]
     except (FileNotFoundError, KeyError):
         return Decoder()
     return Decoder(
@@ -180,25 +179,19 @@ def _members(
     catalog: str, run_id: str, galaxies: pa.Table, rows: npt.NDArray[np.int64]
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
     """`MEMBER_SCHEMA` and their rows of the selection: all loose images, then each shared object's."""
-    uris = galaxies["source_uri"]
-    shared = pc.match_substring_regex(uris, _SHARED).to_numpy()
-    if not shared.all():
-        yield _loose(galaxies.filter(pa.array(~shared))), rows[~shared]
-    if shared.any():
-        members = find_members(
-            storage.normalize_uri(catalog), run_id, uris.filter(pa.array(shared)).to_pylist()
-        )
-        for uri in sorted(set(members["object_uri"].to_pylist())):
-            mine = members.filter(pc.equal(members["object_uri"], uri))
-            yield mine, rows[pc.index_in(mine["source_uri"], uris.combine_chunks()).to_numpy()]
-
-
-def _loose(galaxies: pa.Table) -> pa.Table:
-    count = len(galaxies)
-    same = {name: galaxies[name] for name in ("galaxy_id", "ra", "dec", "source_uri", "source_version")}
-    same |= {"object_uri": galaxies["source_uri"], "size": pa.nulls(count, pa.int64())}
-    columns = [same.get(f.name, pa.nulls(count, f.type)) for f in MEMBER_SCHEMA]
-    return pa.table(columns, schema=MEMBER_SCHEMA)
+    framed = on_frames(galaxies["source_uri"])
+    members = recall_members(galaxies.filter(pc.invert(framed)))
+    if pc.any(framed).as_py():
+        planned = find_members(catalog, run_id, galaxies["source_uri"].filter(framed).to_pylist())
+        members = pa.concat_tables([members, planned])
+    known = galaxies["source_uri"].combine_chunks()
+    places = rows[pc.index_in(members["source_uri"], known).to_numpy()]
+    loose = pc.is_null(members["row"])
+    if pc.any(loose).as_py():
+        yield members.filter(loose), places[loose.to_numpy()]
+    for uri in sorted(set(members["object_uri"].filter(pc.invert(loose)).to_pylist())):
+        mine = pc.and_(pc.equal(members["object_uri"], uri), pc.invert(loose))
+        yield members.filter(mine), places[mine.to_numpy()]
 
 
 def _manifest(selection: Selection, subjects: Subjects, by: str, question: str | None) -> str:

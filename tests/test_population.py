@@ -13,7 +13,9 @@ from surveys import new_folder
 from typer.testing import CliRunner
 
 from gax_batch import paths, storage, tree, unit
+from gax_batch.catalog.draws import read_draws
 from gax_batch.catalog.snapshots import Catalog
+from gax_batch.catalog.upkeep import compact
 from gax_batch.catalog.writer import Part
 from gax_batch.cli import app
 from gax_batch.errors import UsageError
@@ -122,8 +124,19 @@ def test_a_unit_done_again_replaces_its_sums(cataloged, images, options):
     before = population(cataloged)
     again = replace(options, grouping=GROUPING, settings_fingerprint="fedcba9876543210", run_id="run-2")
     run(images, again, 16)
-    assert len(Catalog(cataloged).part_keys()) == 3
+    assert len(Catalog(cataloged).parts()) == 3
     assert population(cataloged) == before
+
+
+def test_compacted_units_keep_their_sums_and_draws(images, options):
+    catalog = run(images, replace(options, grouping=GROUPING, keep_draws=True), 8)
+    ids = [f"{i:06d}" for i in range(COUNT)]
+    before, draws = population(catalog, by="healpix"), read_draws(catalog, ids)
+    assert compact(catalog, 1000).after == 1
+    for one, two in zip(population(catalog, by="healpix"), before, strict=True):
+        assert (one.bin, one.galaxies, one.answer) == (two.bin, two.galaxies, two.answer)
+        assert one.value == (None if two.value is None else pytest.approx(two.value, abs=1e-9))
+    np.testing.assert_array_equal(read_draws(catalog, ids), draws)
 
 
 def test_table_csv_and_json_say_the_same(cataloged):
@@ -151,8 +164,8 @@ def test_the_command_prints_a_table_csv_or_json(cataloged):
 
 
 def test_a_catalog_without_sums_says_what_to_do(cataloged):
-    for key in Catalog(cataloged).part_keys():
-        storage.delete(paths.companion(cataloged, paths.POPULATION, key))
+    for name in Catalog(cataloged).parts():
+        storage.delete(paths.companion(cataloged, paths.POPULATION, name.key))
     with pytest.raises(UsageError, match="earlier version: run the same `gax run` again"):
         population(cataloged)
 
@@ -186,7 +199,7 @@ def test_no_catalog_no_draws_and_mixed_draws_are_refused(images, options, tmp_pa
     half = replace(options, catalog=str(tmp_path / "half"))
     run(images, half, 16)
     first = Catalog(half.catalog)
-    old = first.part_keys()[0]
+    old = first.parts()[0].key
     new = old.replace(options.settings_fingerprint, "e" * 16)
     for kind in (paths.GALAXIES_TABLE, paths.POPULATION):
         data = storage.read_bytes(storage.join(half.catalog, kind, old))

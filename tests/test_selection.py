@@ -47,7 +47,7 @@ def cataloged(root, columns, sizes):
                 "source_version": ["1"] * size,
                 "flags": [0] * size,
             }
-            | {n: [None] * size for n in ("ra", "dec", "stage", "reason", "detail", "cutout")}
+            | {n: [None] * size for n in ("ra", "dec", "stage", "reason", "detail", "attempts", "cutout")}
         ).select(CUTOUT_SCHEMA.names)
         cutouts = cutouts.cast(CUTOUT_SCHEMA)
         mine = {name: values[start : start + size] for name, values in columns.items()}

@@ -4,8 +4,8 @@ import csv
 import io
 import json
 import re
+import shutil
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from fakes import FakeEngine, galaxy_image, jpeg_bytes, write_images
 from PIL import Image
+from sky import write_field, write_table
 from surveys import new_folder
 from typer.testing import CliRunner
 
@@ -24,18 +25,18 @@ from gax_batch.config import load_settings
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 from gax_batch.plan import make_plan
-from gax_batch.sources import open_source
+from gax_batch.sources import Source, open_frames, open_source
+from gax_batch.stretches import PRESETS
 from gax_batch.subjects import MANIFEST, select_subjects
 
 COUNT = 12
 
 
-def catalog_of(survey: Path, options: unit.UnitOptions, run_id: str = "run-1") -> str:
+def catalog_of(survey: Path, options: unit.UnitOptions, source: Source | None = None) -> str:
     """Catalog a survey in units of 5, without Ray but with the record that a run leaves."""
-    options = replace(options, run_id=run_id)
     catalog = Catalog(options.catalog)
     plan = make_plan(
-        open_source(str(survey)).list_members(),
+        (source or open_source(str(survey))).list_members(),
         catalog.members(),
         catalog.units(),
         settings_fingerprint="s",
@@ -43,14 +44,14 @@ def catalog_of(survey: Path, options: unit.UnitOptions, run_id: str = "run-1") -
         folder=new_folder(),
     )
     settings = load_settings(None, {"input": str(survey), "catalog": options.catalog})
-    write_run_record(catalog.uri, run_id, {"settings": settings.model_dump(mode="json")})
+    write_run_record(catalog.uri, options.run_id, {"settings": settings.model_dump(mode="json")})
     parts = []
-    for planned, place in zip(plan.units, plan.write(catalog.uri, run_id), strict=True):
+    for planned, place in zip(plan.units, plan.write(catalog.uri, options.run_id), strict=True):
         task = unit.UnitTask(*place, planned.unit_id, planned.fingerprint, planned.members)
         part = unit.write(unit.infer(unit.read(task, options), FakeEngine(), options), options).part
         assert part is not None
         parts.append(part)
-    catalog.commit(parts, run_id=run_id, metadata={})
+    catalog.commit(parts, run_id=options.run_id, metadata={})
     return options.catalog
 
 
@@ -204,12 +205,26 @@ def test_a_shard_that_is_gone_does_not_keep_the_others(options, tmp_path):
     assert subjects.reasons == {"missing": 3}
 
 
-def test_a_run_whose_plan_is_gone_is_reported(options, tmp_path):
-    write_shard(tmp_path / "survey", 3)
+@pytest.mark.parametrize("make", [write_shard, write_tar])
+def test_a_vacuumed_plan_is_not_needed_for_shards(options, tmp_path, make):
+    make(tmp_path / "survey")
     catalog = catalog_of(tmp_path / "survey", options)
-    for path in (Path(catalog) / "runs" / "run-1" / "plan").iterdir():
-        path.unlink()
-    rows, _, subjects = chosen(catalog, tmp_path / "votes")
+    shutil.rmtree(Path(catalog) / "runs")
+    rows, _, _ = chosen(catalog, tmp_path / "votes")
+    assert len(rows) == COUNT
+
+
+def test_galaxies_on_frames_are_cut_out_again_while_the_plan_is_there(options, tmp_path):
+    (tmp_path / "frames").mkdir()
+    spots = {"f0": (150.0, 2.0), "f1": (150.01, 2.01)}
+    write_field(tmp_path / "frames", "field", dict.fromkeys(spots.values(), 1.0))
+    table = write_table(tmp_path / "galaxies.csv", spots)
+    source = open_frames(str(tmp_path / "frames"), table, bands=PRESETS["sdss-gri"].bands)
+    catalog = catalog_of(tmp_path / "frames", options, source=source)
+    rows, _, _ = chosen(catalog, tmp_path / "votes")
+    assert {row["subject_id"] for row in rows} == {"f0", "f1"}
+    shutil.rmtree(Path(catalog) / "runs")
+    rows, _, subjects = chosen(catalog, tmp_path / "again")
     assert rows == []
     assert {reject.detail for reject in subjects.lost.values()} == {"the plan of its run is gone"}
 

@@ -2,12 +2,13 @@
 
 A companion is written before its galaxies part and is valid if and only if that part is active, so it
 needs no transaction. Kinds: `population`, sums over galaxies by draw (`gax_batch.sums`), and `draws`, the
-draws of every galaxy. Companions merge by concatenation.
+draws of every galaxy (`gax_batch.catalog.draws`). Companions merge by concatenation.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from gax_batch import paths, storage
 from gax_batch.catalog.delta import one_line
 from gax_batch.errors import FatalError, UsageError
+from gax_batch.listing import list_objects
 
 READ_THREADS = 16
 
@@ -93,6 +95,25 @@ def read(
     with ThreadPoolExecutor(READ_THREADS) as pool:
         for start in range(0, len(keys), READ_THREADS):
             yield from pool.map(one, keys[start : start + READ_THREADS])
+
+
+def unneeded(catalog: str, parts: Set[str], age: timedelta) -> Iterator[str]:
+    """URIs of companions of parts that are to be deleted, and of older ones whose part was never written.
+
+    Args:
+        catalog: The catalog's URI.
+        parts: URIs of galaxies parts that are to be deleted.
+        age: How old a companion without a part must be: a unit at work stores it first.
+    """
+    root = paths.table(catalog, paths.GALAXIES_TABLE)
+    there = {info.uri for info in list_objects(root, missing_ok=True)}
+    before = datetime.now(UTC) - age
+    for kind in paths.COMPANIONS:
+        folder = storage.join(catalog, kind)
+        for info in list_objects(folder, missing_ok=True):
+            part = storage.join(root, info.uri.removeprefix(f"{folder}/"))
+            if part in parts or (part not in there and storage.modified(info.uri) < before):
+                yield info.uri
 
 
 def _groups(table: pa.Table) -> Iterator[pa.Table]:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from gax_batch import paths
 from gax_batch.catalog import companions
-from gax_batch.catalog.snapshots import Catalog
+from gax_batch.catalog.snapshots import open_existing
 from gax_batch.errors import UsageError
 from gax_batch.tree import N_ANSWERS
 
@@ -50,8 +50,8 @@ def read_draws(catalog: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         FatalError: A file of the catalog is unreadable.
         TransientError: The store kept failing.
     """
-    opened = Catalog(catalog)
-    keys = opened.part_keys()
+    opened = open_existing(catalog)
+    keys = [name.key for name in opened.parts()]
     wanted = pa.array(sorted(set(ids)), pa.string())
     found: dict[str, npt.NDArray[np.float32]] = {}
     listed = companions.read(opened.uri, paths.DRAWS, keys, DRAWS, columns=["galaxy_id"])

@@ -1,6 +1,8 @@
 """What lies beside a part: written before it, the same bytes for the same rows, read back by galaxy."""
 
+import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +67,7 @@ def test_other_companions_never_get_the_same_key(task, options):
 
 
 def test_the_same_rows_give_the_same_bytes_and_a_row_group_for_each_grouping(kept):
-    (key,) = Catalog(kept.catalog).part_keys()
+    key = Catalog(kept.catalog).parts()[0].key
     file = folder(kept, paths.POPULATION) / key
     (table,) = companions.read(kept.catalog, paths.POPULATION, [key], SUMS)
     assert companions.encode(table) == file.read_bytes()
@@ -112,7 +114,7 @@ def test_draws_that_are_not_there_are_refused(kept, task, options, tmp_path):
 
 
 def test_a_torn_companion_is_damage(kept):
-    (key,) = Catalog(kept.catalog).part_keys()
+    key = Catalog(kept.catalog).parts()[0].key
     file = local(kept.catalog) / paths.DRAWS / key
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(FatalError, match="the catalog is damaged"):
@@ -156,3 +158,19 @@ def test_a_unit_larger_than_a_slice_gives_the_rows_and_sums_of_one_slice(task, o
             assert one.equals(two)
         flat = [pa.compute.list_flatten(t[schema.names[-1]]).to_numpy() for t in (one, two)]
         np.testing.assert_allclose(*flat, rtol=1e-9)
+
+
+def test_companions_are_unneeded_with_their_part_or_long_after_it_should_have_come(kept, task, options):
+    catalog = Catalog(kept.catalog)
+    (name,) = catalog.parts()
+    hour = timedelta(hours=1)
+    part = storage.join(catalog.uri, "galaxies", name.key)
+    own = {paths.companion(catalog.uri, kind, name.key) for kind in paths.COMPANIONS}
+    assert list(companions.unneeded(catalog.uri, set(), hour)) == []
+    assert set(companions.unneeded(catalog.uri, {part}, hour)) == own
+    # As a unit leaves it that was killed before it had written its part.
+    orphan = local(catalog.uri) / paths.POPULATION / name.key.replace(name.unit_id, "f" * 16)
+    orphan.write_bytes(b"sums")
+    assert list(companions.unneeded(catalog.uri, set(), hour)) == []
+    os.utime(orphan, (1e9, 1e9))
+    assert list(companions.unneeded(catalog.uri, set(), hour)) == [f"file://{orphan}"]
