@@ -4,18 +4,23 @@ Known to `cli` and to what it calls for a run alone; everything below takes plai
 """
 
 import difflib
+import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import to_jsonable_python
 
+from gax_batch.catalog.schema import NUMERIC_COLUMNS
 from gax_batch.decoding import DEFAULT_RADIUS_ARCSEC, Decoder
 from gax_batch.difference import MAX_ATTEMPTS
 from gax_batch.errors import UsageError
 from gax_batch.imaging import GZ2_CROP, ImageLimits
 from gax_batch.models import ModelName, Precision
+from gax_batch.sums import Grouping
 
 RAY_LEAST_STORE_MIB = 75
 URI_KEYS = ("input", "catalog", "positions", "bundle")
@@ -60,6 +65,21 @@ class RunSettings(BaseModel):
     )
     cpus: Literal["auto"] | int = Field(
         "auto", description="Logical CPUs of a local Ray; auto is all of the machine's."
+    )
+    population_order: int | None = Field(
+        2,
+        ge=0,
+        le=5,
+        description="Order of the HEALPix cells that `gax population` can tell apart; in each unit, a cell "
+        "with galaxies takes some 7 kB at 32 draws.",
+    )
+    population_bins: dict[str, tuple[float, ...]] = Field(
+        {},
+        description="Edges of bins that `gax population` can tell apart, by numeric column of the catalog; "
+        "as a flag: 'ood_score=0,0.5,1;ra=0,180,360'.",
+    )
+    keep_draws: bool = Field(
+        False, description="Store every galaxy's draws too, as float16: some 2 kB a galaxy at 32 draws."
     )
     limit: int | None = Field(
         None, ge=1, description="Catalog only the first N cutouts, in the order of their URIs."
@@ -126,6 +146,35 @@ class RunSettings(BaseModel):
         # The order says nothing, so one order stands for all: it is part of a catalog's fingerprint.
         return tuple(sorted(set(names))) if isinstance(names, (list, tuple)) else names
 
+    @field_validator("population_bins", mode="before")
+    @classmethod
+    def _parse_bins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        bins: dict[str, list[str]] = {}
+        for text in filter(None, value.split(";")):
+            name, equals, edges = text.partition("=")
+            if not equals:
+                raise ValueError(f"'{text}' is not COLUMN=EDGE,EDGE,...")
+            bins[name.strip()] = [edge.strip() for edge in edges.split(",")]
+        return bins
+
+    @field_validator("population_bins")
+    @classmethod
+    def _check_bins(cls, value: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        for column, edges in value.items():
+            if column not in NUMERIC_COLUMNS:
+                nearest = difflib.get_close_matches(column, NUMERIC_COLUMNS, n=1, cutoff=0)[0]
+                raise ValueError(f"'{column}' is no numeric column of the catalog; did you mean '{nearest}'?")
+            if (
+                len(edges) < 2
+                or not all(map(math.isfinite, edges))
+                or any(a >= b for a, b in pairwise(edges))
+            ):
+                raise ValueError(f"the edges of '{column}' must be two or more increasing numbers")
+        # One order stands for all: it is part of a catalog's fingerprint.
+        return dict(sorted(value.items()))
+
     @field_validator("workers", "cpus", "object_store_mib")
     @classmethod
     def _large_enough(cls, value: "Literal['auto'] | int", info: ValidationInfo) -> "Literal['auto'] | int":
@@ -133,6 +182,11 @@ class RunSettings(BaseModel):
         if value != "auto" and value < least:
             raise ValueError(f"must be 'auto' or at least {least}")
         return value
+
+    @property
+    def grouping(self) -> Grouping:
+        """By what galaxies are told apart in the sums that are stored."""
+        return Grouping(self.population_order, self.population_bins)
 
     @property
     def decoder(self) -> Decoder:
@@ -173,7 +227,7 @@ def describe_settings(settings: RunSettings | None = None) -> str:
     for name, field in RunSettings.model_fields.items():
         default = None if field.is_required() else field.default
         value = default if settings is None else getattr(settings, name)
-        plain = list(value) if isinstance(value, tuple) else value
+        plain = to_jsonable_python(value)
         # PyYAML ends a lone scalar with a document marker.
         shown = yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
         lines += [f"# {field.description}", f"{name}: {shown}", ""]

@@ -91,7 +91,8 @@ class Engine:
             uncertainty.summarize(self._calibration, outputs).head(count)
             for outputs, count in self._outputs(images)
         ]
-        return Summary.concatenate(parts) if parts else _no_galaxies()
+        draws = self._n_draws if "bayesian" in self._calibration.models else 0
+        return Summary.concatenate(parts) if parts else _no_galaxies(draws)
 
     def outputs(self, images: Images) -> dict[str, Float]:
         """Everything the models say, float32, as `uncertainty.summarize` takes it.
@@ -202,7 +203,7 @@ def _compile(predictors: dict[str, Any], dtype: Any, micro_batch: int) -> Any:
     return run
 
 
-def _no_galaxies() -> Summary:
+def _no_galaxies(draws: int) -> Summary:
     answers, questions = np.empty((0, N_ANSWERS), np.float32), np.empty((0, N_QUESTIONS), np.float32)
     return Summary(
         prob=answers,
@@ -215,4 +216,5 @@ def _no_galaxies() -> Summary:
         ood_score=np.empty(0, np.float32),
         gz2_class=[],
         out_of_distribution=np.empty(0, bool),
+        draws=np.empty((0, draws, N_ANSWERS), np.float32),
     )

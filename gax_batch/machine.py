@@ -21,8 +21,10 @@ DRIVER_BYTES = 300 * MIB
 RAY_BYTES = 300 * MIB
 READER_BYTES = 150 * MIB
 ENGINE_BYTES = 900 * MIB
-# The kernels of one weight draw, and the copies made while they are stacked.
-DRAW_BYTES = 5 * MIB
+# The kernels of one weight draw, the copies made while they are stacked, and while its fractions are summed.
+DRAW_BYTES = 6 * MIB
+# The 37 fractions of one galaxy and one draw that is kept, as float16.
+KEPT_BYTES = 2 * 37
 # What the driver keeps of each unit: task, part and statistics, and what Ray keeps of its tasks.
 UNIT_BYTES = 40 * 1024
 
@@ -94,19 +96,23 @@ def local_resources(
     workers: Literal["auto"] | int,
     object_store_mib: Literal["auto"] | int,
     unit_size: int,
+    kept_draws: int = 0,
 ) -> Resources:
     """Turn what the user asked for, `auto` included, into numbers."""
     logical = logical_cpus() if cpus == "auto" else cpus
     if object_store_mib == "auto":
         # Blocks of the units in flight: read ahead, in the engines, and on their way out; twice for slack.
         units_in_flight = 2 * logical + 4
-        store = max(256 * MIB, 2 * units_in_flight * unit_size * (CUTOUT_BYTES + 2_048))
+        row = max(CUTOUT_BYTES, kept_draws * KEPT_BYTES) + 2_048
+        store = max(256 * MIB, 2 * units_in_flight * unit_size * row)
     else:
         store = object_store_mib * MIB
     return Resources(logical, None if workers == "auto" else workers, store)
 
 
-def predict_memory(resources: Resources, *, units: int, unit_size: int, draws: int) -> MemoryNeed:
+def predict_memory(
+    resources: Resources, *, units: int, unit_size: int, draws: int, kept_draws: int = 0
+) -> MemoryNeed:
     """Predict what a run still needs of this machine: on a cluster the driver's memory alone.
 
     Args:
@@ -114,17 +120,19 @@ def predict_memory(resources: Resources, *, units: int, unit_size: int, draws: i
         units: units that the run works on.
         unit_size: cutouts per unit.
         draws: weight draws that each engine holds.
+        kept_draws: of them, those that are stored for every galaxy.
     """
     held = psutil.Process().memory_info().rss
     driver = max(0, DRIVER_BYTES + units * UNIT_BYTES - held)
     if joins_cluster():
         return MemoryNeed(driver, 0, 0, 0, 0)
     unit = unit_size * CUTOUT_BYTES
+    kept = 3 * unit_size * kept_draws * KEPT_BYTES
     return MemoryNeed(
         driver=driver,
         ray=RAY_BYTES,
-        readers=(resources.cpus + 1) * (READER_BYTES + 2 * unit),
-        engines=(resources.workers or 1) * (ENGINE_BYTES + draws * DRAW_BYTES + unit),
+        readers=(resources.cpus + 1) * (READER_BYTES + 2 * unit + kept),
+        engines=(resources.workers or 1) * (ENGINE_BYTES + draws * DRAW_BYTES + unit + kept),
         object_store=resources.object_store_bytes,
     )
 

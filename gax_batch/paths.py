@@ -3,6 +3,7 @@
 CATALOG/galaxies/_delta_log/...   the table of galaxies
 CATALOG/galaxies/parts/<settings fingerprint>/<unit_id>-<unit fingerprint>-<origin>-<digest>.parquet
 CATALOG/rejects/...               the same for rejects; a unit's two parts have the same key
+CATALOG/{population,draws}/...    companions of a galaxies part: of its key, valid while it is active
 CATALOG/runs/<run_id>/{run.json,plan/<number>.parquet}
 """
 
@@ -15,8 +16,11 @@ from gax_batch.storage import join
 
 GALAXIES_TABLE = "galaxies"
 REJECTS_TABLE = "rejects"
+POPULATION = "population"
+DRAWS = "draws"
+COMPANIONS = (POPULATION, DRAWS)
 RUNS = "runs"
-TOP_LEVEL = frozenset({GALAXIES_TABLE, REJECTS_TABLE, RUNS})
+TOP_LEVEL = frozenset({GALAXIES_TABLE, REJECTS_TABLE, *COMPANIONS, RUNS})
 DELTA_LOG = "_delta_log"
 
 _PARTS = "parts"
@@ -69,6 +73,11 @@ def table(catalog: str, name: str) -> str:
     return join(catalog, name)
 
 
+def companion(catalog: str, kind: str, key: str) -> str:
+    """What is stored beside a galaxies part, given the part's key; `kind` is one of `COMPANIONS`."""
+    return join(catalog, kind, key)
+
+
 def parts_folder(catalog: str, settings_fingerprint: str) -> str:
     """Where the galaxy parts of one combination of bundle and settings are."""
     return join(catalog, GALAXIES_TABLE, _PARTS, settings_fingerprint)
@@ -79,6 +88,11 @@ def run_record(catalog: str, run_id: str) -> str:
     return join(catalog, RUNS, run_id, "run.json")
 
 
+def plan_folder(catalog: str, run_id: str) -> str:
+    """Where the members of a run's units are."""
+    return join(catalog, RUNS, run_id, "plan")
+
+
 def plan_file(catalog: str, run_id: str, number: int) -> str:
     """The members of some of the units that a run works on."""
-    return join(catalog, RUNS, run_id, "plan", f"{number:06}.parquet")
+    return join(plan_folder(catalog, run_id), f"{number:06}.parquet")

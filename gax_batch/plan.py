@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from gax_batch import paths, storage
 from gax_batch.difference import MAX_ATTEMPTS, NEW, Counts, Difference
 from gax_batch.errors import FatalError, UsageError
+from gax_batch.listing import list_objects
 from gax_batch.scratch import Scratch
 from gax_batch.settled import SettledShards
 from gax_batch.sources.base import MEMBER_SCHEMA
@@ -128,6 +129,37 @@ def read_unit_members(plan_uri: str, row_group: int) -> pa.Table:
             return pq.ParquetFile(file).read_row_group(row_group, use_threads=False).cast(MEMBER_SCHEMA)
     except (OSError, pa.ArrowException) as error:
         raise FatalError(f"the plan {plan_uri} cannot be read: {error}") from error
+
+
+def find_members(catalog: str, run_id: str, source_uris: Sequence[str]) -> pa.Table:
+    """Find some members in the plan that a run has stored.
+
+    Args:
+        catalog: The catalog's URI.
+        run_id: The run.
+        source_uris: Of the members.
+
+    Returns:
+        `MEMBER_SCHEMA`, in no order; a member that the plan does not have, or no longer, is missing.
+
+    Raises:
+        FatalError: The plan is damaged.
+        TransientError: The store kept failing.
+    """
+    wanted = pa.array(source_uris, pa.string())
+    found = [MEMBER_SCHEMA.empty_table()]
+    for info in list_objects(paths.plan_folder(catalog, run_id), missing_ok=True):
+        try:
+            with storage.open_binary(info.uri) as binary:
+                file = pq.ParquetFile(binary)
+                for group in range(file.num_row_groups):
+                    names = file.read_row_group(group, columns=["source_uri"])["source_uri"]
+                    mine = pc.is_in(names, wanted)
+                    if pc.any(mine).as_py():
+                        found.append(file.read_row_group(group).cast(MEMBER_SCHEMA).filter(mine))
+        except (OSError, pa.ArrowException) as error:
+            raise FatalError(f"the plan {info.uri} cannot be read: {error}") from error
+    return pa.concat_tables(found)
 
 
 def make_plan(

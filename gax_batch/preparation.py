@@ -99,7 +99,7 @@ def joined_positions(settings: RunSettings) -> Iterable[pa.Table]:
 
 
 def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
-    """A digest of everything besides the cutout itself that decides what its row says."""
+    """A digest of everything besides the cutouts that decides what a unit stores: rows, sums and draws."""
     decisive = {
         "results_version": RESULTS_VERSION,
         "bundle_id": bundle.bundle_id,
@@ -111,6 +111,9 @@ def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
         "default_radius": settings.default_radius,
         "max_image_bytes": settings.max_image_bytes,
         "max_image_pixels": settings.max_image_pixels,
+        "population_order": settings.population_order,
+        "population_bins": settings.population_bins,
+        "keep_draws": settings.keep_draws,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -126,11 +129,15 @@ def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
 
 def resources_of(settings: RunSettings, *, units: int) -> tuple[Resources, MemoryNeed]:
     """What a run of so many units uses on this machine, and the memory that it needs."""
+    kept = settings.draws if settings.keep_draws else 0
     resources = local_resources(
         cpus=settings.cpus,
         workers=settings.workers,
         object_store_mib=settings.object_store_mib,
         unit_size=settings.unit_size,
+        kept_draws=kept,
     )
-    need = predict_memory(resources, units=units, unit_size=settings.unit_size, draws=settings.draws)
+    need = predict_memory(
+        resources, units=units, unit_size=settings.unit_size, draws=settings.draws, kept_draws=kept
+    )
     return resources, need

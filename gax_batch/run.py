@@ -157,6 +157,8 @@ def _execute(
         bundle_id=run.bundle_id,
         run_id=run.run_id,
         decoder=settings.decoder,
+        grouping=settings.grouping,
+        keep_draws=settings.keep_draws,
     )
     factory = partial(
         load_engine,

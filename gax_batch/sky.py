@@ -1,4 +1,4 @@
-"""Where pixels of a frame are on the sky, and how large they are: its world coordinate system."""
+"""Positions on the sky: a frame's world coordinate system, directions, and HEALPix cells."""
 
 import math
 import warnings
@@ -99,3 +99,26 @@ def directions(ra: Floats, dec: Floats) -> Floats:
     """Unit vectors `[N, 3]` of positions in degrees."""
     ra, dec = np.radians(ra), np.radians(dec)
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
+
+
+def healpix_cells(ra: Floats, dec: Floats, order: int) -> npt.NDArray[np.int64]:
+    """HEALPix cells (Gorski et al. 2005, ApJ 622, 759) of positions, nested numbering.
+
+    Args:
+        ra: Right ascension, degrees, `[N]`; NaN where it is not known.
+        dec: Declination likewise.
+        order: The base-2 logarithm of NSIDE: the sky has 12 * 4**order cells.
+
+    Returns:
+        int64 `[N]`; -1 where there is no position.
+    """
+    from astropy import units
+    from astropy.coordinates import Latitude, Longitude
+    from cdshealpix.nested import lonlat_to_healpix
+
+    cells = np.full(len(ra), -1, np.int64)
+    known = np.isfinite(ra) & (np.abs(dec) <= 90)
+    if known.any():
+        lon, lat = Longitude(ra[known], units.deg), Latitude(dec[known], units.deg)
+        cells[known] = lonlat_to_healpix(lon, lat, order)
+    return cells

@@ -6,12 +6,15 @@ those who were asked (Hart et al. 2016's weighted fractions). Question names, or
 those of Willett et al. 2013, table 2, with the column names of Hart et al. 2016.
 """
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from gax_batch.errors import UsageError
 
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -96,6 +99,21 @@ CHALLENGE_COLUMNS: tuple[str, ...] = tuple(
 )
 # Parents come before their children in this order, although question 6's children do not follow it.
 TOPOLOGICAL: tuple[int, ...] = (0, 1, 5, 6, 2, 3, 4, 8, 7, 9, 10)
+# Of each answer: the answer that leads to its question, or -1.
+_PARENT_OF = np.array([-1 if q.parent is None else q.parent for q in QUESTIONS for _ in q.answers])
+
+
+def find_question(name: str) -> Question:
+    """A question of the tree by its name or the beginning of it, such as `t04`.
+
+    Raises:
+        UsageError: There is none; the nearest right name is given.
+    """
+    found = [q for q in QUESTIONS if q.name == name or q.name.startswith(f"{name}_")]
+    if found:
+        return found[0]
+    nearest = difflib.get_close_matches(name, QUESTION_NAMES, n=1, cutoff=0)[0]
+    raise UsageError(f"there is no question '{name}'; did you mean '{nearest}'?")
 
 
 def cumulative(conditional: npt.NDArray[Float]) -> npt.NDArray[Float]:
@@ -134,6 +152,37 @@ def conditional(cumulative: npt.NDArray[Float]) -> npt.NDArray[Float]:
         reached = total > 0
         even = np.full_like(block, 1.0 / len(question.answers))
         out[..., question.columns] = np.where(reached, block / np.where(reached, total, 1), even)
+    return out
+
+
+def parents(cumulative: npt.NDArray[Float]) -> npt.NDArray[Float]:
+    """What leads to each answer: the fraction of all volunteers who were asked its question.
+
+    Args:
+        cumulative: `[..., 37]`.
+
+    Returns:
+        `[..., 37]` of the same dtype; 1 for the questions that everybody is asked.
+    """
+    return np.where(_PARENT_OF < 0, np.ones(1, cumulative.dtype), cumulative[..., _PARENT_OF])
+
+
+def most_likely(cumulative: npt.NDArray[Float]) -> npt.NDArray[np.bool_]:
+    """Whether each answer is on the most likely path through the tree: it and all that lead to it win.
+
+    Args:
+        cumulative: `[..., 37]`; of equal answers the first one wins.
+
+    Returns:
+        bool `[..., 37]`: one answer of each question that the path reaches.
+    """
+    out = np.zeros(cumulative.shape, bool)
+    for index in TOPOLOGICAL:
+        question = QUESTIONS[index]
+        block = cumulative[..., question.columns]
+        wins = np.arange(len(question.answers)) == np.argmax(block, axis=-1)[..., None]
+        reached = True if question.parent is None else out[..., question.parent, None]
+        out[..., question.columns] = wins & reached
     return out
 
 

@@ -36,6 +36,8 @@ class Summary:
         ood_score: float32 `[N]`, 0 (like a training galaxy) to 1 (like none of them).
         gz2_class: N class strings of Willett et al. 2013.
         out_of_distribution: bool `[N]`, the score is above the bundle's threshold.
+        draws: float32 `[N, S, 37]`, what `prob` would be if the posterior were draw k alone; S is 0 where
+            the Bayesian CNN did not run.
     """
 
     prob: Float
@@ -48,6 +50,7 @@ class Summary:
     ood_score: Float
     gz2_class: list[str]
     out_of_distribution: npt.NDArray[np.bool_]
+    draws: Float
 
     def columns(self) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.bool_] | list[str]]:
         """One array of length N for each of the catalog's columns, by the column's name."""
@@ -121,11 +124,11 @@ def blend(predictions: Mapping[str, Float], weights: Mapping[str, npt.ArrayLike]
     """Weighted mean of the models' conditional fractions, multiplied down the tree.
 
     Args:
-        predictions: float32 `[N, 37]` cumulative fractions by model.
+        predictions: float32 `[N, 37]` cumulative fractions by model; or `[S, N, 37]` for some of them.
         weights: `[11]` non-negative weights by model, one per question, that sum to 1 over models.
 
     Returns:
-        float32 `[N, 37]` cumulative fractions, as consistent with the tree as the inputs.
+        float32 `[N, 37]`, or `[S, N, 37]`, cumulative fractions, as consistent with the tree as the inputs.
     """
     sizes = [len(q.answers) for q in tree.QUESTIONS]
     shares = {name: np.repeat(np.asarray(weights[name], np.float64), sizes) for name in sorted(predictions)}
@@ -294,9 +297,12 @@ def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary
     std = information = uncertainty = None
     if "bayesian" in outputs:
         predictions["bayesian"], std, uncertainty, information = draw_statistics(outputs["bayesian"])
-    prob = blend(predictions, calibration.weights)
-    if not (np.all(calibration.powers == 1) and np.all(calibration.offsets == 0)):
-        prob = recalibrate(prob, calibration.powers, calibration.offsets)
+    prob = _calibrated(calibration, predictions)
+    draws = np.empty((len(prob), 0, tree.N_ANSWERS), np.float32)
+    if "bayesian" in outputs:
+        # Draws come first for the models, galaxies for the catalog.
+        each = _calibrated(calibration, predictions | {"bayesian": outputs["bayesian"]})
+        draws = np.swapaxes(each, 0, 1)
     absent = np.full_like(prob, np.nan)
     std = absent if std is None else std
     if uncertainty is None:
@@ -314,4 +320,13 @@ def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary
         ood_score=ood_score,
         gz2_class=tree.gz2_class(prob),
         out_of_distribution=ood_score > calibration.ood_threshold,
+        draws=draws,
     )
+
+
+def _calibrated(calibration: Calibration, predictions: Mapping[str, Float]) -> Float:
+    """The blend as the catalog tells it; a draw axis before that of the galaxies is kept."""
+    prob = blend(predictions, calibration.weights)
+    if np.all(calibration.powers == 1) and np.all(calibration.offsets == 0):
+        return prob
+    return recalibrate(prob, calibration.powers, calibration.offsets)

@@ -16,6 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gax_batch import paths
+from gax_batch.catalog.draws import draws_table
 from gax_batch.catalog.schema import GALAXIES, REJECTS, galaxies_table, rejects_table
 from gax_batch.catalog.writer import Part, write_unit
 from gax_batch.decoding import Decoder
@@ -24,10 +26,16 @@ from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.paths import MANY_ORIGINS
 from gax_batch.plan import read_unit_members
 from gax_batch.sources import read_unit
+from gax_batch.sums import Grouping, add_up, sums_of
 from gax_batch.uncertainty import Summary
 
 # The block's column that says which unit it is and how it fared; the same JSON in every row.
 STATE = "_state"
+# A unit's companions travel in the first row, as Arrow IPC, in a column for each kind.
+_COMPANION = "_companion_"
+
+SLICE_ROWS = 256
+"""Cutouts whose draws are in memory at once, as many as a GPU's micro-batch: a unit's would be too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,8 @@ class UnitOptions:
     bundle_id: str
     run_id: str
     decoder: Decoder
+    grouping: Grouping = field(default_factory=Grouping)
+    keep_draws: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +114,34 @@ def infer(block: pa.Table, engine: Engine, options: UnitOptions) -> pa.Table:
     start = time.monotonic()
     good, rejected = _split(block)
     try:
-        summary = engine.summarize(_images(good["cutout"]))
+        galaxies, beside = _classify(good, engine, options, state.unit_id)
     except GaxError as error:
         return _block(None, state.took("infer", start, failure=f"inference failed: {error}"))
-    galaxies = galaxies_table(
-        good,
-        summary.columns(),
-        unit_id=state.unit_id,
-        bundle_id=options.bundle_id,
-        run_id=options.run_id,
-    )
     rejects = rejects_table(rejected, unit_id=state.unit_id, run_id=options.run_id)
     rows = pa.concat_tables([galaxies, rejects], promote_options="default")
+    for kind, table in beside.items():
+        rows = rows.append_column(_COMPANION + kind, _in_first_row(table, len(rows)))
     return _block(rows, state.took("infer", start))
+
+
+def _classify(
+    good: pa.Table, engine: Engine, options: UnitOptions, unit_id: str
+) -> tuple[pa.Table, dict[str, pa.Table]]:
+    """The catalog's rows of good cutouts, and the unit's companions by kind."""
+    images = _images(good["cutout"])
+    galaxies, sums, kept = [], [], []
+    for start in range(0, max(len(images), 1), SLICE_ROWS):
+        some = good.slice(start, SLICE_ROWS)
+        summary = engine.summarize(images[start : start + SLICE_ROWS])
+        rows = galaxies_table(
+            some, summary.columns(), unit_id=unit_id, bundle_id=options.bundle_id, run_id=options.run_id
+        )
+        galaxies.append(rows)
+        sums.append(sums_of(rows, summary.draws, options.grouping))
+        if options.keep_draws:
+            kept.append(draws_table(rows["galaxy_id"], summary.draws))
+    beside = {paths.POPULATION: add_up(sums)} | ({paths.DRAWS: pa.concat_tables(kept)} if kept else {})
+    return pa.concat_tables(galaxies), beside
 
 
 def write(block: pa.Table, options: UnitOptions) -> UnitResult:
@@ -140,6 +165,7 @@ def write(block: pa.Table, options: UnitOptions) -> UnitResult:
             fingerprint=state.fingerprint,
             planned=state.planned,
             origin=state.origin,
+            beside=_companions(block),
         )
     except (TransientError, OSError) as error:
         return UnitResult(state.took("write", start, failure=f"writing failed: {error}"), None)
@@ -165,6 +191,22 @@ def _block(rows: pa.Table | None, state: UnitState) -> pa.Table:
     if STATE in rows.column_names:
         rows = rows.drop_columns([STATE])
     return rows.append_column(STATE, pa.repeat(json.dumps(asdict(state)), len(rows)))
+
+
+def _in_first_row(table: pa.Table, count: int) -> pa.Array:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    # Large: the draws of a unit may have more bytes than 32 bits count.
+    return pa.array([sink.getvalue().to_pybytes(), *[None] * (count - 1)], pa.large_binary())
+
+
+def _companions(block: pa.Table) -> dict[str, pa.Table]:
+    columns = [name for name in block.column_names if name.startswith(_COMPANION)]
+    return {
+        name.removeprefix(_COMPANION): pa.ipc.open_stream(block[name][0].as_buffer()).read_all()
+        for name in columns
+    }
 
 
 def _state(block: pa.Table) -> UnitState:

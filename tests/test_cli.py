@@ -19,6 +19,8 @@ COMMANDS = [
     ["classify"],
     ["train"],
     ["evaluate"],
+    ["population"],
+    ["select"],
     ["bundle", "show"],
     ["config", "show"],
 ]
@@ -59,6 +61,10 @@ def test_version():
         (["evaluate", "--labels", "none.csv", "--images", "."], "none.csv"),
         (["evaluate", "--labels", "none.csv"], "--catalog"),
         (["simulate", "--output", "x", "--galaxies", "0"], "galaxies"),
+        (["population", "--catalog", "nowhere"], "check --catalog"),
+        (["population", "--catalog", "nowhere", "--csv", "--json"], "--csv"),
+        (["select", "--catalog", "nowhere", "--by", "entropy", "--output", "votes"], "check --catalog"),
+        (["select", "--catalog", "nowhere", "--by", "etropy", "--output", "votes"], "'entropy'"),
         (["run", "--no-such-flag"], "no-such-flag"),
     ],
 )

@@ -48,6 +48,13 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one(tmp_path):
         ({"input": "s3://key:secret@bucket/images"}, "input"),
         ({"input": "s3://secret@bucket/images"}, "input"),
         ({"object_store_mib": 74}, "object_store_mib"),
+        ({"population_order": 6}, "population_order"),
+        ({"population_bins": "ood_score"}, "COLUMN=EDGE"),
+        ({"population_bins": "odd_score=0,1"}, "did you mean 'ood_score'"),
+        ({"population_bins": "gz2_class=0,1"}, "no numeric column"),
+        ({"population_bins": "ra=0,360,180"}, "increasing"),
+        ({"population_bins": "ra=0,x"}, "population_bins"),
+        ({"population_bins": "ra=0,inf"}, "increasing numbers"),
     ],
 )
 def test_bad_values_are_one_clear_line(flags, words):
@@ -72,7 +79,9 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_what_config_show_prints_is_read_back(tmp_path):
-    settings = load_settings(None, MINIMAL | {"draws": 8, "models": "svr,bayesian"})
+    flags = {"draws": 8, "models": "svr,bayesian", "population_bins": "ra=0,180,360;ood_score=0,.5,1"}
+    settings = load_settings(None, MINIMAL | flags)
+    assert settings.population_bins == {"ood_score": (0, 0.5, 1), "ra": (0, 180, 360)}
     file = tmp_path / "survey.yaml"
     file.write_text(describe_settings(settings))
     assert load_settings(str(file), {}) == settings

@@ -34,8 +34,8 @@ def images():
 
 def assert_same_bits(first, second):
     assert first.gz2_class == second.gz2_class
-    for name in ("prob", "std", "lo", "hi", "svr", "entropy", "mutual_info", "ood_score"):
-        a, b = getattr(first, name), getattr(second, name)
+    for name in ("prob", "std", "lo", "hi", "svr", "entropy", "mutual_info", "ood_score", "draws"):
+        a, b = np.ascontiguousarray(getattr(first, name)), np.ascontiguousarray(getattr(second, name))
         assert a.dtype == np.float32
         np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32), err_msg=name)
 
@@ -70,7 +70,7 @@ def test_a_row_does_not_depend_on_place_neighbors_number_or_padding(engine, imag
     order = np.array([7, 2, 19, 0, 11, 18, 3])
     moved = engine.summarize(images[order])
     for row, source in enumerate(order):
-        for name in ("prob", "std", "lo", "hi", "svr", "entropy", "mutual_info", "ood_score"):
+        for name in ("prob", "std", "lo", "hi", "svr", "entropy", "mutual_info", "ood_score", "draws"):
             a, b = getattr(moved, name)[row], getattr(whole, name)[source]
             np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32), err_msg=name)
     assert_same_bits(engine.summarize(images[:1]), whole.head(1))
@@ -124,6 +124,16 @@ def test_no_galaxies_give_no_rows(engine, images):
     assert summary.prob.shape == (0, 37)
     assert summary.columns().keys() == engine.summarize(images[:1]).columns().keys()
     assert engine.draws(images[:0]).shape == (3, 0, 37)
+    assert summary.draws.shape == (0, 3, 37)
+
+
+def test_the_catalogs_draws_spread_about_its_fractions(engine, images):
+    summary = engine.summarize(images)
+    assert summary.draws.shape == (20, 3, 37)
+    assert tree.inconsistency(summary.draws) < 1e-5
+    # The blend is not linear in the draws, but nearly so over their spread.
+    np.testing.assert_allclose(summary.draws.mean(axis=1), summary.prob, atol=0.01)
+    assert np.all(summary.draws.std(axis=1).max(axis=1) > 0)
 
 
 @pytest.mark.parametrize("models", [("classic",), ("svr",)])

@@ -38,8 +38,10 @@ def test_the_object_store_follows_the_unit_size():
     assert resources(unit_size=8192).object_store_bytes == 2 * resources(unit_size=4096).object_store_bytes
 
 
-def predicted(units=1, unit_size=4096, draws=32, **asked):
-    return predict_memory(resources(unit_size, **asked), units=units, unit_size=unit_size, draws=draws)
+def predicted(units=1, unit_size=4096, draws=32, kept_draws=0, **asked):
+    return predict_memory(
+        resources(unit_size, **asked), units=units, unit_size=unit_size, draws=draws, kept_draws=kept_draws
+    )
 
 
 def test_a_hundred_million_galaxies_stay_under_4_gib_beside_the_store_on_2_cores():
@@ -52,6 +54,7 @@ def test_more_galaxies_units_draws_and_workers_need_more():
     assert predicted(units=10**5).total > base
     assert predicted(draws=1024).total > base
     assert predicted(workers=4).total > base
+    assert predicted(kept_draws=32).total > base
     assert predicted(unit_size=65_536).total > base
 
 

@@ -25,12 +25,13 @@ def test_other_files_are_no_parts():
         assert PartName.parse(key) is None
 
 
-def test_every_object_of_a_catalog_is_below_one_of_its_three_folders():
+def test_every_object_of_a_catalog_is_below_one_of_its_folders():
     catalog = "s3://bucket/catalog"
     uris = [
         paths.table(catalog, paths.GALAXIES_TABLE),
         paths.table(catalog, paths.REJECTS_TABLE),
         paths.parts_folder(catalog, "settings"),
+        *(paths.companion(catalog, kind, "parts/s/u-f-d.parquet") for kind in paths.COMPANIONS),
         paths.run_record(catalog, "run"),
         paths.plan_file(catalog, "run", 0),
     ]

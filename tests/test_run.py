@@ -14,14 +14,16 @@ import hostile
 import numpy as np
 import pyarrow as pa
 import pytest
-from fakes import fake_engine, write_images
+from fakes import fake_engine, known_draws, write_images
 
 from gax_batch import run as run_module
 from gax_batch import tree
+from gax_batch.catalog.draws import read_draws
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import load_settings
 from gax_batch.demo import run_demo
 from gax_batch.errors import UsageError
+from gax_batch.population import population
 from gax_batch.run import RunOutcome, run_survey
 
 IDENTITY = ["unit_id", "run_id"]
@@ -278,3 +280,22 @@ def test_a_catalog_that_is_something_else_is_refused(survey, fake):
     with pytest.raises(UsageError, match="catalog"):
         catalog_run(survey)
     assert [p.name for p in (survey / "catalog").iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_stores_sums_and_draws_and_other_settings_make_it_store_them_again(survey, fake):
+    outcome, _ = catalog_run(survey, population_bins="ood_score=0,0.3,1", population_order=1)
+    assert outcome.exit_code == 0
+    catalog = str(survey / "catalog")
+    fractions = population(catalog, by="ood_score", question="t01")
+    assert sum({row.bin: row.galaxies for row in fractions}.values()) == 60
+    with pytest.raises(UsageError, match="--keep-draws"):
+        read_draws(catalog, ["000001"])
+
+    outcome, lines = catalog_run(survey, keep_draws=True)
+    assert any("60 planned = 60 galaxies" in line for line in lines)
+    prob = np.stack([rows(survey)[f"{answer}_prob"].to_numpy() for answer in tree.ANSWERS], axis=1)
+    draws = read_draws(catalog, [f"{i:06d}" for i in range(60)])
+    np.testing.assert_allclose(draws, known_draws(prob), atol=2**-12)
+    again, lines = catalog_run(survey, keep_draws=True)
+    assert (again.exit_code, again.version) == (0, outcome.version)
+    assert any("nothing to do" in line for line in lines)

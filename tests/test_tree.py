@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gax_batch import tree
+from gax_batch.errors import UsageError
 
 fractions = hnp.arrays(np.float64, (3, tree.N_ANSWERS), elements=st.floats(0, 1, width=32))
 
@@ -143,3 +144,34 @@ def test_the_published_columns_agree_with_the_published_votes(shared_data):
     expected = np.array([[float(row[c]) for c in tree.CHALLENGE_COLUMNS] for row in challenge])
     # The published numbers are rounded to three digits, twice.
     np.testing.assert_allclose(tree.cumulative(conditional), expected, atol=2e-3)
+
+
+def test_the_most_likely_path_is_that_of_the_class_string():
+    raw = np.random.default_rng(5).gamma(0.5, size=(200, tree.N_ANSWERS)) + 1e-3
+    prob = tree.cumulative(tree.conditional(raw))
+    path = tree.most_likely(prob)
+    for question in tree.QUESTIONS:
+        reached = True if question.parent is None else path[:, question.parent]
+        np.testing.assert_array_equal(path[:, question.columns].sum(axis=1), np.broadcast_to(reached, 200))
+    names = tree.gz2_class(prob)
+    assert [name.startswith("E") for name in names] == path[:, 0].tolist()
+    assert [name.startswith("Se") for name in names] == path[:, 3].tolist()
+    assert [name.startswith("SB") for name in names] == path[:, 5].tolist()
+
+
+def test_parents_are_the_answers_that_lead_to_a_question():
+    prob = tree.cumulative(tree.conditional(np.ones((2, tree.N_ANSWERS))))
+    parents = tree.parents(prob)
+    for question in tree.QUESTIONS:
+        expected = 1.0 if question.parent is None else prob[:, question.parent, None]
+        np.testing.assert_array_equal(parents[:, question.columns] - expected, 0)
+
+
+@pytest.mark.parametrize("name", ["t04", "t04_spiral"])
+def test_a_question_is_found_by_its_name_or_number(name):
+    assert tree.find_question(name) is tree.QUESTIONS[3]
+
+
+def test_an_unknown_question_is_refused_with_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 't03_bar'"):
+        tree.find_question("t3_bars")

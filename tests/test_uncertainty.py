@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -182,3 +183,21 @@ class TestCalibrationOfABundle:
         values = {**load_bundle().manifest["calibration"], "combinations": {}}
         with pytest.raises(UsageError, match="not calibrated for the models svr"):
             Calibration.of_bundle(values, ["svr"])
+
+
+def test_draw_k_is_what_prob_would_be_of_that_network_alone():
+    outputs = {
+        "bayesian": random_fractions(4, 6),
+        "svr": random_fractions(6, seed=1),
+        "closeness": np.ones(6, np.float32),
+    }
+    powers, offsets = np.full(11, 1.5, np.float32), np.linspace(-0.2, 0.2, 37, dtype=np.float32)
+    both = replace(calibration("bayesian", "svr"), powers=powers, offsets=offsets)
+    summary = uncertainty.summarize(both, outputs)
+    assert summary.draws.shape == (6, 4, 37)
+    assert tree.inconsistency(summary.draws) < 1e-6
+    for k in range(4):
+        alone = uncertainty.summarize(both, outputs | {"bayesian": outputs["bayesian"][k : k + 1]})
+        np.testing.assert_allclose(summary.draws[:, k], alone.prob, atol=1e-6)
+    without = uncertainty.summarize(calibration("classic"), {"classic": random_fractions(5)})
+    assert without.draws.shape == (5, 0, 37)

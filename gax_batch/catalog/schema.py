@@ -126,6 +126,9 @@ def _reject_columns() -> Iterator[Column]:
 COLUMNS: tuple[Column, ...] = tuple(_galaxy_columns())
 REJECT_COLUMNS: tuple[Column, ...] = tuple(_reject_columns())
 GALAXIES: pa.Schema = pa.schema([column.field for column in COLUMNS])
+NUMERIC_COLUMNS: tuple[str, ...] = tuple(
+    column.name for column in COLUMNS if pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
+)
 REJECTS: pa.Schema = pa.schema([column.field for column in REJECT_COLUMNS])
 
 

@@ -6,12 +6,14 @@ valid if the galaxies part of the same name is active. `commits` makes the next 
 
 import json
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch import paths, storage
+from gax_batch.catalog import companions
 from gax_batch.catalog.commits import REJECTS_VERSION, Commit, by_unit
 from gax_batch.catalog.delta import Entry, Table
 from gax_batch.catalog.schema import GALAXIES, REJECTS
@@ -98,14 +100,14 @@ class Catalog:
         return self._galaxies.bounds("galaxy_id")
 
     def unneeded(self, keep_days: int) -> list[str]:
-        """URIs of parts that no snapshot of the last days refers to and that are older than that."""
+        """URIs of parts, and their companions, that no snapshot of the last days needs and that are older."""
         found: list[str] = []
         for table in (self._galaxies, self._rejects):
             # The log also tells of files that were deleted long ago.
             there = {info.uri for info in list_objects(table.uri, missing_ok=True)}
             uris = (storage.join(table.uri, key) for key in table.unneeded(keep_days))
             found += [uri for uri in uris if uri in there]
-        return found
+        return found + list(companions.unneeded(self.uri, set(found), timedelta(days=keep_days)))
 
     def units(self) -> dict[str, tuple[str, str]]:
         """Settings fingerprint and unit fingerprint of every unit, by unit id."""

@@ -9,7 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
+
 from gax_batch import paths, storage
+from gax_batch.catalog import companions
+from gax_batch.catalog.draws import DRAWS
 from gax_batch.catalog.history import operation_id
 from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.catalog.snapshots import Catalog, open_existing
@@ -17,6 +21,7 @@ from gax_batch.catalog.writer import READ_THREADS, Part, read_columns, write_uni
 from gax_batch.errors import UsageError
 from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
+from gax_batch.sums import SUMS, add_up
 
 COMPACT = "compact"
 
@@ -94,7 +99,19 @@ def _merge(catalog: Catalog, group: Sequence[PartName]) -> Part:
         unit_id=_digest([name.unit_id for name in group]),
         fingerprint=_digest([name.fingerprint for name in group]),
         planned=len(galaxies) + len(rejects),
+        beside=_beside(catalog.uri, keys),
     )
+
+
+def _beside(uri: str, keys: Sequence[str]) -> dict[str, pa.Table]:
+    """The companions of a merged unit; units of the same settings have the same kinds."""
+    kinds = [kind for kind in paths.COMPANIONS if storage.exists(paths.companion(uri, kind, keys[0]))]
+    merged: dict[str, pa.Table] = {}
+    if paths.POPULATION in kinds:
+        merged[paths.POPULATION] = add_up(companions.read(uri, paths.POPULATION, keys, SUMS))
+    if paths.DRAWS in kinds:
+        merged[paths.DRAWS] = pa.concat_tables(companions.read(uri, paths.DRAWS, keys, DRAWS))
+    return merged
 
 
 def _digest(names: Sequence[str]) -> str:

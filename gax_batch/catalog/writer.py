@@ -1,4 +1,4 @@
-"""One unit's rows to two immutable Parquet parts, and finished parts found again.
+"""One unit's rows to two immutable Parquet parts and their companions, and finished parts found again.
 
 A part's bytes depend on its rows alone (fixed compression, encodings and row groups, no times), and its
 key carries a digest of them. So writing a unit again is harmless, and what is there is never
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gax_batch import paths, storage
+from gax_batch.catalog import companions
 from gax_batch.catalog.delta import one_line
 from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.errors import FatalError
@@ -87,6 +88,7 @@ def write_unit(
     fingerprint: str,
     planned: int,
     origin: str = paths.MANY_ORIGINS,
+    beside: Mapping[str, pa.Table] | None = None,
 ) -> Part:
     """Store a unit's rows.
 
@@ -99,6 +101,7 @@ def write_unit(
         fingerprint: Digest of the unit's members.
         planned: Cutouts that were planned.
         origin: Of the unit, see `PartName`.
+        beside: Its companions by kind (see `gax_batch.catalog.companions`).
 
     Returns:
         What a commit needs to know.
@@ -109,7 +112,10 @@ def write_unit(
         TransientError: The store kept failing.
     """
     _check_conservation(galaxies, rejects, unit_id, planned)
-    digest = hashlib.sha256(_digest(galaxies) + _digest(rejects)).hexdigest()
+    encoded = {kind: companions.encode(table) for kind, table in sorted((beside or {}).items())}
+    content = _digest(galaxies) + _digest(rejects)
+    content += b"".join(hashlib.sha256(data).digest() for data in encoded.values())
+    digest = hashlib.sha256(content).hexdigest()
     by_reason = {
         str(item["values"]): int(item["counts"]) for item in pc.value_counts(rejects["reason"]).to_pylist()
     }
@@ -125,6 +131,8 @@ def write_unit(
         "rejects_by_reason": dict(sorted(by_reason.items())),
         "sha256": digest,
     }
+    for kind, data in encoded.items():
+        storage.write_bytes(paths.companion(catalog, kind, name.key), data)
     reject_size = None
     if len(rejects):
         data = _encode(rejects, REJECTS, facts)

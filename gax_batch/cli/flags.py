@@ -42,6 +42,15 @@ Workers = Annotated[
     typer.Option(help="Actors that hold the models; auto: one per GPU, else one.", show_default="auto"),
 ]
 Cpus = Annotated[str | None, typer.Option(help="Logical CPUs of a local Ray.", show_default="auto")]
+PopulationOrder = Annotated[
+    int | None, typer.Option(help="Order of the HEALPix cells of `gax population`.", show_default="2")
+]
+PopulationBins = Annotated[
+    str | None, typer.Option(help="Bins of `gax population`: 'COLUMN=EDGE,EDGE,...;COLUMN=...'.")
+]
+KeepDraws = Annotated[
+    bool | None, typer.Option("--keep-draws", help="Store every galaxy's draws too, as float16.")
+]
 Limit = Annotated[int | None, typer.Option(help="Only the first N cutouts.", show_default="all")]
 Full = Annotated[
     bool | None, typer.Option("--full", help="Process every unit again; if interrupted, from the start.")

@@ -11,7 +11,8 @@ from gax_batch.sources.frames import FrameSource
 from gax_batch.sources.images import SUFFIXES as IMAGE_SUFFIXES
 from gax_batch.sources.images import ImageSource
 from gax_batch.sources.positions import read_positions
-from gax_batch.sources.reading import read_unit
+from gax_batch.sources.reading import Visitor, read_unit, visit_members
+from gax_batch.sources.recall import on_frames, recall_members
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import Settled, ShardSource
 from gax_batch.storage import ObjectInfo
@@ -21,10 +22,14 @@ __all__ = [
     "MEMBER_SCHEMA",
     "Settled",
     "Source",
+    "Visitor",
+    "on_frames",
     "open_frames",
     "open_source",
     "read_positions",
     "read_unit",
+    "recall_members",
+    "visit_members",
 ]
 
 

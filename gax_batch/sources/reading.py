@@ -1,6 +1,7 @@
 """A unit's members to cutouts: read, decode, and reject what cannot be."""
 
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,11 +35,37 @@ def read_unit(members: pa.Table, decoder: Decoder) -> pa.Table:
         FatalError: A shard cannot be read, or the storage refuses nearly everything.
     """
     unit = _Unit(len(members), decoder)
+    visit_members(members, unit)
+    return unit.table(members)
+
+
+class Visitor(Protocol):
+    """Takes what is read for each member, in any order."""
+
+    decoder: Decoder
+
+    def take(self, places: npt.NDArray[np.int64], index: int, found: Found) -> None:
+        """Take what was read for the member at `places[index]`: bytes, pixels, or why there are none."""
+
+    def mark(self, place: int, flags: ImageFlag) -> None:
+        """Hear of a cutout's particulars what its pixels alone do not tell."""
+
+
+def visit_members(members: pa.Table, visitor: Visitor) -> None:
+    """Read members and hand each over as it comes; those that are rejected already are passed over.
+
+    Args:
+        members: `MEMBER_SCHEMA`.
+        visitor: Who takes them.
+
+    Raises:
+        TransientError: The storage kept failing for the members as a whole.
+        FatalError: A shard cannot be read, or the storage refuses nearly everything.
+    """
     open_rows = pc.is_null(members["stage"]).to_numpy()
     loose = pc.is_null(members["row"]).to_numpy() & open_rows
-    _read_loose(members, np.flatnonzero(loose), unit)
-    _read_parts(members, np.flatnonzero(open_rows & ~loose), unit)
-    return unit.table(members)
+    _read_loose(members, np.flatnonzero(loose), visitor)
+    _read_parts(members, np.flatnonzero(open_rows & ~loose), visitor)
 
 
 class _Unit:
@@ -88,7 +115,7 @@ class _Unit:
         return pa.Array.from_buffers(kind, len(self._good), [validity, pa.py_buffer(self._pixels)])
 
 
-def _read_loose(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:
+def _read_loose(members: pa.Table, places: npt.NDArray[np.int64], visitor: Visitor) -> None:
     chosen = members.select(["object_uri", "size", "source_version"]).take(places)
     objects = [
         ObjectInfo(
@@ -96,10 +123,10 @@ def _read_loose(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -
         )
         for row in chosen.to_pylist()
     ]
-    fetch_each(objects, partial(unit.take, places), max_bytes=unit.decoder.limits.bytes)
+    fetch_each(objects, partial(visitor.take, places), max_bytes=visitor.decoder.limits.bytes)
 
 
-def _read_parts(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:
+def _read_parts(members: pa.Table, places: npt.NDArray[np.int64], visitor: Visitor) -> None:
     """Read members that share an object with others: rows of shards, galaxies on frames."""
     chosen = members.take(places)
     uris = np.array(chosen["object_uri"].to_pylist(), object)
@@ -108,17 +135,17 @@ def _read_parts(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -
         mine = np.flatnonzero(uris == uri)
         mine = mine[np.argsort(rows[mine], kind="stable")]
         if is_named(uri, SHARD_SUFFIXES):
-            handle = partial(unit.take, places[mine])
-            read_shard(chosen.take(mine), handle, max_bytes=unit.decoder.limits.bytes)
+            handle = partial(visitor.take, places[mine])
+            read_shard(chosen.take(mine), handle, max_bytes=visitor.decoder.limits.bytes)
         else:
-            _read_field(chosen.take(mine), places[mine], unit)
+            _read_field(chosen.take(mine), places[mine], visitor)
 
 
-def _read_field(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:
-    for index, found in enumerate(cut_field(members, unit.decoder)):
+def _read_field(members: pa.Table, places: npt.NDArray[np.int64], visitor: Visitor) -> None:
+    for index, found in enumerate(cut_field(members, visitor.decoder)):
         if isinstance(found, RejectError):
-            unit.take(places, index, found)
+            visitor.take(places, index, found)
         else:
             colors, flags = found
-            unit.mark(int(places[index]), flags)
-            unit.take(places, index, colors)
+            visitor.mark(int(places[index]), flags)
+            visitor.take(places, index, colors)

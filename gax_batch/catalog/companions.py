@@ -1,0 +1,124 @@
+"""What a unit stores beside its galaxies part, under the same key in a folder of its own.
+
+A companion is written before its galaxies part and is valid if and only if that part is active, so it
+needs no transaction. Kinds: `population`, sums over galaxies by draw (`gax_batch.sums`), and `draws`, the
+draws of every galaxy (`gax_batch.catalog.draws`). Companions merge by concatenation.
+"""
+
+import io
+from collections.abc import Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gax_batch import paths, storage
+from gax_batch.catalog.delta import one_line
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.listing import list_objects
+
+READ_THREADS = 16
+
+_REMEDIES = {
+    paths.POPULATION: "it was made by an earlier version: run the same `gax run` again, which redoes it",
+    paths.DRAWS: "they were not kept: run the same `gax run` again with --keep-draws",
+}
+
+
+def encode(table: pa.Table) -> bytes:
+    """A companion as Parquet: the same bytes for the same rows.
+
+    Rows of one `grouping` lie together in a row group, so that a reader of one grouping reads no other.
+    """
+    buffer = io.BytesIO()
+    fields = list(table.schema)
+    options = {
+        "compression": "zstd",
+        "compression_level": 3,
+        "use_dictionary": [field.name for field in fields if pa.types.is_string(field.type)],
+        # Measured on draws: an eighth smaller, and written in half the time.
+        "use_byte_stream_split": [f"{f.name}.list.element" for f in fields if pa.types.is_list(f.type)],
+    }
+    with pq.ParquetWriter(buffer, table.schema, store_schema=False, **options) as writer:
+        for rows in _groups(table.combine_chunks()):
+            writer.write_table(rows, row_group_size=max(len(rows), 1))
+    return buffer.getvalue()
+
+
+def read(
+    catalog: str,
+    kind: str,
+    keys: Sequence[str],
+    schema: pa.Schema,
+    *,
+    columns: Sequence[str] | None = None,
+    grouping: str | None = None,
+) -> Iterator[pa.Table]:
+    """Read companions one after the other, with no more than `READ_THREADS` of them in memory.
+
+    Args:
+        catalog: The catalog's URI.
+        kind: One of `paths.COMPANIONS`.
+        keys: Of the galaxies parts.
+        schema: Of the companion.
+        columns: Some of its columns; all by default.
+        grouping: Rows of this grouping only.
+
+    Yields:
+        For each key, its rows.
+
+    Raises:
+        UsageError: The catalog was made without them.
+        FatalError: One of them is unreadable: the catalog is damaged.
+        TransientError: The store kept failing.
+    """
+    names = list(columns or schema.names)
+    wanted = pa.schema([schema.field(name) for name in names])
+    filters = None if grouping is None else [("grouping", "=", grouping)]
+
+    def one(key: str) -> pa.Table:
+        uri = paths.companion(catalog, kind, key)
+        try:
+            with storage.open_binary(uri) as file:
+                table = pq.read_table(file, columns=names, filters=filters, use_threads=False)
+            return table.cast(wanted)
+        except FileNotFoundError:
+            raise UsageError(f"{catalog} has no {kind} for its part {key}: {_REMEDIES[kind]}") from None
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise FatalError(
+                f"the catalog is damaged: {uri} cannot be read ({one_line(error)}); "
+                "restore the object, or run again with --full"
+            ) from error
+
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        for start in range(0, len(keys), READ_THREADS):
+            yield from pool.map(one, keys[start : start + READ_THREADS])
+
+
+def unneeded(catalog: str, parts: Set[str], age: timedelta) -> Iterator[str]:
+    """URIs of companions of parts that are to be deleted, and of older ones whose part was never written.
+
+    Args:
+        catalog: The catalog's URI.
+        parts: URIs of galaxies parts that are to be deleted.
+        age: How old a companion without a part must be: a unit at work stores it first.
+    """
+    root = paths.table(catalog, paths.GALAXIES_TABLE)
+    there = {info.uri for info in list_objects(root, missing_ok=True)}
+    before = datetime.now(UTC) - age
+    for kind in paths.COMPANIONS:
+        folder = storage.join(catalog, kind)
+        for info in list_objects(folder, missing_ok=True):
+            part = storage.join(root, info.uri.removeprefix(f"{folder}/"))
+            if part in parts or (part not in there and storage.modified(info.uri) < before):
+                yield info.uri
+
+
+def _groups(table: pa.Table) -> Iterator[pa.Table]:
+    if "grouping" not in table.column_names or not len(table):
+        yield table
+        return
+    for name in pc.unique(table["grouping"]):
+        yield table.filter(pc.equal(table["grouping"], name))

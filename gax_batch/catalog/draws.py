@@ -1,0 +1,75 @@
+"""The draws of every galaxy, which `gax run --keep-draws` stores beside the catalog."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gax_batch import paths
+from gax_batch.catalog import companions
+from gax_batch.catalog.snapshots import open_existing
+from gax_batch.errors import UsageError
+from gax_batch.tree import N_ANSWERS
+
+DRAWS: pa.Schema = pa.schema(
+    [
+        pa.field("galaxy_id", pa.string(), nullable=False),
+        pa.field("draws", pa.list_(pa.float16()), nullable=False),
+    ]
+)
+"""One row per galaxy: `[S, 37]` fractions, row by row."""
+
+
+def draws_table(galaxy_ids: pa.ChunkedArray, draws: npt.NDArray[np.floating]) -> pa.Table:
+    """Draws `[N, S, 37]` as rows of `DRAWS`; float16 is exact to 0.0005."""
+    count, size = len(draws), draws.shape[1] * draws.shape[2]
+    flat = pa.array(np.ascontiguousarray(draws, np.float16).reshape(-1))
+    lists = pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * size), flat)
+    return pa.table([galaxy_ids, lists], schema=DRAWS)
+
+
+def read_draws(catalog: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Read the draws of some galaxies.
+
+    Draw k of all galaxies is the same network: what is computed of draw k of any of them is one draw from
+    the posterior of that number.
+
+    Args:
+        catalog: The catalog's URI.
+        ids: N of its galaxies.
+
+    Returns:
+        float32 `[N, S, 37]` cumulative fractions, in the order of `ids`: what `<answer>_prob` would be if
+        the posterior were draw k alone, rounded to float16.
+
+    Raises:
+        UsageError: The catalog keeps no draws, has none of these galaxies, or was made with different
+            numbers of draws.
+        FatalError: A file of the catalog is unreadable.
+        TransientError: The store kept failing.
+    """
+    opened = open_existing(catalog)
+    keys = [name.key for name in opened.parts()]
+    wanted = pa.array(sorted(set(ids)), pa.string())
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    listed = companions.read(opened.uri, paths.DRAWS, keys, DRAWS, columns=["galaxy_id"])
+    holding = [
+        key
+        for key, rows in zip(keys, listed, strict=True)
+        if pc.any(pc.is_in(rows["galaxy_id"], wanted)).as_py()
+    ]
+    for rows in companions.read(opened.uri, paths.DRAWS, holding, DRAWS):
+        mine = rows.filter(pc.is_in(rows["galaxy_id"], wanted))
+        values = pc.list_flatten(mine["draws"]).to_numpy().astype(np.float32)
+        each = values.reshape(len(mine), -1, N_ANSWERS)
+        found.update(zip(mine["galaxy_id"].to_pylist(), each, strict=True))
+    missing = [name for name in wanted.to_pylist() if name not in found]
+    if missing:
+        raise UsageError(
+            f"{len(missing)} of these galaxies are not in {catalog}, such as {missing[0]!r}; check the ids"
+        )
+    if len({each.shape for each in found.values()}) > 1:
+        raise UsageError(f"{catalog} has units of different --draws; run `gax run` until it is complete")
+    return np.stack([found[name] for name in ids]) if ids else np.empty((0, 0, N_ANSWERS), np.float32)

@@ -1,0 +1,63 @@
+"""What a catalog is for: `population`, `select`."""
+
+from typing import Annotated
+
+import typer
+
+from gax_batch.cli.app import app
+from gax_batch.errors import UsageError
+
+Catalog = Annotated[str, typer.Option(help="Catalog to read.")]
+
+
+@app.command()
+def population(
+    catalog: Catalog,
+    by: Annotated[
+        str | None,
+        typer.Option(help="healpix, or a column of population_bins.", show_default="all galaxies together"),
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option(help="One question, such as t04_spiral or t04.", show_default="all")
+    ] = None,
+    level: Annotated[float, typer.Option(help="Probability of the intervals.", min=0.01, max=0.999)] = 0.9,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Estimate the survey's fraction of each morphology, with the model's uncertainty.
+
+    Example: gax population --catalog s3://survey/catalog --by healpix --question t04_spiral
+    """
+    if csv and json:
+        raise UsageError("name either --csv or --json")
+    from gax_batch import population as fractions
+
+    rows = fractions.population(catalog, by=by, question=question, level=level)
+    if json:
+        typer.echo(fractions.render_json(rows))
+    else:
+        typer.echo(fractions.render_csv(rows) if csv else fractions.render_table(rows, level))
+
+
+@app.command()
+def select(
+    catalog: Catalog,
+    by: Annotated[str, typer.Option(help="mutual_info, entropy, ood or disagreement.")],
+    output: Annotated[str, typer.Option(help="Empty folder or prefix for the images and the manifest.")],
+    question: Annotated[
+        str | None, typer.Option(help="One question, such as t04_spiral or t04.", show_default="all together")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="How many galaxies.", min=1)] = 500,
+    diverse: Annotated[
+        bool, typer.Option("--diverse", help="Of ten times as many, take those that differ most.")
+    ] = False,
+) -> None:
+    """Select the galaxies most worth a human's vote: images, and a manifest for Zooniverse.
+
+    Example: gax select --catalog my/catalog --by mutual_info --question t04_spiral -n 500 --output votes
+    """
+    from gax_batch.subjects import select_subjects
+
+    select_subjects(
+        catalog, by=by, question=question, count=n, diverse=diverse, output=output, say=typer.echo
+    )

@@ -1,0 +1,183 @@
+"""The galaxies most worth a human's vote, by what the catalog says of them.
+
+A volunteer who answers a question that the galaxy's path reaches only sometimes is asked it only sometimes:
+entropy and mutual information count times the fraction of volunteers who are asked (the latter is then
+the expected information of one volunteer's answer on the networks: Houlsby et al. 2011, BALD). Over several
+questions they add up.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gax_batch import tree
+from gax_batch.catalog.snapshots import Catalog, open_existing
+from gax_batch.errors import UsageError
+
+Doubles = npt.NDArray[np.float64]
+
+CRITERIA = ("mutual_info", "entropy", "ood", "disagreement")
+POOL_FACTOR = 10
+"""Of how many times as many of the best galaxies the diverse ones are chosen (Zhdanov 2019, beta)."""
+
+_CARRIED = ("galaxy_id", "ra", "dec", "gz2_class", "source_uri", "source_version", "bundle_id", "run_id")
+_ORDER = [("score", "descending"), ("galaxy_id", "ascending")]
+_PENDING_FACTOR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Galaxies in the order of choice.
+
+    Attributes:
+        galaxies: `galaxy_id`, `ra`, `dec`, `gz2_class`, `source_uri`, `source_version`, `bundle_id`,
+            `run_id`, `score` float64, and `<answer>_prob` of the questions.
+        considered: How many galaxies of the catalog have a score.
+        version: The catalog's snapshot.
+    """
+
+    galaxies: pa.Table
+    considered: int
+    version: int
+
+
+def select(
+    catalog: str,
+    *,
+    by: str,
+    questions: Sequence[tree.Question] = tree.QUESTIONS,
+    count: int,
+    diverse: bool = False,
+) -> Selection:
+    """Choose galaxies; the catalog streams by, and only the best candidates are kept.
+
+    Args:
+        catalog: Its URI.
+        by: `mutual_info` or `entropy` of the answers, nats; `ood`: the out-of-distribution score; or
+            `disagreement`: the total variation distance of the blend's and the CNN-SVR's cumulative
+            fractions. Of equal scores, the smaller `galaxy_id` comes first.
+        questions: Those that count.
+        count: How many galaxies; all that there are where they are fewer.
+        diverse: Of the `POOL_FACTOR` times as many best, take the best one, and then always the one that is
+            farthest from all taken (Gonzalez 1985, k-center; cost `POOL_FACTOR * count**2` distances), by
+            the Hellinger distance of their cumulative fractions.
+
+    Raises:
+        UsageError: There is no catalog, it does not have the scores, or one of its parts is unreadable.
+        TransientError: The store kept failing.
+    """
+    opened = open_existing(catalog)
+    kept = count * POOL_FACTOR if diverse else count
+    pool, considered = _best(_scored(opened, by, questions), kept)
+    if not considered:
+        raise UsageError(
+            f"no galaxy of {catalog} has a score by {by}; add bayesian and svr to --models and run again"
+        )
+    chosen = pool.take(farthest_points(_coordinates(pool, questions), count)) if diverse else pool
+    return Selection(chosen, considered, int(opened.version or 0))
+
+
+def farthest_points(points: Doubles, count: int) -> npt.NDArray[np.int64]:
+    """Choose greedily so that every point is near a chosen one: k-center, within twice the optimum.
+
+    Args:
+        points: `[N, D]`; the first is chosen first, and of equally far ones the first.
+        count: How many to choose; all N if there are fewer.
+
+    Returns:
+        Their rows, in the order of choice.
+    """
+    count = min(count, len(points))
+    chosen = np.zeros(count, np.int64)
+    nearest = np.full(len(points), np.inf)
+    for step in range(1, count):
+        nearest = np.minimum(nearest, np.square(points - points[chosen[step - 1]]).sum(axis=1))
+        nearest[chosen[step - 1]] = -1  # duplicates of a chosen point are 0 away from it
+        chosen[step] = np.argmax(nearest)
+    return chosen
+
+
+def _scored(catalog: Catalog, by: str, questions: Sequence[tree.Question]) -> Iterator[pa.Table]:
+    score = _SCORES[by]
+    names = [*_CARRIED, *(f"{answer}_prob" for answer in _answers(questions))]
+    names += [name for name in _needed(by, questions) if name not in names]
+    kept = [name for name in names if name in _CARRIED or name.endswith("_prob")]
+    for rows in catalog.batches(names):
+        yield rows.select(kept).append_column("score", pa.array(score(rows, questions), from_pandas=True))
+
+
+def _best(batches: Iterator[pa.Table], count: int) -> tuple[pa.Table, int]:
+    """The best `count` rows, and how many rows had a score; a bounded number waits to be sorted."""
+    pool: list[pa.Table] = []
+    considered = waiting = 0
+    for batch in batches:
+        rows = batch.filter(pc.is_valid(batch["score"]))
+        considered += len(rows)
+        waiting += len(rows)
+        pool.append(rows)
+        if waiting > _PENDING_FACTOR * count:
+            pool = [_sorted(pool).slice(0, count).combine_chunks()]
+            waiting = len(pool[0])
+    return (_sorted(pool).slice(0, count) if pool else pa.table({})), considered
+
+
+def _sorted(tables: Sequence[pa.Table]) -> pa.Table:
+    table = pa.concat_tables(tables)
+    return table.take(pc.sort_indices(table, _ORDER))
+
+
+def _coordinates(rows: pa.Table, questions: Sequence[tree.Question]) -> Doubles:
+    return np.sqrt(np.stack([_floats(rows, f"{answer}_prob") for answer in _answers(questions)], axis=1))
+
+
+def _answers(questions: Sequence[tree.Question]) -> list[str]:
+    return [answer for question in questions for answer in tree.ANSWERS[question.columns]]
+
+
+def _needed(by: str, questions: Sequence[tree.Question]) -> list[str]:
+    """The columns that a score is made of."""
+    if by == "ood":
+        return ["ood_score"]
+    if by == "disagreement":
+        return [f"{answer}_svr" for answer in _answers(questions)]
+    leading = [f"{tree.ANSWERS[q.parent]}_prob" for q in questions if q.parent is not None]
+    return [*(f"{q.name}_{by}" for q in questions), *leading]
+
+
+def _uncertain(quantity: str) -> Callable[[pa.Table, Sequence[tree.Question]], Doubles]:
+    def score(rows: pa.Table, questions: Sequence[tree.Question]) -> Doubles:
+        total = np.zeros(len(rows))
+        for question in questions:
+            asked = 1.0 if question.parent is None else _floats(rows, f"{tree.ANSWERS[question.parent]}_prob")
+            total += asked * _floats(rows, f"{question.name}_{quantity}")
+        return total
+
+    return score
+
+
+def _ood(rows: pa.Table, questions: Sequence[tree.Question]) -> Doubles:
+    return _floats(rows, "ood_score")
+
+
+def _disagreement(rows: pa.Table, questions: Sequence[tree.Question]) -> Doubles:
+    total = np.zeros(len(rows))
+    for answer in _answers(questions):
+        total += np.abs(_floats(rows, f"{answer}_prob") - _floats(rows, f"{answer}_svr")) / 2
+    return total
+
+
+_SCORES: dict[str, Callable[[pa.Table, Sequence[tree.Question]], Doubles]] = {
+    "mutual_info": _uncertain("mutual_info"),
+    "entropy": _uncertain("entropy"),
+    "ood": _ood,
+    "disagreement": _disagreement,
+}
+
+
+def _floats(rows: pa.Table, name: str) -> Doubles:
+    values: Doubles = pc.fill_null(pc.cast(rows[name], pa.float64()), np.nan).to_numpy()
+    return values

@@ -1,0 +1,176 @@
+"""What lies beside a part: written before it, the same bytes for the same rows, read back by galaxy."""
+
+import os
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from catalogs import local
+from fakes import FakeEngine, known_draws
+
+from gax_batch import paths, storage, unit
+from gax_batch.catalog import companions, writer
+from gax_batch.catalog.draws import DRAWS, draws_table, read_draws
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.sums import SUMS, Grouping
+from gax_batch.tree import ANSWERS
+
+
+def folder(options: unit.UnitOptions, kind: str) -> Path:
+    return Path(options.catalog) / kind
+
+
+def store(task, options, engine=None):
+    part = unit.write(unit.infer(unit.read(task, options), engine or FakeEngine(), options), options).part
+    assert part is not None
+    return part
+
+
+@pytest.fixture
+def kept(task, options):
+    """A committed catalog of four galaxies with their draws."""
+    options = replace(options, keep_draws=True, grouping=Grouping(1))
+    Catalog(options.catalog).commit([store(task, options)], run_id="run-1", metadata={})
+    return options
+
+
+def test_companions_have_the_key_of_their_part(task, options):
+    part = store(task, replace(options, keep_draws=True))
+    for kind in paths.COMPANIONS:
+        assert (folder(options, kind) / part.key).is_file()
+
+
+def test_draws_are_kept_only_when_asked_for(task, options):
+    part = store(task, options)
+    assert (folder(options, paths.POPULATION) / part.key).is_file()
+    assert not folder(options, paths.DRAWS).exists()
+
+
+def test_companions_are_written_before_their_part(task, options, monkeypatch):
+    written = []
+    monkeypatch.setattr(writer.storage, "write_bytes", lambda uri, data: written.append(uri))
+    store(task, replace(options, keep_draws=True))
+    kinds = [uri.removeprefix(options.catalog).split("/")[1] for uri in written]
+    assert kinds == ["draws", "population", "rejects", "galaxies"]
+
+
+def test_other_companions_never_get_the_same_key(task, options):
+    variants = [options, replace(options, keep_draws=True), replace(options, grouping=Grouping(2))]
+    keys = [store(task, each).key for each in variants]
+    assert len(set(keys)) == 3
+    assert store(task, options).key == keys[0]
+
+
+def test_the_same_rows_give_the_same_bytes_and_a_row_group_for_each_grouping(kept):
+    key = Catalog(kept.catalog).parts()[0].key
+    file = folder(kept, paths.POPULATION) / key
+    (table,) = companions.read(kept.catalog, paths.POPULATION, [key], SUMS)
+    assert companions.encode(table) == file.read_bytes()
+    metadata = pq.read_metadata(file)
+    groups = [metadata.row_group(i).column(0).statistics for i in range(metadata.num_row_groups)]
+    assert [(g.min, g.max) for g in groups] == [("all", "all"), ("healpix1", "healpix1")]
+    (some,) = companions.read(kept.catalog, paths.POPULATION, [key], SUMS, grouping="healpix1")
+    assert set(some["grouping"].to_pylist()) == {"healpix1"}
+    assert 0 < len(some) < len(table)
+
+
+def test_draws_are_read_back_by_galaxy_in_any_order(kept):
+    rows = Catalog(kept.catalog).galaxies(["galaxy_id", *(f"{a}_prob" for a in ANSWERS)])
+    ids = rows["galaxy_id"].to_pylist()
+    prob = np.stack([rows[f"{a}_prob"].to_numpy() for a in ANSWERS], axis=1)
+    draws = read_draws(kept.catalog, ids[::-1])
+    assert draws.shape == (4, 4, 37)
+    assert draws.dtype == np.float32
+    # Half a unit in the last of float16's 11 bits, of numbers below 1.
+    np.testing.assert_allclose(draws, known_draws(prob)[::-1], atol=2**-12)
+    assert read_draws(kept.catalog, [ids[2], ids[2]]).shape == (2, 4, 37)
+    assert read_draws(kept.catalog, []).shape[0] == 0
+
+
+def test_draws_of_many_parts_are_found(catalog, make_part, tmp_path):
+    parts = [make_part(name, [f"{name}{i}" for i in range(3)]) for name in "ab"]
+    for number, part in enumerate(parts):
+        ids = pa.chunked_array([[f"{'ab'[number]}{i}" for i in range(3)]])
+        values = np.full((3, 2, 37), number) + np.arange(3)[:, None, None] / 8
+        data = companions.encode(draws_table(ids, values))
+        storage.write_bytes(paths.companion(catalog, paths.DRAWS, part.key), data)
+    Catalog(catalog).commit(parts, run_id="run-1", metadata={})
+    draws = read_draws(catalog, ["b1", "a2", "b0"])
+    np.testing.assert_array_equal(draws[:, 0, 0], [1.125, 0.25, 1.0])
+
+
+def test_draws_that_are_not_there_are_refused(kept, task, options, tmp_path):
+    with pytest.raises(UsageError, match="'zzz'"):
+        read_draws(kept.catalog, ["000000", "zzz"])
+    without = replace(options, catalog=str(tmp_path / "without"))
+    Catalog(without.catalog).commit([store(task, without)], run_id="run-1", metadata={})
+    with pytest.raises(UsageError, match="--keep-draws"):
+        read_draws(without.catalog, ["000000"])
+
+
+def test_a_torn_companion_is_damage(kept):
+    key = Catalog(kept.catalog).parts()[0].key
+    file = local(kept.catalog) / paths.DRAWS / key
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(FatalError, match="the catalog is damaged"):
+        list(companions.read(kept.catalog, paths.DRAWS, [key], DRAWS))
+
+
+def test_what_an_interrupted_first_run_leaves_is_no_obstacle(task, options, monkeypatch):
+    real = storage.write_bytes
+
+    def die(uri, data):
+        if "/galaxies/" in uri:
+            raise OSError("killed")
+        real(uri, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.storage, "write_bytes", die)
+        block = unit.infer(unit.read(task, options), FakeEngine(), options)
+        assert "killed" in (unit.write(block, options).state.failure or "")
+    assert folder(options, paths.POPULATION).is_dir()
+    Catalog(options.catalog).commit([store(task, options)], run_id="run-1", metadata={})
+
+
+def test_a_unit_of_rejects_alone_has_empty_companions(task, options, tmp_path):
+    for path in (tmp_path / "images").iterdir():
+        path.write_bytes(b"not an image")
+    options = replace(options, keep_draws=True)
+    part = store(task, options)
+    (sums,) = companions.read(options.catalog, paths.POPULATION, [part.key], SUMS)
+    (draws,) = companions.read(options.catalog, paths.DRAWS, [part.key], DRAWS)
+    assert len(sums) == len(draws) == 0
+
+
+def test_a_unit_larger_than_a_slice_gives_the_rows_and_sums_of_one_slice(task, options, monkeypatch):
+    options = replace(options, keep_draws=True)
+    whole = store(task, options)
+    monkeypatch.setattr(unit, "SLICE_ROWS", 3)
+    sliced = store(task, options)
+    for kind, schema in ((paths.DRAWS, DRAWS), (paths.POPULATION, SUMS)):
+        one, two = (next(companions.read(options.catalog, kind, [p.key], schema)) for p in (whole, sliced))
+        if kind == paths.DRAWS:
+            assert one.equals(two)
+        flat = [pa.compute.list_flatten(t[schema.names[-1]]).to_numpy() for t in (one, two)]
+        np.testing.assert_allclose(*flat, rtol=1e-9)
+
+
+def test_companions_are_unneeded_with_their_part_or_long_after_it_should_have_come(kept, task, options):
+    catalog = Catalog(kept.catalog)
+    (name,) = catalog.parts()
+    hour = timedelta(hours=1)
+    part = storage.join(catalog.uri, "galaxies", name.key)
+    own = {paths.companion(catalog.uri, kind, name.key) for kind in paths.COMPANIONS}
+    assert list(companions.unneeded(catalog.uri, set(), hour)) == []
+    assert set(companions.unneeded(catalog.uri, {part}, hour)) == own
+    # As a unit leaves it that was killed before it had written its part.
+    orphan = local(catalog.uri) / paths.POPULATION / name.key.replace(name.unit_id, "f" * 16)
+    orphan.write_bytes(b"sums")
+    assert list(companions.unneeded(catalog.uri, set(), hour)) == []
+    os.utime(orphan, (1e9, 1e9))
+    assert list(companions.unneeded(catalog.uri, set(), hour)) == [f"file://{orphan}"]
