@@ -1,6 +1,6 @@
 """A unit's members to cutouts: read, decode, and reject what cannot be."""
 
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.decoding import Decoder
-from gax_batch.imaging import CUTOUT_BYTES, ImageFlag
+from gax_batch.imaging import CUTOUT_BYTES, IMAGE_SIDE, ImageFlag
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
 from gax_batch.sources.base import CUTOUT_SCHEMA, is_named, set_rejects
 from gax_batch.sources.framing import cut_field
 from gax_batch.sources.objectstore import fetch_each
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import read_shard
-from gax_batch.sources.tensors import Found
+from gax_batch.sources.tensors import Found, Pixels
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
 
@@ -41,6 +41,10 @@ def read_unit(members: pa.Table, decoder: Decoder) -> pa.Table:
     return unit.table(members)
 
 
+# Where the pixel in the middle of a cutout is.
+_MIDDLE = 3 * (IMAGE_SIDE // 2 * IMAGE_SIDE + IMAGE_SIDE // 2)
+
+
 class _Unit:
     """The cutouts of a unit, filled in any order."""
 
@@ -51,9 +55,8 @@ class _Unit:
         self._flags = np.zeros(count, np.int32)
         self._rejects: dict[int, Reject] = {}
 
-    def take(self, places: npt.NDArray[np.int64], index: int, found: Found) -> None:
-        """Decode what was read for the member at `places[index]`."""
-        place = int(places[index])
+    def take(self, place: int, found: Found) -> None:
+        """Decode what was read for a member."""
         try:
             if isinstance(found, RejectError):
                 raise found
@@ -66,11 +69,20 @@ class _Unit:
         else:
             self._pixels[place] = cutout.reshape(-1)
             self._good[place] = True
-            self._flags[place] |= flags
+            self.mark(place, flags)
+
+    def take_cutouts(self, places: npt.NDArray[np.int64], pixels: Pixels) -> None:
+        """Keep finished cutouts `[n, 12288]`; the few that may be blank are looked at one by one."""
+        colorful = (pixels[:, :3] != pixels[:, _MIDDLE : _MIDDLE + 3]).any(axis=1)
+        self._pixels[places] = pixels
+        self._good[places] = colorful
+        for index in np.flatnonzero(~colorful).tolist():
+            self.take(int(places[index]), pixels[index].reshape(IMAGE_SIDE, IMAGE_SIDE, 3))
 
     def mark(self, place: int, flags: ImageFlag) -> None:
-        """Tell of a cutout's particulars what its pixels alone do not."""
-        self._flags[place] |= flags
+        """Tell of a cutout's particulars."""
+        if flags:
+            self._flags[place] |= flags
 
     def table(self, members: pa.Table) -> pa.Table:
         """The unit as `CUTOUT_SCHEMA`."""
@@ -88,6 +100,20 @@ class _Unit:
         return pa.Array.from_buffers(kind, len(self._good), [validity, pa.py_buffer(self._pixels)])
 
 
+@dataclass(frozen=True, slots=True)
+class _Some:
+    """Some of a unit's members, by their index among them."""
+
+    unit: _Unit
+    places: npt.NDArray[np.int64]
+
+    def take(self, index: int, found: Found) -> None:
+        self.unit.take(int(self.places[index]), found)
+
+    def take_cutouts(self, first: int, pixels: Pixels) -> None:
+        self.unit.take_cutouts(self.places[first : first + len(pixels)], pixels)
+
+
 def _read_loose(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:
     chosen = members.select(["object_uri", "size", "source_version"]).take(places)
     objects = [
@@ -96,7 +122,7 @@ def _read_loose(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -
         )
         for row in chosen.to_pylist()
     ]
-    fetch_each(objects, partial(unit.take, places), max_bytes=unit.decoder.limits.bytes)
+    fetch_each(objects, _Some(unit, places).take, max_bytes=unit.decoder.limits.bytes)
 
 
 def _read_parts(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:
@@ -108,17 +134,18 @@ def _read_parts(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -
         mine = np.flatnonzero(uris == uri)
         mine = mine[np.argsort(rows[mine], kind="stable")]
         if is_named(uri, SHARD_SUFFIXES):
-            handle = partial(unit.take, places[mine])
-            read_shard(chosen.take(mine), handle, max_bytes=unit.decoder.limits.bytes)
+            some = _Some(unit, places[mine])
+            read_shard(chosen.take(mine), some, max_bytes=unit.decoder.limits.bytes)
         else:
             _read_field(chosen.take(mine), places[mine], unit)
 
 
 def _read_field(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:
     for index, found in enumerate(cut_field(members, unit.decoder)):
+        place = int(places[index])
         if isinstance(found, RejectError):
-            unit.take(places, index, found)
+            unit.take(place, found)
         else:
             colors, flags = found
-            unit.mark(int(places[index]), flags)
-            unit.take(places, index, colors)
+            unit.mark(place, flags)
+            unit.take(place, colors)

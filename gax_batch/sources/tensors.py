@@ -1,7 +1,7 @@
 """One cell of a Parquet image column: encoded bytes, or a raw tensor in any of its usual guises."""
 
 import json
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,19 @@ IMAGE_COLUMNS = ("image", "cutout", "bytes")
 
 Found = bytes | npt.NDArray[Any] | RejectError
 """What reading one cutout gives: encoded bytes, a raw tensor, or why there is neither."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Receiver(Protocol):
+    """Takes what is read of a unit's members, each by its index."""
+
+    def take(self, index: int, found: Found) -> None:
+        """Take one member's image, or why there is none."""
+
+    def take_cutouts(self, first: int, pixels: Pixels) -> None:
+        """Take finished cutouts `[n, 12288]` of the members from `first` on."""
+
 
 _CUTOUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 3)
 
@@ -35,6 +48,17 @@ def image_column(schema: pa.Schema, uri: str) -> str:
     if not (_is_binary(kind) or _is_list(kind) or _is_struct(kind)):
         raise UsageError(f"{uri}: column {name} is {kind}; give encoded images or uint8 tensors")
     return name
+
+
+def finished_cutouts(column: pa.Array) -> Pixels | None:
+    """All cells of a column at once, `[n, 12288]`, if every one is a raw cutout of 64x64 pixels."""
+    if column.type != pa.binary(CUTOUT_BYTES) or column.null_count:
+        return None
+    start = column.offset * CUTOUT_BYTES
+    data = np.frombuffer(column.buffers()[1], np.uint8)[start : start + len(column) * CUTOUT_BYTES]
+    pixels = data.reshape(-1, CUTOUT_BYTES)
+    # An encoded image that happens to have as many bytes is told by its first ones.
+    return None if any(is_encoded(head.tobytes()) for head in pixels[:, :8]) else pixels
 
 
 class CellReader:
