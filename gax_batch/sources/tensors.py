@@ -10,6 +10,7 @@ import pyarrow as pa
 from gax_batch.errors import UsageError
 from gax_batch.imaging import CUTOUT_BYTES, IMAGE_SIDE, is_encoded
 from gax_batch.rejects import Reason, RejectError, Stage
+from gax_batch.sources.base import ENCODED
 
 IMAGE_COLUMNS = ("image", "cutout", "bytes")
 
@@ -66,6 +67,7 @@ class CellReader:
 
     def __init__(self, field: pa.Field) -> None:
         self._shape = _declared_shape(field)
+        self._encoded = ENCODED.items() <= (field.metadata or {}).items()
 
     def read(self, column: pa.Array, index: int) -> Found:
         """One row's encoded bytes or `[h, w, 3]` or `[h, w]` tensor, or why there is none."""
@@ -84,7 +86,8 @@ class CellReader:
         if cell is None or not cell.is_valid:
             raise RejectError(Stage.READ, Reason.EMPTY_FILE, "the row has no image")
         if _is_binary(cell.type):
-            return _bytes_or_cutout(cell.as_py())
+            data: bytes = cell.as_py()
+            return data if self._encoded else _bytes_or_cutout(data)
         values, shape = _flat(cell)
         if len(shape) == 1:
             shape = self._shape or (_CUTOUT_SHAPE if shape[0] == CUTOUT_BYTES else shape)
