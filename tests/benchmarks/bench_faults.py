@@ -5,15 +5,11 @@ from pathlib import Path
 
 from benchmarks.galaxies import write_jpegs
 from benchmarks.suite import Lab, Row, SkippedError, Target, in_turns
-from fakes import FakeEngine
+from catalogs import catalog_without_ray
 from s3 import ceph
 from s3.faults import Rates
 from s3.servers import environment, make_bucket, proxied
 
-from gax_batch import unit
-from gax_batch.catalog.snapshots import Catalog
-from gax_batch.decoding import Decoder
-from gax_batch.plan import make_plan
 from gax_batch.sources import open_source
 
 COUNT = 3000
@@ -32,29 +28,13 @@ class Survey:
     def catalog(self, endpoint: str) -> None:
         """List, plan, read, write and commit it to a new catalog, each galaxy exactly once."""
         self._runs += 1
-        name = f"run-{self._runs}"
+        folder = self._folder / f"run-{self._runs}"
+        folder.mkdir()
         with environment(endpoint):
-            catalog = Catalog(f"{self._bucket}/catalogs/{name}")
-            options = unit.UnitOptions(catalog.uri, "s", "bundle", name, Decoder())
-            folder = self._folder / name
-            folder.mkdir()
-            plan = make_plan(
-                open_source(f"{self._bucket}/loose").list_members(),
-                [],
-                {},
-                settings_fingerprint="s",
-                unit_size=UNIT_SIZE,
-                folder=folder,
-            )
-            places = plan.write(catalog.uri, name)
-            parts = []
-            for place, planned in zip(places, plan.units, strict=True):
-                task = unit.UnitTask(*place, planned.unit_id, planned.fingerprint, planned.members)
-                part = unit.write(unit.infer(unit.read(task, options), FakeEngine(), options), options).part
-                assert part is not None, f"unit {planned.unit_id} failed"
-                parts.append(part)
-            catalog.commit(parts, run_id=name, metadata={})
-            ids = catalog.galaxies()["galaxy_id"].to_pylist()
+            source = open_source(f"{self._bucket}/loose")
+            catalog = f"{self._bucket}/catalogs/{self._runs}"
+            found = catalog_without_ray(source, catalog, folder, unit_size=UNIT_SIZE)
+            ids = found.galaxies()["galaxy_id"].to_pylist()
         assert len(ids) == len(set(ids)) == self._count, f"{len(set(ids))} of {self._count} galaxies"
 
 
