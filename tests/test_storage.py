@@ -140,13 +140,3 @@ def test_fsspec_scheme() -> None:
             list_objects("memory://elsewhere")
     finally:
         fsspec.filesystem("memory").rm("/survey", recursive=True)
-
-
-@pytest.mark.parametrize("place", ["local", "memory://files"])
-def test_a_file_becomes_an_object(place: str, tmp_path: Path) -> None:
-    root = str(tmp_path / "out") if place == "local" else place
-    source = tmp_path / "source"
-    source.write_bytes(os.urandom(100_000))
-    storage.write_file(f"{root}/new/x.bin", source)
-    assert storage.read_bytes(f"{root}/new/x.bin") == source.read_bytes()
-    assert [info.uri.rsplit("/", 1)[-1] for info in list_objects(f"{root}/new")] == ["x.bin"]

@@ -1,6 +1,6 @@
 """Shards: objects that hold many cutouts each, Parquet files and WebDataset tars alike."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
