@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests and tools run from the working tree; the stamp is as new as what decides the installation.
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo s3-server test test-slow lint format train clean
+.PHONY: help install demo s3-server test test-slow bench lint format train clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -36,6 +36,9 @@ test: lint  ## lint and run the tests (under 15 minutes on 2 cores)
 
 test-slow: $(STAMP)  ## the real survey at full size: resume, identical bits, memory (about an hour on 2 cores)
 	$(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)  ## measure speed and memory beside the plain ways (BENCH='jpeg packed' for some of it)
+	PYTHONPATH=.:tests $(BIN)/python -m benchmarks $(BENCH)
 
 train: $(STAMP)  ## train the shipped bundle again: make train DATA=FOLDER OUTPUT=FOLDER
 	$(BIN)/python -m training.build --data $(DATA) --output $(OUTPUT)

@@ -22,6 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from gax_batch import jpeg
 from gax_batch.rejects import Reason, RejectError, Stage
 from gax_batch.resampling import Window, area_average
 
@@ -124,6 +125,9 @@ def decode_window(
         RejectError: The image cannot be used; stage `decode`.
         ValueError: The window is larger than the image.
     """
+    plain = _plain_jpeg(data, side, crop, limits) if data.startswith(jpeg.MAGIC) else None
+    if plain is not None:
+        return finish_cutout(*plain)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of broken metadata, which is not used
         image = _open(data, limits)
@@ -199,7 +203,7 @@ class _Tiff(_Checked, TiffImageFile):
 
 # The plugins are called by name: Pillow's `open` would try its other formats' parsers on hostile bytes.
 _READERS: dict[bytes, type[ImageFile]] = {
-    b"\xff\xd8\xff": _Jpeg,
+    jpeg.MAGIC: _Jpeg,
     b"\x89PNG\r\n\x1a\n": _Png,
     b"II*\x00": _Tiff,
     b"MM\x00*": _Tiff,
@@ -256,12 +260,35 @@ def _raw_mode(image: ImageFile) -> str:
 
 def _decode(image: ImageFile, window: Window) -> tuple[npt.NDArray[Any], Window]:
     if isinstance(image, JpegImageFile):
-        factor = next((f for f in _DRAFT_FACTORS if _draft_agrees(window, f)), 1)
+        factor = _draft_factor(window)
         if factor > 1:
             image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
             window = window.shrunk(factor)
     box = window.pixel_box(image.width, image.height)
     return _pixels(image.crop(box), "transparency" in image.info), window.moved(box[0], box[1])
+
+
+def _plain_jpeg(
+    data: bytes, side: int, crop: float, limits: ImageLimits
+) -> tuple[npt.NDArray[Any], Window, ImageFlag] | None:
+    """A JPEG's pixels, its window in them and its particulars; None for one that is Pillow's to judge."""
+    header = jpeg.read_header(data) if len(data) <= limits.bytes else None
+    if header is None or header.width * header.height > limits.pixels:
+        return None
+    window = central_window(header.width, header.height, crop, side)
+    factor = _draft_factor(window)
+    pixels = jpeg.read_pixels(data, header, factor)
+    if pixels is None:
+        return None
+    window = window.shrunk(factor)
+    left, top, right, bottom = window.pixel_box(pixels.shape[1], pixels.shape[0])
+    flags = ImageFlag.GRAYSCALE if header.gray else ImageFlag(0)
+    return pixels[top:bottom, left:right], window.moved(left, top), flags
+
+
+def _draft_factor(window: Window) -> int:
+    """How much smaller a JPEG may be decoded."""
+    return next((f for f in _DRAFT_FACTORS if _draft_agrees(window, f)), 1)
 
 
 def _draft_agrees(window: Window, factor: int) -> bool:
@@ -326,7 +353,11 @@ def _to_bytes(pixels: npt.NDArray[Any], source: np.dtype[Any]) -> Cutout:
     if pixels.dtype == np.uint8:
         return pixels
     factor = 255.0 if source.kind == "f" else 1 / 257 if source == np.uint16 else 1.0
-    return np.floor(np.clip(pixels * factor, 0, 255) + 0.5).astype(np.uint8)
+    levels = pixels * factor
+    np.clip(levels, 0, 255, out=levels)
+    levels += 0.5
+    rounded: Cutout = levels.astype(np.uint8)
+    return rounded
 
 
 def _reject(reason: Reason, detail: str) -> RejectError:

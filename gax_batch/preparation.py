@@ -19,7 +19,7 @@ from gax_batch.sources import Settled, Source, open_frames, open_source, read_po
 from gax_batch.stretches import PRESETS
 
 # Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 
 def plan_run(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: Path, say: Say) -> Plan:

@@ -24,13 +24,13 @@ from gax_batch import storage, tree
 from gax_batch.catalog.snapshots import read_run_record
 from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, TransientError, UsageError
-from gax_batch.imaging import ImageFlag, ImageLimits
+from gax_batch.imaging import IMAGE_SIDE, ImageFlag, ImageLimits
 from gax_batch.listing import list_objects
 from gax_batch.plan import find_members
 from gax_batch.progress import Say
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
 from gax_batch.selection import CRITERIA, Selection, select
-from gax_batch.sources import on_frames, recall_members, visit_members
+from gax_batch.sources import Found, Pixels, Stored, on_frames, recall_members, visit_members
 
 MANIFEST = "manifest.csv"
 MAX_IMAGE_BYTES = 1_000 * 1024
@@ -92,7 +92,7 @@ def write_subjects(
         for members, places in _members(catalog, run_id, selection.galaxies.take(rows), rows):
             writer = _Writer(decoder, root, ids, places, subjects)
             try:
-                visit_members(members, writer)
+                visit_members(members, writer, decoder)
             except (TransientError, FatalError) as error:
                 writer.give_up(Reject.of(Stage.READ, Reason.UNREADABLE, str(error)))
             if writer.unwritable is not None:
@@ -115,18 +115,16 @@ class _Writer:
         rows: npt.NDArray[np.int64],
         subjects: Subjects,
     ) -> None:
-        self.decoder = decoder
+        self._decoder = decoder
         self.unwritable: OSError | None = None
         self._root, self._ids, self._rows, self._subjects = root, ids, rows, subjects
 
-    def take(
-        self, places: npt.NDArray[np.int64], index: int, found: bytes | npt.NDArray[np.generic] | RejectError
-    ) -> None:
-        row = int(self._rows[places[index]])
+    def take(self, place: int, found: Found) -> None:
+        row = int(self._rows[place])
         try:
             if isinstance(found, RejectError):
                 raise found
-            data, suffix = _picture(found, self.decoder)
+            data, suffix = _picture(found, self._decoder)
         except RejectError as error:
             self._subjects.lost[row] = error.reject
             return
@@ -140,6 +138,10 @@ class _Writer:
         else:
             self._subjects.images[row] = name
 
+    def take_cutouts(self, places: npt.NDArray[np.int64], pixels: Pixels) -> None:
+        for place, cutout in zip(places.tolist(), pixels, strict=True):
+            self.take(place, cutout.reshape(IMAGE_SIDE, IMAGE_SIDE, 3))
+
     def mark(self, place: int, flags: ImageFlag) -> None:
         pass
 
@@ -148,7 +150,7 @@ class _Writer:
             self._subjects.lost[row] = reject
 
 
-def _picture(found: bytes | npt.NDArray[np.generic], decoder: Decoder) -> tuple[bytes, str]:
+def _picture(found: Stored, decoder: Decoder) -> tuple[bytes, str]:
     """An image file of what was read, and its suffix; what cannot be decoded is refused."""
     cutout, _ = decoder.decode(found)
     if isinstance(found, bytes) and len(found) < MAX_IMAGE_BYTES:

@@ -1,10 +1,15 @@
-"""What readers see of a catalog, for its tests."""
+"""Catalogs for tests: made without Ray, and what readers see of them."""
 
 from pathlib import Path
 
 from deltalake import DeltaTable
+from fakes import FakeEngine
 
+from gax_batch import unit
 from gax_batch.catalog.snapshots import Catalog
+from gax_batch.decoding import Decoder
+from gax_batch.plan import make_plan
+from gax_batch.sources import Source
 
 META = {"bundle_id": "bundle"}
 
@@ -25,3 +30,20 @@ def visible_rejects(catalog: str) -> list[str]:
     """What a reader of the rejects table sees that knows nothing of this package."""
     table = DeltaTable(str(local(catalog) / "rejects")).to_pyarrow_table()
     return sorted(table["galaxy_id"].to_pylist())
+
+
+def catalog_without_ray(source: Source, catalog: str, folder: Path, *, unit_size: int = 512) -> Catalog:
+    """Catalog a survey in this process, with the fake engine: each step of a run but Ray's."""
+    found = Catalog(catalog)
+    options = unit.UnitOptions(found.uri, "s", "bundle", "run", Decoder())
+    plan = make_plan(
+        source.list_members(), [], {}, settings_fingerprint="s", unit_size=unit_size, folder=folder
+    )
+    parts = []
+    for place, planned in zip(plan.write(found.uri, "run"), plan.units, strict=True):
+        task = unit.UnitTask(*place, planned.unit_id, planned.fingerprint, planned.members)
+        result = unit.write(unit.infer(unit.read(task, options), FakeEngine(), options), options)
+        assert result.part is not None, result.state.failure
+        parts.append(result.part)
+    found.commit(parts, run_id="run", metadata={})
+    return found

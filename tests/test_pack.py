@@ -4,6 +4,7 @@ import csv
 import io
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fakes import write_images
@@ -35,8 +36,11 @@ def settings_of(survey: Path, **flags: object) -> RunSettings:
     return load_settings(None, values | flags)
 
 
-def pack(survey: Path, processes: int = 1, replace: bool = False, **flags: object) -> PackedSurvey:
-    return pack_survey(settings_of(survey, **flags), lambda _: None, processes=processes, replace=replace)
+def pack(
+    survey: Path, processes: int = 1, replace: bool = False, originals: bool = False, **flags: object
+) -> PackedSurvey:
+    options = {"processes": processes, "replace": replace, "originals": originals}
+    return pack_survey(settings_of(survey, **flags), lambda _: None, **options)
 
 
 def state(survey: Path) -> dict[str, tuple[int, bytes]]:
@@ -120,3 +124,61 @@ def test_an_output_with_other_things_is_refused(survey):
     (survey / "packed" / "mine.txt").write_text("precious")
     with pytest.raises(UsageError, match=r"holds something else already .*mine.txt"):
         pack(survey)
+
+
+def test_originals_are_the_images_and_give_the_same_rows(survey):
+    done = pack(survey, originals=True)
+    assert done == PackedSurvey(shards=3, written=3, removed=0, failed=0, rejects={})
+    shards = pa.concat_tables(pq.read_table(path) for path in (survey / "packed").glob("*.parquet"))
+    files = {path.stem: path.read_bytes() for path in (survey / "images").iterdir()}
+    assert dict(zip(shards["galaxy_id"].to_pylist(), shards["image"].to_pylist(), strict=True)) == files
+    loose = read_unit(listed(open_source(str(survey / "images"))), Decoder())
+    packed = read_unit(listed(open_source(str(survey / "packed"))), Decoder()).sort_by("galaxy_id")
+    same = ["galaxy_id", "flags", "stage", "reason", "detail", "cutout"]
+    assert packed.select(same).equals(loose.select(same))
+    assert packed["ra"].to_pylist()[1] == 10.0
+    assert pack(survey, originals=True).written == 0
+
+
+def test_a_file_as_large_as_a_raw_cutout_is_still_a_file(survey):
+    (survey / "images" / "000003.jpg").write_bytes(bytes(range(256)) * 48)
+    pack(survey, originals=True)
+    packed = read_unit(listed(open_source(str(survey / "packed"))), Decoder()).sort_by("galaxy_id")
+    assert packed["reason"].to_pylist()[3] == "not_an_image"
+
+
+def test_originals_that_do_not_fit_into_memory_at_once(survey, monkeypatch):
+    pack(survey, originals=True)
+    before = {name: pq.read_table(io.BytesIO(data)) for name, (_, data) in state(survey).items()}
+    monkeypatch.setattr(module, "_GROUP_BYTES", 6_000)
+    for path in (survey / "packed").iterdir():
+        path.unlink()
+    pack(survey, originals=True)
+    shards = {path.name: pq.ParquetFile(path) for path in (survey / "packed").iterdir()}
+    assert max(shard.metadata.num_row_groups for shard in shards.values()) > 3
+    assert {name: shard.read() for name, shard in shards.items()} == before
+
+
+def test_what_cannot_be_read_is_no_original(survey):
+    (survey / "images" / "000005.jpg").write_bytes(b"")
+    assert pack(survey, originals=True, max_image_bytes=100).rejects == {
+        "empty_file": 1,
+        "too_many_bytes": 18,
+    }
+
+
+def test_what_has_no_image_files_has_no_originals(survey):
+    pack(survey)
+    for options in ({"unit_size": 8}, {"unit_size": 8, "processes": 2}):
+        with pytest.raises(UsageError, match="raw tensors have no image files"):
+            pack(
+                survey, input=str(survey / "packed"), catalog=str(survey / "again"), originals=True, **options
+            )
+    with pytest.raises(UsageError, match="leave --originals away"):
+        pack(survey, originals=True, frames=True)
+
+
+def test_cutouts_and_originals_do_not_mix(survey):
+    pack(survey)
+    with pytest.raises(UsageError, match="--replace"):
+        pack(survey, originals=True)

@@ -103,6 +103,9 @@ def pack(
     default_radius: flags.DefaultRadius = None,
     max_image_bytes: flags.MaxImageBytes = None,
     max_image_pixels: flags.MaxImagePixels = None,
+    originals: Annotated[
+        bool, typer.Option("--originals", help="Keep the images as they are, not as 64x64 cutouts.")
+    ] = False,
     processes: Annotated[
         int | None, typer.Option(help="Worker processes.", show_default="one per CPU", min=1)
     ] = None,
@@ -110,16 +113,16 @@ def pack(
         bool, typer.Option("--replace", help="Remove shards of the survey as it was before.")
     ] = False,
 ) -> None:
-    """Pack a survey's cutouts into Parquet shards, which are read much faster.
+    """Pack a survey's cutouts, or its images, into Parquet shards, which are read much faster.
 
     Example: gax pack --input s3://survey/cutouts --output s3://survey/packed
     """
-    given = {k: v for k, v in locals().items() if k not in ("output", "processes", "replace")}
+    given = {k: v for k, v in locals().items() if k not in ("output", "originals", "processes", "replace")}
     from gax_batch.config import load_settings
     from gax_batch.pack import pack_survey
 
     settings = load_settings(None, given | {"catalog": output})
-    done = pack_survey(settings, typer.echo, processes=processes, replace=replace)
+    done = pack_survey(settings, typer.echo, originals=originals, processes=processes, replace=replace)
     counts = "".join(f", {n:,} rejected: {reason}" for reason, n in sorted(done.rejects.items()))
     typer.echo(f"{done.shards:,} shards: {done.written:,} written, {done.removed:,} removed{counts}")
     if done.failed:

@@ -6,26 +6,34 @@ from itertools import chain
 from gax_batch import storage
 from gax_batch.errors import UsageError
 from gax_batch.listing import iter_objects
-from gax_batch.sources.base import CUTOUT_SCHEMA, MEMBER_SCHEMA, Source, is_named
+from gax_batch.sources.base import CUTOUT_SCHEMA, MEMBER_SCHEMA, ORIGINAL_SCHEMA, Source, is_named
+from gax_batch.sources.cutouts import read_unit
 from gax_batch.sources.frames import FrameSource
 from gax_batch.sources.images import SUFFIXES as IMAGE_SUFFIXES
 from gax_batch.sources.images import ImageSource
+from gax_batch.sources.originals import read_originals
 from gax_batch.sources.positions import read_positions
-from gax_batch.sources.reading import Visitor, read_unit, visit_members
+from gax_batch.sources.reading import Visitor, visit_members
 from gax_batch.sources.recall import on_frames, recall_members
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import Settled, ShardSource
+from gax_batch.sources.tensors import Found, Pixels, Stored
 from gax_batch.storage import ObjectInfo
 
 __all__ = [
     "CUTOUT_SCHEMA",
     "MEMBER_SCHEMA",
+    "ORIGINAL_SCHEMA",
+    "Found",
+    "Pixels",
     "Settled",
     "Source",
+    "Stored",
     "Visitor",
     "on_frames",
     "open_frames",
     "open_source",
+    "read_originals",
     "read_positions",
     "read_unit",
     "recall_members",

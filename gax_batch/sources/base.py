@@ -65,6 +65,16 @@ CUTOUT_SCHEMA = pa.schema(
     ]
 )
 
+ENCODED = {b"gax_batch": b"encoded"}
+"""Metadata of a field whose bytes are always an image file, never raw pixels of as many bytes."""
+
+ORIGINAL_SCHEMA = pa.schema(
+    [
+        *(field for field in CUTOUT_SCHEMA if field.name not in ("flags", "cutout")),
+        pa.field("image", pa.large_binary(), metadata=ENCODED),
+    ]
+)
+
 Mask = npt.NDArray[np.bool_]
 
 

@@ -4,7 +4,7 @@ A row's image is encoded bytes (plain, or the `bytes` of a struct) or a raw tens
 `uint8 [64, 64, 3]`, nested lists, or the extension types in which Arrow and Ray write tensors.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,20 +16,17 @@ import pyarrow.parquet as pq
 from gax_batch import storage
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.sources.base import MEMBER_SCHEMA, with_columns
-from gax_batch.sources.tensors import CellReader, Found, image_column
+from gax_batch.sources.tensors import CellReader, Receiver, finished_cutouts, image_column
 from gax_batch.storage import ObjectInfo
 
 SUFFIXES = (".parquet", ".pq")
 
-_LISTING_THREADS = 8
 _LISTED_ROWS = 65_536
 _BATCH_ROWS = 128
 _STREAM_BYTES = 4 * 1024 * 1024
 
-Handler = Callable[[int, Found], None]
 
-
-def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], handle: Handler) -> None:
+def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], receiver: Receiver) -> None:
     """Read some rows' images from one shard.
 
     Only the row groups that hold them are read, a few rows at a time.
@@ -37,8 +34,7 @@ def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], handle: Handler) ->
     Args:
         info: The shard, of the version that was listed.
         rows: Row numbers, increasing.
-        handle: Called with an index into `rows`, and the row's encoded bytes or tensor, or why there is
-            none.
+        receiver: Takes the images by their index in `rows`.
 
     Raises:
         TransientError: The store kept failing.
@@ -47,13 +43,13 @@ def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], handle: Handler) ->
     try:
         with _opened(info.uri) as file:
             column = image_column(file.schema_arrow, info.uri)
-            _read_groups(file, column, rows, handle)
+            _read_groups(file, column, rows, receiver)
     except (pa.ArrowException, OSError, UsageError) as error:
         line = str(error).strip().partition("\n")[0]
         raise FatalError(f"shard {info.uri} cannot be read: {line}") from error
 
 
-def _read_groups(file: pq.ParquetFile, column: str, rows: npt.NDArray[np.int64], handle: Handler) -> None:
+def _read_groups(file: pq.ParquetFile, column: str, rows: npt.NDArray[np.int64], receiver: Receiver) -> None:
     lengths = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
     ends = np.cumsum(lengths, dtype=np.int64)
     cells = CellReader(file.schema_arrow.field(column))
@@ -65,8 +61,13 @@ def _read_groups(file: pq.ParquetFile, column: str, rows: npt.NDArray[np.int64],
         for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column]):
             stop = start + batch.num_rows
             first, last = np.searchsorted(rows, [start, stop]).tolist()
-            for index in range(first, last):
-                handle(index, cells.read(batch.column(0), int(rows[index]) - start))
+            cutouts = finished_cutouts(batch.column(0))
+            if cutouts is not None:
+                whole = last - first == len(cutouts)  # then nothing is copied
+                receiver.take_cutouts(first, cutouts if whole else cutouts[rows[first:last] - start])
+            else:
+                for index in range(first, last):
+                    receiver.take(index, cells.read(batch.column(0), int(rows[index]) - start))
             start = stop
             if last == len(rows):
                 return

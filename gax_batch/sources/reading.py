@@ -1,6 +1,7 @@
-"""A unit's members to cutouts: read, decode, and reject what cannot be."""
+"""Members read from wherever they are, each handed over as it comes."""
 
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -9,54 +10,39 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.decoding import Decoder
-from gax_batch.imaging import CUTOUT_BYTES, ImageFlag
-from gax_batch.rejects import Reason, Reject, RejectError, Stage
-from gax_batch.sources.base import CUTOUT_SCHEMA, is_named, set_rejects
+from gax_batch.imaging import ImageFlag
+from gax_batch.rejects import RejectError
+from gax_batch.sources.base import is_named
 from gax_batch.sources.framing import cut_field
 from gax_batch.sources.objectstore import fetch_each
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import read_shard
-from gax_batch.sources.tensors import Found
+from gax_batch.sources.tensors import Found, Pixels
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
-
-def read_unit(members: pa.Table, decoder: Decoder) -> pa.Table:
-    """Read and decode a unit's cutouts; the next ones are fetched meanwhile.
-
-    Args:
-        members: `MEMBER_SCHEMA`; those that are rejected already pass through.
-        decoder: Makes cutouts of what is read.
-
-    Returns:
-        `CUTOUT_SCHEMA`, the same rows in the same order; a cutout that fails is a rejected row.
-
-    Raises:
-        TransientError: The storage kept failing for the unit as a whole.
-        FatalError: A shard cannot be read, or the storage refuses nearly everything.
-    """
-    unit = _Unit(len(members), decoder)
-    visit_members(members, unit)
-    return unit.table(members)
+Places = npt.NDArray[np.int64]
 
 
 class Visitor(Protocol):
-    """Takes what is read for each member, in any order."""
+    """Takes what is read of members, by their place in a unit and in any order."""
 
-    decoder: Decoder
+    def take(self, place: int, found: Found) -> None:
+        """Take what was read of one member: bytes, pixels, or why there are none."""
 
-    def take(self, places: npt.NDArray[np.int64], index: int, found: Found) -> None:
-        """Take what was read for the member at `places[index]`: bytes, pixels, or why there are none."""
+    def take_cutouts(self, places: Places, pixels: Pixels) -> None:
+        """Take finished cutouts `[n, 12288]`."""
 
     def mark(self, place: int, flags: ImageFlag) -> None:
-        """Hear of a cutout's particulars what its pixels alone do not tell."""
+        """Hear of a cutout's particulars what its pixels alone do not tell, before it is taken."""
 
 
-def visit_members(members: pa.Table, visitor: Visitor) -> None:
-    """Read members and hand each over as it comes; those that are rejected already are passed over.
+def visit_members(members: pa.Table, visitor: Visitor, decoder: Decoder) -> None:
+    """Read members; the next ones are fetched meanwhile.
 
     Args:
-        members: `MEMBER_SCHEMA`.
+        members: `MEMBER_SCHEMA`; those that are rejected already are passed over.
         visitor: Who takes them.
+        decoder: Its limits hold, and frames are cut as it says.
 
     Raises:
         TransientError: The storage kept failing for the members as a whole.
@@ -64,58 +50,29 @@ def visit_members(members: pa.Table, visitor: Visitor) -> None:
     """
     open_rows = pc.is_null(members["stage"]).to_numpy()
     loose = pc.is_null(members["row"]).to_numpy() & open_rows
-    _read_loose(members, np.flatnonzero(loose), visitor)
-    _read_parts(members, np.flatnonzero(open_rows & ~loose), visitor)
-
-
-class _Unit:
-    """The cutouts of a unit, filled in any order."""
-
-    def __init__(self, count: int, decoder: Decoder) -> None:
-        self.decoder = decoder
-        self._pixels = np.zeros((count, CUTOUT_BYTES), np.uint8)
-        self._good = np.zeros(count, np.bool_)
-        self._flags = np.zeros(count, np.int32)
-        self._rejects: dict[int, Reject] = {}
-
-    def take(self, places: npt.NDArray[np.int64], index: int, found: Found) -> None:
-        """Decode what was read for the member at `places[index]`."""
-        place = int(places[index])
-        try:
-            if isinstance(found, RejectError):
-                raise found
-            cutout, flags = self.decoder.decode(found)
-        except RejectError as error:
-            self._rejects[place] = error.reject
-        except Exception as error:  # noqa: BLE001  (a decoder's surprise is one galaxy's fault)
-            detail = f"{type(error).__name__}: {error}"
-            self._rejects[place] = Reject.of(Stage.DECODE, Reason.CORRUPT, detail)
+    _read_loose(members, np.flatnonzero(loose), visitor, decoder)
+    for group, places in _by_object(members, np.flatnonzero(open_rows & ~loose)):
+        if is_named(group["object_uri"][0].as_py(), SHARD_SUFFIXES):
+            read_shard(group, _Some(visitor, places), max_bytes=decoder.limits.bytes)
         else:
-            self._pixels[place] = cutout.reshape(-1)
-            self._good[place] = True
-            self._flags[place] |= flags
-
-    def mark(self, place: int, flags: ImageFlag) -> None:
-        """Tell of a cutout's particulars what its pixels alone do not."""
-        self._flags[place] |= flags
-
-    def table(self, members: pa.Table) -> pa.Table:
-        """The unit as `CUTOUT_SCHEMA`."""
-        members = set_rejects(members, self._rejects)
-        own = {
-            "flags": pa.array(self._flags),
-            "cutout": self._cutouts(),
-        }
-        columns = [own[name] if name in own else members[name] for name in CUTOUT_SCHEMA.names]
-        return pa.table(columns, schema=CUTOUT_SCHEMA)
-
-    def _cutouts(self) -> pa.Array:
-        kind = CUTOUT_SCHEMA.field("cutout").type
-        validity = pa.array(self._good).buffers()[1]
-        return pa.Array.from_buffers(kind, len(self._good), [validity, pa.py_buffer(self._pixels)])
+            _read_field(group, places, visitor, decoder)
 
 
-def _read_loose(members: pa.Table, places: npt.NDArray[np.int64], visitor: Visitor) -> None:
+@dataclass(frozen=True, slots=True)
+class _Some:
+    """Some of a unit's members, by their index among them."""
+
+    visitor: Visitor
+    places: Places
+
+    def take(self, index: int, found: Found) -> None:
+        self.visitor.take(int(self.places[index]), found)
+
+    def take_cutouts(self, first: int, pixels: Pixels) -> None:
+        self.visitor.take_cutouts(self.places[first : first + len(pixels)], pixels)
+
+
+def _read_loose(members: pa.Table, places: Places, visitor: Visitor, decoder: Decoder) -> None:
     chosen = members.select(["object_uri", "size", "source_version"]).take(places)
     objects = [
         ObjectInfo(
@@ -123,29 +80,26 @@ def _read_loose(members: pa.Table, places: npt.NDArray[np.int64], visitor: Visit
         )
         for row in chosen.to_pylist()
     ]
-    fetch_each(objects, partial(visitor.take, places), max_bytes=visitor.decoder.limits.bytes)
+    fetch_each(objects, _Some(visitor, places).take, max_bytes=decoder.limits.bytes)
 
 
-def _read_parts(members: pa.Table, places: npt.NDArray[np.int64], visitor: Visitor) -> None:
-    """Read members that share an object with others: rows of shards, galaxies on frames."""
+def _by_object(members: pa.Table, places: Places) -> Iterator[tuple[pa.Table, Places]]:
+    """Members that share an object, by increasing row, and where they are in the unit."""
     chosen = members.take(places)
     uris = np.array(chosen["object_uri"].to_pylist(), object)
     rows = chosen["row"].to_numpy()
     for uri in dict.fromkeys(uris):
         mine = np.flatnonzero(uris == uri)
         mine = mine[np.argsort(rows[mine], kind="stable")]
-        if is_named(uri, SHARD_SUFFIXES):
-            handle = partial(visitor.take, places[mine])
-            read_shard(chosen.take(mine), handle, max_bytes=visitor.decoder.limits.bytes)
-        else:
-            _read_field(chosen.take(mine), places[mine], visitor)
+        yield chosen.take(mine), places[mine]
 
 
-def _read_field(members: pa.Table, places: npt.NDArray[np.int64], visitor: Visitor) -> None:
-    for index, found in enumerate(cut_field(members, visitor.decoder)):
+def _read_field(members: pa.Table, places: Places, visitor: Visitor, decoder: Decoder) -> None:
+    for index, found in enumerate(cut_field(members, decoder)):
+        place = int(places[index])
         if isinstance(found, RejectError):
-            visitor.take(places, index, found)
+            visitor.take(place, found)
         else:
             colors, flags = found
-            visitor.mark(int(places[index]), flags)
-            visitor.take(places, index, colors)
+            visitor.mark(place, flags)
+            visitor.take(place, colors)

@@ -12,7 +12,7 @@ from gax_batch.errors import FatalError, UsageError
 from gax_batch.rejects import Reason, RejectError, Stage
 from gax_batch.sources import parquet, tars
 from gax_batch.sources.base import as_utf8, check_ids, is_named
-from gax_batch.sources.tensors import Found
+from gax_batch.sources.tensors import Receiver
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
 SUFFIXES = parquet.SUFFIXES + tars.SUFFIXES
@@ -71,13 +71,13 @@ class ShardSource:
                     yield from tables
 
 
-def read_shard(members: pa.Table, handle: Callable[[int, Found], None], *, max_bytes: int) -> None:
+def read_shard(members: pa.Table, receiver: Receiver, *, max_bytes: int) -> None:
     """Read some of a shard's images, in the order in which they lie in it.
 
     Args:
         members: `MEMBER_SCHEMA` of one `object_uri`, by increasing `row`; if the shard has another version
             by now, or is gone, all of them are rejected.
-        handle: Called with an index into `members`, and encoded bytes, a tensor, or why there is neither.
+        receiver: Takes the images by their index in `members`.
         max_bytes: Larger encoded images are rejected, where their size is known before they are read.
 
     Raises:
@@ -91,14 +91,14 @@ def read_shard(members: pa.Table, handle: Callable[[int, Found], None], *, max_b
         raise FatalError(f"shard {info.uri} cannot be read: {error}") from error
     if reject is not None:
         for index in range(len(members)):
-            handle(index, reject)
+            receiver.take(index, reject)
         return
     rows = members["row"].to_numpy()
     if is_named(info.uri, tars.SUFFIXES):
         sizes = members["size"].to_numpy().astype(np.int64)
-        tars.read_tar(info, rows, sizes, handle, max_bytes=max_bytes)
+        tars.read_tar(info, rows, sizes, receiver.take, max_bytes=max_bytes)
     else:
-        parquet.read_rows(info, rows, handle)
+        parquet.read_rows(info, rows, receiver)
 
 
 def _begin_listing(info: ObjectInfo) -> Iterable[pa.Table]:

@@ -1,7 +1,7 @@
 """One cell of a Parquet image column: encoded bytes, or a raw tensor in any of its usual guises."""
 
 import json
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +10,28 @@ import pyarrow as pa
 from gax_batch.errors import UsageError
 from gax_batch.imaging import CUTOUT_BYTES, IMAGE_SIDE, is_encoded
 from gax_batch.rejects import Reason, RejectError, Stage
+from gax_batch.sources.base import ENCODED
 
 IMAGE_COLUMNS = ("image", "cutout", "bytes")
 
-Found = bytes | npt.NDArray[Any] | RejectError
-"""What reading one cutout gives: encoded bytes, a raw tensor, or why there is neither."""
+Stored = bytes | npt.NDArray[Any]
+"""One cutout as it is stored: encoded bytes, or a raw tensor."""
+
+Found = Stored | RejectError
+"""What reading one cutout gives: what is stored, or why there is nothing."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Receiver(Protocol):
+    """Takes what is read of a unit's members, each by its index."""
+
+    def take(self, index: int, found: Found) -> None:
+        """Take one member's image, or why there is none."""
+
+    def take_cutouts(self, first: int, pixels: Pixels) -> None:
+        """Take finished cutouts `[n, 12288]` of the members from `first` on."""
+
 
 _CUTOUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 3)
 
@@ -37,11 +54,23 @@ def image_column(schema: pa.Schema, uri: str) -> str:
     return name
 
 
+def finished_cutouts(column: pa.Array) -> Pixels | None:
+    """All cells of a column at once, `[n, 12288]`, if every one is a raw cutout of 64x64 pixels."""
+    if column.type != pa.binary(CUTOUT_BYTES) or column.null_count:
+        return None
+    start = column.offset * CUTOUT_BYTES
+    data = np.frombuffer(column.buffers()[1], np.uint8)[start : start + len(column) * CUTOUT_BYTES]
+    pixels = data.reshape(-1, CUTOUT_BYTES)
+    # An encoded image that happens to have as many bytes is told by its first ones.
+    return None if any(is_encoded(head.tobytes()) for head in pixels[:, :8]) else pixels
+
+
 class CellReader:
     """Reads cells of one image column."""
 
     def __init__(self, field: pa.Field) -> None:
         self._shape = _declared_shape(field)
+        self._encoded = ENCODED.items() <= (field.metadata or {}).items()
 
     def read(self, column: pa.Array, index: int) -> Found:
         """One row's encoded bytes or `[h, w, 3]` or `[h, w]` tensor, or why there is none."""
@@ -60,7 +89,8 @@ class CellReader:
         if cell is None or not cell.is_valid:
             raise RejectError(Stage.READ, Reason.EMPTY_FILE, "the row has no image")
         if _is_binary(cell.type):
-            return _bytes_or_cutout(cell.as_py())
+            data: bytes = cell.as_py()
+            return data if self._encoded else _bytes_or_cutout(data)
         values, shape = _flat(cell)
         if len(shape) == 1:
             shape = self._shape or (_CUTOUT_SHAPE if shape[0] == CUTOUT_BYTES else shape)

@@ -1,8 +1,9 @@
 """A reverse proxy that breaks some answers as a busy or failing object store does.
 
-    python tests/s3/faults.py http://127.0.0.1:9000
+    python tests/s3/faults.py http://127.0.0.1:9000 0.10 0.05 0.03
 
-It prints its port. A request is refused with 503 SlowDown before the store sees it, or its connection is
+The numbers are the shares of requests that are refused and dropped, and of long answers that are cut. It
+prints its port. A request is refused with 503 SlowDown before the store sees it, or its connection is
 dropped, or the store's answer breaks off in the middle. Which ones is drawn from a seed. Clients sign for
 the address they speak to, and the store checks that signature: headers pass unchanged. `GET /__counts`
 tells what was done so far.
@@ -86,11 +87,11 @@ class Proxy:
         raise asyncio.CancelledError
 
 
-async def serve(upstream: str) -> None:
+async def serve(upstream: str, rates: Rates) -> None:
     """Run until the process is stopped."""
-    print(await Proxy(upstream, Rates(), seed=7).start(), flush=True)
+    print(await Proxy(upstream, rates, seed=7).start(), flush=True)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1]))
+    asyncio.run(serve(sys.argv[1], Rates(*map(float, sys.argv[2:]))))

@@ -5,11 +5,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 import s3fs
 from s3 import ceph
+from s3.faults import Rates
 
 from gax_batch import buckets
 
@@ -55,9 +57,17 @@ def moto() -> Iterator[str]:
 
 
 @contextmanager
-def proxied(upstream: str) -> Iterator[str]:
+def proxied(upstream: str, rates: Rates = Rates()) -> Iterator[str]:  # noqa: B008  (frozen)
     """The proxy that injects faults, before a server; its endpoint."""
-    with _process(str(Path(__file__).with_name("faults.py")), upstream) as process:
+    with script("s3/faults.py", upstream, *map(str, astuple(rates))) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def script(name: str, *arguments: str) -> Iterator[str]:
+    """A server that is a script below `tests/` and prints its port; its endpoint."""
+    path = Path(__file__).parents[1] / name
+    with _process(str(path), *arguments) as process:
         assert process.stdout is not None
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"
 

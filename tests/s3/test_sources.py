@@ -1,7 +1,5 @@
 """Every package of galaxies on an S3 server: a stand-in, a real one, and the real one failing."""
 
-import io
-import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -94,27 +92,6 @@ def test_check_writable(root: str) -> None:
     assert list_objects(f"{root}/out", missing_ok=True) == []
     with pytest.raises(UsageError, match="cannot write"):
         storage.check_writable("s3://no-such-bucket/out")
-
-
-def test_the_same_galaxies_in_every_package_are_the_same_cutouts(root: str, tmp_path: Path) -> None:
-    images = {f"g{i}": encoded(galaxy(106, seed=i)) for i in range(4)}
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, data in images.items():
-            entry = tarfile.TarInfo(f"{name}.png")
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-            storage.write_bytes(f"{root}/ways/loose/{name}.png", data)
-            (tmp_path / f"{name}.png").write_bytes(data)
-    storage.write_bytes(f"{root}/ways/tar/survey.tar", packed.getvalue())
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"galaxy_id": list(images), "image": list(images.values())}), sink)
-    storage.write_bytes(f"{root}/ways/parquet/survey.parquet", sink.getvalue().to_pybytes())
-    expected = [decode_cutout(data)[0].tobytes() for data in images.values()]
-    for place in (str(tmp_path), *(f"{root}/ways/{way}" for way in ("loose", "tar", "parquet"))):
-        members = listed(open_source(place))
-        assert members["galaxy_id"].to_pylist() == list(images)
-        assert read(members)["cutout"].to_pylist() == expected
 
 
 def test_frames_in_a_bucket_are_those_on_a_disk(root: str, tmp_path: Path) -> None:

@@ -154,6 +154,26 @@ def test_bad_rows_are_rejected_and_the_others_read(tmp_path: Path) -> None:
     ]
 
 
+def test_raw_cutouts_are_taken_together_but_for_those_that_need_a_look(tmp_path: Path) -> None:
+    same_in_the_middle = FINAL[1].copy()
+    same_in_the_middle[32, 32] = same_in_the_middle[0, 0]
+    image = encoded(FINAL[2])
+    padded = image + bytes(12288 - len(image))
+    good = [RAW[0], bytes([7]) * 12288, same_in_the_middle.tobytes(), RAW[3]]
+    write(tmp_path / "a.parquet", pa.array(good, pa.binary(12288)), rows_per_group=4)
+    write(
+        tmp_path / "b.parquet",
+        pa.array([*RAW[:2], padded, None], pa.binary(12288)),
+        galaxy_id=["b0", "b1", "b2", "b3"],
+    )
+    cutouts = read(listed(open_source(str(tmp_path))))
+    assert cutouts["reason"].to_pylist() == [None, "blank", None, None, None, None, None, "empty_file"]
+    expected = [RAW[0], None, same_in_the_middle.tobytes(), RAW[3], *RAW[:3], None]
+    assert cutouts["cutout"].to_pylist() == expected
+    some = read(listed(open_source(str(tmp_path / "a.parquet"))).take([3, 0]))
+    assert some["cutout"].to_pylist() == [RAW[3], RAW[0]]
+
+
 def test_bad_tensors_are_rejected(tmp_path: Path) -> None:
     nan = (FINAL[0] / 255).copy()
     nan[30, 30, 1] = np.nan

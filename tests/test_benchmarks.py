@@ -1,0 +1,65 @@
+"""The benchmarks' own arithmetic, and that one of them still runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from benchmarks.suite import Row, Sample, Target, in_turns, rates
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_works_are_done_in_turns_after_a_warm_up() -> None:
+    done: list[str] = []
+    ticks = iter(range(100))
+    works = {"a": lambda: done.append("a"), "b": lambda: done.append("b")}
+    seconds = in_turns(works, turns=3, clock=lambda: next(ticks) * 0.5)
+    assert "".join(done) == "ab" + "ababab"
+    assert seconds == {"a": Sample((0.5,) * 3), "b": Sample((0.5,) * 3)}
+    assert rates(seconds, 10)["a"] == Sample((20.0,) * 3)
+
+
+def test_a_ratio_is_of_the_same_turn() -> None:
+    mine, peer = Sample((10.0, 20.0, 60.0)), Sample((5.0, 10.0, 10.0))
+    row = Row("x", "1/s", mine, "peer", peer)
+    assert row.ratio == 2.0  # of 2, 2 and 6
+    assert mine.median == 20
+    assert mine.spread == 1.25
+    assert row.reached is None
+
+
+@pytest.mark.parametrize(
+    ("target", "text", "reached"),
+    [
+        (Target(20), "≥ 20", True),
+        (Target(21), "≥ 21", False),
+        (Target(20, at_most=True), "≤ 20", True),
+        (Target(19, at_most=True), "≤ 19", False),
+        (Target(4, of_ratio=True), "≥ 4x", True),
+        (Target(2.5, at_most=True, of_ratio=True), "≤ 2.5x", False),
+    ],
+)
+def test_targets(target: Target, text: str, reached: bool) -> None:
+    assert str(target) == text
+    row = Row("x", "1/s", Sample((20.0,)), "peer", Sample((5.0,)), target)
+    assert row.reached is reached
+
+
+def test_a_target_of_a_ratio_needs_a_peer() -> None:
+    with pytest.raises(ValueError, match="needs a peer"):
+        _ = Row("x", "1/s", Sample((20.0,)), target=Target(2, of_ratio=True)).reached
+
+
+def test_a_benchmark_prints_its_rows_and_writes_json(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    command = [sys.executable, "-m", "benchmarks", "jpeg", "--quick", "--output", str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "JPEGs decoded to cutouts" in done.stdout
+    record = json.loads((tmp_path / "jpeg.json").read_text())
+    speed, *differences = record["rows"]
+    assert speed["asked"] == "≥ 2,500"
+    assert len(speed["sample"]["values"]) == len(speed["peer_sample"]["values"]) == 2
+    assert [row["reached"] for row in differences] == [True, True]
