@@ -9,7 +9,7 @@ from gax_batch import storage
 from gax_batch.sources.base import MEMBER_SCHEMA, is_named
 from gax_batch.sources.tars import SUFFIXES as TAR_SUFFIXES
 
-_IN_SHARD = r"^(?P<object>.+)#(row|offset)=(?P<row>\d+)$"
+_IN_SHARD = r"^(?P<object>.+)#(?:row|offset)=(?P<row>\d+)$"
 _ON_FRAMES = r"#galaxy=.+$"
 
 
