@@ -1,6 +1,8 @@
 """A unit's members to cutouts: read, decode, and reject what cannot be."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ import pyarrow.compute as pc
 from gax_batch.decoding import Decoder
 from gax_batch.imaging import CUTOUT_BYTES, ImageFlag
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
+from gax_batch.sources.bands import BAND, band_objects
 from gax_batch.sources.base import CUTOUT_SCHEMA, is_named, set_rejects
 from gax_batch.sources.framing import cut_field
 from gax_batch.sources.objectstore import fetch_each
@@ -17,6 +20,7 @@ from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import read_shard
 from gax_batch.sources.tensors import Found
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
+from gax_batch.stretches import PRESETS
 
 
 def read_unit(members: pa.Table, decoder: Decoder) -> pa.Table:
@@ -89,14 +93,41 @@ class _Unit:
 
 
 def _read_loose(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:
-    chosen = members.select(["object_uri", "size", "source_version"]).take(places)
-    objects = [
-        ObjectInfo(
-            row["object_uri"], UNKNOWN_SIZE if row["size"] is None else row["size"], row["source_version"]
-        )
-        for row in chosen.to_pylist()
-    ]
-    fetch_each(objects, partial(unit.take, places), max_bytes=unit.decoder.limits.bytes)
+    """Read members that are objects of their own: one, or one for each band."""
+    objects: list[ObjectInfo] = []
+    owners: list[range] = []
+    for row in members.select(["object_uri", "size", "source_version"]).take(places).to_pylist():
+        mine = _objects_of(row, unit.decoder)
+        owners += [range(len(objects), len(objects) + len(mine))] * len(mine)
+        objects += mine
+    indices = {numbers: index for index, numbers in enumerate(dict.fromkeys(owners))}
+    arrived: dict[int, bytes | RejectError] = {}
+
+    def handle(number: int, found: bytes | RejectError) -> None:
+        arrived[number] = found
+        numbers = owners[number]
+        if all(n in arrived for n in numbers):
+            unit.take(places, indices[numbers], _together({objects[n].uri: arrived.pop(n) for n in numbers}))
+
+    fetch_each(objects, handle, max_bytes=unit.decoder.limits.bytes)
+
+
+def _objects_of(row: Mapping[str, Any], decoder: Decoder) -> list[ObjectInfo]:
+    size = UNKNOWN_SIZE if row["size"] is None else row["size"]
+    if BAND not in row["object_uri"]:
+        return [ObjectInfo(row["object_uri"], size, row["source_version"])]
+    return band_objects(row["object_uri"], row["source_version"], PRESETS[decoder.preset].bands, size)
+
+
+def _together(files: Mapping[str, bytes | RejectError]) -> Found:
+    """What one member's files are together: the first band that there is not decides."""
+    parts: list[bytes] = []
+    for uri, found in files.items():
+        if isinstance(found, RejectError):
+            name = f"{uri.rsplit('/', 1)[-1]}: " if len(files) > 1 else ""
+            return RejectError(found.reject.stage, found.reject.reason, f"{name}{found.reject.detail}")
+        parts.append(found)
+    return parts[0] if len(parts) == 1 else tuple(parts)
 
 
 def _read_parts(members: pa.Table, places: npt.NDArray[np.int64], unit: _Unit) -> None:

@@ -13,8 +13,8 @@ from gax_batch.rejects import Reason, RejectError, Stage
 
 IMAGE_COLUMNS = ("image", "cutout", "bytes")
 
-Found = bytes | npt.NDArray[Any] | RejectError
-"""What reading one cutout gives: encoded bytes, a raw tensor, or why there is neither."""
+Found = bytes | tuple[bytes, ...] | npt.NDArray[Any] | RejectError
+"""What reading one cutout gives: encoded bytes, those of each band, a raw tensor, or why there are none."""
 
 _CUTOUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 3)
 
