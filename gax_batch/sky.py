@@ -45,11 +45,13 @@ class Projection:
         from astropy.wcs.utils import proj_plane_pixel_area
 
         width, height = int(header.get("NAXIS1", 0)), int(header.get("NAXIS2", 0))
+        if width < 1 or height < 1:
+            raise ValueError("its image has no pixels")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # real headers break the standard in ways that do not matter here
             try:
                 wcs = WCS(header, naxis=2)
-                _check_system(wcs)
+                _check_system(wcs, header)
                 middle = np.array([[(width - 1) / 2, (height - 1) / 2]])
                 center = directions(*wcs.all_pix2world(middle, 0, ra_dec_order=True).T)[0]
                 matrix = wcs.pixel_scale_matrix
@@ -87,13 +89,15 @@ class Projection:
         return bool(np.allclose(np.stack(places, axis=1), ends, rtol=0, atol=1e-3))
 
 
-def _check_system(wcs: Any) -> None:
+def _check_system(wcs: Any, header: "Header") -> None:
     if not wcs.has_celestial:
         raise ValueError("its header has no coordinates on the sky")
     if (wcs.wcs.lngtyp.strip(), wcs.wcs.lattyp.strip()) != ("RA", "DEC"):
         raise ValueError(f"its coordinates are {wcs.wcs.lngtyp} and {wcs.wcs.lattyp}, not RA and DEC")
     if wcs.wcs.radesys.strip().upper().startswith("FK4"):
         raise ValueError("its coordinates are of B1950 (FK4), not ICRS or J2000")
+    if not all(isinstance(header.get(key), (int, float)) for key in ("CRVAL1", "CRVAL2")):
+        raise ValueError("its header does not tell where its reference pixel is (CRVAL1, CRVAL2)")
 
 
 def directions(ra: Floats, dec: Floats) -> Floats:

@@ -140,6 +140,20 @@ def test_masked_pixels_become_sky_and_are_told():
     assert np.median(cutout) < 60
 
 
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {"BUNIT": "furlong / fortnight"},
+        {"CTYPE1": "RA---XYZ", "CTYPE2": "DEC--XYZ", "CUNIT1": "furlong"},
+        {"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN", "CRVAL1": 1e300},
+        {"CD1_1": 0.0, "CD2_2": 0.0},
+    ],
+    ids=str,
+)
+def test_neither_unit_nor_coordinates_of_a_cutout_matter(cards, expected):
+    np.testing.assert_array_equal(Decoder().decode(stored(cube(galaxy(), **cards)))[0], expected)
+
+
 def nan(fraction: float) -> bytes:
     bands = galaxy()
     for flux in bands.values():

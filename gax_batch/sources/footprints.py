@@ -39,8 +39,8 @@ FOOTPRINT_FIELDS = [
     pa.field("dec", pa.float64(), nullable=False),
     pa.field("extent", pa.float64(), nullable=False),
     pa.field("healpix_order", pa.int8(), nullable=False),
-    pa.field("healpix", pa.list_(pa.int64()), nullable=False),
-    pa.field("pixels", pa.list_(pa.float32(), 2 * TERMS), nullable=False),
+    pa.field("healpix", pa.list_(pa.field("element", pa.int64())), nullable=False),
+    pa.field("pixels", pa.list_(pa.field("element", pa.float32()), 2 * TERMS), nullable=False),
     pa.field("error_pixels", pa.float32(), nullable=False),
 ]
 """A frame's footprint: size in pixels, scale, center (deg, ICRS), tangent of the circle's radius, HEALPix

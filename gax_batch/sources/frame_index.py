@@ -52,6 +52,7 @@ _FOUND = f"""
 SELECT uri, {BAND_SETS}.version AS versions, size, indexed.* EXCLUDE (field, band, version)
 FROM {BAND_SETS} JOIN indexed ON {_KNOWN} ORDER BY uri
 """  # noqa: S608 (our own names)
+_SINGLE = f"SELECT uri FROM {BAND_SETS} WHERE replace(uri, $band, first_band) = $root"  # noqa: S608 (as above)
 _TWICE = "SELECT field FROM indexed GROUP BY field, band HAVING count(*) > 1 LIMIT 1"
 
 
@@ -93,46 +94,47 @@ class FrameIndex:
             UsageError: A frame cannot be used; what was read of others is kept.
             TransientError: The store kept failing.
         """
-        self._load(scratch)
+        # Nothing can be kept beside a frame that is itself the input.
+        known = scratch.one(_SINGLE, band=BAND, root=self.root) is None
+        scratch.load("indexed", INDEX_SCHEMA, [])
+        if known:
+            self._load(scratch)
+        keep = known and self.keep
         before = _count(scratch, "indexed")
         scratch.run(_DROP, whole=self.whole, below=f"{self.root}/", bands=list(self.bands))
-        changed = before != _count(scratch, "indexed")
+        dropped = before - _count(scratch, "indexed")
         opened = 0
         while len(new := scratch.table(_NEW, count=HEADERS_PER_ROUND)):
             rows, faults = _read_headers(new)
             scratch.insert("indexed", INDEX_SCHEMA, pa.Table.from_pylist(rows, INDEX_SCHEMA))
             opened += len(rows)
-            self._store(scratch)
-            changed = False
+            keep = keep and self._store(scratch)
             if faults:
                 more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
                 raise UsageError(f"the frame {faults[0]}{more}; repair or remove it")
-        if changed:
-            self._store(scratch)
         if opened:
             self.say(f"frames: {opened:,} of {_count(scratch, BAND_SETS):,} fields are new or changed")
+        elif dropped and keep:
+            self._store(scratch)
         return scratch.table(_FOUND)
 
     def _load(self, scratch: Scratch) -> None:
-        """Make the table `indexed` of the stored index; an empty one where it cannot be used."""
+        """Fill the table `indexed` from the stored index; not at all where that cannot be used."""
         try:
-            scratch.load("indexed", INDEX_SCHEMA, _read(self.uri))
+            for rows in _read(self.uri):
+                scratch.insert("indexed", INDEX_SCHEMA, rows)
             if scratch.one(_TWICE) is None:
                 return
             problem = "a field is in it twice"
         except FileNotFoundError:
-            problem = ""
+            return
         except (OSError, TransientError, pa.ArrowException, ValueError) as error:
             problem = str(error).strip().partition("\n")[0][:200]
-        if problem:
-            self.say(f"the index of frames {self.uri} cannot be used and is built again: {problem}")
-        scratch.run("DROP TABLE IF EXISTS indexed")
-        scratch.load("indexed", INDEX_SCHEMA, [])
+        scratch.run("DELETE FROM indexed")
+        self.say(f"the index of frames {self.uri} cannot be used and is built again: {problem}")
 
-    def _store(self, scratch: Scratch) -> None:
-        single = "SELECT uri FROM band_sets WHERE replace(uri, $band, first_band) = $root"
-        if not self.keep or scratch.one(single, band=BAND, root=self.root) is not None:
-            return
+    def _store(self, scratch: Scratch) -> bool:
+        """Write the index; False, and a line about it, where that cannot be done."""
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, INDEX_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
             for rows in scratch.stream("SELECT * FROM indexed ORDER BY field, band"):
@@ -144,6 +146,8 @@ class FrameIndex:
                 f"the index of frames cannot be kept as {self.uri} ({error}): every run opens these headers; "
                 "name a folder for it with --frame-index"
             )
+            return False
+        return True
 
 
 def _read(uri: str) -> Iterator[pa.Table]:
@@ -178,7 +182,7 @@ def _read_header(frame: dict[str, str]) -> dict[str, object] | str:
         with storage.open_binary(uri) as file:
             return frame | footprint(Projection.of_header(fits.read_header(file)))
     except (OSError, ValueError) as error:
-        return f"{uri} cannot be used: {error}"
+        return f"{uri} cannot be used: {' '.join(str(error).split())}"
 
 
 def _count(scratch: Scratch, table: str) -> int:
