@@ -23,7 +23,7 @@ from gax_batch.models import ModelName, Precision
 from gax_batch.sums import Grouping
 
 RAY_LEAST_STORE_MIB = 75
-URI_KEYS = ("input", "catalog", "positions", "bundle")
+URI_KEYS = ("input", "catalog", "positions", "bundle", "frame_index")
 
 
 class RunSettings(BaseModel):
@@ -112,6 +112,16 @@ class RunSettings(BaseModel):
         False,
         description="The input is FITS frames, one per band, named by it (field7-r.fits); galaxies are cut "
         "out of them at the positions, which are the survey then.",
+    )
+    frame_index: str | None = Field(
+        None,
+        description="Folder in which the index of the frames (.gax-frames.parquet) is kept; the frames' own "
+        "when absent.",
+    )
+    band_files: bool = Field(
+        False,
+        description="The input is FITS cutouts of one file per band, named by it (1237648720-r.fits): files "
+        "whose names differ in the band alone are one galaxy.",
     )
     default_radius: float = Field(
         DEFAULT_RADIUS_ARCSEC,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from gax_batch.fits import is_fits, read_bands
+from gax_batch.fits import is_fits, read_band_files, read_bands
 from gax_batch.imaging import (
     DEFAULT_LIMITS,
     GZ2_CROP,
@@ -39,12 +39,12 @@ class Decoder:
     preset: str = DEFAULT_PRESET
     default_radius: float = DEFAULT_RADIUS_ARCSEC
 
-    def decode(self, found: bytes | npt.NDArray[Any]) -> tuple[Cutout, ImageFlag]:
+    def decode(self, found: bytes | tuple[bytes, ...] | npt.NDArray[Any]) -> tuple[Cutout, ImageFlag]:
         """Make a cutout.
 
         Args:
-            found: An encoded JPEG, PNG, TIFF or FITS file, or a tensor as of
-                `gax_batch.imaging.cutout_from_array`.
+            found: An encoded JPEG, PNG, TIFF or FITS file, a tuple of FITS files of one band each in the
+                preset's order, or a tensor as of `gax_batch.imaging.cutout_from_array`.
 
         Returns:
             `uint8 [64, 64, 3]`, and the image's particulars.
@@ -52,12 +52,15 @@ class Decoder:
         Raises:
             RejectError: It cannot be used; stage `decode`.
         """
-        if not isinstance(found, bytes):
-            return cutout_from_array(found, crop=self.crop)
-        if not is_fits(found):
-            return decode_cutout(found, crop=self.crop, limits=self.limits)
         preset = PRESETS[self.preset]
-        planes, flags = read_bands(found, preset, self.limits)
+        if isinstance(found, tuple):
+            planes, flags = read_band_files(found, preset, self.limits)
+        elif not isinstance(found, bytes):
+            return cutout_from_array(found, crop=self.crop)
+        elif not is_fits(found):
+            return decode_cutout(found, crop=self.crop, limits=self.limits)
+        else:
+            planes, flags = read_bands(found, preset, self.limits)
         height, width = planes.shape[1:]
         window = central_window(width, height, self.crop)
         box = window.pixel_box(width, height)

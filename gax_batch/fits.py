@@ -1,4 +1,4 @@
-"""FITS cutouts: one image with bands as planes, or one extension per band.
+"""FITS cutouts: bands as planes of one image, as extensions, or as a file each.
 
 Integers and floats of any size and byte order are read, also scaled ones (BSCALE, BLANK), gzip, bzip2 and
 fpack. Which band an image is, is told by its `EXTNAME`, `BAND` or `FILTER`, or by the file's `BANDS`; where
@@ -69,12 +69,31 @@ def read_bands(data: bytes, preset: Preset, limits: ImageLimits) -> tuple[Float,
             images = _images(data, limits)
         except _ERRORS as error:
             raise _undecodable(data, error) from None
-    planes = _chosen(images, preset)
     flags = ImageFlag(0) if preset.bands else ImageFlag.GRAYSCALE
-    if not np.isfinite(planes).all():
-        planes = fill_masked(planes)
-        flags |= ImageFlag.MASKED
-    return planes[:, ::-1], flags
+    return _whole(_chosen(images, preset), flags)
+
+
+def read_band_files(files: Sequence[bytes], preset: Preset, limits: ImageLimits) -> tuple[Float, ImageFlag]:
+    """Read a galaxy whose bands are a file each, of which the first plane of the first image counts.
+
+    Args:
+        files: One for each of the preset's bands, in their order.
+        preset: Which bands they are.
+        limits: As for `read_bands`; all bands together may have so many pixels.
+
+    Returns:
+        As `read_bands`.
+
+    Raises:
+        RejectError: A file cannot be used, or they are of different shape; stage `decode`.
+    """
+    planes: list[Float] = []
+    for band, data in zip(preset.bands, files, strict=True):
+        try:
+            planes.append(read_frame(data, limits.pixels // len(preset.bands), limits.bytes)[0])
+        except RejectError as error:
+            raise _reject(error.reject.reason, f"band {band}: {error.reject.detail}") from None
+    return _whole(_stacked(planes), ImageFlag(0))
 
 
 def read_frame(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Float, "Header"]:
@@ -91,6 +110,8 @@ def read_frame(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Float, "He
     Raises:
         RejectError: The file cannot be used; stage `decode`.
     """
+    if not is_fits(data):
+        raise _reject(Reason.NOT_AN_IMAGE, f"the bytes start with {data[:8]!r}, which is no FITS file")
     data = _unpacked(data, max_bytes)
     _check_header(data)
     with warnings.catch_warnings():
@@ -253,11 +274,23 @@ def _chosen(images: Sequence[tuple[str | None, Float]], preset: Preset) -> Float
             there = ", ".join(name or "unnamed" for name, _ in images)
             raise _reject(Reason.MISSING_BAND, f"no band {', '.join(missing)} among the images: {there}")
         planes = [by_band[band] for band in preset.bands]
+    return _stacked(planes)
+
+
+def _stacked(planes: Sequence[Float]) -> Float:
     shapes = {plane.shape for plane in planes}
     if len(shapes) > 1:
         sizes = " and ".join(f"{width} x {height}" for height, width in sorted(shapes))
         raise _reject(Reason.WRONG_SHAPE, f"the bands have {sizes} pixels")
     return np.stack(planes)
+
+
+def _whole(planes: Float, flags: ImageFlag) -> tuple[Float, ImageFlag]:
+    """Masked pixels filled and told, and the first row on top."""
+    if not np.isfinite(planes).all():
+        planes = fill_masked(planes)
+        flags |= ImageFlag.MASKED
+    return planes[:, ::-1], flags
 
 
 def _band(name: str | None, preset: Preset) -> str | None:

@@ -61,7 +61,8 @@ def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True) -> int:
     bundle = load_bundle(settings.bundle)
     catalog = Catalog(settings.catalog)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
-        plan = plan_run(settings, catalog, settings_fingerprint(settings, bundle), Path(folder), say)
+        fingerprint = settings_fingerprint(settings, bundle)
+        plan = plan_run(settings, catalog, fingerprint, Path(folder), say, keep_index=False)
         resources, need = resources_of(settings, units=len(plan.units))
         for line in _plan_lines(plan):
             say(line)

@@ -49,7 +49,7 @@ def iter_objects(uri: str, *, missing_ok: bool = False, exclude: str | None = No
         TransientError: The store kept failing.
     """
     uri = storage.normalize_uri(uri)
-    folder, matches = _split_glob(uri)
+    folder, matches = split_glob(uri)
     found = False
     try:
         for info in _list(folder, exclude):
@@ -73,7 +73,7 @@ def iter_objects(uri: str, *, missing_ok: bool = False, exclude: str | None = No
         raise UsageError(_nothing_found(uri, is_glob=matches is not None))
 
 
-def _split_glob(uri: str) -> tuple[str, re.Pattern[str] | None]:
+def split_glob(uri: str) -> tuple[str, re.Pattern[str] | None]:
     """The folder to list and the pattern its objects' URIs must match, if the URI is a glob."""
     magic = _MAGIC.search(uri)
     path = storage.local_path(uri)

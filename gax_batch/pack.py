@@ -102,7 +102,7 @@ def pack_survey(
     output = storage.normalize_uri(settings.catalog)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = make_plan(
-            open_input(settings, output).list_members(),
+            open_input(settings, output, say, keep_index=True).list_members(),
             [],
             {},
             settings_fingerprint="",

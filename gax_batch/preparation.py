@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,14 +16,29 @@ from gax_batch.models.bundle import Bundle
 from gax_batch.plan import ClaimError, Plan, make_plan
 from gax_batch.progress import Say
 from gax_batch.settled import SettledShards
-from gax_batch.sources import Settled, Source, open_frames, open_source, read_positions
+from gax_batch.sources import (
+    Settled,
+    Source,
+    open_band_files,
+    open_frames,
+    open_source,
+    read_positions,
+)
 from gax_batch.stretches import PRESETS
 
 # Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
 RESULTS_VERSION = 2
 
 
-def plan_run(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: Path, say: Say) -> Plan:
+def plan_run(
+    settings: RunSettings,
+    catalog: Catalog,
+    fingerprint: str,
+    folder: Path,
+    say: Say,
+    *,
+    keep_index: bool = True,
+) -> Plan:
     """List the input, compare it with the catalog, and say what is new, changed and unchanged.
 
     Args:
@@ -31,15 +47,19 @@ def plan_run(settings: RunSettings, catalog: Catalog, fingerprint: str, folder: 
         fingerprint: `settings_fingerprint`.
         folder: An empty folder on a local disk, in which the plan keeps its members.
         say: Shows one line to the person who waits.
+        keep_index: Whether the index of frames is written.
 
     Raises:
-        UsageError: The user's mistake; nothing was written.
+        UsageError: The user's mistake; nothing was written to the catalog.
     """
+    open_survey = partial(open_input, settings, catalog.uri, say, keep_index=keep_index)
     settled = _settled_shards(settings, catalog, fingerprint)
     try:
-        source, plan = _compare(settings, catalog, fingerprint, folder / "settled", settled)
+        source = open_survey(settled=settled)
+        plan = _compare(source, settings, catalog, fingerprint, folder / "settled", settled)
     except ClaimError:
-        source, plan = _compare(settings, catalog, fingerprint, folder / "all", None)
+        source = open_survey()
+        plan = _compare(source, settings, catalog, fingerprint, folder / "all", None)
     if not plan.counts.listed:
         raise UsageError(f"{settings.input} holds no cutouts; check --input")
     ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
@@ -57,11 +77,15 @@ def _settled_shards(settings: RunSettings, catalog: Catalog, fingerprint: str) -
 
 
 def _compare(
-    settings: RunSettings, catalog: Catalog, fingerprint: str, folder: Path, settled: SettledShards | None
-) -> tuple[Source, Plan]:
+    source: Source,
+    settings: RunSettings,
+    catalog: Catalog,
+    fingerprint: str,
+    folder: Path,
+    settled: SettledShards | None,
+) -> Plan:
     folder.mkdir()
-    source = open_input(settings, catalog.uri, settled)
-    plan = make_plan(
+    return make_plan(
         source.list_members(),
         # The units that the listing passed over are known when the first batch is asked for.
         catalog.members(() if settled is None else settled.units),
@@ -75,22 +99,48 @@ def _compare(
         max_attempts=settings.max_attempts,
         settled=settled,
     )
-    return source, plan
 
 
-def open_input(settings: RunSettings, exclude: str, settled: Settled | None = None) -> Source:
+def open_input(
+    settings: RunSettings, exclude: str, say: Say, *, keep_index: bool, settled: Settled | None = None
+) -> Source:
     """Open the survey that the settings name; nothing below `exclude` is part of it.
+
+    Args:
+        settings: Of the run.
+        exclude: A folder of our own.
+        say: Shows one line to the person who waits.
+        keep_index: Whether the index of frames is written.
+        settled: As for `open_source`.
 
     Raises:
         UsageError: It is not there, or the settings do not fit together.
         TransientError: The store kept failing.
     """
+    bands = PRESETS[settings.preset].bands
+    if settings.frame_index is not None and not settings.frames:
+        raise UsageError("--frame-index is the index of --frames: give both, or neither")
+    if settings.band_files:
+        if settings.frames or not bands:
+            raise UsageError(
+                "--band-files needs a --preset of several bands, and is for cutouts: --frames are always one "
+                "file per band; change the one or leave out the other"
+            )
+        return open_band_files(settings.input, bands=bands, limit=settings.limit, exclude=exclude)
     if not settings.frames:
         return open_source(settings.input, limit=settings.limit, exclude=exclude, settled=settled)
-    bands = PRESETS[settings.preset].bands
     if settings.positions is None or not bands:
         raise UsageError("--frames needs --positions, and a --preset of several bands: give both")
-    return open_frames(settings.input, settings.positions, bands=bands, limit=settings.limit, exclude=exclude)
+    return open_frames(
+        settings.input,
+        settings.positions,
+        bands=bands,
+        limit=settings.limit,
+        exclude=exclude,
+        index_folder=settings.frame_index,
+        keep_index=keep_index,
+        say=say,
+    )
 
 
 def joined_positions(settings: RunSettings) -> Iterable[pa.Table]:

@@ -43,7 +43,7 @@ class Reason(StrEnum):
 MEANING: dict[Reason, str] = {
     Reason.BAD_ID: "the galaxy_id is null, empty, too long or has control characters",
     Reason.DUPLICATE_ID: "another cutout of the survey has the same galaxy_id and was listed first",
-    Reason.BAD_POSITION: "ra is outside [0, 360] or dec outside [-90, 90] degrees, or only one is given",
+    Reason.BAD_POSITION: "ra not in [0, 360], dec not in [-90, 90] degrees, only one given, or a bad radius",
     Reason.OFF_FRAME: "the position is on none of the frames",
     Reason.MISSING: "the object was listed but is no longer there",
     Reason.CHANGED: "the object changed between the listing and the read",
@@ -56,10 +56,10 @@ MEANING: dict[Reason, str] = {
     Reason.CORRUPT: "the image cannot be decoded",
     Reason.ZERO_PIXELS: "the image is zero pixels wide or high",
     Reason.TOO_MANY_PIXELS: "the image has more pixels than the configured limit (a decompression bomb)",
-    Reason.WRONG_SHAPE: "a raw tensor that is not [height, width, 3] or [height, width]",
+    Reason.WRONG_SHAPE: "a tensor or FITS image of no usable shape, or bands of different shapes",
     Reason.NOT_FINITE: "pixels are NaN or infinite",
     Reason.MASKED: "more than half of the cutout's pixels are masked, NaN or off the frame",
-    Reason.MISSING_BAND: "the FITS file lacks a band that the preset needs",
+    Reason.MISSING_BAND: "a band that the preset needs is in none of the galaxy's FITS files",
     Reason.BLANK: "every pixel of the cutout is the same: there is nothing to classify",
 }
 

@@ -78,12 +78,19 @@ class Scratch:
             UsageError: The disk is full.
         """
         create = f"CREATE TABLE {name} AS SELECT * FROM batch"  # noqa: S608 (our own names)
-        insert = f"INSERT INTO {name} SELECT * FROM batch"  # noqa: S608 (our own names)
         self._insert(create, schema.empty_table())
         for batch in batches:
-            for start in range(0, len(batch), BATCH_ROWS):
-                rows = batch.slice(start, BATCH_ROWS).cast(schema)
-                self._insert(insert, rows)
+            self.insert(name, schema, batch)
+
+    def insert(self, name: str, schema: pa.Schema, batch: pa.Table) -> None:
+        """Add rows to a table, cast to its schema.
+
+        Raises:
+            UsageError: The disk is full.
+        """
+        insert = f"INSERT INTO {name} SELECT * FROM batch"  # noqa: S608 (our own names)
+        for start in range(0, len(batch), BATCH_ROWS):
+            self._insert(insert, batch.slice(start, BATCH_ROWS).cast(schema))
 
     def run(self, sql: str, **values: object) -> None:
         """Execute one statement; `$name` in it stands for a value.
@@ -108,6 +115,15 @@ class Scratch:
             # The database does nothing else before a result is fetched to its end.
             cursor.fetchall()
         return None if row is None else dict(zip(names, row, strict=True))
+
+    def table(self, sql: str, **values: object) -> pa.Table:
+        """All rows of a query that is known to be small.
+
+        Raises:
+            UsageError: The disk is full.
+        """
+        with self._translated():
+            return self._database.sql(sql, params=values).to_arrow_reader(BATCH_ROWS).read_all()
 
     def stream(self, sql: str, **values: object) -> Iterator[pa.Table]:
         """The rows of a query, a batch at a time.

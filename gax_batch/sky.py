@@ -25,7 +25,6 @@ class Projection:
         pixel_arcsec: Side of a pixel: the root of its area.
         rotation: Position angle of the frame's columns at its reference pixel, degrees.
         center: Direction of its center, `[3]`.
-        reach: Distance from center to the farthest corner, as a chord of the unit sphere.
     """
 
     wcs: Any
@@ -34,65 +33,71 @@ class Projection:
     pixel_arcsec: float
     rotation: float
     center: Floats
-    reach: float
 
     @classmethod
     def of_header(cls, header: "Header") -> Self:
         """Read a header's projection.
 
         Raises:
-            ValueError: It has none of the sky.
+            ValueError: It has none of the sky, or not right ascension and declination near ICRS.
         """
         from astropy.wcs import WCS, NoConvergence
         from astropy.wcs.utils import proj_plane_pixel_area
 
         width, height = int(header.get("NAXIS1", 0)), int(header.get("NAXIS2", 0))
+        if width < 1 or height < 1:
+            raise ValueError("its image has no pixels")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # real headers break the standard in ways that do not matter here
             try:
                 wcs = WCS(header, naxis=2)
-                if not wcs.has_celestial:
-                    raise ValueError("its header has no coordinates on the sky")
-                corners = np.array([[0, 0], [0, height - 1], [width - 1, 0], [width - 1, height - 1]], float)
-                points = np.vstack([[(width - 1) / 2, (height - 1) / 2], corners])
-                vectors = directions(*wcs.all_pix2world(points, 0).T)
+                _check_system(wcs, header)
+                middle = np.array([[(width - 1) / 2, (height - 1) / 2]])
+                center = directions(*wcs.all_pix2world(middle, 0, ra_dec_order=True).T)[0]
                 matrix = wcs.pixel_scale_matrix
                 side = math.sqrt(proj_plane_pixel_area(wcs)) * 3600
             except (NoConvergence, TypeError, ArithmeticError, np.linalg.LinAlgError) as error:
                 raise ValueError(f"its coordinates cannot be used: {error}") from None
-        if not np.isfinite(vectors).all() or not side > 0:
+        if not np.isfinite(center).all() or not side > 0:
             raise ValueError("its coordinates are not finite")
-        reach = float(np.linalg.norm(vectors[1:] - vectors[0], axis=1).max())
         rotation = math.degrees(math.atan2(matrix[0, 1], matrix[1, 1]))
-        return cls(wcs, width, height, side, rotation, vectors[0], reach)
+        return cls(wcs, width, height, side, rotation, center)
 
     def pixels(self, ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
         """Column and row of positions in degrees, from 0 at the first pixel's center; NaN for no place."""
         from astropy.wcs import NoConvergence
 
         try:
-            x, y = self.wcs.all_world2pix(np.stack([ra, dec], axis=1), 0).T
+            x, y = self.wcs.all_world2pix(np.stack([ra, dec], axis=1), 0, ra_dec_order=True).T
         except NoConvergence as error:
             x, y = error.best_solution.T
         # The other side of the sky is projected onto the frame too.
         far = np.linalg.norm(directions(ra, dec) - self.center, axis=1) > 1.0
         return np.where(far, np.nan, x), np.where(far, np.nan, y)
 
+    def positions(self, pixels: Floats) -> tuple[Floats, Floats]:
+        """Right ascension and declination, degrees, of columns and rows `[N, 2]`."""
+        ra, dec = self.wcs.all_pix2world(pixels, 0, ra_dec_order=True).T
+        return ra, dec
+
     def has_pixels_of(self, other: "Projection") -> bool:
         """Whether a pixel of the other frame is the same pixel of this one, to a thousandth."""
         if (self.width, self.height) != (other.width, other.height):
             return False
         ends = np.array([[0, 0], [self.width - 1, self.height - 1], [0, self.height - 1]], float)
-        ra, dec = other.wcs.all_pix2world(ends, 0).T
-        return bool(np.allclose(np.stack(self.pixels(ra, dec), axis=1), ends, rtol=0, atol=1e-3))
+        places = self.pixels(*other.positions(ends))
+        return bool(np.allclose(np.stack(places, axis=1), ends, rtol=0, atol=1e-3))
 
-    def edge_distance(self, ra: Floats, dec: Floats) -> Floats:
-        """Pixels from positions to the frame's nearest edge; negative outside, and where there is none."""
-        x, y = self.pixels(ra, dec)
-        distance = np.minimum(
-            np.minimum(x + 0.5, self.width - 0.5 - x), np.minimum(y + 0.5, self.height - 0.5 - y)
-        )
-        return np.nan_to_num(distance, nan=-1.0)
+
+def _check_system(wcs: Any, header: "Header") -> None:
+    if not wcs.has_celestial:
+        raise ValueError("its header has no coordinates on the sky")
+    if (wcs.wcs.lngtyp.strip(), wcs.wcs.lattyp.strip()) != ("RA", "DEC"):
+        raise ValueError(f"its coordinates are {wcs.wcs.lngtyp} and {wcs.wcs.lattyp}, not RA and DEC")
+    if wcs.wcs.radesys.strip().upper().startswith("FK4"):
+        raise ValueError("its coordinates are of B1950 (FK4), not ICRS or J2000")
+    if not all(isinstance(header.get(key), (int, float)) for key in ("CRVAL1", "CRVAL2")):
+        raise ValueError("its header does not tell where its reference pixel is (CRVAL1, CRVAL2)")
 
 
 def directions(ra: Floats, dec: Floats) -> Floats:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from astropy.io import fits
+from fluxes import Fluxes, cube, galaxy, stored
 
 from gax_batch.decoding import Decoder
 from gax_batch.fits import read_bands
@@ -19,31 +20,6 @@ from gax_batch.stretches import PRESETS, to_rgb
 
 SDSS = PRESETS["sdss-gri"]
 LIMITS = ImageLimits()
-Fluxes = dict[str, npt.NDArray[np.float32]]
-
-
-def galaxy(side: int = 128) -> Fluxes:
-    """A red galaxy on noise, not symmetric, in nanomaggies."""
-    rng = np.random.default_rng(5)
-    y, x = np.mgrid[:side, :side] - side / 2
-    light = 3 * np.exp(-np.hypot(x - y / 3, 2 * y) / (side / 16)) + np.exp(-np.hypot(x - 9, y - 12) / 2)
-    return {
-        band: (light * share + rng.normal(0, 0.02, light.shape)).astype(np.float32)
-        for band, share in (("g", 0.4), ("r", 0.8), ("i", 1.2))
-    }
-
-
-def stored(*hdus: fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU) -> bytes:
-    first = () if isinstance(hdus[0], fits.PrimaryHDU) else (fits.PrimaryHDU(),)
-    buffer = io.BytesIO()
-    fits.HDUList([*first, *hdus]).writeto(buffer)
-    return buffer.getvalue()
-
-
-def cube(bands: Fluxes, order: str = "gri", **header: object) -> fits.PrimaryHDU:
-    hdu = fits.PrimaryHDU(np.stack([bands[band] for band in order]))
-    hdu.header.update(header)
-    return hdu
 
 
 def extensions(bands: Fluxes, names: dict[str, str], kind: Callable[..., object] = fits.ImageHDU) -> bytes:
@@ -162,6 +138,20 @@ def test_masked_pixels_become_sky_and_are_told():
     assert flags == ImageFlag.MASKED | ImageFlag.GRAYSCALE
     assert cutout[31, 31, 0] > 240
     assert np.median(cutout) < 60
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {"BUNIT": "furlong / fortnight"},
+        {"CTYPE1": "RA---XYZ", "CTYPE2": "DEC--XYZ", "CUNIT1": "furlong"},
+        {"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN", "CRVAL1": 1e300},
+        {"CD1_1": 0.0, "CD2_2": 0.0},
+    ],
+    ids=str,
+)
+def test_neither_unit_nor_coordinates_of_a_cutout_matter(cards, expected):
+    np.testing.assert_array_equal(Decoder().decode(stored(cube(galaxy(), **cards)))[0], expected)
 
 
 def nan(fraction: float) -> bytes:

@@ -66,6 +66,14 @@ Frames = Annotated[
     bool | None,
     typer.Option("--frames", help="The input is FITS frames: cut out at --positions."),
 ]
+FrameIndex = Annotated[
+    str | None,
+    typer.Option(help="Folder for the index of the frames.", show_default="beside the frames"),
+]
+BandFiles = Annotated[
+    bool | None,
+    typer.Option("--band-files", help="FITS cutouts of one file per band: id-g.fits, id-r.fits, ..."),
+]
 DefaultRadius = Annotated[
     float | None, typer.Option(help="Petrosian R90, arcsec, where the table has none.", show_default="7")
 ]

@@ -1,13 +1,15 @@
 """Where cutouts come from: loose images, Parquet shards, or frames, on any storage."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from gax_batch import storage
 from gax_batch.errors import UsageError
-from gax_batch.listing import iter_objects
+from gax_batch.listing import iter_objects, split_glob
+from gax_batch.sources.bandfiles import BandFileSource
 from gax_batch.sources.base import CUTOUT_SCHEMA, MEMBER_SCHEMA, ORIGINAL_SCHEMA, Source, is_named
 from gax_batch.sources.cutouts import read_unit
+from gax_batch.sources.frame_index import FrameIndex
 from gax_batch.sources.frames import FrameSource
 from gax_batch.sources.images import SUFFIXES as IMAGE_SUFFIXES
 from gax_batch.sources.images import ImageSource
@@ -31,6 +33,7 @@ __all__ = [
     "Stored",
     "Visitor",
     "on_frames",
+    "open_band_files",
     "open_frames",
     "open_source",
     "read_originals",
@@ -60,7 +63,7 @@ def open_source(
         TransientError: The store kept failing.
     """
     _check(uri, limit, exclude)
-    objects = iter_objects(uri, exclude=None if exclude is None else storage.normalize_uri(exclude))
+    objects = _objects(uri, exclude)
     passed: list[ObjectInfo] = []
     for info in objects:
         passed.append(info)
@@ -73,8 +76,35 @@ def open_source(
     raise UsageError(f"{uri} holds {len(passed)} objects, but none is an image or a shard ({wanted})")
 
 
+def open_band_files(
+    uri: str, *, bands: Sequence[str], limit: int | None = None, exclude: str | None = None
+) -> Source:
+    """Open a survey of FITS cutouts of one file per band.
+
+    Args:
+        uri: Where they are: files whose names differ in the band alone are one galaxy.
+        bands: The bands that are needed, from red to blue.
+        limit: Take the first so many galaxies only, in the order of their URIs.
+        exclude: As for `open_source`.
+
+    Raises:
+        UsageError: Nothing is there.
+        TransientError: The store kept failing.
+    """
+    _check(uri, limit, exclude)
+    return BandFileSource(_objects(uri, exclude), bands=bands, limit=limit)
+
+
 def open_frames(
-    uri: str, positions: str, *, bands: Sequence[str], limit: int | None = None, exclude: str | None = None
+    uri: str,
+    positions: str,
+    *,
+    bands: Sequence[str],
+    limit: int | None = None,
+    exclude: str | None = None,
+    index_folder: str | None = None,
+    keep_index: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Source:
     """Open a survey of frames and of positions on them.
 
@@ -84,19 +114,28 @@ def open_frames(
         bands: The bands that are needed, from red to blue.
         limit: Take the first so many galaxies of the table only.
         exclude: As for `open_source`.
+        index_folder: Where the index of the frames is; beside them when absent.
+        keep_index: Whether it is written when it changes.
+        say: Shows one line to the person who waits.
 
     Raises:
         UsageError: Nothing is there.
         TransientError: The store kept failing.
     """
     _check(uri, limit, exclude)
+    root, pattern = split_glob(storage.normalize_uri(uri))
+    folder = root if index_folder is None else storage.normalize_uri(index_folder)
     return FrameSource(
-        iter_objects(uri, exclude=None if exclude is None else storage.normalize_uri(exclude)),
+        _objects(uri, exclude),
         read_positions(positions),
         table=storage.normalize_uri(positions),
-        bands=bands,
+        index=FrameIndex(folder, root, pattern is None, tuple(bands), keep_index, say),
         limit=limit,
     )
+
+
+def _objects(uri: str, exclude: str | None) -> Iterator[ObjectInfo]:
+    return iter_objects(uri, exclude=None if exclude is None else storage.normalize_uri(exclude))
 
 
 def _check(uri: str, limit: int | None, exclude: str | None) -> None:

@@ -1,66 +1,28 @@
 """Frames with positions: a survey's images of the sky, and a table that says where on them galaxies are.
 
-A field is some files, one per band, whose names differ in the band alone (`frame-g-1000.fits.bz2`,
-`frame-r-1000.fits.bz2`, ...): the name is trusted, since headers are not always right about it. A galaxy
-is cut out of the field in which it lies farthest from an edge. A unit is galaxies of one field, so that a
-field is read once.
+A field is a band set (see `bands`) of frames. A galaxy is cut out of the field in which it lies farthest from
+an edge; one that is on none is rejected. A unit is galaxies of one field, so that a field is read once.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch import fits
 from gax_batch.errors import UsageError
-from gax_batch.rejects import Reason, Reject, Stage
-from gax_batch.sky import Projection, directions
-from gax_batch.sources.base import as_utf8, check_ids, is_named, set_rejects, with_columns
-from gax_batch.storage import ObjectInfo, open_binary
-
-BAND = "{band}"
-"""Stands for the band in a field's URI."""
-
-MISSING = "-"
-"""The version of a band's file that a field lacks."""
+from gax_batch.rejects import Reason, Stage
+from gax_batch.scratch import Scratch
+from gax_batch.sources.bands import SEPARATOR, load_band_sets
+from gax_batch.sources.base import check_ids, with_columns
+from gax_batch.sources.footprints import Footprints
+from gax_batch.sources.frame_index import INDEX_NAME, FrameIndex
+from gax_batch.storage import ObjectInfo
 
 MAX_RADIUS_ARCSEC = 3600.0
-
-_READ_THREADS = 16
-_NEIGHBORS = 8
-_SEPARATOR = "|"
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One piece of the sky in several bands.
-
-    Attributes:
-        uri: Of its files, with `BAND` in the band's place.
-        versions: Of its files, by band; a band that is missing is not in it.
-        size: Bytes of all its files.
-    """
-
-    uri: str
-    versions: dict[str, str]
-    size: int
-
-    def version(self, bands: Sequence[str]) -> str:
-        """The versions of its files in one text; `parse_version` is the inverse."""
-        return _SEPARATOR.join(self.versions.get(band, MISSING) for band in bands)
-
-
-def parse_version(text: str) -> list[str]:
-    """The versions of a field's files, in the order of the bands; the last item is the galaxy's radius."""
-    return text.split(_SEPARATOR)
 
 
 class FrameSource:
@@ -72,7 +34,7 @@ class FrameSource:
         positions: Iterable[pa.Table],
         *,
         table: str,
-        bands: Sequence[str],
+        index: FrameIndex,
         limit: int | None = None,
     ) -> None:
         """Take the objects of a listing.
@@ -81,19 +43,19 @@ class FrameSource:
             objects: FITS frames, and others that are passed over.
             positions: Batches of `POSITION_SCHEMA`: the galaxies; one row each.
             table: The URI of the positions: a galaxy's `source_uri` is its row of that table.
-            bands: The bands that are needed, from red to blue.
+            index: Of the frames; names the bands.
             limit: Take the first so many galaxies of the table only.
         """
         self.ignored = 0
         self._objects = objects
         self._positions = positions
         self._table = table
-        self._bands = tuple(bands)
+        self._index = index
         self._limit = limit
 
     def list_members(self) -> Iterator[pa.Table]:
         """Find each galaxy's field; see `Source.list_members`."""
-        sky = _Sky(self._fields(), self._bands, self._table)
+        sky = _Sky(self._fields(), self._table)
         first = 0
         for batch in self._positions:
             galaxies = batch.slice(0, None if self._limit is None else self._limit - first)
@@ -102,108 +64,80 @@ class FrameSource:
             yield sky.members(galaxies, first)
             first += len(galaxies)
 
-    def _fields(self) -> list[Field]:
-        token = re.compile(rf"(?<![A-Za-z0-9])({'|'.join(self._bands)})(?![A-Za-z0-9])")
-        found: dict[str, dict[str, ObjectInfo]] = {}
-        for info in self._objects:
-            folder, _, name = info.uri.rpartition("/")
-            match = token.search(name) if is_named(info.uri, fits.SUFFIXES) else None
-            if match is None or as_utf8(info.uri) != info.uri or BAND in info.uri:
-                self.ignored += 1
-                continue
-            uri = f"{folder}/{name[: match.start()]}{BAND}{name[match.end() :]}"
-            found.setdefault(uri, {})[match[1]] = info
-        if not found:
+    def _fields(self) -> pa.Table:
+        objects = (info for info in self._objects if not info.uri.endswith(f"/{INDEX_NAME}"))
+        with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
+            self.ignored = load_band_sets(scratch, objects, self._index.bands)
+            odd = scratch.one("SELECT count(*) AS files FROM band_files WHERE problem IS NOT NULL")
+            self.ignored += 0 if odd is None else odd["files"]
+            fields = self._index.fields(scratch)
+        if not len(fields):
             raise UsageError(
-                f"none of the frames is named by a band ({', '.join(self._bands)}), as in "
+                f"none of the frames is named by a band ({', '.join(self._index.bands)}), as in "
                 "'field7-r.fits': check --input and --preset"
             )
-        return [
-            Field(uri, {b: i.version for b, i in files.items()}, sum(i.size for i in files.values()))
-            for uri, files in sorted(found.items())
-        ]
+        return fields
 
 
 class _Sky:
     """Where fields are."""
 
-    def __init__(self, fields: Sequence[Field], bands: Sequence[str], table: str) -> None:
-        from scipy.spatial import cKDTree  # takes a third of a second, and workers never need it
-
-        self._fields = fields
+    def __init__(self, fields: pa.Table, table: str) -> None:
         self._table = table
-        self._bands = bands
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
-            self._projections = list(pool.map(_projection, fields))
-        self._tree = cKDTree(np.stack([p.center for p in self._projections]))
-        self._reach = max(p.reach for p in self._projections)
+        self._fields = fields.select(["uri", "versions"]).combine_chunks()
+        self._sizes = pc.fill_null(fields["size"], 0).to_numpy()
+        self._footprints = Footprints.of_table(fields)
 
     def members(self, galaxies: pa.Table, first: int) -> pa.Table:
         """Members for galaxies, of which `first` came before; one that is on no field is rejected."""
+        galaxies = galaxies.combine_chunks()
         ra, dec = (pc.fill_null(galaxies[name], np.nan).to_numpy() for name in ("ra", "dec"))
-        field = self._find(ra, dec)
-        on = field >= 0
-        uris = pa.array([self._fields[index].uri if index >= 0 else None for index in field], pa.string())
-        versions = [self._fields[i].version(self._bands) if i >= 0 else "" for i in field]
-        radii = ["" if r is None else repr(r) for r in galaxies["radius"].to_pylist()]
-        ids = galaxies["galaxy_id"]
+        places = self._footprints.find(ra, dec)
+        on = places >= 0
+        fields = self._fields.take(pa.array(places, mask=~on))
         numbers = pa.array(np.arange(first, first + len(galaxies)))
         rows = pc.binary_join_element_wise("(row ", pc.cast(numbers, pa.string()), ")", "")
-        sizes = np.array([self._fields[index].size for index in field])
-        counts = np.bincount(field[on], minlength=len(self._fields)) if on.any() else np.ones(1, int)
+        radii = pc.cast(galaxies["radius"], pa.string())
         columns = {
-            "galaxy_id": ids,
+            "galaxy_id": galaxies["galaxy_id"],
             "ra": galaxies["ra"],
             "dec": galaxies["dec"],
             "radius": galaxies["radius"],
-            "source_uri": pc.binary_join_element_wise(f"{self._table}#galaxy=", pc.coalesce(ids, rows), ""),
-            "source_version": pa.array(
-                [f"{v}{_SEPARATOR}{r}" for v, r in zip(versions, radii, strict=True)], pa.string()
+            "source_uri": pc.binary_join_element_wise(
+                f"{self._table}#galaxy=", pc.coalesce(galaxies["galaxy_id"], rows), ""
             ),
-            "object_uri": pc.fill_null(uris, self._table),
+            "source_version": pc.binary_join_element_wise(
+                fields["versions"], radii, SEPARATOR, null_handling="replace", null_replacement=""
+            ),
+            "object_uri": pc.fill_null(fields["uri"], self._table),
             "row": numbers,
-            # A field is read once for all its galaxies: each has its share.
-            "size": pa.array(np.where(on, sizes // np.maximum(counts[np.maximum(field, 0)], 1), 0)),
+            "size": pa.array(self._shares(places, on)),
+            **_rejects(galaxies, on),
         }
-        return check_ids(set_rejects(with_columns(columns, len(galaxies)), self._rejects(galaxies, on)))
+        return check_ids(with_columns(columns, len(galaxies)))
 
-    def _find(self, ra: Floats, dec: Floats) -> Ints:
-        """For each position the field in which it lies farthest from an edge, or -1."""
-        usable = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
-        best = np.full(len(ra), -1)
-        margin = np.zeros(len(ra))
-        places = np.flatnonzero(usable)
-        if not len(places):
-            return best
-        count = min(_NEIGHBORS, len(self._fields))
-        _, near = self._tree.query(
-            directions(ra[places], dec[places]), k=count, distance_upper_bound=self._reach * 1.01
-        )
-        near = near.reshape(len(places), count)
-        for index in np.unique(near[near < len(self._fields)]).tolist():
-            mine = places[(near == index).any(axis=1)]
-            inside = self._projections[index].edge_distance(ra[mine], dec[mine])
-            better = inside > margin[mine]
-            best[mine[better]], margin[mine[better]] = index, inside[better]
-        return best
-
-    def _rejects(self, galaxies: pa.Table, on: npt.NDArray[np.bool_]) -> dict[int, Reject]:
-        rejects: dict[int, Reject] = {}
-        for index in np.flatnonzero(~on).tolist():
-            place = f"ra is {galaxies['ra'][index].as_py()}, dec is {galaxies['dec'][index].as_py()}"
-            rejects[index] = Reject.of(Stage.PLAN, Reason.OFF_FRAME, place)
-        radius = pc.fill_null(galaxies["radius"], 1.0).to_numpy()
-        for index in np.flatnonzero(~((radius > 0) & (radius <= MAX_RADIUS_ARCSEC))).tolist():
-            detail = f"the radius is {galaxies['radius'][index].as_py()} arcsec"
-            rejects[index] = Reject.of(Stage.PLAN, Reason.BAD_POSITION, detail)
-        return rejects
+    def _shares(self, places: npt.NDArray[np.int64], on: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Bytes of each galaxy: a field is read once for all its galaxies."""
+        fields, owners, counts = np.unique(places[on], return_inverse=True, return_counts=True)
+        shares = np.zeros(len(places), np.int64)
+        shares[on] = (self._sizes[fields] // counts)[owners]
+        return shares
 
 
-def _projection(field: Field) -> Projection:
-    band = next(iter(sorted(field.versions)))
-    uri = field.uri.replace(BAND, band)
-    try:
-        with open_binary(uri) as file:
-            return Projection.of_header(fits.read_header(file))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the frame {uri} cannot be used: {error}; repair or remove it") from None
+def _rejects(galaxies: pa.Table, on: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:
+    """The columns that tell of galaxies that are on no field, or have no usable radius."""
+    radius = pc.fill_null(galaxies["radius"], 1.0).to_numpy()
+    odd = ~((radius > 0) & (radius <= MAX_RADIUS_ARCSEC))
+    bad = pa.array(odd | ~on)
+    ra, dec, size = (
+        pc.fill_null(pc.cast(galaxies[name], pa.string()), "None") for name in ("ra", "dec", "radius")
+    )
+    off_frame = pc.binary_join_element_wise("ra is ", ra, ", dec is ", dec, "")
+    no_radius = pc.binary_join_element_wise("the radius is ", size, " arcsec", "")
+    reason = pc.if_else(pa.array(odd), str(Reason.BAD_POSITION), str(Reason.OFF_FRAME))
+    nothing = pa.scalar(None, pa.string())
+    return {
+        "stage": pc.if_else(bad, str(Stage.PLAN), nothing),
+        "reason": pc.if_else(bad, reason, nothing),
+        "detail": pc.if_else(bad, pc.if_else(pa.array(odd), no_radius, off_frame), nothing),
+    }

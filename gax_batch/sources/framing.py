@@ -18,9 +18,8 @@ from gax_batch.imaging import IMAGE_SIDE, ImageFlag
 from gax_batch.rejects import Reason, RejectError, Stage
 from gax_batch.resampling import Window, area_average
 from gax_batch.sky import Projection
-from gax_batch.sources.frames import BAND, MISSING, parse_version
+from gax_batch.sources.bands import band_objects, missing_bands
 from gax_batch.sources.objectstore import fetch_each
-from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 from gax_batch.stretches import PRESETS, to_rgb
 
 MAX_FRAME_BYTES = 1024 * 1024 * 1024
@@ -57,9 +56,9 @@ def cut_field(members: pa.Table, decoder: Decoder) -> Cutouts:
     """
     preset = PRESETS[decoder.preset]
     uri = members["object_uri"][0].as_py()
-    versions = parse_version(members["source_version"][0].as_py())[:-1]
+    version = members["source_version"][0].as_py()
     try:
-        bands = _read_bands(uri, preset.bands, versions, decoder)
+        bands = _read_bands(uri, preset.bands, version, decoder)
     except RejectError as error:
         return [error] * len(members)
     ra, dec = (members[name].to_numpy() for name in ("ra", "dec"))
@@ -76,14 +75,10 @@ def cut_field(members: pa.Table, decoder: Decoder) -> Cutouts:
     return cutouts
 
 
-def _read_bands(uri: str, bands: Sequence[str], versions: Sequence[str], decoder: Decoder) -> list[_Bands]:
-    missing = [band for band, version in zip(bands, versions, strict=True) if version == MISSING]
-    if missing:
+def _read_bands(uri: str, bands: Sequence[str], version: str, decoder: Decoder) -> list[_Bands]:
+    if missing := missing_bands(version, bands):
         raise RejectError(Stage.READ, Reason.MISSING_BAND, f"{uri} has no band {', '.join(missing)}")
-    objects = [
-        ObjectInfo(uri.replace(BAND, band), UNKNOWN_SIZE, version)
-        for band, version in zip(bands, versions, strict=True)
-    ]
+    objects = band_objects(uri, version, bands)
     read: dict[int, _Bands] = {}
 
     def handle(index: int, found: bytes | RejectError) -> None:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from gax_batch import fits
 from gax_batch.rejects import Reason, Reject, Stage
+from gax_batch.sources.bands import name_problem
 from gax_batch.sources.base import as_utf8, check_ids, is_named, set_rejects, with_columns
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
@@ -59,10 +60,12 @@ def _members(objects: Sequence[ObjectInfo]) -> pa.Table:
         "object_uri": uris,
         "size": pc.if_else(sizes == UNKNOWN_SIZE, None, sizes),
     }
-    members = with_columns(columns, len(objects))
-    escaped = [i for i, info in enumerate(objects) if info.uri != names[i]]
-    reject = Reject.of(Stage.PLAN, Reason.BAD_ID, "the name of the file is not UTF-8; rename it")
-    return check_ids(set_rejects(members, dict.fromkeys(escaped, reject)))
+    rejects = {
+        index: Reject.of(Stage.PLAN, Reason.BAD_ID, problem)
+        for index, info in enumerate(objects)
+        if (problem := name_problem(info.uri)) is not None
+    }
+    return check_ids(set_rejects(with_columns(columns, len(objects)), rejects))
 
 
 def stem(uri: str) -> str:

@@ -1,8 +1,8 @@
 """Members read from wherever they are, each handed over as it comes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from gax_batch.decoding import Decoder
 from gax_batch.imaging import ImageFlag
 from gax_batch.rejects import RejectError
+from gax_batch.sources.bands import BAND, band_objects
 from gax_batch.sources.base import is_named
 from gax_batch.sources.framing import cut_field
 from gax_batch.sources.objectstore import fetch_each
@@ -19,6 +20,7 @@ from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import read_shard
 from gax_batch.sources.tensors import Found, Pixels
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
+from gax_batch.stretches import PRESETS
 
 Places = npt.NDArray[np.int64]
 
@@ -73,14 +75,42 @@ class _Some:
 
 
 def _read_loose(members: pa.Table, places: Places, visitor: Visitor, decoder: Decoder) -> None:
-    chosen = members.select(["object_uri", "size", "source_version"]).take(places)
-    objects = [
-        ObjectInfo(
-            row["object_uri"], UNKNOWN_SIZE if row["size"] is None else row["size"], row["source_version"]
-        )
-        for row in chosen.to_pylist()
-    ]
-    fetch_each(objects, _Some(visitor, places).take, max_bytes=decoder.limits.bytes)
+    """Read members that are objects of their own: one, or one for each band."""
+    objects: list[ObjectInfo] = []
+    owners: list[range] = []
+    for row in members.select(["object_uri", "size", "source_version"]).take(places).to_pylist():
+        mine = _objects_of(row, decoder)
+        owners += [range(len(objects), len(objects) + len(mine))] * len(mine)
+        objects += mine
+    indices = {numbers: index for index, numbers in enumerate(dict.fromkeys(owners))}
+    arrived: dict[int, bytes | RejectError] = {}
+
+    def handle(number: int, found: bytes | RejectError) -> None:
+        arrived[number] = found
+        numbers = owners[number]
+        if all(n in arrived for n in numbers):
+            found_all = _together({objects[n].uri: arrived.pop(n) for n in numbers})
+            visitor.take(int(places[indices[numbers]]), found_all)
+
+    fetch_each(objects, handle, max_bytes=decoder.limits.bytes)
+
+
+def _objects_of(row: Mapping[str, Any], decoder: Decoder) -> list[ObjectInfo]:
+    size = UNKNOWN_SIZE if row["size"] is None else row["size"]
+    if BAND not in row["object_uri"]:
+        return [ObjectInfo(row["object_uri"], size, row["source_version"])]
+    return band_objects(row["object_uri"], row["source_version"], PRESETS[decoder.preset].bands, size)
+
+
+def _together(files: Mapping[str, bytes | RejectError]) -> Found:
+    """What one member's files are together: the first band that there is not decides."""
+    parts: list[bytes] = []
+    for uri, found in files.items():
+        if isinstance(found, RejectError):
+            name = f"{uri.rsplit('/', 1)[-1]}: " if len(files) > 1 else ""
+            return RejectError(found.reject.stage, found.reject.reason, f"{name}{found.reject.detail}")
+        parts.append(found)
+    return parts[0] if len(parts) == 1 else tuple(parts)
 
 
 def _by_object(members: pa.Table, places: Places) -> Iterator[tuple[pa.Table, Places]]:

@@ -14,8 +14,8 @@ from gax_batch.sources.base import ENCODED
 
 IMAGE_COLUMNS = ("image", "cutout", "bytes")
 
-Stored = bytes | npt.NDArray[Any]
-"""One cutout as it is stored: encoded bytes, or a raw tensor."""
+Stored = bytes | tuple[bytes, ...] | npt.NDArray[Any]
+"""One cutout as it is stored: encoded bytes, those of each band, or a raw tensor."""
 
 Found = Stored | RejectError
 """What reading one cutout gives: what is stored, or why there is nothing."""

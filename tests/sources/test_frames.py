@@ -1,5 +1,6 @@
 """Frames with positions: which frame, which pixels, and what becomes of galaxies that are on none."""
 
+import io
 import warnings
 from pathlib import Path
 
@@ -103,9 +104,9 @@ def test_a_unit_is_one_field_and_a_band_is_fetched_once(survey, monkeypatch):
 def test_near_an_edge_the_sky_is_filled_in_and_told(survey, tmp_path):
     head = header(150.0, 2.0, 300)
     head["NAXIS1"] = head["NAXIS2"] = 300
-    rim = Projection.of_header(head)
     places = {"edge": (150.0, 2.0 + 148 * ARCSEC / 3600), "beyond": (150.0, 2.0 + 152 * ARCSEC / 3600)}
-    assert (rim.edge_distance(*np.array(list(places.values())).T) > 0).tolist() == [True, False]
+    _, rows = Projection.of_header(head).pixels(*np.array(list(places.values())).T)
+    assert (rows < 299.5).tolist() == [True, False]
     cutouts = read_unit(
         members((survey[0], write_table(tmp_path / "rim.csv", places, radius=3.0))), Decoder()
     )
@@ -161,6 +162,79 @@ def test_damaged_and_turned_frames(survey):
     found = dict(zip(cutouts["galaxy_id"].to_pylist(), cutouts["reason"].to_pylist(), strict=True))
     assert found == {"west": "truncated", "both": "truncated", "east": "wrong_shape"}
     assert "rotated by 10.0 degrees" in str(cutouts["detail"].to_pylist())
+
+
+def image(head: fits.Header, value: float = 1.0) -> bytes:
+    buffer = io.BytesIO()
+    fits.PrimaryHDU(np.full((300, 300), value, np.float32), head).writeto(buffer)
+    return buffer.getvalue()
+
+
+def table_only() -> bytes:
+    buffer = io.BytesIO()
+    columns = fits.ColDefs([fits.Column("a", "J", array=[1])])
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns)]).writeto(buffer)
+    return buffer.getvalue()
+
+
+def galactic() -> fits.Header:
+    head = header(150.0, 2.0, 300)
+    head["CTYPE1"], head["CTYPE2"] = "GLON-TAN", "GLAT-TAN"
+    return head
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "detail"),
+    [
+        (b"", "empty_file", "no bytes"),
+        (b"no FITS file", "not_an_image", "the bytes start with"),
+        (b"BZh9" + bytes(100), "corrupt", "cannot be unpacked"),
+        (image(header(150.0, 2.0, 300))[:400], "truncated", "within its header"),
+        (table_only(), "wrong_shape", "no image"),
+        (image(fits.Header()), "corrupt", "no coordinates on the sky"),
+        (image(galactic()), "corrupt", "GLON and GLAT"),
+        (image(header(150.0, 2.0, 300), np.nan), "not_finite", "every pixel"),
+        (image(header(160.0, 2.0, 300)), "not_finite", "every pixel"),
+        (image(header(330.0, -2.0, 300)), "off_frame", "not on every band's frame"),
+    ],
+    ids=lambda value: None if isinstance(value, bytes) else value,
+)
+def test_one_bad_band_rejects_the_galaxies_of_its_field_alone(survey, data, reason, detail):
+    (survey[0] / "a-r-7.fits").write_bytes(data)
+    cutouts = read_unit(members(survey), Decoder())
+    found = dict(zip(cutouts["galaxy_id"].to_pylist(), cutouts["reason"].to_pylist(), strict=True))
+    assert found == {"west": reason, "both": reason, "east": None}
+    assert detail in str(cutouts["detail"].to_pylist())
+
+
+def test_a_frame_without_light_and_one_that_is_mostly_masked(survey):
+    for band in BANDS:
+        with fits.open(survey[0] / f"a-{band}-7.fits", mode="update") as hdus:
+            hdus[0].data[:] = 0
+        with fits.open(survey[0] / f"b-{band}-7.fits", mode="update") as hdus:
+            hdus[0].data[:, :290] = np.nan
+    cutouts = read_unit(members(survey), Decoder())
+    found = dict(zip(cutouts["galaxy_id"].to_pylist(), cutouts["reason"].to_pylist(), strict=True))
+    assert found == {"west": "blank", "both": "blank", "east": "not_finite"}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "Empty or corrupt"),
+        (image(header(150.0, 2.0, 300))[:400], "cannot be used"),
+        (table_only(), "the file has no image"),
+        (image(fits.Header()), "no coordinates on the sky"),
+        (image(galactic()), "GLON and GLAT, not RA and DEC"),
+    ],
+    ids=lambda value: None if isinstance(value, bytes) else value,
+)
+def test_a_frame_that_is_nowhere_ends_the_command_in_one_line(survey, data, words):
+    (survey[0] / "a-g-7.fits").write_bytes(data)
+    with pytest.raises(UsageError, match=rf"a-g-7.fits cannot be used: .*{words}|{words}") as caught:
+        members(survey)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("repair or remove it")
 
 
 def test_frames_that_are_too_large(survey):

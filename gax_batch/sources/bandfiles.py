@@ -1,0 +1,84 @@
+"""FITS cutouts of one file per band: the files whose names differ in the band alone are one galaxy.
+
+`1237648720-g.fits`, `1237648720-r.fits` and `1237648720-i.fits` are the galaxy `1237648720`. The first image
+of each file counts. A galaxy without one of the bands is rejected until it comes, one whose bands are of
+different shape when they are read; a change of any file makes the galaxy be done again.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gax_batch.errors import UsageError
+from gax_batch.rejects import Reason, Reject, Stage
+from gax_batch.scratch import Scratch
+from gax_batch.sources.bands import BAND_SETS, load_band_sets
+from gax_batch.sources.base import check_ids, set_rejects, with_columns
+from gax_batch.sources.images import stem
+from gax_batch.storage import ObjectInfo
+
+_BAND_AND_SEPARATOR = re.compile(r"^\{band\}[^A-Za-z0-9]?|[^A-Za-z0-9]?\{band\}")
+
+
+class BandFileSource:
+    """A folder, prefix or glob of FITS cutouts of one file per band."""
+
+    def __init__(
+        self, objects: Iterable[ObjectInfo], *, bands: Sequence[str], limit: int | None = None
+    ) -> None:
+        """Take the objects of a listing.
+
+        Args:
+            objects: FITS files, and others that are passed over.
+            bands: The bands that are needed, from red to blue.
+            limit: Take only so many galaxies, the first by URI.
+        """
+        self.ignored = 0
+        self._objects = objects
+        self._bands = tuple(bands)
+        self._limit = limit
+
+    def list_members(self) -> Iterator[pa.Table]:
+        """List every galaxy; see `Source.list_members`."""
+        first = "" if self._limit is None else f"ORDER BY uri LIMIT {self._limit}"
+        found = 0
+        with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
+            self.ignored = load_band_sets(scratch, self._objects, self._bands)
+            for sets in scratch.stream(
+                f"SELECT uri, version, size, missing, problem FROM {BAND_SETS} {first}"  # noqa: S608
+            ):
+                found += len(sets)
+                yield _members(sets)
+        if not found:
+            raise UsageError(
+                f"none of the cutouts is named by a band ({', '.join(self._bands)}), as in "
+                "'1237648720-r.fits': check --input and --preset"
+            )
+
+
+def _members(sets: pa.Table) -> pa.Table:
+    columns = {
+        "galaxy_id": pa.array([_galaxy_id(uri) for uri in sets["uri"].to_pylist()], pa.string()),
+        "source_uri": sets["uri"],
+        "source_version": sets["version"],
+        "object_uri": sets["uri"],
+        "size": sets["size"],
+    }
+    rejects = {
+        index: Reject.of(Stage.PLAN, Reason.MISSING_BAND, f"no file of band {sets['missing'][index]}")
+        for index in np.flatnonzero(pc.not_equal(sets["missing"], "").to_numpy()).tolist()
+    } | {
+        index: Reject.of(Stage.PLAN, Reason.BAD_ID, sets["problem"][index].as_py())
+        for index in np.flatnonzero(pc.is_valid(sets["problem"]).to_numpy()).tolist()
+    }
+    return check_ids(set_rejects(with_columns(columns, len(sets)), rejects))
+
+
+def _galaxy_id(uri: str) -> str:
+    """The name without suffix, band and the band's separator."""
+    return _BAND_AND_SEPARATOR.sub("", stem(uri), count=1)

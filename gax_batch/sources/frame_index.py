@@ -1,0 +1,190 @@
+"""The index of frames: a Parquet file of footprints, so that a night opens no header it knows already.
+
+It is kept beside the frames, or in a folder that the user names, one row for each field: the footprint of the
+first of its bands that is there, and that file's version. Only headers of files that are new, or have another
+version than in the index, are opened. An index that is damaged or not ours is built again: nothing in it is
+worth more than the headers. It is replaced as a whole, so that a torn write leaves the old one.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gax_batch import fits, storage
+from gax_batch.errors import TransientError, UsageError
+from gax_batch.scratch import Scratch
+from gax_batch.sky import Projection
+from gax_batch.sources.bands import BAND, BAND_SETS
+from gax_batch.sources.footprints import FOOTPRINT_FIELDS, are_valid, footprint
+
+INDEX_NAME = ".gax-frames.parquet"
+HEADERS_PER_ROUND = 16_384
+"""Headers that are opened before the index is stored: what a first build loses when it is killed."""
+
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("field", pa.string(), nullable=False),
+        pa.field("band", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        *FOOTPRINT_FIELDS,
+    ],
+    metadata={"gax_batch": "frame index 1"},
+)
+"""`field`: URI with `{band}` in the band's place; `band` and `version` of the file that was opened."""
+
+_READ_THREADS = 16
+_KNOWN = "indexed.field = uri AND indexed.band = first_band AND indexed.version = first_version"
+_NEW = f"""
+SELECT uri AS field, first_band AS band, first_version AS version
+FROM {BAND_SETS} ANTI JOIN indexed ON {_KNOWN} WHERE problem IS NULL ORDER BY uri LIMIT $count
+"""  # noqa: S608 (our own names)
+_LISTED = "SELECT uri, band, version FROM band_files"
+# What is not listed stays where only a part of the folder was listed, and what is of other bands or folders.
+_DROP = f"""
+DELETE FROM indexed WHERE (field, band, version) NOT IN ({_LISTED})
+    AND ((field, band) IN (SELECT uri, band FROM band_files)
+        OR $whole AND starts_with(field, $below) AND list_contains($bands, band))
+"""  # noqa: S608 (our own names)
+_FOUND = f"""
+SELECT uri, {BAND_SETS}.version AS versions, size, indexed.* EXCLUDE (field, band, version)
+FROM {BAND_SETS} JOIN indexed ON {_KNOWN} ORDER BY uri
+"""  # noqa: S608 (our own names)
+_SINGLE = f"SELECT uri FROM {BAND_SETS} WHERE replace(uri, $band, first_band) = $root"  # noqa: S608 (as above)
+_TWICE = "SELECT field FROM indexed GROUP BY field, band HAVING count(*) > 1 LIMIT 1"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameIndex:
+    """Where an index is kept, and what was listed.
+
+    Attributes:
+        folder: Of the index.
+        root: Of the listing: a folder, or a single frame's URI.
+        whole: Whether everything below `root` was listed.
+        bands: That are looked for.
+        keep: Whether the index is written.
+        say: Shows one line to the person who waits.
+    """
+
+    folder: str
+    root: str
+    whole: bool
+    bands: tuple[str, ...]
+    keep: bool
+    say: Callable[[str], None]
+
+    @property
+    def uri(self) -> str:
+        """The index itself."""
+        return storage.join(self.folder, INDEX_NAME)
+
+    def fields(self, scratch: Scratch) -> pa.Table:
+        """Bring the index up to date with the listing.
+
+        Args:
+            scratch: Has the tables of `load_band_sets`.
+
+        Returns:
+            `uri`, `versions`, `size` and `FOOTPRINT_FIELDS` of each field, in the order of their URIs.
+
+        Raises:
+            UsageError: A frame cannot be used; what was read of others is kept.
+            TransientError: The store kept failing.
+        """
+        # Nothing can be kept beside a frame that is itself the input.
+        known = scratch.one(_SINGLE, band=BAND, root=self.root) is None
+        scratch.load("indexed", INDEX_SCHEMA, [])
+        if known:
+            self._load(scratch)
+        keep = known and self.keep
+        before = _count(scratch, "indexed")
+        scratch.run(_DROP, whole=self.whole, below=f"{self.root}/", bands=list(self.bands))
+        dropped = before - _count(scratch, "indexed")
+        opened = 0
+        while len(new := scratch.table(_NEW, count=HEADERS_PER_ROUND)):
+            rows, faults = _read_headers(new)
+            scratch.insert("indexed", INDEX_SCHEMA, pa.Table.from_pylist(rows, INDEX_SCHEMA))
+            opened += len(rows)
+            keep = keep and self._store(scratch)
+            if faults:
+                more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+                raise UsageError(f"the frame {faults[0]}{more}; repair or remove it")
+        if opened:
+            self.say(f"frames: {opened:,} of {_count(scratch, BAND_SETS):,} fields are new or changed")
+        elif dropped and keep:
+            self._store(scratch)
+        return scratch.table(_FOUND)
+
+    def _load(self, scratch: Scratch) -> None:
+        """Fill the table `indexed` from the stored index; not at all where that cannot be used."""
+        try:
+            for rows in _read(self.uri):
+                scratch.insert("indexed", INDEX_SCHEMA, rows)
+            if scratch.one(_TWICE) is None:
+                return
+            problem = "a field is in it twice"
+        except FileNotFoundError:
+            return
+        except (OSError, TransientError, pa.ArrowException, ValueError) as error:
+            problem = str(error).strip().partition("\n")[0][:200]
+        scratch.run("DELETE FROM indexed")
+        self.say(f"the index of frames {self.uri} cannot be used and is built again: {problem}")
+
+    def _store(self, scratch: Scratch) -> bool:
+        """Write the index; False, and a line about it, where that cannot be done."""
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(sink, INDEX_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+            for rows in scratch.stream("SELECT * FROM indexed ORDER BY field, band"):
+                writer.write_table(rows.cast(INDEX_SCHEMA))
+        try:
+            storage.write_bytes(self.uri, sink.getvalue().to_pybytes())
+        except (OSError, TransientError) as error:
+            self.say(
+                f"the index of frames cannot be kept as {self.uri} ({error}): every run opens these headers; "
+                "name a folder for it with --frame-index"
+            )
+            return False
+        return True
+
+
+def _read(uri: str) -> Iterator[pa.Table]:
+    """A stored index.
+
+    Raises:
+        ValueError: It is damaged, or no index.
+        OSError, TransientError, ArrowException: It cannot be read.
+    """
+    with storage.open_binary(uri) as file:
+        stored = pq.ParquetFile(file, page_checksum_verification=True)
+        if not stored.schema_arrow.equals(INDEX_SCHEMA, check_metadata=True):
+            raise ValueError("it is no index of this version")
+        for batch in stored.iter_batches():
+            rows = pa.Table.from_batches([batch])
+            rows.validate(full=True)
+            if not are_valid(rows):
+                raise ValueError("a footprint in it makes no sense")
+            yield rows
+
+
+def _read_headers(new: pa.Table) -> tuple[list[dict[str, object]], list[str]]:
+    """The rows of frames, and why there is none of others."""
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        found = list(pool.map(_read_header, new.to_pylist()))
+    return [row for row in found if isinstance(row, dict)], [why for why in found if isinstance(why, str)]
+
+
+def _read_header(frame: dict[str, str]) -> dict[str, object] | str:
+    uri = frame["field"].replace(BAND, frame["band"])
+    try:
+        with storage.open_binary(uri) as file:
+            return frame | footprint(Projection.of_header(fits.read_header(file)))
+    except (OSError, ValueError) as error:
+        return f"{uri} cannot be used: {' '.join(str(error).split())}"
+
+
+def _count(scratch: Scratch, table: str) -> int:
+    row = scratch.one(f"SELECT count(*) AS rows FROM {table}")  # noqa: S608 (our own names)
+    return int(row["rows"]) if row else 0

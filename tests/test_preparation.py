@@ -1,0 +1,117 @@
+"""What stands before a run: which source the settings name, and what of it is new."""
+
+import os
+from pathlib import Path
+
+import pytest
+from astropy.io import fits
+from fluxes import cube, galaxy, stored
+from sky import write_field, write_table
+from surveys import new_folder
+
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.config import load_settings
+from gax_batch.errors import UsageError
+from gax_batch.forecast import forecast
+from gax_batch.pack import pack_survey
+from gax_batch.plan import Plan
+from gax_batch.preparation import plan_run
+from gax_batch.sources import open_source, read_unit
+from gax_batch.sources.frame_index import INDEX_NAME
+
+
+def plan_of(folder: Path, **flags: object) -> tuple[Plan, list[str]]:
+    lines: list[str] = []
+    settings = load_settings(
+        None, {"input": str(folder / "input"), "catalog": str(folder / "catalog")} | flags
+    )
+    return plan_run(settings, Catalog(settings.catalog), "s", new_folder(), lines.append), lines
+
+
+@pytest.fixture
+def band_files(tmp_path: Path) -> Path:
+    """Two galaxies of a file per band, and a table of positions."""
+    (tmp_path / "input").mkdir()
+    for number in (1, 2):
+        for band, flux in galaxy().items():
+            (tmp_path / "input" / f"{number}-{band}.fits").write_bytes(stored(fits.PrimaryHDU(flux)))
+    (tmp_path / "p.csv").write_text("id,ra,dec\n1,10,20\n")
+    return tmp_path
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    (tmp_path / "input").mkdir()
+    write_field(tmp_path / "input", "a", {(150.0, 2.0): 2.0})
+    write_table(tmp_path / "p.csv", {"x": (150.0, 2.0), "far": (10.0, 0.0)})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"band_files": True, "frames": True, "positions": "p.csv"}, "--frames are always one file per band"),
+        ({"band_files": True, "preset": "single"}, "--band-files needs a --preset of several bands"),
+        ({"frames": True}, "--frames needs --positions"),
+        ({"frames": True, "positions": "p.csv", "preset": "single"}, "a --preset of several bands"),
+        ({"frame_index": "somewhere"}, "--frame-index is the index of --frames"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit_together_are_one_line(tmp_path, flags, message):
+    (tmp_path / "input").mkdir()
+    with pytest.raises(UsageError, match=message) as caught:
+        plan_of(tmp_path, **flags)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "catalog").exists()
+
+
+def test_band_files_are_planned_as_galaxies_with_positions(band_files):
+    plan, lines = plan_of(band_files, band_files=True, positions=str(band_files / "p.csv"))
+    assert lines == [f"2 cutouts in {band_files}/input: 2 new, 0 unchanged"]
+    sample = plan.sample(10)
+    assert sample["galaxy_id"].to_pylist() == ["1", "2"]
+    assert sample["ra"].to_pylist() == [10.0, None]
+    assert plan.units[0].bytes == sum(p.stat().st_size for p in (band_files / "input").iterdir())
+
+
+def test_band_files_are_packed_as_the_same_galaxy_of_one_file_and_redone_for_each_band(band_files, tmp_path):
+    flags = {"input": str(band_files / "input"), "catalog": str(tmp_path / "packed"), "unit_size": 1}
+    settings = load_settings(None, flags | {"band_files": True})
+    done = pack_survey(settings, lambda _: None, processes=1)
+    assert (done.shards, done.written, done.rejects) == (2, 2, {})
+    (tmp_path / "one.fits").write_bytes(stored(cube(galaxy())))
+
+    def cutouts(uri: str) -> set[bytes]:
+        members = next(open_source(uri).list_members())
+        return set(read_unit(members, settings.decoder)["cutout"].to_pylist())
+
+    expected = cutouts(str(tmp_path / "one.fits"))
+    for path in (tmp_path / "packed").glob("*.parquet"):
+        assert cutouts(str(path)) == expected
+    os.utime(tmp_path / "input" / "2-r.fits", ns=(1, 1))
+    again = pack_survey(settings, lambda _: None, processes=1, replace=True)
+    assert (again.shards, again.written, again.removed) == (2, 1, 1)
+
+
+def test_a_run_keeps_the_index_of_frames_and_a_plan_writes_nothing(frames):
+    flags = {"frames": True, "positions": str(frames / "p.csv")}
+    values = {"input": str(frames / "input"), "catalog": str(frames / "catalog")}
+    before = sorted(frames.rglob("*"))
+    lines: list[str] = []
+    assert forecast(load_settings(None, values | flags), lines.append, calibrate=False) == 0
+    assert "frames: 1 of 1 fields are new or changed" in lines
+    assert sorted(frames.rglob("*")) == before
+    plan, _ = plan_of(frames, **flags)
+    assert plan.members == 2
+    assert plan.rejects == {"off_frame": 1}
+    assert (frames / "input" / INDEX_NAME).exists()
+    _, lines = plan_of(frames, **flags)
+    assert lines == [f"2 cutouts in {frames}/input: 2 new, 0 unchanged"]
+
+
+def test_the_index_of_frames_is_kept_where_the_user_says(frames):
+    folder = frames / "elsewhere"
+    plan_of(frames, frames=True, positions=str(frames / "p.csv"), frame_index=str(folder))
+    assert (folder / INDEX_NAME).exists()
+    assert not (frames / "input" / INDEX_NAME).exists()
