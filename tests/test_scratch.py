@@ -55,7 +55,7 @@ def test_more_than_fits_goes_to_the_disk_and_comes_back(
 
 def test_what_the_database_refuses_is_one_line(tmp_path: Path) -> None:
     with Scratch(tmp_path) as scratch:
-        with pytest.raises(QueryError, match="nowhere") as caught:
+        with pytest.raises(QueryError, match="things does not exist") as caught:
             scratch.one("SELECT nowhere FROM things")
         assert "\n" not in str(caught.value)
 
