@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 HTTP = frozenset({"http", "https"})
 BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "adl", "abfs", "abfss"})
 RETRIES: "RetryConfig" = {
-    "max_retries": 6,
+    # Most faults pass at once; the last tries come seconds later, for those that do not.
+    "max_retries": 8,
     "retry_timeout": timedelta(seconds=90),
-    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=8), "base": 2},
+    "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=8), "base": 2},
 }
 _READ_BUFFER_BYTES = 4 * 1024 * 1024
 _STATUS = re.compile(r"\bstatus(?: code)?:? (\d{3})\b")
