@@ -97,6 +97,13 @@ class RunSettings(BaseModel):
         description="Runs that try a cutout which the storage did not give; then it stays a reject until "
         "its version changes.",
     )
+    max_rejects: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Fraction of a run's cutouts that may be rejected (0.01 or 1%); beyond it, and beyond "
+        "10 cutouts, the run stops before its commit, since that is a wrong input or setting.",
+    )
     crop: float = Field(
         GZ2_CROP,
         gt=0,
@@ -184,6 +191,16 @@ class RunSettings(BaseModel):
                 raise ValueError(f"the edges of '{column}' must be two or more increasing numbers")
         # One order stands for all: it is part of a catalog's fingerprint.
         return dict(sorted(value.items()))
+
+    @field_validator("max_rejects", mode="before")
+    @classmethod
+    def _percent(cls, value: object) -> object:
+        if isinstance(value, str) and value.strip().endswith("%"):
+            try:
+                return float(value.strip().removesuffix("%")) / 100
+            except ValueError:
+                raise ValueError("is a fraction such as 0.05, or percent such as 5%") from None
+        return value
 
     @field_validator("workers", "cpus", "object_store_mib")
     @classmethod

@@ -16,7 +16,7 @@ from gax_batch import record, storage
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
-from gax_batch.errors import FatalError, GaxError
+from gax_batch.errors import FatalError, GaxError, UsageError
 from gax_batch.machine import (
     MemoryMeter,
     Resources,
@@ -31,6 +31,9 @@ from gax_batch.quiet import quiet_native_stderr
 from gax_batch.record import Clock, Run
 from gax_batch.uncertainty import Calibration
 from gax_batch.unit import Engine, UnitOptions, UnitTask
+
+# A small night with some bad cutouts is no wrong configuration.
+_FEW_REJECTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ def _process(
         if tasks:
             _execute(run, settings, tasks, resources, tally, clock, say)
         clock.lap("process")
+        _refuse_rejects(tally, settings.max_rejects)
         version = catalog.commit(
             tally.parts,
             run_id=run.run_id,
@@ -127,6 +131,19 @@ def _process(
     for line in record.summary_lines(written):
         say(line)
     return RunOutcome(3 if tally.failures else 0, run.run_id, version)
+
+
+def _refuse_rejects(tally: Tally, threshold: float) -> None:
+    """Stop before the commit of a run that rejects nearly everything: its input or settings are wrong."""
+    planned = tally.rows + tally.rejects
+    if tally.rejects <= max(threshold * planned, _FEW_REJECTS):
+        return
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in tally.rejects_by_reason.most_common(3))
+    raise UsageError(
+        f"{tally.rejects:,} of {planned:,} cutouts were rejected ({reasons}), more than --max-rejects "
+        f"{threshold:.3g}; check the input and the settings, or allow more: the same command then commits "
+        "what is finished"
+    )
 
 
 def _write_tasks(run: Run, finished: Container[str]) -> list[UnitTask]:

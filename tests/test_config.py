@@ -43,6 +43,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one(tmp_path):
         ({"precision": "int8"}, "precision"),
         ({"crop": 1.5}, "crop"),
         ({"limit": 0}, "limit"),
+        ({"max_rejects": "many%"}, "max_rejects"),
+        ({"max_rejects": "101%"}, "max_rejects"),
         ({"input": None}, "--input"),
         ({"catalog": ""}, "--catalog"),
         ({"input": "s3://key:secret@bucket/images"}, "input"),

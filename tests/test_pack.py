@@ -170,7 +170,7 @@ def test_what_cannot_be_read_is_no_original(survey):
 def test_what_has_no_image_files_has_no_originals(survey):
     pack(survey)
     for options in ({"unit_size": 8}, {"unit_size": 8, "processes": 2}):
-        with pytest.raises(UsageError, match="raw tensors.*have no one image file"):
+        with pytest.raises(UsageError, match=r"raw tensors.*have no one image file"):
             pack(
                 survey, input=str(survey / "packed"), catalog=str(survey / "again"), originals=True, **options
             )

@@ -87,6 +87,21 @@ def test_a_survey_becomes_a_catalog_and_a_second_run_has_nothing_to_do(survey, f
     assert sorted(survey.rglob("*")) == before
 
 
+def test_a_run_that_rejects_too_much_stops_before_its_commit_and_keeps_its_parts(survey, fake):
+    for number in range(12):
+        (survey / "images" / f"{number:06d}.jpg").write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"12 of 60 cutouts were rejected .12 not_an_image.*--max-rejects"):
+        catalog_run(survey)
+    assert Catalog(str(survey / "catalog")).version is None
+    (record,) = (survey / "catalog" / "runs").rglob("run.json")
+    assert json.loads(record.read_text())["status"] == "failed"
+    lines = fake.read_text()
+    outcome, _ = catalog_run(survey, max_rejects="20%")
+    assert outcome.exit_code == 0
+    assert fake.read_text() == lines
+    assert len(rows(survey)) == 48
+
+
 def test_a_folder_of_good_and_bad_files_gives_exactly_the_expected_rejects(survey, fake):
     images = survey / "images"
     for name, (make, _) in hostile.BAD.items():
@@ -97,7 +112,7 @@ def test_a_folder_of_good_and_bad_files_gives_exactly_the_expected_rejects(surve
     (images / "notes.txt").write_text("no galaxy")
     positions = "galaxy_id,ra,dec\n000000,12.5,-3\n000002,400,0\n000003,10,95\n000004,,\n"
     (survey / "positions.csv").write_text(positions)
-    outcome, lines = catalog_run(survey, positions=str(survey / "positions.csv"))
+    outcome, lines = catalog_run(survey, positions=str(survey / "positions.csv"), max_rejects=1)
     assert outcome.exit_code == 0
     expected = {name.rsplit(".", 1)[0]: ("decode", reason) for name, (_, reason) in hostile.BAD.items()}
     # The first file of each id stays: "again/000001.png" sorts behind "000001.jpg", "no_height.png" too.

@@ -59,6 +59,10 @@ Prune = Annotated[bool | None, typer.Option("--prune", help="Take out cutouts th
 MaxAttempts = Annotated[
     int | None, typer.Option(help="Runs that try a cutout which the storage did not give.", show_default="5")
 ]
+MaxRejects = Annotated[
+    str | None,
+    typer.Option(help="Rejected cutouts beyond which a run stops before its commit.", show_default="5%"),
+]
 Crop = Annotated[
     float | None, typer.Option(help="Central part of the shorter side to use.", show_default="256/424")
 ]
