@@ -68,7 +68,8 @@ def test_settings_that_do_not_fit_together_are_one_line(tmp_path, flags, message
 
 def test_band_files_are_planned_as_galaxies_with_positions(band_files):
     plan, lines = plan_of(band_files, band_files=True, positions=str(band_files / "p.csv"))
-    assert lines == [f"2 cutouts in {band_files}/input: 2 new, 0 unchanged"]
+    (line,) = lines
+    assert line.startswith(f"2 cutouts in {band_files}/input: new 2, ")
     sample = plan.sample(10)
     assert sample["galaxy_id"].to_pylist() == ["1", "2"]
     assert sample["ra"].to_pylist() == [10.0, None]
@@ -106,8 +107,8 @@ def test_a_run_keeps_the_index_of_frames_and_a_plan_writes_nothing(frames):
     assert plan.members == 2
     assert plan.rejects == {"off_frame": 1}
     assert (frames / "input" / INDEX_NAME).exists()
-    _, lines = plan_of(frames, **flags)
-    assert lines == [f"2 cutouts in {frames}/input: 2 new, 0 unchanged"]
+    _, (line,) = plan_of(frames, **flags)
+    assert line.startswith(f"2 cutouts in {frames}/input: new 2, ")
 
 
 def test_the_index_of_frames_is_kept_where_the_user_says(frames):
