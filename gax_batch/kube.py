@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from gax_batch.errors import GaxError, TransientError, UsageError
 
@@ -52,9 +52,10 @@ class Cluster:
     def get_job(self, name: str) -> Object | None:
         """A RayJob, or None where there is none of the name."""
         try:
-            return self._ask(self._custom.get_namespaced_custom_object, **_RAY, name=name)
+            found: Object = self._ask(self._custom.get_namespaced_custom_object, **_RAY, name=name)
         except NotFoundError:
             return None
+        return found
 
     def list_jobs(self, survey: str) -> list[Object]:
         """The RayJobs that carry the label of a survey."""
@@ -102,8 +103,8 @@ class Cluster:
         )
         return str(response.data.decode("utf-8", "replace")).splitlines()
 
-    def has(self, kind: Literal["ConfigMap", "ServiceAccount", "Secret"], name: str) -> bool | None:
-        """Whether an object is there; None where looking for it is not allowed."""
+    def has(self, kind: str, name: str) -> bool | None:
+        """Whether a ConfigMap, ServiceAccount or Secret is there; None where it is not allowed to look."""
         read = {
             "ConfigMap": self._core.read_namespaced_config_map,
             "ServiceAccount": self._core.read_namespaced_service_account,
@@ -141,7 +142,9 @@ def connect(namespace: str, context: str | None = None) -> Cluster:
         if os.environ.get("KUBERNETES_SERVICE_HOST") and context is None:
             config.load_incluster_config(client_configuration=settings)
         else:
-            config.load_kube_config(context=context, client_configuration=settings)
+            # The client looks at the variable once, when it is imported.
+            places = os.environ.get("KUBECONFIG")
+            config.load_kube_config(places, context=context, client_configuration=settings)
     except (ConfigException, OSError) as error:
         raise UsageError(f"no Kubernetes cluster: {error}; set KUBECONFIG, or run in a pod") from None
     # Who waits for hours has a patience of its own.
@@ -158,7 +161,7 @@ def _translate(error: "client.ApiException", namespace: str) -> GaxError:
     match error.status:
         case 401 | 403:
             return UsageError(
-                f"the Kubernetes API refuses: {message}; bind the role gax-submit in the namespace {namespace}"
+                f"the Kubernetes API refuses: {message}; bind the role gax-submit in {namespace}"
             )
         case 404:
             return NotFoundError(message)

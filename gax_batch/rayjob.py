@@ -97,7 +97,7 @@ def lint_name(name: str, longest: int) -> Iterator[Problem]:
         yield Problem(
             "metadata.name",
             f"'{name}' has {len(name)} characters",
-            f"use at most {longest}: pods' names grow",
+            f"use at most {longest}",
         )
     if not _DNS_1035.fullmatch(name):
         yield Problem(
@@ -119,6 +119,31 @@ def pods(spec: Object) -> Iterator[Pod]:
         yield Pod("spec.submitterPodTemplate.spec", spec["submitterPodTemplate"].get("spec") or {})
     for path, group in groups:
         yield Pod(f"{path}.template.spec", (group.get("template") or {}).get("spec") or {})
+
+
+def references(spec: Object) -> Iterator[tuple[str, str, str]]:
+    """What the pods cannot start without: path, kind and name of service accounts, config maps, secrets."""
+    for pod in pods(spec):
+        if pod.spec.get("serviceAccountName"):
+            yield f"{pod.path}.serviceAccountName", "ServiceAccount", pod.spec["serviceAccountName"]
+        for i, volume in enumerate(pod.spec.get("volumes") or []):
+            for key, kind, field in (("configMap", "ConfigMap", "name"), ("secret", "Secret", "secretName")):
+                yield from _required(f"{pod.path}.volumes[{i}].{key}", kind, volume.get(key), field)
+        for path, container in pod.containers():
+            for i, source in enumerate(container.get("envFrom") or []):
+                for key, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
+                    yield from _required(f"{path}.envFrom[{i}].{key}", kind, source.get(key))
+            for i, variable in enumerate(container.get("env") or []):
+                value, here = variable.get("valueFrom") or {}, f"{path}.env[{i}].valueFrom"
+                for key, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
+                    yield from _required(f"{here}.{key}", kind, value.get(key))
+
+
+def _required(
+    path: str, kind: str, reference: Object | None, field: str = "name"
+) -> Iterator[tuple[str, str, str]]:
+    if reference and not reference.get("optional"):
+        yield f"{path}.{field}", kind, str(reference[field])
 
 
 def _lifetime(spec: Object) -> Iterator[Problem]:
@@ -180,9 +205,7 @@ def _submission(spec: Object) -> Iterator[Problem]:
     if mode == "SidecarMode":
         for key in ("submitterPodTemplate", "submitterConfig", "clusterSelector"):
             if spec.get(key):
-                yield Problem(
-                    f"spec.{key}", "does not go with SidecarMode", "leave it out, or use K8sJobMode"
-                )
+                yield Problem(f"spec.{key}", "does not go with SidecarMode", "use K8sJobMode")
     selector = bool(spec.get("clusterSelector"))
     if spec.get("backoffLimit") and (mode == "InteractiveMode" or selector):
         yield Problem("spec.backoffLimit", "needs a cluster of the job's own", "use K8sJobMode, or set 0")
@@ -204,7 +227,7 @@ def _cluster(spec: Object) -> Iterator[Problem]:
         yield Problem(
             f"{path}.rayVersion",
             f"is {cluster.get('rayVersion')}",
-            "token authentication needs 2.52 or newer",
+            "tokens need 2.52 or newer",
         )
     scales = bool(cluster.get("enableInTreeAutoscaling"))
     v2 = scales and (cluster.get("autoscalerOptions") or {}).get("version") == "v2"
@@ -214,7 +237,7 @@ def _cluster(spec: Object) -> Iterator[Problem]:
         if (v2 or (sidecar and head)) and pod.spec.get("restartPolicy", "Never") != "Never":
             yield Problem(
                 f"{pod.path}.restartPolicy",
-                f"{pod.spec['restartPolicy']} does not go with {'the autoscaler v2' if v2 else 'SidecarMode'}",
+                f"{pod.spec['restartPolicy']} does not go with {'autoscaler v2' if v2 else 'SidecarMode'}",
                 "use Never",
             )
     for i, group in enumerate(cluster.get("workerGroupSpecs") or []):
@@ -238,9 +261,7 @@ def _group(path: str, group: Object, *, scales: bool) -> Iterator[Problem]:
     started = group.get("rayStartParams") or {}
     both = sorted({"num-cpus", "num-gpus", "memory", "resources"} & set(started))
     if both and group.get("resources"):
-        yield Problem(
-            f"{path}.rayStartParams.{both[0]}", "and resources say the same twice", "keep resources"
-        )
+        yield Problem(f"{path}.rayStartParams.{both[0]}", "and resources say it twice", "keep resources")
     if "labels" in started:
         yield Problem(f"{path}.rayStartParams.labels", "is not read", f"use {path}.labels")
 

@@ -14,19 +14,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import yaml
 
 from gax_batch.errors import FatalError, TransientError, UsageError
 from gax_batch.kube import SURVEY_LABEL, Cluster, ExistsError, InvalidError
 from gax_batch.progress import Say
-from gax_batch.rayjob import Object, Problem, lint, named, pods
+from gax_batch.rayjob import Object, Problem, lint, named, references
 
 ENDED = ("Complete", "Failed", "ValidationFailed")
 LOG_LINES = 20
 
-Kind = Literal["ConfigMap", "ServiceAccount", "Secret"]
 Result = TypeVar("Result")
 
 _EXIT_CODE = re.compile(r"failed with exit code (\d+)")
@@ -241,31 +240,9 @@ def _others_running(cluster: Cluster, job: Object) -> list[Object]:
 
 
 def _missing(cluster: Cluster, job: Object) -> Iterator[Problem]:
-    for pod in pods(job["spec"]):
-        for path, kind, name in _references(pod.path, pod.spec):
-            if cluster.has(kind, name) is False:
-                yield Problem(path, f"there is no {kind} {name} in {cluster.namespace}", "create it first")
-
-
-def _references(path: str, spec: Object) -> Iterator[tuple[str, Kind, str]]:
-    if spec.get("serviceAccountName"):
-        yield f"{path}.serviceAccountName", "ServiceAccount", spec["serviceAccountName"]
-    for i, volume in enumerate(spec.get("volumes") or []):
-        for key, kind, field in (("configMap", "ConfigMap", "name"), ("secret", "Secret", "secretName")):
-            found = volume.get(key)
-            if found and not found.get("optional"):
-                yield f"{path}.volumes[{i}].{key}.{field}", kind, str(found.get(field))
-    for c, container in enumerate(spec.get("containers") or []):
-        here = f"{path}.containers[{c}]"
-        for e, source in enumerate(container.get("envFrom") or []):
-            for key, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
-                if source.get(key) and not source[key].get("optional"):
-                    yield f"{here}.envFrom[{e}].{key}.name", kind, source[key]["name"]
-        for e, variable in enumerate(container.get("env") or []):
-            value = variable.get("valueFrom") or {}
-            for key, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
-                if value.get(key) and not value[key].get("optional"):
-                    yield f"{here}.env[{e}].valueFrom.{key}.name", kind, value[key]["name"]
+    for path, kind, name in references(job["spec"]):
+        if cluster.has(kind, name) is False:
+            yield Problem(path, f"there is no {kind} {name} in {cluster.namespace}", "create it first")
 
 
 def _has_ended(job: Object) -> bool:

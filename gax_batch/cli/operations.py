@@ -12,7 +12,7 @@ from gax_batch.cli.app import app
 def submit(
     template: Annotated[
         str,
-        typer.Option(help="The RayJob: a YAML file, - for standard input, or rayjob/NAME in the cluster."),
+        typer.Option(help="The RayJob: a YAML file, - for standard input, or rayjob/NAME."),
     ],
     name: Annotated[
         str | None,
