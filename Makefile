@@ -34,7 +34,7 @@ lint: $(STAMP)  ## ruff, mypy and the import rules
 test: lint  ## lint and run the tests (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-deploy: $(STAMP)  ## image, manifests, gax submit, and a job on a local Ray cluster (GAX_KUBERAY_SCHEMAS=FOLDER adds schemas)
+test-deploy: $(STAMP)  ## the image, the manifests, gax submit, and a job on a local Ray cluster
 	$(BIN)/python -m pytest tests/deploy tests/test_rayjob.py tests/test_submit.py
 
 test-slow: $(STAMP)  ## the real survey at full size: resume, identical bits, memory (about an hour on 2 cores)
