@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests and tools run from the working tree; the stamp is as new as what decides the installation.
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo s3-server test test-slow bench lint format train clean
+.PHONY: help install demo s3-server test test-deploy test-slow bench lint format train clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -33,6 +33,9 @@ lint: $(STAMP)  ## ruff, mypy and the import rules
 
 test: lint  ## lint and run the tests (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -m 'not slow'
+
+test-deploy: $(STAMP)  ## the image, the manifests, gax submit, and a job on a local Ray cluster
+	$(BIN)/python -m pytest tests/deploy tests/test_rayjob.py tests/test_submit.py
 
 test-slow: $(STAMP)  ## the real survey at full size: resume, identical bits, memory (about an hour on 2 cores)
 	$(BIN)/python -m pytest -m slow

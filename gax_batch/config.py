@@ -66,6 +66,17 @@ class RunSettings(BaseModel):
     cpus: Literal["auto"] | int = Field(
         "auto", description="Logical CPUs of a local Ray; auto is all of the machine's."
     )
+    engine_cpus: float | None = Field(
+        None,
+        gt=0,
+        description="CPUs that each engine asks of a Ray cluster, and its threads; where given, the cluster "
+        "may have no node yet: its autoscaler starts them for the engines.",
+    )
+    engine_gpus: float | None = Field(
+        None,
+        gt=0,
+        description="GPUs that each engine asks of a Ray cluster; a share of those there are when absent.",
+    )
     population_order: int | None = Field(
         2,
         ge=0,

@@ -31,11 +31,16 @@ UNIT_BYTES = 40 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a local run uses: logical CPUs, engine actors (None: one per GPU, else one), object store."""
+    """What a run uses: logical CPUs, engine actors (None: one per GPU, else one), object store.
+
+    `engine_cpus` and `engine_gpus` are what each engine asks of a cluster; None is a share of what is there.
+    """
 
     cpus: int
     workers: int | None
     object_store_bytes: int
+    engine_cpus: float | None = None
+    engine_gpus: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -174,36 +174,63 @@ def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iter
 def _wire(
     tasks: Sequence[UnitTask], factory: EngineFactory, options: UnitOptions, resources: Resources
 ) -> ray.data.Dataset:
-    cluster = ray.cluster_resources()
-    cpus, gpus = int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
-    workers = min(resources.workers or max(1, gpus), len(tasks))
-    # On a cluster each engine has a node's cores to itself (0: all of them); a local Ray shares them out.
-    threads = 0 if joins_cluster() else max(1, cpus // workers)
-    # However many engines there are, half of the CPUs stay for reading and writing.
-    engine_cpus = min(STEP_CPUS, cpus / (2 * workers))
+    use = _layout(resources, len(tasks))
     blocks = {"batch_size": None, "batch_format": "pyarrow"}
     return (
         ray.data.read_datasource(_UnitDatasource(tasks), override_num_blocks=len(tasks), num_cpus=STEP_CPUS)
         .map_batches(
             _read_block,
             fn_args=(options,),
-            compute=TaskPoolStrategy(min(cpus, len(tasks))),
-            num_cpus=STEP_CPUS,
+            compute=TaskPoolStrategy(use.readers),
+            num_cpus=use.reader_cpus,
             max_retries=MAX_RETRIES,
             **blocks,
         )
         .map_batches(
             _EngineActor,
-            fn_constructor_args=(factory, threads, options),
-            compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
-            num_cpus=engine_cpus,
-            # Whole engines share a GPU evenly: two GPUs and three engines are two engines on one of them.
-            num_gpus=1 / math.ceil(workers / gpus) if gpus else None,
+            fn_constructor_args=(factory, use.threads, options),
+            compute=ActorPoolStrategy(size=use.workers, max_tasks_in_flight_per_actor=2),
+            num_cpus=use.engine_cpus,
+            num_gpus=use.engine_gpus,
             max_restarts=MAX_RETRIES,
             max_task_retries=MAX_RETRIES,
             **blocks,
         )
         .map_batches(_write_block, fn_args=(options,), num_cpus=STEP_CPUS, max_retries=MAX_RETRIES, **blocks)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Engines and readers, and what each asks of Ray; no `readers` is as many as the cluster has room for."""
+
+    workers: int
+    threads: int
+    engine_cpus: float
+    engine_gpus: float | None
+    readers: int | None
+    reader_cpus: float
+
+
+def _layout(resources: Resources, units: int) -> _Layout:
+    cluster = ray.cluster_resources()
+    cpus, gpus = int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
+    workers = min(resources.workers or max(1, gpus), units)
+    asked = resources.engine_cpus
+    if asked is not None and joins_cluster():
+        # Nothing is shared out of what is there: an autoscaler starts nodes for what is asked. A reader keeps
+        # one core busy, and leaves the writer its quarter of it.
+        return _Layout(workers, max(1, int(asked)), asked, resources.engine_gpus, None, 1 - STEP_CPUS)
+    return _Layout(
+        workers,
+        # On a cluster each engine has a node's cores to itself (0: all of them); a local Ray shares them out.
+        0 if joins_cluster() else max(1, cpus // workers),
+        # However many engines there are, half of the CPUs stay for reading and writing.
+        min(STEP_CPUS, cpus / (2 * workers)),
+        # Whole engines share a GPU evenly: two GPUs and three engines are two engines on one of them.
+        resources.engine_gpus or (1 / math.ceil(workers / gpus) if gpus else None),
+        min(cpus, units),
+        STEP_CPUS,
     )
 
 

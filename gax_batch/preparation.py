@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -187,6 +188,7 @@ def resources_of(settings: RunSettings, *, units: int) -> tuple[Resources, Memor
         unit_size=settings.unit_size,
         kept_draws=kept,
     )
+    resources = replace(resources, engine_cpus=settings.engine_cpus, engine_gpus=settings.engine_gpus)
     need = predict_memory(
         resources, units=units, unit_size=settings.unit_size, draws=settings.draws, kept_draws=kept
     )

@@ -23,6 +23,7 @@ COMMANDS = [
     ["select"],
     ["bundle", "show"],
     ["config", "show"],
+    ["submit"],
 ]
 
 

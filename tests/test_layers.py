@@ -15,8 +15,17 @@ HEAVY = {
     "tf_keras": {"models", "inference.py"},
     "sklearn": {"models/svr.py"},
     "hats": {"publish"},
+    "kubernetes": {"kube.py"},
     "gax_batch.pipeline": {"run.py", "publish/publication.py"},
-    "gax_batch.config": {"cli", "demo.py", "forecast.py", "pack.py", "preparation.py", "run.py"},
+    "gax_batch.config": {
+        "cli",
+        "demo.py",
+        "forecast.py",
+        "pack.py",
+        "preparation.py",
+        "readiness.py",
+        "run.py",
+    },
     "pickle": set(),
     "training": set(),
 }

@@ -41,6 +41,13 @@ Workers = Annotated[
     str | None,
     typer.Option(help="Actors that hold the models; auto: one per GPU, else one.", show_default="auto"),
 ]
+EngineCpus = Annotated[
+    float | None,
+    typer.Option(help="CPUs that each engine asks of a Ray cluster that grows.", show_default="a share"),
+]
+EngineGpus = Annotated[
+    float | None, typer.Option(help="GPUs that each engine asks of it.", show_default="a share")
+]
 Cpus = Annotated[str | None, typer.Option(help="Logical CPUs of a local Ray.", show_default="auto")]
 PopulationOrder = Annotated[
     int | None, typer.Option(help="Order of the HEALPix cells of `gax population`.", show_default="2")

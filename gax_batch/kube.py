@@ -1,0 +1,175 @@
+"""The Kubernetes API, as far as a RayJob needs it; the only module that imports the official client."""
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from gax_batch.errors import GaxError, TransientError, UsageError
+
+try:
+    import urllib3
+    from kubernetes import client, config
+    from kubernetes.config.config_exception import ConfigException
+except ImportError:
+    raise UsageError("the Kubernetes client is not installed; pip install 'gax-batch[kubernetes]'") from None
+
+Object = dict[str, Any]
+"""A Kubernetes object, as its JSON."""
+
+SURVEY_LABEL = "gax-batch/survey"
+
+_REQUEST_SECONDS = (10, 60)
+_RAY: dict[str, str] = {"group": "ray.io", "version": "v1", "plural": "rayjobs"}
+
+Result = TypeVar("Result")
+
+
+class NotFoundError(GaxError):
+    """The API has no such object."""
+
+
+class ExistsError(GaxError):
+    """The API has an object of this name already."""
+
+
+class InvalidError(UsageError):
+    """The API refused an object; `causes` are pairs of a field's path and what is wrong with it."""
+
+    def __init__(self, message: str, causes: list[tuple[str, str]]) -> None:
+        super().__init__(message)
+        self.causes = causes
+
+
+class Cluster:
+    """RayJobs of one namespace."""
+
+    def __init__(self, api: "client.ApiClient", namespace: str) -> None:
+        self.namespace = namespace
+        self._custom = client.CustomObjectsApi(api)
+        self._core = client.CoreV1Api(api)
+
+    def get_job(self, name: str) -> Object | None:
+        """A RayJob, or None where there is none of the name."""
+        try:
+            found: Object = self._ask(self._custom.get_namespaced_custom_object, **_RAY, name=name)
+        except NotFoundError:
+            return None
+        return found
+
+    def list_jobs(self, survey: str) -> list[Object]:
+        """The RayJobs that carry the label of a survey."""
+        found: Object = self._ask(
+            self._custom.list_namespaced_custom_object, **_RAY, label_selector=f"{SURVEY_LABEL}={survey}"
+        )
+        return list(found["items"])
+
+    def create_job(self, job: Object, *, dry_run: bool = False) -> None:
+        """Create a RayJob, unknown fields refused; with `dry_run` the API only validates it.
+
+        Raises:
+            ExistsError: There is one of its name.
+            InvalidError: It breaks the schema of its kind.
+        """
+        more = {"dry_run": "All"} if dry_run else {}
+        self._ask(
+            self._custom.create_namespaced_custom_object, **_RAY, body=job, field_validation="Strict", **more
+        )
+
+    def delete_job(self, name: str) -> None:
+        """Delete a RayJob with its cluster; one that is gone already is no error."""
+        try:
+            self._ask(
+                self._custom.delete_namespaced_custom_object,
+                **_RAY,
+                name=name,
+                propagation_policy="Background",
+            )
+        except NotFoundError:
+            return
+
+    def log_tail(self, job: str, lines: int) -> list[str]:
+        """The last lines of the pod that submitted a job, which are the run's own."""
+        pods = self._ask(self._core.list_namespaced_pod, label_selector=f"job-name={job}").items
+        if not pods:
+            return []
+        newest = max(pods, key=lambda pod: str(pod.metadata.creation_timestamp))
+        # The client would turn text that looks like JSON into Python's own notation.
+        response = self._ask(
+            self._core.read_namespaced_pod_log,
+            name=newest.metadata.name,
+            tail_lines=lines,
+            _preload_content=False,
+        )
+        return str(response.data.decode("utf-8", "replace")).splitlines()
+
+    def has(self, kind: str, name: str) -> bool | None:
+        """Whether a ConfigMap, ServiceAccount or Secret is there; None where it is not allowed to look."""
+        read = {
+            "ConfigMap": self._core.read_namespaced_config_map,
+            "ServiceAccount": self._core.read_namespaced_service_account,
+            "Secret": self._core.read_namespaced_secret,
+        }[kind]
+        try:
+            self._ask(read, name=name)
+        except NotFoundError:
+            return False
+        except UsageError:
+            return None
+        return True
+
+    def _ask(self, call: Callable[..., Result], **arguments: Any) -> Result:
+        try:
+            return call(namespace=self.namespace, _request_timeout=_REQUEST_SECONDS, **arguments)
+        except client.ApiException as error:
+            raise _translate(error, self.namespace) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise TransientError(f"the Kubernetes API does not answer: {error}") from error
+
+
+def connect(namespace: str, context: str | None = None) -> Cluster:
+    """Find the cluster: a pod's own, else that of the kubeconfig file.
+
+    Args:
+        namespace: Where the RayJobs are.
+        context: Of the kubeconfig file; its current one where None.
+
+    Raises:
+        UsageError: There is neither.
+    """
+    settings = client.Configuration()
+    try:
+        if os.environ.get("KUBERNETES_SERVICE_HOST") and context is None:
+            config.load_incluster_config(client_configuration=settings)
+        else:
+            # The client looks at the variable once, when it is imported.
+            places = os.environ.get("KUBECONFIG")
+            config.load_kube_config(places, context=context, client_configuration=settings)
+    except (ConfigException, OSError) as error:
+        raise UsageError(f"no Kubernetes cluster: {error}; set KUBECONFIG, or run in a pod") from None
+    # Who waits for hours has a patience of its own.
+    settings.retries = False
+    return Cluster(client.ApiClient(settings), namespace)
+
+
+def _translate(error: "client.ApiException", namespace: str) -> GaxError:
+    try:
+        status = json.loads(error.body or "{}")
+    except ValueError:
+        status = {}
+    message = " ".join(str(status.get("message") or error.reason).split())
+    match error.status:
+        case 401 | 403:
+            return UsageError(
+                f"the Kubernetes API refuses: {message}; bind the role gax-submit in {namespace}"
+            )
+        case 404:
+            return NotFoundError(message)
+        case 409:
+            return ExistsError(message)
+        case 400 | 422:
+            causes = (status.get("details") or {}).get("causes") or []
+            pairs = [(str(cause.get("field", "")), str(cause.get("message", ""))) for cause in causes]
+            return InvalidError(f"the Kubernetes API refuses the job: {message}", pairs)
+        case _:
+            return TransientError(f"the Kubernetes API answers {error.status}: {message}")
