@@ -107,9 +107,9 @@ class Scratch:
         Raises:
             UsageError: The disk is full.
         """
-        # A connection of its own: rows that nobody fetches would keep the other one from further work.
-        with self._translated(), self._database.cursor() as cursor:
-            cursor.execute(sql, values)
+        # The one connection: another would not know the variables that are set.
+        with self._translated():
+            cursor = self._database.execute(sql, values)
             names = [column[0] for column in cursor.description]
             row = cursor.fetchone()
             # The database does nothing else before a result is fetched to its end.

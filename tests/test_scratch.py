@@ -80,3 +80,11 @@ def test_a_full_disk_is_one_line_that_says_what_to_do(
         with pytest.raises(UsageError, match="set TMPDIR to a folder on a larger disk") as caught:
             scratch.load("things", SCHEMA, (numbers(i, i + 50_000) for i in range(0, 1_000_000, 50_000)))
     assert "\n" not in str(caught.value)
+
+
+def test_one_row_knows_the_variables_that_were_set_and_leaves_no_work_unfinished(tmp_path):
+    with Scratch(tmp_path) as scratch:
+        scratch.run("SET VARIABLE wanted = $value", value=7)
+        assert scratch.one("SELECT getvariable('wanted') AS found FROM range(3)") == {"found": 7}
+        scratch.run("CREATE TABLE after AS SELECT 1 AS x")
+        assert scratch.one("SELECT x FROM after WHERE false") is None
