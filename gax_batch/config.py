@@ -16,10 +16,10 @@ from pydantic_core import to_jsonable_python
 
 from gax_batch.catalog.schema import NUMERIC_COLUMNS
 from gax_batch.decoding import DEFAULT_RADIUS_ARCSEC, Decoder
-from gax_batch.difference import MAX_ATTEMPTS
 from gax_batch.errors import UsageError
 from gax_batch.imaging import GZ2_CROP, ImageLimits
 from gax_batch.models import ModelName, Precision
+from gax_batch.rejects import MAX_ATTEMPTS
 from gax_batch.sums import Grouping
 
 RAY_LEAST_STORE_MIB = 75

@@ -15,14 +15,11 @@ import pyarrow as pa
 
 from gax_batch.catalog.snapshots import KNOWN_SCHEMA
 from gax_batch.errors import UsageError
-from gax_batch.rejects import MAX_DETAIL_CHARACTERS, Reason, Stage
+from gax_batch.rejects import MAX_ATTEMPTS, MAX_DETAIL_CHARACTERS, Reason, Stage
 from gax_batch.scratch import Scratch
 from gax_batch.sources.base import MEMBER_SCHEMA, POSITION_SCHEMA
 
 NEW, CHANGED, MODEL_CHANGED, RETRIED, FORCED = "new", "changed", "model changed", "retried", "forced"
-
-# Runs that try a cutout again which the storage did not give.
-MAX_ATTEMPTS = 5
 
 _UNIT_SCHEMA = pa.schema([("unit_id", pa.string()), ("stale", pa.bool_())])
 

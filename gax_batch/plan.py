@@ -24,9 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gax_batch import paths, storage
-from gax_batch.difference import MAX_ATTEMPTS, NEW, Counts, Difference
+from gax_batch.difference import NEW, Counts, Difference
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
+from gax_batch.rejects import MAX_ATTEMPTS
 from gax_batch.scratch import Scratch
 from gax_batch.settled import SettledShards
 from gax_batch.sources.base import MEMBER_SCHEMA

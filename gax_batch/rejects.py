@@ -66,6 +66,8 @@ MEANING: dict[Reason, str] = {
 
 # Faults of the storage, not of the cutout: another run may find the same version in order.
 PASSING: frozenset[Reason] = frozenset({Reason.MISSING, Reason.CHANGED, Reason.UNREADABLE})
+# Runs that try a cutout again which the storage did not give.
+MAX_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
