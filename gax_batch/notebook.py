@@ -1,6 +1,6 @@
 """A snapshot of a catalog for notebooks: tables, cutouts, and a drawing of one galaxy's tree."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,7 +174,8 @@ class Snapshot:
         >>> pixels.shape, pixels.dtype
         ((2, 64, 64, 3), dtype('uint8'))
         """
-        rows = self.galaxies(ids, NEEDED)
+        each = list(dict.fromkeys(ids))
+        rows = self.galaxies(each, NEEDED)
         found = read_cutouts(self.uri, rows)
         if found.missing:
             place = min(found.missing)
@@ -184,7 +185,8 @@ class Snapshot:
                 f"{rows['galaxy_id'][place].as_py()} ({reject.reason}: {reject.detail}); bring the survey's "
                 "files back, or leave these galaxies out"
             )
-        return found.pixels
+        place_of = {name: place for place, name in enumerate(each)}
+        return found.pixels[[place_of[name] for name in ids]]
 
     def plot(self, galaxy_id: str, axes: "Axes | None" = None) -> "Axes":
         """Draw the posterior of one galaxy as the tree of questions.
@@ -212,6 +214,11 @@ class Snapshot:
 
         row: dict[str, Any] = self.galaxies([galaxy_id]).to_pylist()[0]
         return plot_tree(row, axes)
+
+
+def _whole(names: Sequence[str], tables: Iterable[pa.Table]) -> pa.Table:
+    schema = pa.schema([GALAXIES.field(name) for name in names])
+    return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)])
 
 
 def _plain(values: pa.ChunkedArray) -> Any:

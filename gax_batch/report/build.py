@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pyarrow.compute as pc
 
 from gax_batch import __version__, paths, storage, tree
 from gax_batch.catalog.changes import Changes, compare
@@ -20,7 +21,7 @@ from gax_batch.models.bundle import load_bundle
 from gax_batch.progress import Say, duration
 from gax_batch.rejects import MEANING, Reason
 from gax_batch.report import figures
-from gax_batch.report.galleries import Gallery, galleries
+from gax_batch.report.galleries import galleries
 from gax_batch.report.gather import COLUMNS, SHOWN, Gathered, gather
 
 SHOWN_RUNS = 30
@@ -163,8 +164,8 @@ def _rejects(catalog: Catalog) -> Rejects:
         for reason in set(rows["reason"].to_pylist()):
             kept = found.examples.setdefault(reason, [])
             if len(kept) < EXAMPLES:
-                mine = [row["reason"] == reason for row in rows.select(["reason"]).to_pylist()]
-                kept += rows.filter(mine).slice(0, EXAMPLES - len(kept)).to_pylist()
+                mine = rows.filter(pc.equal(rows["reason"], reason))
+                kept += mine.slice(0, EXAMPLES - len(kept)).to_pylist()
     return found
 
 
@@ -192,8 +193,7 @@ def _drawings(found: Gathered, runs: Sequence[dict[str, Any]]) -> dict[str, Any]
         drawings["sky"] = [figures.sky(found, layer) for layer in layers]
     if found.galaxies:
         drawings["questions"] = {
-            figures.question_name(question): figures.distribution(found, question)
-            for question in tree.QUESTIONS
+            tree.in_words(question.name): figures.distribution(found, question) for question in tree.QUESTIONS
         }
     return drawings
 

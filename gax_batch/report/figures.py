@@ -27,7 +27,7 @@ Points = Sequence[tuple[float, float]]
 INK = "#0000f0"
 SERIES = ("#0000f1", "#0000f2", "#0000f3", "#0000f4", "#0000f5", "#0000f6")
 _VARIABLES = {INK: "var(--ink)"} | {c: f"var(--series-{i})" for i, c in enumerate(SERIES)}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gax",
     "text.parse_math": False,
@@ -46,7 +46,6 @@ _STYLE = {
 }
 # The sky is dark in both, so that faint and bright cells are seen alike.
 _NIGHT = "#10141f"
-_NAMES = {"edgeon": "edge-on", "cant tell": "can’t tell"}
 _SVG_IDS = re.compile(r'(\bid="|url\(#|href="#)')
 
 
@@ -139,7 +138,7 @@ def sky(found: Gathered, layer: str) -> Markup:
         mesh = axes.pcolormesh(longitude, latitude, shown, cmap=bright, norm=norm, rasterized=True)
         axes.set_xticks(np.radians([-120, -60, 0, 60, 120]), ["20h", "16h", "12h", "8h", "4h"])
         axes.tick_params(axis="x", labelcolor="#c8cedb", labelsize=8)
-        axes.set_yticks(np.radians([-60, -30, 0, 30, 60]), ["−60°", "−30°", "0°", "30°", "60°"], fontsize=8)
+        axes.set_yticks(np.radians([-60, -30, 0, 30, 60]), ["-60°", "-30°", "0°", "30°", "60°"], fontsize=8)
         axes.grid(color="#c8cedb", alpha=0.25, linewidth=0.5)
         bar = figure.colorbar(mesh, ax=axes, orientation="horizontal", shrink=0.7, aspect=30, pad=0.04)
         bar.set_label(title)
@@ -164,10 +163,10 @@ def distribution(found: Gathered, question: tree.Question) -> Markup:
                     axes.barh(row, edges[1], left=left, height=0.8, color=SERIES[0], alpha=alpha)
             mean = found.totals[column] / whole
             axes.plot([mean, mean], [row - 0.46, row + 0.46], color=INK, linewidth=1.6)
-        axes.set_yticks(range(count), [answer_name(answer) for answer in question.answers])
+        axes.set_yticks(range(count), [tree.in_words(answer) for answer in question.answers])
         axes.set(xlim=(0, 1), ylim=(count - 0.4, -0.6))
         axes.set_xlabel("fraction of all volunteers")
-        title = f"Distribution of the fractions of {question_name(question)}; a line marks each mean"
+        title = f"Distribution of the fractions of {tree.in_words(question.name)}; a line marks each mean"
         return _svg(figure, question.name, title)
 
 
@@ -194,23 +193,8 @@ def by_question(name: str, label: str, values: Mapping[str, float], nominal: flo
         places: npt.NDArray[np.int64] = np.arange(len(names))
         axes.axvline(nominal, color=INK, linewidth=1, linestyle=":")
         axes.plot([values[n] for n in names], places, "o", color=SERIES[0])
-        axes.set_yticks(places, [_readable(n) for n in names])
+        axes.set_yticks(places, [tree.in_words(n) for n in names])
         axes.invert_yaxis()
         low = min([nominal, *values.values()])
         axes.set(xlabel=label, xlim=(max(0.0, low - 0.05), 1.0))
         return _svg(figure, name, f"{label} of each question; nominal {nominal:g}")
-
-
-def question_name(question: tree.Question) -> str:
-    """As a person reads it: `smooth or features`."""
-    return _readable(question.name)
-
-
-def answer_name(answer: str) -> str:
-    """As a person reads it: `features or disk`."""
-    return _readable(answer)
-
-
-def _readable(name: str) -> str:
-    words = name.partition("_")[2].replace("_", " ")
-    return _NAMES.get(words, words)

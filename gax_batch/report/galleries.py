@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +12,21 @@ import pyarrow as pa
 from PIL import Image
 
 from gax_batch import tree
-from gax_batch.catalog.changes import Changes
+from gax_batch.catalog.changes import Changes, MovedGalaxy
 from gax_batch.cutouts import NEEDED, Cutouts, read_cutouts
-from gax_batch.report.figures import answer_name, question_name
 from gax_batch.report.gather import CLASSES, SHOWN, Gathered
 
 SHOWN_ANSWERS = 4
+
+Pictures = Mapping[str, tuple[str | None, str]]
+"""A data URI, or None and why there is none, by `galaxy_id`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One answer on a galaxy's most likely path: cumulative fraction and its 90 % interval, or None."""
 
-    question: str
-    answer: str
+    label: str
     prob: float
     lo: float | None
     hi: float | None
@@ -135,8 +136,7 @@ def _answers(row: Mapping[str, Any]) -> list[Answer]:
     shown = [(q, c) for q, c in path(prob) if tree.ANSWERS[c] not in _TOLD_BY_OTHERS][:SHOWN_ANSWERS]
     return [
         Answer(
-            question_name(question),
-            answer_name(question.answers[column - question.start]),
+            _label(question, column),
             prob[column],
             row[f"{tree.ANSWERS[column]}_lo"],
             row[f"{tree.ANSWERS[column]}_hi"],
@@ -145,11 +145,29 @@ def _answers(row: Mapping[str, Any]) -> list[Answer]:
     ]
 
 
+def _label(question: tree.Question, column: int) -> str:
+    answer = tree.in_words(question.answers[column - question.start])
+    return f"{_OF[question.name]}: {answer}" if question.name in _OF else answer
+
+
 # What is not so says little in the small room of a card.
-_TOLD_BY_OTHERS = ("t02_edgeon_a05_no", "t03_bar_a07_no_bar", "t04_spiral_a09_no_spiral", "t06_odd_a15_no")
+_TOLD_BY_OTHERS = (
+    "t02_edgeon_a05_no",
+    "t03_bar_a07_no_bar",
+    "t04_spiral_a09_no_spiral",
+    "t06_odd_a14_yes",
+    "t06_odd_a15_no",
+)
+_OF = {
+    "t02_edgeon": "edge-on",
+    "t05_bulge_prominence": "bulge",
+    "t09_bulge_shape": "bulge",
+    "t10_arms_winding": "arms",
+    "t11_arms_number": "arms",
+}
 
 
-def _pictures(catalog: str, tables: "Iterator[pa.Table] | Any") -> dict[str, tuple[str | None, str]]:
+def _pictures(catalog: str, tables: Iterable[pa.Table]) -> Pictures:
     """A data URI, or why there is none, by `galaxy_id`; each galaxy is read once."""
     needed = [table.select(list(NEEDED)) for table in tables if len(table)]
     if not needed:
@@ -187,14 +205,14 @@ def _moved(found: Gathered, changes: Changes | None) -> pa.Table:
     return rows.take([places[galaxy.galaxy_id] for galaxy in changes.most][:SHOWN])
 
 
-def _change(galaxy: Any) -> str:
+def _change(galaxy: MovedGalaxy) -> str:
     classes = f"{galaxy.class_before or 'none'} → {galaxy.class_after or 'none'}"
     return f"moved by {galaxy.rms:.3f} ({classes})"
 
 
 def _change_text(changes: Changes) -> str:
     return (
-        f"Snapshot {changes.before} to {changes.after}: {changes.added:,} galaxies added, {changes.removed:,} "
-        f"removed, {changes.compared:,} processed anew, {changes.moved:,} of them moved, "
+        f"Snapshot {changes.before} to {changes.after}: {changes.added:,} galaxies added, "
+        f"{changes.removed:,} removed, {changes.compared:,} processed anew, {changes.moved:,} of them moved, "
         f"{changes.reclassified:,} of another class. The root mean square over the 37 answers is shown."
     )

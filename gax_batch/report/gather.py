@@ -4,7 +4,7 @@ Memory is that of some parts, whatever the size of the survey.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch import tree
+from gax_batch import selection, tree
 from gax_batch.catalog.schema import Flag
+from gax_batch.selection import Best, floats
 
 Doubles = npt.NDArray[np.float64]
-Score = Callable[[dict[str, Doubles]], Doubles]
 
 FRACTION_BINS = 25
 SKY_SHAPE = (60, 120)
@@ -35,7 +35,13 @@ CLASSES = {
 }
 """Answers whose surest galaxies are shown."""
 
-QUANTITIES = ("prob", "lo", "hi", "svr")
+QUANTITIES = ("prob", "lo", "hi")
+# What a gallery shows the largest of; the blend is of the Bayesian CNN and the CNN-SVR, so that its distance
+# from the latter alone is the larger, the farther the two are apart.
+SCORES: dict[str, selection.Score] = {
+    "far": selection.SCORES["ood"],
+    "disagree": selection.SCORES["disagreement"],
+}
 _TEXT = ("galaxy_id", "gz2_class", "source_uri", "source_version", "run_id", "bundle_id")
 COLUMNS = (
     *_TEXT,
@@ -43,32 +49,8 @@ COLUMNS = (
     "dec",
     "ood_score",
     "flags",
-    *(f"{answer}_{quantity}" for quantity in QUANTITIES for answer in tree.ANSWERS),
+    *(f"{answer}_{quantity}" for quantity in (*QUANTITIES, "svr") for answer in tree.ANSWERS),
 )
-
-
-class Best:
-    """The rows of the largest scores so far; of equal ones the smaller `galaxy_id` comes first."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._rows: pa.Table | None = None
-
-    def offer(self, rows: pa.Table, scores: Doubles) -> None:
-        """Take what is better than the worst that is kept; NaN is no score."""
-        known = np.flatnonzero(~np.isnan(scores))
-        if len(known) > self._count:
-            least = np.partition(scores[known], -self._count)[-self._count]
-            known = known[scores[known] >= least]
-        new = rows.take(known).append_column("score", pa.array(scores[known]))
-        both = new if self._rows is None else pa.concat_tables([self._rows, new])
-        order = pc.sort_indices(both, [("score", "descending"), ("galaxy_id", "ascending")])
-        self._rows = both.take(order[: self._count]).combine_chunks()
-
-    @property
-    def rows(self) -> pa.Table:
-        """`COLUMNS` and `score`, the best first."""
-        return pa.table({}) if self._rows is None else self._rows
 
 
 @dataclass(slots=True)
@@ -103,7 +85,7 @@ class Gathered:
     galleries: dict[str, Best] = field(
         default_factory=lambda: {
             **{answer: Best(SHOWN_OF_A_CLASS) for answer in CLASSES},
-            **{name: Best(SHOWN) for name in SCORES},
+            **{name: Best(SHOWN) for name in ("uncertain", *SCORES)},
         }
     )
     named: list[pa.Table] = field(default_factory=list)
@@ -122,7 +104,6 @@ def gather(batches: Iterable[pa.Table], wanted: Collection[str] = ()) -> Gathere
         if len(rows):
             _count(found, rows)
             values = {quantity: _answers(rows, quantity) for quantity in QUANTITIES}
-            values["ood"] = _floats(rows, "ood_score")[:, None]
             _distribute(found, values["prob"])
             _place(found, rows, uncertainty(values))
             _choose(found, rows, values)
@@ -135,22 +116,6 @@ def uncertainty(values: dict[str, Doubles]) -> Doubles:
     """`[N]`: mean width of the 90 % intervals of the 37 cumulative fractions."""
     width: Doubles = (values["hi"] - values["lo"]).mean(axis=1)
     return width
-
-
-def disagreement(values: dict[str, Doubles]) -> Doubles:
-    """`[N]`: total variation distance of blend and CNN-SVR, summed over the questions.
-
-    The blend is of the Bayesian CNN and the CNN-SVR, so that it is the larger, the farther these are apart.
-    """
-    distance: Doubles = np.abs(values["prob"] - values["svr"]).sum(axis=1) / 2
-    return distance
-
-
-SCORES: dict[str, Score] = {
-    "uncertain": uncertainty,
-    "far": lambda values: values["ood"][:, 0],
-    "disagree": disagreement,
-}
 
 
 def _count(found: Gathered, rows: pa.Table) -> None:
@@ -176,7 +141,7 @@ def _distribute(found: Gathered, prob: Doubles) -> None:
 
 
 def _place(found: Gathered, rows: pa.Table, width: Doubles) -> None:
-    ra, dec = _floats(rows, "ra"), _floats(rows, "dec")
+    ra, dec = floats(rows, "ra"), floats(rows, "dec")
     there = ~(np.isnan(ra) | np.isnan(dec))
     height, length = SKY_SHAPE
     y = np.clip((np.sin(np.radians(dec[there])) + 1) / 2 * height, 0, height - 1).astype(np.int64)
@@ -188,14 +153,10 @@ def _place(found: Gathered, rows: pa.Table, width: Doubles) -> None:
 def _choose(found: Gathered, rows: pa.Table, values: dict[str, Doubles]) -> None:
     for answer in CLASSES:
         found.galleries[answer].offer(rows, values["prob"][:, tree.ANSWERS.index(answer)])
+    found.galleries["uncertain"].offer(rows, uncertainty(values))
     for name, score in SCORES.items():
-        found.galleries[name].offer(rows, score(values))
+        found.galleries[name].offer(rows, score(rows, tree.QUESTIONS))
 
 
 def _answers(rows: pa.Table, quantity: str) -> Doubles:
-    return np.stack([_floats(rows, f"{answer}_{quantity}") for answer in tree.ANSWERS], axis=1)
-
-
-def _floats(rows: pa.Table, name: str) -> Doubles:
-    values: Doubles = pc.fill_null(pc.cast(rows[name], pa.float64()), np.nan).to_numpy()
-    return values
+    return np.stack([floats(rows, f"{answer}_{quantity}") for answer in tree.ANSWERS], axis=1)
