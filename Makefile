@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests and tools run from the working tree; the stamp is as new as what decides the installation.
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo s3-server test test-deploy test-slow bench lint format train clean
+.PHONY: help install demo browser s3-server test test-deploy test-slow bench lint format train clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -24,6 +24,10 @@ demo: $(STAMP)  ## simulate a small survey, catalog it, and show what is in the 
 s3-server:  ## install the real S3 server of the tests (Debian's Ceph packages; as root)
 	apt-get update -qq
 	apt-get install -qq --yes --no-install-recommends radosgw ceph-osd ceph-mon ceph-common
+
+browser:  ## install the browser of the tests (Debian's Chromium; as root)
+	apt-get update -qq
+	apt-get install -qq --yes --no-install-recommends chromium fonts-dejavu-core
 
 lint: $(STAMP)  ## ruff, mypy and the import rules
 	$(BIN)/ruff check .

@@ -1,3 +1,32 @@
 """gax-batch: a survey's galaxy cutouts go in, a catalog of morphology probabilities comes out."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gax_batch.notebook import Snapshot
+
 __version__ = "0.1.0"
+
+
+def open_catalog(uri: str, version: int | None = None) -> "Snapshot":
+    """Open a catalog for reading, as in a notebook.
+
+    Args:
+        uri: Its folder or URI.
+        version: The number of a snapshot, as `gax catalog log` lists them; the newest if None.
+
+    Returns:
+        The snapshot; its rows are read when they are asked for.
+
+    Raises:
+        UsageError: There is no catalog, or no such snapshot.
+
+    >>> import gax_batch
+    >>> snapshot = gax_batch.open_catalog("catalog")
+    >>> len(snapshot)
+    4
+    """
+    # Imported by name and late: `import gax_batch` stays light, and no layer below is tied to that one.
+    snapshot: Snapshot = import_module("gax_batch.notebook").Snapshot(uri, version)
+    return snapshot

@@ -4,7 +4,7 @@ CATALOG/galaxies/_delta_log/...   the table of galaxies
 CATALOG/galaxies/parts/<settings fingerprint>/<unit_id>-<unit fingerprint>-<origin>-<digest>.parquet
 CATALOG/rejects/...               the same for rejects; a unit's two parts have the same key
 CATALOG/{population,draws}/...    companions of a galaxies part: of its key, valid while it is active
-CATALOG/runs/<run_id>/{run.json,plan/<number>.parquet}
+CATALOG/runs/<run_id>/{run.json,report.html,plan/<number>.parquet}
 """
 
 import hashlib
@@ -86,6 +86,11 @@ def parts_folder(catalog: str, settings_fingerprint: str) -> str:
 def run_record(catalog: str, run_id: str) -> str:
     """What ran, on what, how long and how many."""
     return join(catalog, RUNS, run_id, "run.json")
+
+
+def run_report(catalog: str, run_id: str) -> str:
+    """The page about the snapshot that a run made."""
+    return join(catalog, RUNS, run_id, "report.html")
 
 
 def plan_folder(catalog: str, run_id: str) -> str:

@@ -19,6 +19,8 @@ from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.errors import UsageError
 
 Doubles = npt.NDArray[np.float64]
+Score = Callable[[pa.Table, Sequence[tree.Question]], Doubles]
+"""Of each galaxy `[N]` float64, NaN where the catalog does not have the numbers."""
 
 CRITERIA = ("mutual_info", "entropy", "ood", "disagreement")
 POOL_FACTOR = 10
@@ -26,7 +28,6 @@ POOL_FACTOR = 10
 
 _CARRIED = ("galaxy_id", "ra", "dec", "gz2_class", "source_uri", "source_version", "bundle_id", "run_id")
 _ORDER = [("score", "descending"), ("galaxy_id", "ascending")]
-_PENDING_FACTOR = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,37 +102,52 @@ def farthest_points(points: Doubles, count: int) -> npt.NDArray[np.int64]:
     return chosen
 
 
-def _scored(catalog: Catalog, by: str, questions: Sequence[tree.Question]) -> Iterator[pa.Table]:
-    score = _SCORES[by]
+def _scored(
+    catalog: Catalog, by: str, questions: Sequence[tree.Question]
+) -> Iterator[tuple[pa.Table, Doubles]]:
+    score = SCORES[by]
     names = [*_CARRIED, *(f"{answer}_prob" for answer in _answers(questions))]
     names += [name for name in _needed(by, questions) if name not in names]
     kept = [name for name in names if name in _CARRIED or name.endswith("_prob")]
     for rows in catalog.batches(names):
-        yield rows.select(kept).append_column("score", pa.array(score(rows, questions), from_pandas=True))
+        yield rows.select(kept), score(rows, questions)
 
 
-def _best(batches: Iterator[pa.Table], count: int) -> tuple[pa.Table, int]:
-    """The best `count` rows, and how many rows had a score; a bounded number waits to be sorted."""
-    pool: list[pa.Table] = []
-    considered = waiting = 0
-    for batch in batches:
-        rows = batch.filter(pc.is_valid(batch["score"]))
-        considered += len(rows)
-        waiting += len(rows)
-        pool.append(rows)
-        if waiting > _PENDING_FACTOR * count:
-            pool = [_sorted(pool).slice(0, count).combine_chunks()]
-            waiting = len(pool[0])
-    return (_sorted(pool).slice(0, count) if pool else pa.table({})), considered
+class Best:
+    """The rows of the highest scores so far; of equal ones the smaller `galaxy_id` comes first."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._rows: pa.Table | None = None
+
+    def offer(self, rows: pa.Table, scores: Doubles) -> None:
+        """Take what is better than the worst that is kept; NaN is no score."""
+        known = np.flatnonzero(~np.isnan(scores))
+        if len(known) > self._count:
+            least = np.partition(scores[known], -self._count)[-self._count]
+            known = known[scores[known] >= least]
+        new = rows.take(known).append_column("score", pa.array(scores[known]))
+        both = new if self._rows is None else pa.concat_tables([self._rows, new])
+        order = pc.sort_indices(both, _ORDER)
+        self._rows = both.take(order[: self._count]).combine_chunks()
+
+    @property
+    def rows(self) -> pa.Table:
+        """The columns that were offered, and `score` float64; the best first."""
+        return pa.table({}) if self._rows is None else self._rows
 
 
-def _sorted(tables: Sequence[pa.Table]) -> pa.Table:
-    table = pa.concat_tables(tables)
-    return table.take(pc.sort_indices(table, _ORDER))
+def _best(batches: Iterator[tuple[pa.Table, Doubles]], count: int) -> tuple[pa.Table, int]:
+    """The best `count` rows, and how many rows had a score."""
+    best, considered = Best(count), 0
+    for rows, scores in batches:
+        considered += int(np.count_nonzero(~np.isnan(scores)))
+        best.offer(rows, scores)
+    return best.rows, considered
 
 
 def _coordinates(rows: pa.Table, questions: Sequence[tree.Question]) -> Doubles:
-    return np.sqrt(np.stack([_floats(rows, f"{answer}_prob") for answer in _answers(questions)], axis=1))
+    return np.sqrt(np.stack([floats(rows, f"{answer}_prob") for answer in _answers(questions)], axis=1))
 
 
 def _answers(questions: Sequence[tree.Question]) -> list[str]:
@@ -148,29 +164,29 @@ def _needed(by: str, questions: Sequence[tree.Question]) -> list[str]:
     return [*(f"{q.name}_{by}" for q in questions), *leading]
 
 
-def _uncertain(quantity: str) -> Callable[[pa.Table, Sequence[tree.Question]], Doubles]:
+def _uncertain(quantity: str) -> Score:
     def score(rows: pa.Table, questions: Sequence[tree.Question]) -> Doubles:
         total = np.zeros(len(rows))
         for question in questions:
-            asked = 1.0 if question.parent is None else _floats(rows, f"{tree.ANSWERS[question.parent]}_prob")
-            total += asked * _floats(rows, f"{question.name}_{quantity}")
+            asked = 1.0 if question.parent is None else floats(rows, f"{tree.ANSWERS[question.parent]}_prob")
+            total += asked * floats(rows, f"{question.name}_{quantity}")
         return total
 
     return score
 
 
 def _ood(rows: pa.Table, questions: Sequence[tree.Question]) -> Doubles:
-    return _floats(rows, "ood_score")
+    return floats(rows, "ood_score")
 
 
 def _disagreement(rows: pa.Table, questions: Sequence[tree.Question]) -> Doubles:
     total = np.zeros(len(rows))
     for answer in _answers(questions):
-        total += np.abs(_floats(rows, f"{answer}_prob") - _floats(rows, f"{answer}_svr")) / 2
+        total += np.abs(floats(rows, f"{answer}_prob") - floats(rows, f"{answer}_svr")) / 2
     return total
 
 
-_SCORES: dict[str, Callable[[pa.Table, Sequence[tree.Question]], Doubles]] = {
+SCORES: dict[str, Score] = {
     "mutual_info": _uncertain("mutual_info"),
     "entropy": _uncertain("entropy"),
     "ood": _ood,
@@ -178,6 +194,7 @@ _SCORES: dict[str, Callable[[pa.Table, Sequence[tree.Question]], Doubles]] = {
 }
 
 
-def _floats(rows: pa.Table, name: str) -> Doubles:
+def floats(rows: pa.Table, name: str) -> Doubles:
+    """A column of numbers; null is NaN."""
     values: Doubles = pc.fill_null(pc.cast(rows[name], pa.float64()), np.nan).to_numpy()
     return values

@@ -11,26 +11,23 @@ import difflib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from gax_batch import storage, tree
-from gax_batch.catalog.snapshots import read_run_record
+from gax_batch.cutouts import PLAN_GONE, find_again
 from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, TransientError, UsageError
-from gax_batch.imaging import IMAGE_SIDE, ImageFlag, ImageLimits
+from gax_batch.imaging import IMAGE_SIDE, ImageFlag
 from gax_batch.listing import list_objects
-from gax_batch.plan import find_members
 from gax_batch.progress import Say
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
 from gax_batch.selection import CRITERIA, Selection, select
-from gax_batch.sources import Found, Pixels, Stored, on_frames, recall_members, visit_members
+from gax_batch.sources import Found, Pixels, Stored, visit_members
 
 MANIFEST = "manifest.csv"
 MAX_IMAGE_BYTES = 1_000 * 1024
@@ -85,20 +82,16 @@ def write_subjects(
     subjects = Subjects()
     catalog = storage.normalize_uri(catalog)
     ids = selection.galaxies["galaxy_id"].to_pylist()
-    runs = selection.galaxies["run_id"]
-    for run_id in sorted(set(runs.to_pylist())):
-        rows = np.flatnonzero(pc.equal(runs, run_id).to_numpy())
-        decoder = _decoder(catalog, run_id)
-        for members, places in _members(catalog, run_id, selection.galaxies.take(rows), rows):
-            writer = _Writer(decoder, root, ids, places, subjects)
-            try:
-                visit_members(members, writer, decoder)
-            except (TransientError, FatalError) as error:
-                writer.give_up(Reject.of(Stage.READ, Reason.UNREADABLE, str(error)))
-            if writer.unwritable is not None:
-                raise UsageError(f"{root} cannot be written: {writer.unwritable}; free space or check it")
+    for members, places, decoder in find_again(catalog, selection.galaxies):
+        writer = _Writer(decoder, root, ids, places, subjects)
+        try:
+            visit_members(members, writer, decoder)
+        except (TransientError, FatalError) as error:
+            writer.give_up(Reject.of(Stage.READ, Reason.UNREADABLE, str(error)))
+        if writer.unwritable is not None:
+            raise UsageError(f"{root} cannot be written: {writer.unwritable}; free space or check it")
     for row in set(range(len(ids))) - subjects.images.keys() - subjects.lost.keys():
-        subjects.lost[row] = Reject.of(Stage.PLAN, Reason.MISSING, "the plan of its run is gone")
+        subjects.lost[row] = PLAN_GONE
     manifest = _manifest(selection, subjects, by, question)
     storage.write_bytes(storage.join(root, MANIFEST), manifest.encode())
     return subjects
@@ -161,39 +154,6 @@ def _picture(found: Stored, decoder: Decoder) -> tuple[bytes, str]:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue(), "png"
-
-
-def _decoder(catalog: str, run_id: str) -> Decoder:
-    """As the run had it."""
-    try:
-        settings = read_run_record(catalog, run_id)["settings"]
-    except (FileNotFoundError, KeyError):
-        return Decoder()
-    return Decoder(
-        crop=settings["crop"],
-        limits=ImageLimits(bytes=settings["max_image_bytes"], pixels=settings["max_image_pixels"]),
-        preset=settings["preset"],
-        default_radius=settings["default_radius"],
-    )
-
-
-def _members(
-    catalog: str, run_id: str, galaxies: pa.Table, rows: npt.NDArray[np.int64]
-) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
-    """`MEMBER_SCHEMA` and their rows of the selection: all loose images, then each shared object's."""
-    framed = on_frames(galaxies["source_uri"])
-    members = recall_members(galaxies.filter(pc.invert(framed)))
-    if pc.any(framed).as_py():
-        planned = find_members(catalog, run_id, galaxies["source_uri"].filter(framed).to_pylist())
-        members = pa.concat_tables([members, planned])
-    known = galaxies["source_uri"].combine_chunks()
-    places = rows[pc.index_in(members["source_uri"], known).to_numpy()]
-    loose = pc.is_null(members["row"])
-    if pc.any(loose).as_py():
-        yield members.filter(loose), places[loose.to_numpy()]
-    for uri in sorted(set(members["object_uri"].filter(pc.invert(loose)).to_pylist())):
-        mine = pc.and_(pc.equal(members["object_uri"], uri), pc.invert(loose))
-        yield members.filter(mine), places[mine.to_numpy()]
 
 
 def _manifest(selection: Selection, subjects: Subjects, by: str, question: str | None) -> str:

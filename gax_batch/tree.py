@@ -116,6 +116,15 @@ def find_question(name: str) -> Question:
     raise UsageError(f"there is no question '{name}'; did you mean '{nearest}'?")
 
 
+_WORDS = {"edgeon": "edge-on", "cant tell": "can't tell"}
+
+
+def in_words(name: str) -> str:
+    """The name of a question or of an answer as a person reads it: `t02_edgeon` is edge-on."""
+    words = name.partition("_")[2].replace("_", " ")
+    return _WORDS.get(words, words)
+
+
 def cumulative(conditional: npt.NDArray[Float]) -> npt.NDArray[Float]:
     """Multiply conditional fractions down the tree.
 

@@ -1,17 +1,25 @@
-"""Listings and a catalog without storage, for the tests of planning."""
+"""Listings and a catalog without storage, for the tests of planning; and small real catalogs without Ray."""
 
 import atexit
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+from fakes import FakeEngine
 
-from gax_batch.catalog.snapshots import KNOWN_SCHEMA
+from gax_batch import record
+from gax_batch.catalog.snapshots import KNOWN_SCHEMA, Catalog
+from gax_batch.config import load_settings
 from gax_batch.plan import Plan, make_plan, read_unit_members
-from gax_batch.sources import Source, read_positions
+from gax_batch.progress import Tally
+from gax_batch.record import Clock, Run
+from gax_batch.sources import Source, open_source, read_positions
 from gax_batch.sources.base import MEMBER_SCHEMA, check_ids
+from gax_batch.unit import UnitOptions, UnitTask, infer, read, write
 
 BAD_VERSION = "corrupt"
 GONE_VERSION = "gone"
@@ -129,3 +137,34 @@ def cataloged_survey() -> FakeCatalog:
     catalog = FakeCatalog()
     catalog.apply(catalog.plan(rows_now()))
     return catalog
+
+
+def catalog_of(survey: Path, options: UnitOptions, source: Source | None = None, engine: Any = None) -> str:
+    """Catalog a survey in units of 5, without Ray but with the record that a run leaves."""
+    catalog, clock, tally = Catalog(options.catalog), Clock(), Tally()
+    plan = make_plan(
+        (source or open_source(str(survey))).list_members(),
+        catalog.members(),
+        catalog.units(),
+        settings_fingerprint=options.settings_fingerprint,
+        unit_size=5,
+        folder=new_folder(),
+    )
+    clock.lap("plan")
+    settings = load_settings(None, {"input": str(survey), "catalog": options.catalog})
+    run = Run(
+        run_id=options.run_id,
+        started=datetime.now(UTC),
+        catalog=catalog.uri,
+        bundle_id=options.bundle_id,
+        settings=settings.model_dump(mode="json"),
+        settings_fingerprint=options.settings_fingerprint,
+        plan=plan,
+    )
+    for planned, place in zip(plan.units, plan.write(catalog.uri, options.run_id), strict=True):
+        task = UnitTask(*place, planned.unit_id, planned.fingerprint, planned.members)
+        tally.add(write(infer(read(task, options), engine or FakeEngine(), options), options))
+    clock.lap("process")
+    version = catalog.commit(tally.parts, run_id=options.run_id, metadata={"bundle_id": options.bundle_id})
+    record.write(run, tally, clock, status="complete", version=version)
+    return options.catalog

@@ -13,6 +13,7 @@ from gax_batch.cli import app
 
 COMMANDS = [
     ["run"],
+    ["report"],
     ["publish"],
     ["demo"],
     ["simulate"],

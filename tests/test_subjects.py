@@ -12,47 +12,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import FakeEngine, galaxy_image, jpeg_bytes, write_images
+from fakes import galaxy_image, jpeg_bytes, write_images
 from PIL import Image
 from sky import write_field, write_table
-from surveys import new_folder
+from surveys import catalog_of
 from typer.testing import CliRunner
 
-from gax_batch import unit
-from gax_batch.catalog.snapshots import Catalog, write_run_record
 from gax_batch.cli import app
-from gax_batch.config import load_settings
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
-from gax_batch.plan import make_plan
-from gax_batch.sources import Source, open_frames, open_source
+from gax_batch.sources import open_frames
 from gax_batch.stretches import PRESETS
 from gax_batch.subjects import MANIFEST, select_subjects
 
 COUNT = 12
-
-
-def catalog_of(survey: Path, options: unit.UnitOptions, source: Source | None = None) -> str:
-    """Catalog a survey in units of 5, without Ray but with the record that a run leaves."""
-    catalog = Catalog(options.catalog)
-    plan = make_plan(
-        (source or open_source(str(survey))).list_members(),
-        catalog.members(),
-        catalog.units(),
-        settings_fingerprint="s",
-        unit_size=5,
-        folder=new_folder(),
-    )
-    settings = load_settings(None, {"input": str(survey), "catalog": options.catalog})
-    write_run_record(catalog.uri, options.run_id, {"settings": settings.model_dump(mode="json")})
-    parts = []
-    for planned, place in zip(plan.units, plan.write(catalog.uri, options.run_id), strict=True):
-        task = unit.UnitTask(*place, planned.unit_id, planned.fingerprint, planned.members)
-        part = unit.write(unit.infer(unit.read(task, options), FakeEngine(), options), options).part
-        assert part is not None
-        parts.append(part)
-    catalog.commit(parts, run_id=options.run_id, metadata={})
-    return options.catalog
 
 
 def chosen(catalog: str, output: Path, count: int = COUNT, **asked: object):

@@ -135,17 +135,21 @@ class Table:
         return {unquote(key): (low, high) for key, low, high in zip(*columns, strict=True) if low is not None}
 
     def history(self) -> list[Entry]:
-        """Every commit that the log still tells of, the newest first."""
+        """The commits up to this snapshot that the log still tells of, the newest first."""
         if self._table is None:
             return []
         prefix = "gax."
+        # delta-rs lists newer commits too, but counts down from the snapshot that is loaded.
+        newest = DeltaTable(self._location, storage_options=self._options)
+        number = int(self._table.version())
         return [
             Entry(
                 version=int(info["version"]),
                 time=datetime.fromtimestamp(info.get("timestamp", 0) / 1000, UTC),
                 facts={k.removeprefix(prefix): v for k, v in info.items() if k.startswith(prefix)},
             )
-            for info in self._table.history()
+            for info in newest.history()
+            if int(info["version"]) <= number
         ]
 
     def unneeded(self, keep_days: int) -> list[str]:

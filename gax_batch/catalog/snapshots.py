@@ -95,6 +95,11 @@ class Catalog:
         galaxies, rejects = self._galaxies.rows(), self._rejects.rows()
         return {name: galaxies[name.key] + rejects.get(name.key, 0) for name in self._active.values()}
 
+    def galaxy_count(self) -> int:
+        """How many galaxies the snapshot has, by the table's log."""
+        rows = self._galaxies.rows()
+        return sum(rows[name.key] for name in self._active.values())
+
     def bounds_of_ids(self) -> dict[str, tuple[str, str]]:
         """The least and the greatest `galaxy_id` of every part that has any, by its key."""
         return self._galaxies.bounds("galaxy_id")
@@ -147,9 +152,15 @@ class Catalog:
             TransientError: The store kept failing.
         """
         schema = pa.schema([GALAXIES.field(name) for name in columns])
-        keys = [name.key for name in (self.parts() if names is None else names)]
+        yield from self._in_turn(self._galaxies.uri, self.parts() if names is None else names, schema)
+
+    def reject_batches(self) -> Iterator[pa.Table]:
+        """The snapshot's valid rejects, `REJECTS`, part by part; errors as those of `batches`."""
+        yield from self._in_turn(self._rejects.uri, self.reject_parts(), REJECTS)
+
+    def _in_turn(self, root: str, names: Sequence[PartName], schema: pa.Schema) -> Iterator[pa.Table]:
         try:
-            yield from read_in_turn(self._galaxies.uri, keys, schema)
+            yield from read_in_turn(root, [name.key for name in names], schema)
         except FatalError as error:
             raise UsageError(f"snapshot {self.version} cannot be read whole: {error}") from error
 

@@ -15,7 +15,7 @@ from gax_batch.cli.app import app
 from gax_batch.errors import GaxError
 
 # Importing a module adds its commands; this is their order in `gax --help`.
-for _room in ("survey", "publishing", "science", "history", "simulated", "model", "operations"):
+for _room in ("survey", "looking", "publishing", "science", "history", "simulated", "model", "operations"):
     importlib.import_module(f"gax_batch.cli.{_room}")
 
 

@@ -63,6 +63,12 @@ def test_the_log_says_what_each_run_did(catalog, two_nights):
     assert lines[3].endswith("created, empty")
 
 
+def test_an_old_snapshot_has_the_history_that_it_had(catalog):
+    whole = Catalog(catalog).history()
+    for entry in whole:
+        assert Catalog(catalog, entry.version).history() == [e for e in whole if e.version <= entry.version]
+
+
 def test_contents_count_what_a_snapshot_holds(catalog, two_nights):
     found = contents(Catalog(catalog, two_nights[0]))
     assert (found.units, found.galaxies, found.with_position) == (2, 3, 1)

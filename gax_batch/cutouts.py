@@ -1,0 +1,130 @@
+"""The cutouts of cataloged galaxies, found again where they came from: a catalog keeps no pixels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gax_batch.catalog.snapshots import read_run_record
+from gax_batch.decoding import Decoder
+from gax_batch.errors import FatalError, TransientError
+from gax_batch.imaging import IMAGE_SIDE, ImageLimits
+from gax_batch.plan import find_members
+from gax_batch.rejects import Reason, Reject, Stage
+from gax_batch.sources import on_frames, read_unit, recall_members
+
+Rows = npt.NDArray[np.int64]
+
+NEEDED = ("galaxy_id", "ra", "dec", "source_uri", "source_version", "run_id")
+"""The catalog's columns by which a cutout is found."""
+PLAN_GONE = Reject.of(Stage.PLAN, Reason.MISSING, "the plan of its run is gone")
+"""Why a galaxy of the catalog is not found at all."""
+
+
+@dataclass(slots=True)
+class Cutouts:
+    """What was read.
+
+    Attributes:
+        pixels: `uint8 [N, 64, 64, 3]`, RGB; zeros where there is none.
+        missing: Why there is none, by row.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    missing: dict[int, Reject] = field(default_factory=dict)
+
+
+def read_cutouts(catalog: str, galaxies: pa.Table) -> Cutouts:
+    """Read the cutouts of galaxies as their runs did.
+
+    Args:
+        catalog: The catalog's URI.
+        galaxies: The columns `NEEDED`, N rows, no galaxy twice.
+
+    Returns:
+        The cutouts, row by row; a source that is gone, changed or unreadable is no error.
+
+    Raises:
+        FatalError: The plan of a run is damaged.
+        TransientError: The catalog's store kept failing.
+    """
+    count = len(galaxies)
+    found = Cutouts(np.zeros((count, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8))
+    found.missing = dict.fromkeys(range(count), PLAN_GONE)
+    for members, rows, decoder in find_again(catalog, galaxies):
+        try:
+            unit = read_unit(members, decoder)
+        except (TransientError, FatalError) as error:
+            reject = Reject.of(Stage.READ, Reason.UNREADABLE, str(error))
+            found.missing |= dict.fromkeys(rows.tolist(), reject)
+        else:
+            _take(unit, rows, found)
+    return found
+
+
+def find_again(catalog: str, galaxies: pa.Table) -> Iterator[tuple[pa.Table, Rows, Decoder]]:
+    """Where the cutouts of galaxies are; what may fail together comes together.
+
+    Args:
+        catalog: The catalog's URI.
+        galaxies: The columns `NEEDED`.
+
+    Yields:
+        `MEMBER_SCHEMA`, their rows in `galaxies`, and the decoder of their run: of each run all loose
+        images, then the members of each shared object. Galaxies on frames of which the plan is gone are
+        left out.
+
+    Raises:
+        FatalError: The plan of a run is damaged.
+        TransientError: The catalog's store kept failing.
+    """
+    runs = galaxies["run_id"]
+    for run_id in sorted(set(runs.to_pylist())):
+        rows = np.flatnonzero(pc.equal(runs, run_id).to_numpy())
+        decoder = _decoder(catalog, run_id)
+        for members, places in _members(catalog, run_id, galaxies.take(rows), rows):
+            yield members, places, decoder
+
+
+def _take(unit: pa.Table, rows: Rows, found: Cutouts) -> None:
+    values = unit.select(["cutout", "stage", "reason", "detail"]).to_pylist()
+    for row, value in zip(rows.tolist(), values, strict=True):
+        if value["cutout"] is None:
+            found.missing[row] = Reject(Stage(value["stage"]), Reason(value["reason"]), value["detail"])
+        else:
+            del found.missing[row]
+            found.pixels[row] = np.frombuffer(value["cutout"], np.uint8).reshape(IMAGE_SIDE, IMAGE_SIDE, 3)
+
+
+def _decoder(catalog: str, run_id: str) -> Decoder:
+    """As the run had it."""
+    try:
+        settings = read_run_record(catalog, run_id)["settings"]
+    except (FileNotFoundError, KeyError):
+        return Decoder()
+    return Decoder(
+        crop=settings["crop"],
+        limits=ImageLimits(bytes=settings["max_image_bytes"], pixels=settings["max_image_pixels"]),
+        preset=settings["preset"],
+        default_radius=settings["default_radius"],
+    )
+
+
+def _members(catalog: str, run_id: str, galaxies: pa.Table, rows: Rows) -> Iterator[tuple[pa.Table, Rows]]:
+    """`MEMBER_SCHEMA` and their rows of the selection: all loose images, then each shared object's."""
+    framed = on_frames(galaxies["source_uri"])
+    members = recall_members(galaxies.filter(pc.invert(framed)))
+    if pc.any(framed).as_py():
+        planned = find_members(catalog, run_id, galaxies["source_uri"].filter(framed).to_pylist())
+        members = pa.concat_tables([members, planned])
+    known = galaxies["source_uri"].combine_chunks()
+    places = rows[pc.index_in(members["source_uri"], known).to_numpy()]
+    loose = pc.is_null(members["row"])
+    if pc.any(loose).as_py():
+        yield members.filter(loose), places[loose.to_numpy()]
+    for uri in sorted(set(members["object_uri"].filter(pc.invert(loose)).to_pylist())):
+        mine = pc.and_(pc.equal(members["object_uri"], uri), pc.invert(loose))
+        yield members.filter(mine), places[mine.to_numpy()]

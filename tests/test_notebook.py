@@ -1,0 +1,91 @@
+"""`gax_batch.open_catalog`: its examples, and what it refuses."""
+
+import doctest
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import gax_batch
+from gax_batch import notebook, tree
+from gax_batch.catalog.schema import COLUMNS
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.decoding import Decoder
+from gax_batch.errors import UsageError
+
+
+@pytest.fixture
+def snapshot(stored_unit, tmp_path, monkeypatch):
+    mpl.use("agg")
+    part, options = stored_unit
+    Catalog(options.catalog).commit([part], run_id=options.run_id, metadata={})
+    monkeypatch.chdir(tmp_path)
+    return gax_batch.open_catalog("catalog")
+
+
+@pytest.mark.parametrize("module", [gax_batch, notebook])
+def test_the_examples_run(snapshot, module):
+    done = doctest.testmod(module)
+    assert done.attempted > 2
+    assert done.failed == 0
+
+
+def test_importing_the_package_stays_light():
+    script = "import sys, gax_batch; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"pyarrow", "numpy", "matplotlib", "astropy", "gax_batch.notebook"} & set(done.stdout.split())
+
+
+def test_cutouts_are_those_of_the_files_in_the_order_asked(snapshot, tmp_path):
+    ids = ["000004", "000000", "000003"]
+    pixels = snapshot.cutouts(ids)
+    for name, cutout in zip(ids, pixels, strict=True):
+        expected, _ = Decoder().decode((tmp_path / "images" / f"{name}.jpg").read_bytes())
+        np.testing.assert_array_equal(cutout, expected)
+
+
+def test_a_cutout_may_be_asked_for_twice(snapshot):
+    first, _, again = snapshot.cutouts(["000004", "000000", "000004"])
+    np.testing.assert_array_equal(first, again)
+    assert first.any()
+
+
+def test_what_is_not_there_is_said_in_a_line(snapshot, tmp_path):
+    with pytest.raises(UsageError, match=r"1 of 2 galaxies are not in snapshot 1 \(nobody\)"):
+        snapshot.cutouts(["000001", "nobody"])
+    with pytest.raises(UsageError, match="no column size"):
+        snapshot.to_arrow(["galaxy_id", "size"])
+    (tmp_path / "images" / "000001.jpg").unlink()
+    with pytest.raises(UsageError, match="that of 000001 \\(missing"):
+        snapshot.cutouts(["000003", "000001"])
+    with pytest.raises(UsageError, match="no catalog"):
+        gax_batch.open_catalog(str(tmp_path / "images" / "none"))
+
+
+def test_every_column_reaches_astropy_with_unit_and_description(snapshot):
+    table = snapshot.to_astropy()
+    assert table.colnames == [column.name for column in COLUMNS]
+    for column in COLUMNS:
+        assert table[column.name].description == column.description
+        assert str(table[column.name].unit or "") == column.unit
+    assert table["ra"].mask.all()
+    prob = f"{tree.ANSWERS[0]}_prob"
+    np.testing.assert_array_equal(table[prob], snapshot.to_arrow([prob])[prob].to_numpy())
+
+
+def test_the_tree_is_drawn_from_the_rows_numbers(snapshot):
+    row = snapshot.galaxies(["000001"]).to_pylist()[0]
+    axes = snapshot.plot("000001")
+    dots = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o"]
+    assert len(dots) == tree.N_ANSWERS
+    assert sorted(dots) == sorted(row[f"{answer}_prob"] for answer in tree.ANSWERS)
+    labels = [text.get_text().strip() for text in axes.texts]
+    assert [label for label in labels if label.endswith("?")][:4] == [
+        "smooth or features?",
+        "rounded?",
+        "edge-on?",
+        "bulge shape?",
+    ]
+    assert axes.get_title().startswith("000001")
