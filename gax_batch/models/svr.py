@@ -89,10 +89,14 @@ def regress(features: Any, arrays: layers.Arrays) -> tuple[Any, Any]:
     """
     x = (features - arrays["svr/mean"]) / arrays["svr/deviation"]
     support = arrays["svr/support"]
-    squares = tf.reduce_sum(x * x, axis=1)[:, None] + tf.reduce_sum(support * support, axis=1)[None]
-    distances = tf.maximum(squares - 2.0 * tf.matmul(x, support, transpose_b=True), 0.0)
+    squares = tf.reduce_sum(support * support, axis=1)[:, None] + tf.reduce_sum(x * x, axis=1)[None]
+    # The support vectors are the left factor: as the right one they would be packed for each micro-batch.
+    distances = tf.maximum(squares - 2.0 * tf.matmul(support, x, transpose_b=True), 0.0)
     kernel = tf.exp(-arrays["svr/gamma"] * distances)
-    return kernel @ arrays["svr/dual"] + arrays["svr/intercept"], tf.reduce_max(kernel, axis=1)
+    # Thousands of large terms that cancel: in float32 their sum would be wrong by up to 1e-4.
+    dual = tf.cast(tf.transpose(arrays["svr/dual"]), tf.float64)
+    sums = tf.cast(tf.transpose(tf.matmul(dual, tf.cast(kernel, tf.float64))), tf.float32)
+    return sums + arrays["svr/intercept"], tf.reduce_max(kernel, axis=0)
 
 
 class Predictor:
