@@ -36,7 +36,7 @@ lint: $(STAMP)  ## ruff, mypy and the import rules
 	$(BIN)/lint-imports
 
 test: lint  ## lint and run the tests (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
 
 test-deploy: $(STAMP)  ## the image, the manifests, gax submit, and a job on a local Ray cluster
 	$(BIN)/python -m pytest tests/deploy tests/test_rayjob.py tests/test_submit.py
