@@ -65,7 +65,9 @@ def test_files_that_differ_in_the_band_are_one_galaxy(tmp_path, expected, patter
 
 
 @pytest.mark.parametrize(
-    ("suffix", "packed"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".fz", None)], ids=str
+    ("suffix", "packed"),
+    [(".gz", gzip.compress), (".bz2", bz2.compress), (".fz", None)],
+    ids=["gzip", "bzip2", "fpack"],
 )
 def test_packed_files_are_the_same_galaxy(tmp_path, expected, suffix, packed):
     for band, flux in galaxy().items():
