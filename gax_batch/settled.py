@@ -56,7 +56,7 @@ class SettledShards:
         Yields:
             Tables with the one column `galaxy_id`.
         """
-        bounds = self._catalog.bounds_of_ids() if self.units and ids else {}
+        bounds = self._catalog.bounds_of_ids() if ids else {}
         near = []
         for name in sorted(self.units, key=lambda name: name.key):
             low, high = bounds.get(name.key, ("", ""))
