@@ -70,10 +70,7 @@ class Snapshot:
             raise UsageError(
                 f"the catalog has no column {', '.join(unknown[:_SHOWN])}; see its README's table"
             )
-        schema = pa.schema([GALAXIES.field(name) for name in names])
-        return pa.concat_tables(
-            [schema.empty_table(), *(t.cast(schema) for t in self._catalog.batches(names))]
-        )
+        return _whole(names, self._catalog.batches(names))
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> "pd.DataFrame":
         """As `to_arrow`, as a pandas data frame; null numbers are NaN. Needs pandas.
@@ -143,11 +140,10 @@ class Snapshot:
             for part, rows in zip(parts, self._catalog.batches(["galaxy_id"]), strict=True)
             if pc.any(pc.is_in(rows["galaxy_id"], wanted)).as_py()
         ]
-        schema = pa.schema([GALAXIES.field(name) for name in names])
         read = (
             rows.filter(pc.is_in(rows["galaxy_id"], wanted)) for rows in self._catalog.batches(names, holding)
         )
-        rows = pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in read)])
+        rows = _whole(names, read)
         places = pc.index_in(wanted, rows["galaxy_id"].combine_chunks())
         if places.null_count:
             lost = wanted.filter(pc.is_null(places)).to_pylist()
