@@ -1,8 +1,9 @@
-"""The same function over many items in processes of this machine."""
+"""The same function over many items, in processes or in threads of this machine."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -10,6 +11,9 @@ from gax_batch.errors import FatalError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+READ_THREADS = 16
+"""Requests of this process at once to one store, where each waits for its answer."""
 
 
 def map_processes(
@@ -35,5 +39,25 @@ def map_processes(
             raise FatalError(
                 "a worker process died, probably for lack of memory; use fewer processes or smaller shards"
             ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def map_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the results in the order of the items, with no more than `READ_THREADS` of them in memory.
+
+    Args:
+        function: Waits for a store or a disk; what it raises is raised here.
+        items: What to call it with.
+    """
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        begun: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                begun.append(pool.submit(function, item))
+                if len(begun) == READ_THREADS:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)

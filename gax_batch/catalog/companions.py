@@ -7,7 +7,6 @@ draws of every galaxy (`gax_batch.catalog.draws`). Companions merge by concatena
 
 import io
 from collections.abc import Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -18,8 +17,7 @@ from gax_batch import paths, storage
 from gax_batch.catalog.delta import one_line
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
-
-READ_THREADS = 16
+from gax_batch.processes import map_threads
 
 _REMEDIES = {
     paths.POPULATION: "it was made by an earlier version: run the same `gax run` again, which redoes it",
@@ -56,7 +54,7 @@ def read(
     columns: Sequence[str] | None = None,
     grouping: str | None = None,
 ) -> Iterator[pa.Table]:
-    """Read companions one after the other, with no more than `READ_THREADS` of them in memory.
+    """Read companions one after the other, with few of them in memory.
 
     Args:
         catalog: The catalog's URI.
@@ -92,9 +90,7 @@ def read(
                 "restore the object, or run again with --full"
             ) from error
 
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        for start in range(0, len(keys), READ_THREADS):
-            yield from pool.map(one, keys[start : start + READ_THREADS])
+    yield from map_threads(one, keys)
 
 
 def unneeded(catalog: str, parts: Set[str], age: timedelta) -> Iterator[str]:

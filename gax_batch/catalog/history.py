@@ -3,16 +3,16 @@
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gax_batch import paths, storage
 from gax_batch.catalog.delta import Entry
 from gax_batch.catalog.snapshots import Catalog, open_existing
-from gax_batch.catalog.writer import READ_THREADS, Part, read_part
+from gax_batch.catalog.writer import Part, read_part
 from gax_batch.errors import UsageError
 from gax_batch.paths import PartName
+from gax_batch.processes import map_threads
 
 RESTORE = "restore"
 
@@ -96,9 +96,8 @@ def operation_id(name: str) -> str:
 
 
 def _stored(catalog: Catalog, names: Sequence[PartName], version: int) -> list[Part]:
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        parts = list(pool.map(lambda name: read_part(catalog.uri, name), names))
-        rejects = list(pool.map(lambda part: part is None or _has_rejects(catalog.uri, part), parts))
+    parts = list(map_threads(lambda name: read_part(catalog.uri, name), names))
+    rejects = list(map_threads(lambda part: part is None or _has_rejects(catalog.uri, part), parts))
     found = [part for part, whole in zip(parts, rejects, strict=True) if part is not None and whole]
     if len(found) < len(names):
         raise UsageError(

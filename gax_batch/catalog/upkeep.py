@@ -5,7 +5,6 @@ import re
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -17,10 +16,11 @@ from gax_batch.catalog.draws import DRAWS
 from gax_batch.catalog.history import operation_id
 from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.catalog.snapshots import Catalog, open_existing
-from gax_batch.catalog.writer import READ_THREADS, Part, read_columns, write_unit
+from gax_batch.catalog.writer import Part, read_columns, write_unit
 from gax_batch.errors import UsageError
 from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
+from gax_batch.processes import map_threads
 from gax_batch.sums import SUMS, add_up
 
 COMPACT = "compact"
@@ -148,8 +148,8 @@ def vacuum(uri: str, keep_days: int, *, dry_run: bool = False) -> Vacuumed:
     parts = catalog.unneeded(keep_days)
     plans = list(_old_plans(catalog.uri, datetime.now(UTC) - timedelta(days=keep_days)))
     if not dry_run:
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            list(pool.map(storage.delete, [*parts, *plans]))
+        for _ in map_threads(storage.delete, [*parts, *plans]):
+            pass
     return Vacuumed(len(parts), len(plans))
 
 

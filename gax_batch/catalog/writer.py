@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +25,12 @@ from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.errors import FatalError
 from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
+from gax_batch.processes import map_threads
 from gax_batch.rejects import PASSING, Reason
 
 # One row group for a unit of usual size; more would only add overhead at 0.8 kB a row.
 ROW_GROUP_ROWS = 65_536
 STATISTICS_COLUMNS = ("galaxy_id", "ra", "dec")
-READ_THREADS = 16
 
 # Rejects that may become galaxies although their own object stays as it is.
 _UNSETTLED = PASSING | {Reason.DUPLICATE_ID}
@@ -170,8 +169,7 @@ def find_finished(
         name = PartName.parse(info.uri)
         if name is not None and (name.unit_id, name.fingerprint) in wanted:
             candidates.append((name, info))
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        found = [part for part in pool.map(_finished, candidates) if part is not None]
+    found = [part for part in map_threads(_finished, candidates) if part is not None]
     # Two interrupted runs may both have finished a unit; either part will do, always the same one.
     return {part.unit_id: part for part in sorted(found, key=lambda part: part.key, reverse=True)}
 
@@ -205,7 +203,7 @@ def read_columns(root: str, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
 
 
 def read_in_turn(root: str, keys: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The same, part by part, with no more than `READ_THREADS` of them in memory."""
+    """The same, part by part, with few of them in memory."""
 
     def read(key: str) -> pa.Table:
         uri = storage.join(root, key)
@@ -219,9 +217,7 @@ def read_in_turn(root: str, keys: Sequence[str], schema: pa.Schema) -> Iterator[
                 "restore the object, or start a new catalog"
             ) from error
 
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        for start in range(0, len(keys), READ_THREADS):
-            yield from pool.map(read, keys[start : start + READ_THREADS])
+    yield from map_threads(read, keys)
 
 
 def _check_conservation(galaxies: pa.Table, rejects: pa.Table, unit_id: str, planned: int) -> None:

@@ -6,7 +6,6 @@ one, whole, properties last.
 
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gax_batch import __version__, storage
-from gax_batch.catalog.writer import READ_THREADS
+from gax_batch.processes import map_threads
 from gax_batch.publish.manifest import CATALOG, COLLECTION, HatsSettings
 from gax_batch.publish.selection import described
 from gax_batch.publish.tasks import INDEX, Gathered
@@ -137,5 +136,4 @@ def _footers(folder: str, tiles: Sequence[Gathered]) -> list[pq.FileMetaData]:
         footer.set_file_path(tile.tile.key.removeprefix("dataset/"))
         return footer
 
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        return list(pool.map(read, tiles))
+    return list(map_threads(read, tiles))

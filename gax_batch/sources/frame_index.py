@@ -7,7 +7,6 @@ worth more than the headers. It is replaced as a whole, so that a torn write lea
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from gax_batch import fits, storage
 from gax_batch.errors import TransientError, UsageError
+from gax_batch.processes import map_threads
 from gax_batch.scratch import Scratch
 from gax_batch.sky import Projection
 from gax_batch.sources.bands import BAND, BAND_SETS
@@ -35,7 +35,6 @@ INDEX_SCHEMA = pa.schema(
 )
 """`field`: URI with `{band}` in the band's place; `band` and `version` of the file that was opened."""
 
-_READ_THREADS = 16
 _KNOWN = "indexed.field = uri AND indexed.band = first_band AND indexed.version = first_version"
 _NEW = f"""
 SELECT uri AS field, first_band AS band, first_version AS version
@@ -171,8 +170,7 @@ def _read(uri: str) -> Iterator[pa.Table]:
 
 def _read_headers(new: pa.Table) -> tuple[list[dict[str, object]], list[str]]:
     """The rows of frames, and why there is none of others."""
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        found = list(pool.map(_read_header, new.to_pylist()))
+    found = list(map_threads(_read_header, new.to_pylist()))
     return [row for row in found if isinstance(row, dict)], [why for why in found if isinstance(why, str)]
 
 
