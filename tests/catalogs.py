@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deltalake import DeltaTable
-from fakes import FakeEngine
+from surveys import run_units
 
 from gax_batch import unit
 from gax_batch.catalog.snapshots import Catalog
@@ -40,9 +40,7 @@ def catalog_without_ray(source: Source, catalog: str, folder: Path, *, unit_size
         source.list_members(), [], {}, settings_fingerprint="s", unit_size=unit_size, folder=folder
     )
     parts = []
-    for place, planned in zip(plan.write(found.uri, "run"), plan.units, strict=True):
-        task = unit.UnitTask(*place, planned.unit_id, planned.fingerprint, planned.members)
-        result = unit.write(unit.infer(unit.read(task, options), FakeEngine(), options), options)
+    for result in run_units(plan, options):
         assert result.part is not None, result.state.failure
         parts.append(result.part)
     found.commit(parts, run_id="run", metadata={})

@@ -2,7 +2,7 @@
 
 import atexit
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from gax_batch.progress import Tally
 from gax_batch.record import Clock, Run
 from gax_batch.sources import Source, open_source, read_positions
 from gax_batch.sources.base import MEMBER_SCHEMA, check_ids
-from gax_batch.unit import UnitOptions, UnitTask, infer, read, write
+from gax_batch.unit import UnitOptions, UnitResult, UnitTask, infer, read, write
 
 BAD_VERSION = "corrupt"
 GONE_VERSION = "gone"
@@ -139,6 +139,14 @@ def cataloged_survey() -> FakeCatalog:
     return catalog
 
 
+def run_units(plan: Plan, options: UnitOptions, engine: Any = None) -> Iterator[UnitResult]:
+    """Store, read, infer and write a plan's units, as a run does but without Ray."""
+    engine = engine or FakeEngine()
+    for planned, place in zip(plan.units, plan.write(options.catalog, options.run_id), strict=True):
+        task = UnitTask(*place, planned.unit_id, planned.fingerprint, planned.members, planned.origin)
+        yield write(infer(read(task, options), engine, options), options)
+
+
 def catalog_of(survey: Path, options: UnitOptions, source: Source | None = None, engine: Any = None) -> str:
     """Catalog a survey in units of 5, without Ray but with the record that a run leaves."""
     catalog, clock, tally = Catalog(options.catalog), Clock(), Tally()
@@ -161,9 +169,8 @@ def catalog_of(survey: Path, options: UnitOptions, source: Source | None = None,
         settings_fingerprint=options.settings_fingerprint,
         plan=plan,
     )
-    for planned, place in zip(plan.units, plan.write(catalog.uri, options.run_id), strict=True):
-        task = UnitTask(*place, planned.unit_id, planned.fingerprint, planned.members)
-        tally.add(write(infer(read(task, options), engine or FakeEngine(), options), options))
+    for result in run_units(plan, options, engine):
+        tally.add(result)
     clock.lap("process")
     version = catalog.commit(tally.parts, run_id=options.run_id, metadata={"bundle_id": options.bundle_id})
     record.write(run, tally, clock, status="complete", version=version)

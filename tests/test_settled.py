@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import FakeEngine, jpeg_bytes
-from surveys import new_folder
+from fakes import jpeg_bytes
+from surveys import new_folder, run_units
 
 from gax_batch import paths, unit
 from gax_batch.catalog.snapshots import Catalog
@@ -47,13 +47,7 @@ class Survey:
     def night(self, **flags: object) -> Counts:
         plan, catalog = self.plan(**flags), Catalog(self._catalog)
         options = unit.UnitOptions(catalog.uri, FINGERPRINT, "bundle", "run", self.settings().decoder)
-        parts = []
-        for planned, place in zip(plan.units, plan.write(catalog.uri, "run"), strict=True):
-            task = unit.UnitTask(
-                *place, planned.unit_id, planned.fingerprint, planned.members, planned.origin
-            )
-            block = unit.infer(unit.read(task, options), FakeEngine(), options)
-            parts.append(unit.write(block, options).part)
+        parts = [result.part for result in run_units(plan, options)]
         version = (catalog.version or 0) + 1
         catalog.commit(parts, run_id=f"run-{version}", metadata={}, removed=plan.removed)
         return plan.counts
