@@ -111,13 +111,11 @@ def galleries(catalog: str, found: Gathered, changes: Changes | None, unchanged:
 
 def path(prob: Mapping[int, float]) -> Iterator[tuple[tree.Question, int]]:
     """The most likely answer of each question that a galaxy's most likely path reaches, and its column."""
-    taken: set[int] = set()
+    taken = tree.most_likely(np.array([prob[column] for column in range(tree.N_ANSWERS)]))
     for index in tree.TOPOLOGICAL:
         question = tree.QUESTIONS[index]
-        if question.parent is None or question.parent in taken:
-            column = max(range(question.start, question.stop), key=lambda c: prob[c])
-            taken.add(column)
-            yield question, column
+        for column in np.flatnonzero(taken[question.columns]).tolist():
+            yield question, question.start + column
 
 
 def _cards(
