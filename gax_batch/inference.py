@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from gax_batch import uncertainty
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.models import Precision, bayesian, classic, svr
 from gax_batch.models.bundle import MODELS, Bundle
+from gax_batch.models.runtime import tf
 from gax_batch.tree import N_ANSWERS, N_QUESTIONS
 from gax_batch.uncertainty import Float, Summary
 

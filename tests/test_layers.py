@@ -78,6 +78,11 @@ def test_the_driver_of_a_run_does_not_load_tensorflow():
     }
 
 
+def test_an_engine_does_not_load_keras_and_leaves_it_to_those_who_train():
+    assert not loaded_modules("import gax_batch.inference") & {"keras", "tf_keras", "matplotlib", "sklearn"}
+    assert "tf_keras" in loaded_modules("import gax_batch.inference, tf_keras")
+
+
 def test_files_and_functions_stay_small():
     long: list[str] = []
     for path in [*(ROOT / "gax_batch").rglob("*.py"), *(ROOT / "training").rglob("*.py")]:

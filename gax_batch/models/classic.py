@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from gax_batch.models import layers
+from gax_batch.models.runtime import tf
 from gax_batch.tree import N_ANSWERS
 
 DROPOUT = 0.5

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
+from gax_batch.models.runtime import tf
 from gax_batch.tree import QUESTIONS, TOPOLOGICAL
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
