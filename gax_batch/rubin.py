@@ -54,6 +54,9 @@ def estimate(moments: Moments, statistic: str, of: str, level: float) -> Estimat
     `(S - 1) (T / model variance)**2` degrees of freedom. Counts of galaxies get Wilson's interval, for the
     effective number of galaxies that has the same T (Lott & Reiter 2020, American Statistician 74, 109).
 
+    The rules are of independent draws. Ours are antithetic pairs, whose mean is known better than S says
+    and whose variance has S / 2 degrees of freedom: of 32 draws and model errors alone, 1.4 % of a width.
+
     Args:
         moments: Of the group.
         statistic: `expected` or `most_likely`.

@@ -3,6 +3,8 @@
 Training perturbs the weights of each example pseudo-independently (Flipout, Wen et al. 2018, ICLR).
 Inference fixes S weight draws `mean + deviation * noise` instead and shows every galaxy the same S
 networks: ordinary convolutions, and model errors that stay correlated over a whole survey, as they are.
+Draws come in antithetic pairs, `mean + deviation * noise` and `mean - deviation * noise` (Hammersley &
+Morton 1956): whatever is linear in the weights leaves their mean exactly.
 """
 
 import math
@@ -13,13 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.special
-import tensorflow as tf
 
 from gax_batch.models import layers
+from gax_batch.models.runtime import tf
 from gax_batch.tree import N_ANSWERS
 
 KERNELS = ("block_0", "block_1", "block_2", "hidden", "logits")
 FIRST_DEVIATION = 0.05
+ORIENTATIONS = 8
 
 
 def _fan_in(shape: Any) -> int:
@@ -139,11 +142,18 @@ def noise(seed: int, draw: int, shapes: list[tuple[int, ...]]) -> list[npt.NDArr
 def draw_kernels(
     arrays: Mapping[str, npt.NDArray[np.float32]], seed: int, draw: int
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """The kernels of one weight draw, `mean + deviation * noise`, by layer."""
+    """The kernels of one weight draw, `mean + deviation * noise`, by layer.
+
+    Draws k and k + 8 see the same orientation, and their noises add up to zero, for k mod 16 below 8. The
+    first 8 draws see all orientations.
+    """
     shapes = [arrays[f"{name}/mean"].shape for name in KERNELS]
+    mirrored = draw // ORIENTATIONS % 2 == 1
+    noises = noise(seed, draw - ORIENTATIONS if mirrored else draw, shapes)
+    sign = np.float32(-1 if mirrored else 1)
     return {
-        name: arrays[f"{name}/mean"] + arrays[f"{name}/deviation"] * epsilon
-        for name, epsilon in zip(KERNELS, noise(seed, draw, shapes), strict=True)
+        name: arrays[f"{name}/mean"] + sign * arrays[f"{name}/deviation"] * epsilon
+        for name, epsilon in zip(KERNELS, noises, strict=True)
     }
 
 
@@ -173,7 +183,9 @@ class Predictor:
         views = layers.orientations(images)
         # A rolled loop: an unrolled one takes seconds to trace, and as many draws' activations to run.
         return tf.map_fn(
-            lambda k: self._one(views[k % 8], {name: stack[k] for name, stack in self._kernels.items()}),
+            lambda k: self._one(
+                views[k % ORIENTATIONS], {name: stack[k] for name, stack in self._kernels.items()}
+            ),
             tf.range(self._draws),
             parallel_iterations=self._parallel,
             fn_output_signature=tf.float32,

@@ -43,6 +43,23 @@ def test_draws_have_the_posteriors_moments(arrays):
     assert standardized.std() == pytest.approx(1, abs=0.01)
 
 
+def test_draws_eight_apart_are_antithetic_and_all_others_independent(arrays):
+    draws = np.stack([bayesian.draw_kernels(arrays, 7, k)["hidden"].ravel() for k in range(32)])
+    standardized = (draws - arrays["hidden/mean"].ravel()) / arrays["hidden/deviation"].ravel()
+    expected = np.eye(32)
+    for k in [*range(8), *range(16, 24)]:
+        expected[k, k + 8] = expected[k + 8, k] = -1
+    # 65,536 weights: the correlation of independent ones has a standard deviation of 0.004.
+    np.testing.assert_allclose(np.corrcoef(standardized), expected, atol=0.02)
+
+
+def test_of_what_is_linear_in_the_weights_sixteen_draws_have_the_mean_exactly(arrays):
+    x = np.random.default_rng(0).random(256, np.float32)
+    linear = [x @ bayesian.draw_kernels(arrays, 7, k)["logits"] for k in range(16)]
+    np.testing.assert_allclose(np.mean(linear, axis=0), x @ arrays["logits/mean"], atol=1e-5)
+    assert np.std(linear, axis=0).min() > 1e-3
+
+
 def test_fewer_draws_are_the_first_ones_and_all_are_consistent(arrays):
     images = tf.constant(np.random.default_rng(0).random((2, 64, 64, 3), np.float32))
     two = bayesian.Predictor(arrays, tf.float32, seed=7, draws=2)(images).numpy()
