@@ -43,8 +43,8 @@ class Hyperparameters:
 
 def features(arrays: dict[str, Float], images: npt.NDArray[np.uint8], dtype: Any = tf.bfloat16) -> Float:
     """Pooled features `[N, 256]` of cutouts, as the engine computes them."""
-    network = svr.Predictor(arrays, dtype)
-    run = tf.function(lambda x: network.features(tf.cast(tf.cast(x, tf.float32) / 255.0, dtype)))
+    network = svr.Features(arrays, dtype)
+    run = tf.function(lambda x: network(tf.cast(tf.cast(x, tf.float32) / 255.0, dtype)))
     padded = np.concatenate([images, np.zeros((-len(images) % BATCH, *images.shape[1:]), np.uint8)])
     parts = [run(padded[i : i + BATCH]).numpy() for i in range(0, len(padded), BATCH)]
     return np.concatenate(parts)[: len(images)]

@@ -77,46 +77,67 @@ def export_regressions(
     }
 
 
-def regress(features: Any, arrays: layers.Arrays) -> tuple[Any, Any]:
-    """Evaluate all regressions.
+class Regressions:
+    """All regressions of `export_regressions`; call it inside a `tf.function`.
 
-    Args:
-        features: `[N, 256]` float32, not standardized.
-        arrays: of `export_regressions`.
-
-    Returns:
-        Raw predictions `[N, 37]`, and the largest kernel value to any support vector `[N]`, float32.
+    The kernel's exponent is `x.s - |x|**2 / 2 - |s|**2 / 2` of features and support vectors that are
+    scaled by the root of `2 gamma`. What depends on the support vectors alone is computed once.
     """
-    x = (features - arrays["svr/mean"]) / arrays["svr/deviation"]
-    support = arrays["svr/support"]
-    squares = tf.reduce_sum(support * support, axis=1)[:, None] + tf.reduce_sum(x * x, axis=1)[None]
-    # The support vectors are the left factor: as the right one they would be packed for each micro-batch.
-    distances = tf.maximum(squares - 2.0 * tf.matmul(support, x, transpose_b=True), 0.0)
-    kernel = tf.exp(-arrays["svr/gamma"] * distances)
-    # Thousands of large terms that cancel: in float32 their sum would be wrong by up to 1e-4.
-    dual = tf.cast(tf.transpose(arrays["svr/dual"]), tf.float64)
-    sums = tf.cast(tf.transpose(tf.matmul(dual, tf.cast(kernel, tf.float64))), tf.float32)
-    return sums + arrays["svr/intercept"], tf.reduce_max(kernel, axis=0)
+
+    def __init__(self, arrays: layers.Arrays) -> None:
+        scale = np.sqrt(2 * np.float64(arrays["svr/gamma"][0]))
+        self._mean = tf.constant(arrays["svr/mean"])
+        self._scale = tf.constant(scale / arrays["svr/deviation"], tf.float32)
+        support = scale * arrays["svr/support"].astype(np.float64)
+        self._support = tf.constant(support, tf.float32)
+        self._halves = tf.constant(np.square(support).sum(axis=1)[:, None] / 2, tf.float32)
+        self._dual = tf.constant(arrays["svr/dual"].T, tf.float64)
+        self._intercept = tf.constant(arrays["svr/intercept"], tf.float64)
+
+    def __call__(self, features: Any) -> tuple[Any, Any]:
+        """Raw predictions `[N, 37]`, and the largest kernel value to any support vector `[N]`, float32.
+
+        Args:
+            features: `[N, 256]` float32, not standardized.
+        """
+        x = (features - self._mean) * self._scale
+        # The support vectors are the left factor: as the right one they would be packed for each micro-batch.
+        products = tf.matmul(self._support, x, transpose_b=True)
+        halves = self._halves + tf.reduce_sum(x * x, axis=1) / 2
+        kernel = tf.exp(tf.minimum(products - halves, 0.0))
+        # Thousands of large terms that cancel: in float32 their sum would be wrong by up to 1e-4.
+        sums = tf.transpose(tf.matmul(self._dual, tf.cast(kernel, tf.float64)))
+        return tf.cast(sums + self._intercept, tf.float32), tf.reduce_max(kernel, axis=0)
+
+
+class Features:
+    """The feature extractor for inference; call it inside a `tf.function` with one static shape."""
+
+    def __init__(self, arrays: layers.Arrays, dtype: Any, *, parallel: int = 1) -> None:
+        self._parallel = parallel
+        self._arrays = {
+            name: tf.constant(value) for name, value in arrays.items() if name.startswith("block_")
+        }
+        self._kernels = [
+            tf.cast(self._arrays[f"block_{i}/kernel"], dtype) for i in range(len(layers.FILTERS))
+        ]
+
+    def __call__(self, images: Any) -> Any:
+        """Pooled features `[N, 256]` float32 of images `[N, 64, 64, 3]`, the mean over 4 rotations."""
+        return layers.over_rotations(
+            images,
+            lambda view: layers.trunk(view, self._kernels, self._arrays, "SAME"),
+            self._parallel,
+        )
 
 
 class Predictor:
     """Network and regressions for inference; call it inside a `tf.function` with one static shape."""
 
     def __init__(self, arrays: layers.Arrays, dtype: Any, *, parallel: int = 1) -> None:
-        self._parallel = parallel
-        self._arrays = {name: tf.constant(value) for name, value in arrays.items()}
-        self._kernels = [
-            tf.cast(self._arrays[f"block_{i}/kernel"], dtype) for i in range(len(layers.FILTERS))
-        ]
+        self._features = Features(arrays, dtype, parallel=parallel)
+        self._regressions = Regressions(arrays)
 
     def __call__(self, images: Any) -> tuple[Any, Any]:
         """Raw regressions `[N, 37]` and largest kernel values `[N]` of images `[N, 64, 64, 3]`."""
-        return regress(self.features(images), self._arrays)
-
-    def features(self, images: Any) -> Any:
-        """The 256 pooled features `[N, 256]` float32, the mean over 4 rotations."""
-        return layers.over_rotations(
-            images,
-            lambda view: layers.trunk(view, self._kernels, self._arrays, "SAME"),
-            self._parallel,
-        )
+        return self._regressions(self._features(images))

@@ -40,12 +40,12 @@ def fitted(rng: np.random.Generator) -> tuple[Any, dict[str, npt.NDArray[np.floa
 
 def compiled(arrays: dict[str, npt.NDArray[np.float32]], parallel: int) -> Any:
     """Ours in micro-batches as the engine's, each on one thread."""
-    constants = {name: tf.constant(value) for name, value in arrays.items()}
+    regressions = svr.Regressions(arrays)
 
     @tf.function
     def predict(given: Any) -> Any:
         return tf.map_fn(
-            lambda batch: svr.regress(batch, constants)[0],
+            lambda batch: regressions(batch)[0],
             tf.reshape(given, (-1, ROWS, 256)),
             parallel_iterations=parallel,
         )

@@ -86,7 +86,7 @@ def test_the_svr_predictor_has_the_networks_features(networks, images):
     symmetric = np.ascontiguousarray(symmetric)
     features = network.get_layer("features").output
     expected = type(network)(network.input, features)(symmetric, training=False)
-    predicted = svr.Predictor(svr.export_weights(network), tf.float32).features(tf.constant(symmetric))
+    predicted = svr.Features(svr.export_weights(network), tf.float32)(tf.constant(symmetric))
     # Pooling over the rotations of an image that does not change with them is pooling over the image.
     one = layers.trunk(
         tf.constant(symmetric),

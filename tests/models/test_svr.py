@@ -24,7 +24,7 @@ def test_matrix_products_agree_with_scikit_learn(fitted):
     expected = np.stack(
         [r.predict((new - arrays["svr/mean"]) / arrays["svr/deviation"]) for r in regressions], axis=1
     )
-    predicted, _ = svr.regress(tf.constant(new), arrays)
+    predicted, _ = svr.Regressions(arrays)(tf.constant(new))
     np.testing.assert_allclose(predicted, expected, atol=3e-6)
 
 
@@ -39,8 +39,8 @@ def test_closeness_is_one_on_a_support_vector_and_falls_with_distance(fitted):
     _, _, _, arrays = fitted
     on = arrays["svr/support"][:5] * arrays["svr/deviation"] + arrays["svr/mean"]
     away = on + 3 * arrays["svr/deviation"]
-    _, near = svr.regress(tf.constant(on), arrays)
-    _, far = svr.regress(tf.constant(away), arrays)
+    _, near = svr.Regressions(arrays)(tf.constant(on))
+    _, far = svr.Regressions(arrays)(tf.constant(away))
     np.testing.assert_allclose(near, 1, atol=1e-5)
     assert np.all(far.numpy() < 0.9)
     assert np.all(far.numpy() > 0)

@@ -165,7 +165,7 @@ def test_regressions_learn_from_features(monkeypatch):
     assert arrays["svr/dual"].shape[1] == 37
     assert record["C"] == 1.0
     assert record["support_vectors"] == len(arrays["svr/support"])
-    predicted, _ = svr.regress(tf.constant(inputs), arrays)
+    predicted, _ = svr.Regressions(arrays)(tf.constant(inputs))
     assert np.corrcoef(predicted.numpy()[:, 0], fractions[:, 0])[0, 1] > 0.8
 
 
