@@ -16,6 +16,7 @@ from pydantic_core import to_jsonable_python
 
 from gax_batch.catalog.schema import NUMERIC_COLUMNS
 from gax_batch.decoding import DEFAULT_RADIUS_ARCSEC, Decoder
+from gax_batch.display import LogFormat
 from gax_batch.errors import UsageError
 from gax_batch.imaging import GZ2_CROP, ImageLimits
 from gax_batch.models import ModelName, Precision
@@ -155,6 +156,16 @@ class RunSettings(BaseModel):
     )
     object_store_mib: Literal["auto"] | int = Field(
         "auto", description="Memory of a local Ray's object store, MiB; auto follows the unit size."
+    )
+
+    grace: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds that units in flight have to end after SIGINT (Ctrl-C) or SIGTERM; a second one "
+        "stops at once.",
+    )
+    log_format: LogFormat = Field(
+        "text", description="text: a live display on a terminal, lines elsewhere; json: one object a line."
     )
 
     @field_validator(*URI_KEYS)

@@ -1,8 +1,8 @@
 """Ray Data wiring, and nothing else: one read task, one block and one part per unit.
 
-The only module that imports Ray. The three steps are the plain functions of `gax_batch.unit`. Parts
-come back as a stream rather than through a `Datasink`, so that the driver sees each unit as it ends
-(progress, rejects, failures) and alone decides about the commit.
+With `telemetry` the only module that imports Ray. The three steps are the plain functions of
+`gax_batch.unit`. Parts come back as a stream rather than through a `Datasink`, so that the driver sees each
+unit as it ends (progress, rejects, failures) and alone decides about the commit.
 """
 
 import logging
@@ -24,17 +24,24 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.util.annotations import RayDeprecationWarning
 
+from gax_batch.board import INFERRING, READING, WRITING
 from gax_batch.errors import FatalError, GaxError
+from gax_batch.interrupt import handlers_kept
 from gax_batch.machine import Resources, joins_cluster
+from gax_batch.progress import Sample
+from gax_batch.telemetry import Reporter, open_board, watched
 from gax_batch.unit import (
+    NOT_BEGUN,
     Engine,
     UnitOptions,
     UnitResult,
     UnitTask,
     infer,
+    leave_out,
     parse_result,
     read,
     result_row,
+    state_of,
     write,
 )
 
@@ -71,30 +78,50 @@ class _UnitDatasource(Datasource):  # type: ignore[misc]
 class _EngineActor:
     """Holds the models of one worker."""
 
-    def __init__(self, factory: EngineFactory, threads: int, options: UnitOptions) -> None:
+    def __init__(
+        self, factory: EngineFactory, threads: int, options: UnitOptions, reporter: Reporter
+    ) -> None:
         self._engine = factory(threads)
         self._options = options
+        self._reporter = reporter
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        return infer(block, self._engine, self._options)
+        unit_id = state_of(block).unit_id
+        if not self._reporter.enter(unit_id, INFERRING):
+            return leave_out(block)
+        done = infer(block, self._engine, self._options, partial(self._reporter.advance, unit_id))
+        self._reporter.leave(unit_id, INFERRING)
+        return done
 
 
 def _pointer(task: UnitTask) -> list[pa.Table]:
     return [pa.Table.from_pylist([asdict(task)])]
 
 
-def _read_block(pointer: pa.Table, options: UnitOptions) -> pa.Table:
-    (task,) = pointer.to_pylist()
-    return read(UnitTask(**task), options)
+def _read_block(pointer: pa.Table, options: UnitOptions, reporter: Reporter) -> pa.Table:
+    (values,) = pointer.to_pylist()
+    task = UnitTask(**values)
+    if not reporter.enter(task.unit_id, READING):
+        return leave_out(task)
+    block = read(task, options)
+    reporter.leave(task.unit_id, READING)
+    return block
 
 
-def _write_block(block: pa.Table, options: UnitOptions) -> pa.Table:
-    return result_row(write(block, options))
+def _write_block(block: pa.Table, options: UnitOptions, reporter: Reporter) -> pa.Table:
+    unit_id = state_of(block).unit_id
+    reporter.enter(unit_id, WRITING)
+    row = result_row(write(block, options))
+    reporter.leave(unit_id, WRITING)
+    return row
 
 
 @contextmanager
-def ray_session(resources: Resources) -> Iterator[None]:
-    """Join the cluster that `RAY_ADDRESS` names, or run a local Ray for as long as the block lasts."""
+def ray_session(resources: Resources) -> Iterator[str]:
+    """Join the cluster that `RAY_ADDRESS` names, or run a local Ray for as long as the block lasts.
+
+    Yields Ray's folder on this machine, which has its `logs`.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # With num_gpus=0 Ray must not touch the variables that show GPUs to TensorFlow.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -106,34 +133,53 @@ def ray_session(resources: Resources) -> Iterator[None]:
         "include_dashboard": False,
     }
     try:
-        ray.init(**({} if joins_cluster() else local), logging_level=logging.ERROR, log_to_driver=False)
+        with handlers_kept():
+            there = ray.init(
+                **({} if joins_cluster() else local), logging_level=logging.ERROR, log_to_driver=False
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise FatalError(
             f"Ray cannot be started: {_root_cause(error)}; check RAY_ADDRESS, and set RAY_AUTH_MODE=token "
             "where the cluster asks for a token"
         ) from error
     try:
-        yield
+        yield str(there.address_info["session_dir"])
     finally:
         ray.shutdown()
 
 
 def execute(
-    tasks: Sequence[UnitTask], factory: EngineFactory, options: UnitOptions, resources: Resources
+    tasks: Sequence[UnitTask],
+    factory: EngineFactory,
+    options: UnitOptions,
+    resources: Resources,
+    see: Callable[[Sample], bool],
 ) -> Iterator[UnitResult]:
     """Run the units and yield each one's result as it ends, in any order.
+
+    Args:
+        tasks: The units.
+        factory: Of the engines.
+        options: Of the run.
+        resources: What the run uses.
+        see: Is shown every second, in a thread of its own, how the workers stand; once it returns true, no
+            more units are begun, and those that are not begun have no result.
 
     Raises:
         FatalError: the pipeline itself broke; the parts written so far are kept.
     """
     _configure()
-    with warnings.catch_warnings():
-        # Ray 2.60 wants named parameters, but has none that bounds retries; they are endless by default.
-        warnings.filterwarnings("ignore", ".*ray_remote_args.*", category=RayDeprecationWarning)
-        results = _wire(tasks, factory, options, resources)
+    use = _layout(resources, len(tasks))
     try:
-        for row in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield parse_result(row)
+        with open_board() as board, watched(board, use.workers, see):
+            with warnings.catch_warnings():
+                # Ray 2.60 wants named parameters, but has none that bounds retries, endless by default.
+                warnings.filterwarnings("ignore", ".*ray_remote_args.*", category=RayDeprecationWarning)
+                results = _wire(tasks, factory, options, use, Reporter(board))
+            for row in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                result = parse_result(row)
+                if result.state.failure != NOT_BEGUN:
+                    yield result
     except (ray.exceptions.RayError, RuntimeError, OSError) as error:
         raise FatalError(f"the pipeline broke: {_root_cause(error)}") from error
 
@@ -172,15 +218,18 @@ def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iter
 
 
 def _wire(
-    tasks: Sequence[UnitTask], factory: EngineFactory, options: UnitOptions, resources: Resources
+    tasks: Sequence[UnitTask],
+    factory: EngineFactory,
+    options: UnitOptions,
+    use: "_Layout",
+    reporter: Reporter,
 ) -> ray.data.Dataset:
-    use = _layout(resources, len(tasks))
     blocks = {"batch_size": None, "batch_format": "pyarrow"}
     return (
         ray.data.read_datasource(_UnitDatasource(tasks), override_num_blocks=len(tasks), num_cpus=STEP_CPUS)
         .map_batches(
             _read_block,
-            fn_args=(options,),
+            fn_args=(options, reporter),
             compute=TaskPoolStrategy(use.readers),
             num_cpus=use.reader_cpus,
             max_retries=MAX_RETRIES,
@@ -188,7 +237,7 @@ def _wire(
         )
         .map_batches(
             _EngineActor,
-            fn_constructor_args=(factory, use.threads, options),
+            fn_constructor_args=(factory, use.threads, options, reporter),
             compute=ActorPoolStrategy(size=use.workers, max_tasks_in_flight_per_actor=2),
             num_cpus=use.engine_cpus,
             num_gpus=use.engine_gpus,
@@ -196,7 +245,13 @@ def _wire(
             max_task_retries=MAX_RETRIES,
             **blocks,
         )
-        .map_batches(_write_block, fn_args=(options,), num_cpus=STEP_CPUS, max_retries=MAX_RETRIES, **blocks)
+        .map_batches(
+            _write_block,
+            fn_args=(options, reporter),
+            num_cpus=STEP_CPUS,
+            max_retries=MAX_RETRIES,
+            **blocks,
+        )
     )
 
 

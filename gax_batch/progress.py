@@ -1,10 +1,11 @@
-"""What has come out of a run so far, and the lines that tell it to the person who waits."""
+"""A run as it stands: what has come out of it so far, where its units are, how long it will take."""
 
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gax_batch.board import INFERRED, INFERRING, READING, WAITING, WRITING, BoardView
 from gax_batch.catalog.writer import Part
 from gax_batch.unit import UnitResult
 
@@ -55,8 +56,89 @@ class Tally:
         self.rejects_by_reason.update(result.part.rejects_by_reason)
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A run's workers at a moment: where its units are, engines asked for, bytes of the object store."""
+
+    view: BoardView = field(default_factory=BoardView)
+    engines: int = 0
+    store_used: int = 0
+    store_bytes: int = 0
+
+
+class RunState:
+    """A run as it stands: what its units' results add up to, and where the others are.
+
+    Display, log lines and metrics all show this, and nothing else. `done` are cutouts of ended units, and
+    those of others that are inferred; `started` and `last_progress` are in seconds since 1970.
+    """
+
+    def __init__(self, run_id: str, tally: Tally, *, planned: int, units: int, draws: int) -> None:
+        self.run_id, self.tally, self.planned, self.units, self.draws = run_id, tally, planned, units, draws
+        self.sample = Sample()
+        self.done = 0
+        self.bytes_read = 0
+        self.stopping = False
+        self.started = self.last_progress = time.time()
+        self._ended: set[str] = set()
+        self._ended_cutouts = 0
+
+    def add(self, result: UnitResult) -> None:
+        """Count one unit's result."""
+        self.tally.add(result)
+        self._ended.add(result.state.unit_id)
+        self._ended_cutouts += result.state.planned
+        self.bytes_read += result.state.bytes_read
+        self._advance()
+
+    def see(self, sample: Sample) -> None:
+        """Take note of how the workers stand."""
+        self.sample = sample
+        self._advance()
+
+    @property
+    def ended_units(self) -> int:
+        """Units of this run that have their part, or have failed."""
+        return len(self._ended)
+
+    @property
+    def rate(self) -> float:
+        """Cutouts a second since the first was given to an engine; 0 before."""
+        begun = self.sample.view.first_inference or self.started
+        return self.done / max(time.time() - begun, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What the rate so far leaves to wait; None before anything is done."""
+        return (self.planned - self.done) / self.rate if self.done else None
+
+    @property
+    def limiting_step(self) -> str:
+        """The step that the others wait for: starting, reading, inference or writing."""
+        units = self.sample.view.units
+        if not (self.sample.view.engines or self.ended_units):
+            return "starting"
+        if units.get(INFERRED, 0) + units.get(WRITING, 0) > max(1, 2 * self.sample.engines):
+            return "writing"
+        if units.get(WAITING, 0) or units.get(INFERRING, 0) >= self.sample.engines:
+            return "inference"
+        return "reading" if units.get(READING, 0) else "inference"
+
+    def _advance(self) -> None:
+        inferred = self.sample.view.inferred.items()
+        done = self._ended_cutouts + sum(n for unit, n in inferred if unit not in self._ended)
+        # A worker's report may come before or after the result of its unit.
+        if done > self.done:
+            self.done = min(done, self.planned)
+            self.last_progress = time.time()
+
+    def line(self) -> str:
+        """The state in one line."""
+        return _pace_line(self.done, self.planned, self.rate, self.tally.rejects)
+
+
 class Progress:
-    """Says at a decent pace how far a run is."""
+    """Says at a decent pace how far a command is whose work has one step."""
 
     def __init__(self, say: Say, planned: int) -> None:
         self._say = say
@@ -72,11 +154,12 @@ class Progress:
             return
         self._last = now
         rate = self._done / max(now - self._start, 1e-9)
-        left = (self._planned - self._done) / rate
-        self._say(
-            f"{self._done:,} of {self._planned:,} cutouts, {rate:,.1f}/s, "
-            f"about {duration(left)} left, {rejects:,} rejects"
-        )
+        self._say(_pace_line(self._done, self._planned, rate, rejects))
+
+
+def _pace_line(done: int, planned: int, rate: float, rejects: int) -> str:
+    left = f"about {duration((planned - done) / rate)} left, " if rate else ""
+    return f"{done:,} of {planned:,} cutouts, {rate:,.1f}/s, {left}{rejects:,} rejects"
 
 
 def duration(seconds: float) -> str:

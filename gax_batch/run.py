@@ -16,7 +16,9 @@ from gax_batch import record, storage
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
+from gax_batch.display import Display, PlainLines
 from gax_batch.errors import FatalError, GaxError, UsageError
+from gax_batch.interrupt import StoppedError, finishes_first, stops_at_once
 from gax_batch.machine import (
     MemoryMeter,
     Resources,
@@ -26,11 +28,12 @@ from gax_batch.machine import (
 from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle
 from gax_batch.preparation import plan_run, resources_of, settings_fingerprint
-from gax_batch.progress import Progress, Say, Tally
-from gax_batch.quiet import quiet_native_stderr
+from gax_batch.progress import RunState, Say, Tally
+from gax_batch.quiet import native_stderr_in
 from gax_batch.record import Clock, Run
 from gax_batch.uncertainty import Calibration
 from gax_batch.unit import Engine, UnitOptions, UnitTask
+from gax_batch.watch import Watch
 
 # A small night with some bad cutouts is no wrong configuration.
 _FEW_REJECTS = 10
@@ -45,17 +48,24 @@ class RunOutcome:
     version: int | None
 
 
-def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
+def run_survey(settings: RunSettings, say: Say, display: Display | None = None) -> RunOutcome:
     """Bring a catalog up to date with its input.
 
     Args:
         settings: what to do.
         say: shows one line to the person who waits.
+        display: shows how the run stands; plain lines where none is given.
 
     Raises:
         UsageError: the user's mistake; nothing was written.
         FatalError: nothing was committed; finished units are kept, and the same run uses them.
+        StoppedError: SIGINT or SIGTERM; units in flight were finished and kept, or a second one came.
     """
+    with stops_at_once():
+        return _run_survey(settings, say, display or PlainLines(say))
+
+
+def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome:
     clock = Clock()
     bundle = load_bundle(settings.bundle)
     # The engine would find out too, but only once Ray has started.
@@ -82,7 +92,7 @@ def run_survey(settings: RunSettings, say: Say) -> RunOutcome:
             settings_fingerprint=fingerprint,
             plan=plan,
         )
-        return _process(run, settings, catalog, resources, clock, say)
+        return _process(run, settings, catalog, resources, clock, display)
 
 
 def load_engine(
@@ -104,9 +114,9 @@ def load_engine(
 
 
 def _process(
-    run: Run, settings: RunSettings, catalog: Catalog, resources: Resources, clock: Clock, say: Say
+    run: Run, settings: RunSettings, catalog: Catalog, resources: Resources, clock: Clock, display: Display
 ) -> RunOutcome:
-    tally = Tally()
+    tally, say = Tally(), display.say
     with _recorded_whatever_happens(run, tally, clock, say), MemoryMeter() as meter:
         # What is forced is done again, although its parts are there.
         units = [] if settings.full else [(unit.unit_id, unit.fingerprint) for unit in run.plan.units]
@@ -116,7 +126,7 @@ def _process(
             say(f"{len(finished):,} of {len(run.plan.units):,} units were finished by an interrupted run")
         tasks = _write_tasks(run, finished)
         if tasks:
-            _execute(run, settings, tasks, resources, tally, clock, say)
+            _execute(run, settings, tasks, resources, tally, clock, display)
         clock.lap("process")
         _refuse_rejects(tally, settings.max_rejects)
         version = catalog.commit(
@@ -164,7 +174,7 @@ def _execute(
     resources: Resources,
     tally: Tally,
     clock: Clock,
-    say: Say,
+    display: Display,
 ) -> None:
     from gax_batch import pipeline
 
@@ -185,12 +195,18 @@ def _execute(
         draws=settings.draws,
         precision=settings.precision,
     )
-    with quiet_native_stderr(), pipeline.ray_session(resources):
+    log = Path(tempfile.gettempdir()) / f"gax-{run.run_id}.log"
+    with native_stderr_in(log), pipeline.ray_session(resources) as ray_folder:
         clock.lap("start")
-        progress = Progress(say, planned=sum(task.planned for task in tasks))
-        for result in pipeline.execute(tasks, factory, options, resources):
-            tally.add(result)
-            progress.advance(result.state.planned, tally.rejects)
+        display.say(f"Ray and TensorFlow write to {log}, Ray's workers to {ray_folder}/logs")
+        planned = sum(task.planned for task in tasks)
+        state = RunState(run.run_id, tally, planned=planned, units=len(tasks), draws=settings.draws)
+        with finishes_first(settings.grace) as stop, display.running(state):
+            watch = Watch(state, display, stop, settings.grace, publish=lambda _: None)
+            for result in pipeline.execute(tasks, factory, options, resources, watch.see):
+                watch.ended(result)
+            if stop.number is not None and state.ended_units < len(tasks):
+                raise StoppedError(stop.number)
 
 
 @contextmanager
@@ -198,7 +214,7 @@ def _recorded_whatever_happens(run: Run, tally: Tally, clock: Clock, say: Say) -
     try:
         record.write(run, tally, clock, status="running")
         yield
-    except (GaxError, KeyboardInterrupt) as error:
+    except (GaxError, StoppedError, KeyboardInterrupt) as error:
         status = "failed" if isinstance(error, GaxError) else "interrupted"
         record.write(run, tally, clock, status=status, cause=str(error))
         say("nothing was committed; finished units are kept, and the same command goes on from there")

@@ -5,20 +5,18 @@ and an answer lost on the way is asked for again.
 """
 
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
 import yaml
 
 from gax_batch.errors import FatalError, TransientError, UsageError
+from gax_batch.interrupt import StoppedError, stops_at_once
 from gax_batch.kube import SURVEY_LABEL, Cluster, ExistsError, InvalidError
 from gax_batch.progress import Say
 from gax_batch.rayjob import Object, Problem, lint, named, references
@@ -38,14 +36,6 @@ class Patience:
     poll_seconds: float = 10.0
     silence_seconds: float = 600.0
     keep: int = 7
-
-
-class _ToldToStopError(BaseException):
-    """A signal asked this process to end; no `except Exception` may take it for an error."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def read_template(cluster: Cluster, where: str) -> Object:
@@ -131,18 +121,18 @@ def submit(cluster: Cluster, job: Object, say: Say, patience: Patience | None = 
     patience = patience or Patience()
     name = str(job["metadata"]["name"])
     try:
-        with _signals():
+        with stops_at_once():
             if not _start(cluster, job, say, patience):
                 return 0
             ended = _wait(cluster, name, say, patience)
             code = _report(cluster, ended, say, patience)
             _prune(cluster, job, patience)
             return code
-    except _ToldToStopError as stop:
+    except StoppedError as stop:
         # A pod that is told to stop has a minute; a second signal ends this process at once.
         _patiently(lambda: cluster.delete_job(name), replace(patience, silence_seconds=30.0))
         say(f"told to stop: {name} is ended; the same command goes on with what it has not finished")
-        return 128 + stop.number
+        return stop.exit_code
 
 
 def _start(cluster: Cluster, job: Object, say: Say, patience: Patience) -> bool:
@@ -266,16 +256,3 @@ def _patiently(ask: Callable[[], Result], patience: Patience) -> Result:
                     f"{error}; a job that was created goes on, and the same command adopts it"
                 ) from error
             time.sleep(patience.poll_seconds)
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _ToldToStopError(number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

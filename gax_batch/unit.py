@@ -7,7 +7,10 @@ whole is a block of one row that holds the cause.
 """
 
 import json
+import os
+import socket
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
@@ -33,6 +36,9 @@ from gax_batch.uncertainty import Summary
 STATE = "_state"
 # A unit's companions travel in the first row, as Arrow IPC, in a column for each kind.
 _COMPANION = "_companion_"
+
+NOT_BEGUN = "the run was told to stop before it began"
+"""The failure of a unit that is left for the next run."""
 
 SLICE_ROWS = 256
 """Cutouts whose draws are in memory at once, as many as a GPU's micro-batch: a unit's would be too large."""
@@ -65,7 +71,10 @@ class UnitOptions:
 
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """Which unit a block is, the cause if it failed, and the seconds of work by step."""
+    """Which unit a block is, the cause if it failed, and the seconds of work by step.
+
+    `bytes_read` are those of its objects as far as the listing tells; `worker` is the engine's process.
+    """
 
     unit_id: str
     fingerprint: str
@@ -73,6 +82,8 @@ class UnitState:
     failure: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     origin: str = MANY_ORIGINS
+    bytes_read: int = 0
+    worker: str = ""
 
     def took(self, step: str, start: float, failure: str | None = None) -> "UnitState":
         """The state after a step that began at `start` (of `time.monotonic`)."""
@@ -97,24 +108,48 @@ class Engine(Protocol):
 def read(task: UnitTask, options: UnitOptions) -> pa.Table:
     """Read and decode a unit's cutouts into its block."""
     start = time.monotonic()
-    state = UnitState(task.unit_id, task.fingerprint, task.planned, origin=task.origin)
+    state = _state_of(task)
     try:
         members = read_unit_members(task.plan_uri, task.row_group)
         cutouts = read_unit(members, options.decoder)
     except GaxError as error:
         return _block(None, state.took("read", start, failure=f"reading failed: {error}"))
+    state = replace(state, bytes_read=pc.sum(members["size"]).as_py() or 0)
     return _block(cutouts, state.took("read", start))
 
 
-def infer(block: pa.Table, engine: Engine, options: UnitOptions) -> pa.Table:
-    """Classify a block's good cutouts: the catalog's columns take the place of the pixels."""
-    state = _state(block)
+def leave_out(unit: UnitTask | pa.Table) -> pa.Table:
+    """The block of a unit that is not begun, or read but not inferred, since the run was told to stop."""
+    state = _state_of(unit) if isinstance(unit, UnitTask) else state_of(unit)
+    return _block(None, replace(state, failure=NOT_BEGUN))
+
+
+def worker_name() -> str:
+    """This process among those of the cluster: `host/process id`."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def _no_matter(cutouts: int) -> None: ...
+
+
+def infer(
+    block: pa.Table, engine: Engine, options: UnitOptions, advance: Callable[[int], None] = _no_matter
+) -> pa.Table:
+    """Classify a block's good cutouts: the catalog's columns take the place of the pixels.
+
+    Args:
+        block: Of `read`.
+        engine: The models.
+        options: Of the run.
+        advance: Told the number of cutouts of each slice that is done.
+    """
+    state = replace(state_of(block), worker=worker_name())
     if state.failure is not None:
         return block
     start = time.monotonic()
     good, rejected = _split(block)
     try:
-        galaxies, beside = _classify(good, engine, options, state.unit_id)
+        galaxies, beside = _classify(good, engine, options, state.unit_id, advance)
     except GaxError as error:
         return _block(None, state.took("infer", start, failure=f"inference failed: {error}"))
     rejects = rejects_table(rejected, unit_id=state.unit_id, run_id=options.run_id)
@@ -125,7 +160,7 @@ def infer(block: pa.Table, engine: Engine, options: UnitOptions) -> pa.Table:
 
 
 def _classify(
-    good: pa.Table, engine: Engine, options: UnitOptions, unit_id: str
+    good: pa.Table, engine: Engine, options: UnitOptions, unit_id: str, advance: Callable[[int], None]
 ) -> tuple[pa.Table, dict[str, pa.Table]]:
     """The catalog's rows of good cutouts, and the unit's companions by kind."""
     images = _images(good["cutout"])
@@ -140,6 +175,7 @@ def _classify(
         sums.append(sums_of(rows, summary.draws, options.grouping))
         if options.keep_draws:
             kept.append(draws_table(rows["galaxy_id"], summary.draws))
+        advance(len(some))
     beside = {paths.POPULATION: add_up(sums)} | ({paths.DRAWS: pa.concat_tables(kept)} if kept else {})
     return pa.concat_tables(galaxies), beside
 
@@ -150,7 +186,7 @@ def write(block: pa.Table, options: UnitOptions) -> UnitResult:
     Raises:
         FatalError: cutouts were lost or doubled on the way.
     """
-    state = _state(block)
+    state = state_of(block)
     if state.failure is not None:
         return UnitResult(state, None)
     start = time.monotonic()
@@ -209,7 +245,12 @@ def _companions(block: pa.Table) -> dict[str, pa.Table]:
     }
 
 
-def _state(block: pa.Table) -> UnitState:
+def _state_of(task: UnitTask) -> UnitState:
+    return UnitState(task.unit_id, task.fingerprint, task.planned, origin=task.origin)
+
+
+def state_of(block: pa.Table) -> UnitState:
+    """Which unit a block is, and how it has fared."""
     return UnitState(**json.loads(block[STATE][0].as_py()))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {
-    "ray": {"pipeline.py"},
+    "ray": {"pipeline.py", "telemetry.py"},
     "tensorflow": {"models", "inference.py"},
     "tensorflow_probability": {"models", "inference.py"},
     "tf_keras": {"models", "inference.py"},

@@ -13,6 +13,7 @@ import typer
 
 from gax_batch.cli.app import app
 from gax_batch.errors import GaxError
+from gax_batch.interrupt import StoppedError
 
 # Importing a module adds its commands; this is their order in `gax --help`.
 for _room in ("survey", "looking", "publishing", "science", "history", "simulated", "model", "operations"):
@@ -20,7 +21,7 @@ for _room in ("survey", "looking", "publishing", "science", "history", "simulate
 
 
 def main() -> NoReturn:
-    """Entry point: 0 complete, 2 the user's mistake, 3 completed with failed units, 4 fatal."""
+    """Entry point: 0 complete, 2 the user's mistake, 3 with failed units, 4 fatal, 130 or 143 stopped."""
     sys.excepthook = _die
     try:
         # Calling the application itself would put Typer's own hook in place of ours.
@@ -28,6 +29,8 @@ def main() -> NoReturn:
     except GaxError as error:
         typer.echo(f"gax: {error}", err=True)
         sys.exit(error.exit_code)
+    except StoppedError as stop:
+        sys.exit(stop.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

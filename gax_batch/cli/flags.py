@@ -97,3 +97,13 @@ MaxImagePixels = Annotated[
 ObjectStoreMib = Annotated[
     str | None, typer.Option(help="Memory of a local Ray's object store, MiB.", show_default="auto")
 ]
+Grace = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds that units in flight have to end after Ctrl-C or SIGTERM.", show_default="600"
+    ),
+]
+LogFormat = Annotated[
+    str | None,
+    typer.Option(help="text (live on a terminal) or json (one object a line).", show_default="text"),
+]

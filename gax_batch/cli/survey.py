@@ -6,6 +6,7 @@ import typer
 
 from gax_batch.cli import flags
 from gax_batch.cli.app import app
+from gax_batch.errors import GaxError
 
 config_app = typer.Typer(help="Look at the settings of a run.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -42,6 +43,8 @@ def run(
     max_image_bytes: flags.MaxImageBytes = None,
     max_image_pixels: flags.MaxImagePixels = None,
     object_store_mib: flags.ObjectStoreMib = None,
+    grace: flags.Grace = None,
+    log_format: flags.LogFormat = None,
     config: flags.ConfigFile = None,
 ) -> None:
     """Catalog a survey, or bring its catalog up to date.
@@ -49,9 +52,15 @@ def run(
     Example: gax run --input s3://survey/cutouts --catalog s3://survey/catalog
     """
     settings = _settings(config, locals())
+    from gax_batch.display import open_display
     from gax_batch.run import run_survey
 
-    raise typer.Exit(run_survey(settings, typer.echo).exit_code)
+    display = open_display(settings.log_format, typer.echo)
+    try:
+        raise typer.Exit(run_survey(settings, display.say, display).exit_code)
+    except GaxError as error:
+        display.fail(str(error))
+        raise typer.Exit(error.exit_code) from error
 
 
 @app.command()
@@ -85,6 +94,8 @@ def plan(
     max_image_bytes: flags.MaxImageBytes = None,
     max_image_pixels: flags.MaxImagePixels = None,
     object_store_mib: flags.ObjectStoreMib = None,
+    grace: flags.Grace = None,
+    log_format: flags.LogFormat = None,
     config: flags.ConfigFile = None,
     calibrate: Annotated[
         bool, typer.Option(help="Read and classify a few cutouts, to predict the time.")

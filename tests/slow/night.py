@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def kill_at_commit(kill: str) -> None:
     delta.Table.commit = mortal
 
 
-def one_by_one(tasks: Any, factory: Any, options: Any, resources: Any) -> Iterator[unit.UnitResult]:
+def one_by_one(tasks: Any, factory: Any, options: Any, resources: Any, see: Any) -> Iterator[unit.UnitResult]:
     """What the pipeline does, without Ray."""
     engine = factory(1)
     for task in tasks:
@@ -106,7 +107,7 @@ def main() -> int:
     run_module.load_engine = partial(fake_engine, log=str(log), seconds=told.get("seconds", 0.0))
     if not told.get("ray", True):
         pipeline.execute = one_by_one
-        pipeline.ray_session = lambda resources: threading.Lock()
+        pipeline.ray_session = lambda resources: nullcontext("")
     settings = load_settings(None, told["settings"])
     prepare(told["kill"], settings.catalog, log)
     try:

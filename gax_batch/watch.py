@@ -1,0 +1,53 @@
+"""Who watches a run: its state, which results and samples bring up to date, and what is drawn of it.
+
+A signal is answered here, outside its handler: no more units are begun, those in flight are the last.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gax_batch.display import Display
+from gax_batch.interrupt import StopRequest
+from gax_batch.progress import RunState, Sample, duration
+from gax_batch.unit import UnitResult
+
+# Reports of workers are on their way for a moment: only a second look that finds nothing in flight counts.
+_LOOKS_BEFORE_THE_END = 2
+
+
+@dataclass(slots=True)
+class Watch:
+    """Keeps a run's state, shows it, and sees to it that a run that is told to stop ends."""
+
+    state: RunState
+    display: Display
+    stop: StopRequest
+    grace_seconds: float
+    publish: Callable[[RunState], None]
+    _idle_looks: int = field(default=0, init=False)
+
+    def ended(self, result: UnitResult) -> None:
+        """Count and show one unit's result."""
+        self.state.add(result)
+        self.display.unit(result, self.state)
+
+    def see(self, sample: Sample) -> bool:
+        """Take note of how the workers stand, and say whether no more units are to be begun."""
+        self.state.see(sample)
+        if self.stop.number is not None:
+            self._end_when_idle(sample)
+        self.display.refresh(self.state)
+        self.publish(self.state)
+        return self.state.stopping
+
+    def _end_when_idle(self, sample: Sample) -> None:
+        if not self.state.stopping:
+            self.state.stopping = True
+            self.display.say(
+                f"stopping: {sample.view.in_flight:,} units in flight are finished and kept, for at most "
+                f"{duration(self.grace_seconds)}; a second signal (Ctrl-C) stops at once"
+            )
+            return
+        self._idle_looks = 0 if sample.view.in_flight else self._idle_looks + 1
+        if self._idle_looks >= _LOOKS_BEFORE_THE_END:
+            self.stop.end()
