@@ -77,6 +77,7 @@ class RunState:
         self.run_id, self.tally, self.planned, self.units, self.draws = run_id, tally, planned, units, draws
         self.sample = Sample()
         self.done = 0
+        self.new_galaxies = 0
         self.bytes_read = 0
         self.stopping = False
         self.started = self.last_progress = time.time()
@@ -89,6 +90,7 @@ class RunState:
         self._ended.add(result.state.unit_id)
         self._ended_cutouts += result.state.planned
         self.bytes_read += result.state.bytes_read
+        self.new_galaxies += result.part.rows if result.part else 0
         self._advance()
 
     def see(self, sample: Sample) -> None:

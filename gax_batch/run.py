@@ -176,7 +176,7 @@ def _execute(
     clock: Clock,
     display: Display,
 ) -> None:
-    from gax_batch import pipeline
+    from gax_batch import pipeline, telemetry
 
     options = UnitOptions(
         catalog=run.catalog,
@@ -201,8 +201,10 @@ def _execute(
         display.say(f"Ray and TensorFlow write to {log}, Ray's workers to {ray_folder}/logs")
         planned = sum(task.planned for task in tasks)
         state = RunState(run.run_id, tally, planned=planned, units=len(tasks), draws=settings.draws)
-        with finishes_first(settings.grace) as stop, display.running(state):
-            watch = Watch(state, display, stop, settings.grace, publish=lambda _: None)
+        with (
+            finishes_first(settings.grace) as stop,
+            Watch(state, display, stop, settings.grace, telemetry.Metrics(run.run_id)).on() as watch,
+        ):
             for result in pipeline.execute(tasks, factory, options, resources, watch.see):
                 watch.ended(result)
             if stop.number is not None and state.ended_units < len(tasks):

@@ -3,8 +3,10 @@
 A signal is answered here, outside its handler: no more units are begun, those in flight are the last.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gax_batch.display import Display
 from gax_batch.interrupt import StopRequest
@@ -15,6 +17,16 @@ from gax_batch.unit import UnitResult
 _LOOKS_BEFORE_THE_END = 2
 
 
+class Publisher(Protocol):
+    """Takes a run's numbers to where they are collected."""
+
+    def unit(self, result: UnitResult) -> None:
+        """A unit has ended."""
+
+    def state(self, state: RunState, *, running: bool = True) -> None:
+        """A second has passed."""
+
+
 @dataclass(slots=True)
 class Watch:
     """Keeps a run's state, shows it, and sees to it that a run that is told to stop ends."""
@@ -23,13 +35,14 @@ class Watch:
     display: Display
     stop: StopRequest
     grace_seconds: float
-    publish: Callable[[RunState], None]
+    metrics: Publisher
     _idle_looks: int = field(default=0, init=False)
 
     def ended(self, result: UnitResult) -> None:
         """Count and show one unit's result."""
         self.state.add(result)
         self.display.unit(result, self.state)
+        self.metrics.unit(result)
 
     def see(self, sample: Sample) -> bool:
         """Take note of how the workers stand, and say whether no more units are to be begun."""
@@ -37,8 +50,17 @@ class Watch:
         if self.stop.number is not None:
             self._end_when_idle(sample)
         self.display.refresh(self.state)
-        self.publish(self.state)
+        self.metrics.state(self.state)
         return self.state.stopping
+
+    @contextmanager
+    def on(self) -> Iterator["Watch"]:
+        """Show the run as long as the block lasts, and publish that it is over."""
+        with self.display.running(self.state):
+            try:
+                yield self
+            finally:
+                self.metrics.state(self.state, running=False)
 
     def _end_when_idle(self, sample: Sample) -> None:
         if not self.state.stopping:
