@@ -5,6 +5,7 @@ Known to `cli` and to what it calls for a run alone; everything below takes plai
 
 import difflib
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +64,11 @@ class RunSettings(BaseModel):
     )
     workers: Literal["auto"] | int = Field(
         "auto", description="Actors that hold the models: auto is one per GPU, else one that uses every core."
+    )
+    ray_address: str | None = Field(
+        None,
+        description="A Ray cluster that is there already, HOST:PORT of its head, or auto for this machine's; "
+        "when absent, that of RAY_ADDRESS, else a Ray of the run's own.",
     )
     cpus: Literal["auto"] | int = Field(
         "auto", description="Logical CPUs of a local Ray; auto is all of the machine's."
@@ -167,6 +173,22 @@ class RunSettings(BaseModel):
     log_format: LogFormat = Field(
         "text", description="text: a live display on a terminal, lines elsewhere; json: one object a line."
     )
+
+    webhook: str | None = Field(
+        None,
+        description="Name of the environment variable with the URL to which the end of a run is posted as "
+        "JSON; the URL itself, a secret, is never written.",
+    )
+
+    @field_validator("webhook")
+    @classmethod
+    def _by_reference(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError(
+                "is the name of an environment variable that holds the URL, which is a secret: "
+                "export GAX_WEBHOOK=https://..., and give GAX_WEBHOOK"
+            )
+        return value
 
     @field_validator(*URI_KEYS)
     @classmethod
@@ -303,5 +325,5 @@ def _read_yaml(path: str) -> dict[str, Any]:
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     key = str(problem["loc"][0])
-    value = "" if key in URI_KEYS else f" cannot be {problem['input']!r}"
+    value = "" if key in (*URI_KEYS, "webhook") else f" cannot be {problem['input']!r}"
     return f"setting '{key}'{value}: {problem['msg']}; see `gax run --help`"

@@ -34,6 +34,7 @@ class Resources:
     """What a run uses: logical CPUs, engine actors (None: one per GPU, else one), object store.
 
     `engine_cpus` and `engine_gpus` are what each engine asks of a cluster; None is a share of what is there.
+    `address` is that of a Ray cluster that is there already; without, the run starts its own Ray.
     """
 
     cpus: int
@@ -41,6 +42,7 @@ class Resources:
     object_store_bytes: int
     engine_cpus: float | None = None
     engine_gpus: float | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,19 @@ class MemoryNeed:
         return f"{self.total / MIB:,.0f} MiB ({listed})"
 
 
-def joins_cluster() -> bool:
-    """Whether a run joins a Ray cluster that is there already instead of starting its own."""
-    return bool(os.environ.get("RAY_ADDRESS"))
+def cluster_address(asked: str | None = None) -> str | None:
+    """The Ray cluster to join: the one asked for, else the one of `RAY_ADDRESS`; None: a Ray of our own.
+
+    Raises:
+        UsageError: It is a Ray Client's address.
+    """
+    address = asked or os.environ.get("RAY_ADDRESS") or "local"
+    if "://" in address:
+        raise UsageError(
+            f"{address} is the address of a Ray Client or of a dashboard; give HOST:PORT of the head (6379) "
+            "from a machine of the cluster, or start the run there: ray job submit -- gax run ..."
+        )
+    return None if address == "local" else address
 
 
 def logical_cpus() -> int:
@@ -102,6 +114,7 @@ def local_resources(
     object_store_mib: Literal["auto"] | int,
     unit_size: int,
     kept_draws: int = 0,
+    address: str | None = None,
 ) -> Resources:
     """Turn what the user asked for, `auto` included, into numbers."""
     logical = logical_cpus() if cpus == "auto" else cpus
@@ -112,7 +125,7 @@ def local_resources(
         store = max(256 * MIB, 2 * units_in_flight * unit_size * row)
     else:
         store = object_store_mib * MIB
-    return Resources(logical, None if workers == "auto" else workers, store)
+    return Resources(logical, None if workers == "auto" else workers, store, address=cluster_address(address))
 
 
 def predict_memory(
@@ -129,7 +142,7 @@ def predict_memory(
     """
     held = psutil.Process().memory_info().rss
     driver = max(0, DRIVER_BYTES + units * UNIT_BYTES - held)
-    if joins_cluster():
+    if resources.address is not None:
         return MemoryNeed(driver, 0, 0, 0, 0)
     unit = unit_size * CUTOUT_BYTES
     kept = 3 * unit_size * kept_draws * KEPT_BYTES

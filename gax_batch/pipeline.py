@@ -8,6 +8,7 @@ unit as it ends (progress, rejects, failures) and alone decides about the commit
 import logging
 import math
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,9 +26,9 @@ from ray.data.datasource import Datasource, ReadTask
 from ray.util.annotations import RayDeprecationWarning
 
 from gax_batch.board import INFERRING, READING, WRITING
-from gax_batch.errors import FatalError, GaxError
+from gax_batch.errors import FatalError, GaxError, UsageError
 from gax_batch.interrupt import handlers_kept
-from gax_batch.machine import Resources, joins_cluster
+from gax_batch.machine import Resources
 from gax_batch.progress import Sample
 from gax_batch.telemetry import Reporter, open_board, watched
 from gax_batch.unit import (
@@ -49,6 +50,7 @@ from gax_batch.unit import (
 # a run must finish on one logical CPU too (0.25 for each of reading, inference and writing).
 STEP_CPUS = 0.25
 MAX_RETRIES = 3
+_CONNECT_SECONDS = 10.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -118,9 +120,11 @@ def _write_block(block: pa.Table, options: UnitOptions, reporter: Reporter) -> p
 
 @contextmanager
 def ray_session(resources: Resources) -> Iterator[str]:
-    """Join the cluster that `RAY_ADDRESS` names, or run a local Ray for as long as the block lasts.
+    """Join a cluster, or run a local Ray as long as the block lasts; yields Ray's folder here, with `logs`.
 
-    Yields Ray's folder on this machine, which has its `logs`.
+    Raises:
+        UsageError: No cluster answers at the address.
+        FatalError: Ray cannot be started, or refuses this process.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # With num_gpus=0 Ray must not touch the variables that show GPUs to TensorFlow.
@@ -132,20 +136,36 @@ def ray_session(resources: Resources) -> Iterator[str]:
         "object_store_memory": resources.object_store_bytes,
         "include_dashboard": False,
     }
+    address = resources.address
+    if address is not None:
+        _require_answer(address)
+    where = local if address is None else {"address": address}
     try:
         with handlers_kept():
-            there = ray.init(
-                **({} if joins_cluster() else local), logging_level=logging.ERROR, log_to_driver=False
-            )
+            there = ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise FatalError(
-            f"Ray cannot be started: {_root_cause(error)}; check RAY_ADDRESS, and set RAY_AUTH_MODE=token "
-            "where the cluster asks for a token"
+            f"Ray cannot be started: {_root_cause(error)}; check --ray-address (or RAY_ADDRESS), and set "
+            "RAY_AUTH_MODE=token where the cluster asks for a token"
         ) from error
     try:
         yield str(there.address_info["session_dir"])
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address where nobody listens: Ray would try it for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return  # "auto", which Ray itself looks up on this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({error}); check --ray-address (or RAY_ADDRESS), or start "
+            "one: ray start --head"
+        ) from None
 
 
 def execute(
@@ -272,14 +292,15 @@ def _layout(resources: Resources, units: int) -> _Layout:
     cpus, gpus = int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
     workers = min(resources.workers or max(1, gpus), units)
     asked = resources.engine_cpus
-    if asked is not None and joins_cluster():
+    joined = resources.address is not None
+    if asked is not None and joined:
         # Nothing is shared out of what is there: an autoscaler starts nodes for what is asked. A reader keeps
         # one core busy, and leaves the writer its quarter of it.
         return _Layout(workers, max(1, int(asked)), asked, resources.engine_gpus, None, 1 - STEP_CPUS)
     return _Layout(
         workers,
         # On a cluster each engine has a node's cores to itself (0: all of them); a local Ray shares them out.
-        0 if joins_cluster() else max(1, cpus // workers),
+        0 if joined else max(1, cpus // workers),
         # However many engines there are, half of the CPUs stay for reading and writing.
         min(STEP_CPUS, cpus / (2 * workers)),
         # Whole engines share a GPU evenly: two GPUs and three engines are two engines on one of them.

@@ -187,6 +187,7 @@ def resources_of(settings: RunSettings, *, units: int) -> tuple[Resources, Memor
         object_store_mib=settings.object_store_mib,
         unit_size=settings.unit_size,
         kept_draws=kept,
+        address=settings.ray_address,
     )
     resources = replace(resources, engine_cpus=settings.engine_cpus, engine_gpus=settings.engine_gpus)
     need = predict_memory(

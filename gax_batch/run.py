@@ -34,6 +34,7 @@ from gax_batch.record import Clock, Run
 from gax_batch.uncertainty import Calibration
 from gax_batch.unit import Engine, UnitOptions, UnitTask
 from gax_batch.watch import Watch
+from gax_batch.webhook import ATTEMPTS, Webhook, summary_of
 
 # A small night with some bad cutouts is no wrong configuration.
 _FEW_REJECTS = 10
@@ -67,6 +68,7 @@ def run_survey(settings: RunSettings, say: Say, display: Display | None = None) 
 
 def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome:
     clock = Clock()
+    webhook = Webhook(settings.webhook)
     bundle = load_bundle(settings.bundle)
     # The engine would find out too, but only once Ray has started.
     Calibration.of_bundle(bundle.manifest["calibration"], settings.models)
@@ -76,6 +78,7 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
         plan = plan_run(settings, catalog, fingerprint, Path(folder), say)
         if not (plan.units or plan.removed):
             say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
+            webhook.send(_nothing_to_do(settings.catalog, catalog.version), say)
             return RunOutcome(0, None, catalog.version)
         resources, need = resources_of(settings, units=len(plan.units))
         require_memory(need, available_bytes())
@@ -92,7 +95,7 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
             settings_fingerprint=fingerprint,
             plan=plan,
         )
-        return _process(run, settings, catalog, resources, clock, display)
+        return _process(run, settings, catalog, resources, clock, display, webhook)
 
 
 def load_engine(
@@ -114,10 +117,16 @@ def load_engine(
 
 
 def _process(
-    run: Run, settings: RunSettings, catalog: Catalog, resources: Resources, clock: Clock, display: Display
+    run: Run,
+    settings: RunSettings,
+    catalog: Catalog,
+    resources: Resources,
+    clock: Clock,
+    display: Display,
+    webhook: Webhook,
 ) -> RunOutcome:
     tally, say = Tally(), display.say
-    with _recorded_whatever_happens(run, tally, clock, say), MemoryMeter() as meter:
+    with _recorded_whatever_happens(run, tally, clock, say, webhook), MemoryMeter() as meter:
         # What is forced is done again, although its parts are there.
         units = [] if settings.full else [(unit.unit_id, unit.fingerprint) for unit in run.plan.units]
         finished = find_finished(run.catalog, run.settings_fingerprint, units)
@@ -140,6 +149,7 @@ def _process(
     written = record.write(run, tally, clock, status=status, version=version, peak_bytes=meter.peak_bytes)
     for line in record.summary_lines(written):
         say(line)
+    webhook.send(summary_of(written), say)
     return RunOutcome(3 if tally.failures else 0, run.run_id, version)
 
 
@@ -212,14 +222,23 @@ def _execute(
 
 
 @contextmanager
-def _recorded_whatever_happens(run: Run, tally: Tally, clock: Clock, say: Say) -> Iterator[None]:
+def _recorded_whatever_happens(
+    run: Run, tally: Tally, clock: Clock, say: Say, webhook: Webhook
+) -> Iterator[None]:
     try:
         record.write(run, tally, clock, status="running")
         yield
     except (GaxError, StoppedError, KeyboardInterrupt) as error:
         status = "failed" if isinstance(error, GaxError) else "interrupted"
-        record.write(run, tally, clock, status=status, cause=str(error))
+        written = record.write(run, tally, clock, status=status, cause=str(error))
         say("nothing was committed; finished units are kept, and the same command goes on from there")
+        # Who was told to stop has little time left.
+        webhook.send(summary_of(written), say, attempts=ATTEMPTS if status == "failed" else 1)
         raise
     except OSError as error:
         raise FatalError(f"{run.catalog} cannot be written: {error}; free space or check it") from error
+
+
+def _nothing_to_do(catalog: str, version: int | None) -> dict[str, object]:
+    text = f"gax run: nothing to do; {catalog} is up to date at snapshot {version}"
+    return {"text": text, "catalog": catalog, "status": "nothing to do", "snapshot": version}

@@ -48,6 +48,12 @@ EngineCpus = Annotated[
 EngineGpus = Annotated[
     float | None, typer.Option(help="GPUs that each engine asks of it.", show_default="a share")
 ]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster to join: HOST:PORT of its head, or auto.", show_default="RAY_ADDRESS, or none"
+    ),
+]
 Cpus = Annotated[str | None, typer.Option(help="Logical CPUs of a local Ray.", show_default="auto")]
 PopulationOrder = Annotated[
     int | None, typer.Option(help="Order of the HEALPix cells of `gax population`.", show_default="2")
@@ -101,6 +107,12 @@ Grace = Annotated[
     float | None,
     typer.Option(
         help="Seconds that units in flight have to end after Ctrl-C or SIGTERM.", show_default="600"
+    ),
+]
+Webhook = Annotated[
+    str | None,
+    typer.Option(
+        help="Environment variable with the URL that is told how a run ended.", show_default="nobody is told"
     ),
 ]
 LogFormat = Annotated[

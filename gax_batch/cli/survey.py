@@ -23,6 +23,7 @@ def run(
     precision: flags.Precision = None,
     unit_size: flags.UnitSize = None,
     workers: flags.Workers = None,
+    ray_address: flags.RayAddress = None,
     cpus: flags.Cpus = None,
     engine_cpus: flags.EngineCpus = None,
     engine_gpus: flags.EngineGpus = None,
@@ -45,6 +46,7 @@ def run(
     object_store_mib: flags.ObjectStoreMib = None,
     grace: flags.Grace = None,
     log_format: flags.LogFormat = None,
+    webhook: flags.Webhook = None,
     config: flags.ConfigFile = None,
 ) -> None:
     """Catalog a survey, or bring its catalog up to date.
@@ -74,6 +76,7 @@ def plan(
     precision: flags.Precision = None,
     unit_size: flags.UnitSize = None,
     workers: flags.Workers = None,
+    ray_address: flags.RayAddress = None,
     cpus: flags.Cpus = None,
     engine_cpus: flags.EngineCpus = None,
     engine_gpus: flags.EngineGpus = None,
@@ -96,6 +99,7 @@ def plan(
     object_store_mib: flags.ObjectStoreMib = None,
     grace: flags.Grace = None,
     log_format: flags.LogFormat = None,
+    webhook: flags.Webhook = None,
     config: flags.ConfigFile = None,
     calibrate: Annotated[
         bool, typer.Option(help="Read and classify a few cutouts, to predict the time.")

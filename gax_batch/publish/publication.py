@@ -13,7 +13,7 @@ from gax_batch import paths, storage
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
-from gax_batch.machine import MIB, Resources, logical_cpus
+from gax_batch.machine import MIB, Resources, cluster_address, logical_cpus
 from gax_batch.progress import Say
 from gax_batch.publish.formats import Format
 from gax_batch.publish.hats_catalog import publish_hats
@@ -124,7 +124,7 @@ class _Cluster:
         if not self._started:
             self._started = True
             self._stack.enter_context(quiet_native_stderr())
-            resources = Resources(logical_cpus(), None, OBJECT_STORE_BYTES)
+            resources = Resources(logical_cpus(), None, OBJECT_STORE_BYTES, address=cluster_address())
             self._stack.enter_context(pipeline.ray_session(resources))
         yield from pipeline.map_tasks(function, items)
 
