@@ -20,6 +20,7 @@ from gax_batch.preparation import plan_run, resources_of, settings_fingerprint
 from gax_batch.progress import Say, duration
 from gax_batch.quiet import quiet_native_stderr
 from gax_batch.run import load_engine
+from gax_batch.sizing import cpu_node, gpu_node, lines, size
 from gax_batch.sources import read_unit
 
 SAMPLE = 64
@@ -42,13 +43,23 @@ class Rates:
         return self.start + cutouts / self.infer + cutouts / (self.read * resources.cpus)
 
 
-def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True) -> int:
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Hours that a run may take on a cluster, and prices of an hour of a core and of a GPU, if known."""
+
+    hours: float = 20.0
+    core_price: float | None = None
+    gpu_price: float | None = None
+
+
+def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True, budget: Budget | None = None) -> int:
     """Say what a run would do.
 
     Args:
         settings: Of the run.
         say: Shows one line to the person who waits.
         calibrate: Read and classify a few cutouts, to predict the time.
+        budget: For the size of a cluster.
 
     Returns:
         The exit code: 0, or 2 where the run would be refused for lack of memory.
@@ -70,6 +81,7 @@ def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True) -> int:
             return 0
         fits = need.total <= available_bytes()
         say(_memory_line(need, fits=fits))
+        rates = None
         if calibrate:
             sample = read_sample(plan, settings)
             for line in _problem_lines(sample.cutouts):
@@ -80,7 +92,35 @@ def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True) -> int:
                 f"time: about {duration(seconds)} here: one core reads {rates.read:,.0f} cutouts/s, "
                 f"the models classify {rates.infer:,.1f}/s, start {rates.start:.0f} s (from {SAMPLE} cutouts)"
             )
+        for line in _cluster_lines(plan.members, settings, resources, rates, budget or Budget()):
+            say(line)
     return 0 if fits else 2
+
+
+def _cluster_lines(
+    cutouts: int, settings: RunSettings, resources: Resources, rates: Rates | None, budget: Budget
+) -> list[str]:
+    """The size of a cluster for the same survey, from this machine's rates where they were measured."""
+    gpus = settings.engine_gpus or 0
+    if gpus and rates is None:
+        return ["on a cluster: no GPU has been measured; run gax plan on a node that has one"]
+    if gpus and rates is not None:
+        node = gpu_node(settings.engine_cpus or 2, gpus, infer_rate=rates.infer, read_rate=rates.read)
+        source = "this machine's rates"
+    elif rates is not None:
+        node = cpu_node(settings.engine_cpus or 6, 1 / (resources.cpus / rates.infer + 1 / rates.read))
+        source = "this machine's rates, as if cores added up"
+    else:
+        node = cpu_node(settings.engine_cpus or 6)
+        source = "the README's rates, as if cores added up"
+    need = size(
+        cutouts,
+        node,
+        hours=budget.hours,
+        unit_size=settings.unit_size,
+        engines=0 if settings.workers == "auto" else settings.workers,
+    )
+    return lines(need, core_price=budget.core_price, gpu_price=budget.gpu_price, source=source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ COUNTERS = {
     "gax_step_seconds": "Seconds of work, by step",
 }
 GAUGES = {
-    "gax_running": "1 while units are worked on",
     "gax_started_seconds": "When the run began to work on units, seconds since 1970",
     "gax_progress_seconds": "When a cutout was last finished, seconds since 1970",
     "gax_seconds_left": "What the rate so far leaves to wait",
@@ -85,7 +84,10 @@ def open_board() -> Iterator[ActorHandle]:
 
 
 class Metrics:
-    """The run's metrics: the names above behind `ray_`, labeled with the run and at most one thing more."""
+    """The run's metrics: the names above behind `ray_`, labeled with the run and at most one thing more.
+
+    Ray drops the gauges of a driver that has ended; its counters stay as they were.
+    """
 
     def __init__(self, run_id: str) -> None:
         self._counters = {name: _metric(Counter, name, text, run_id) for name, text in COUNTERS.items()}
@@ -99,7 +101,7 @@ class Metrics:
         for step, seconds in result.state.seconds.items():
             self._seconds.observe(seconds, {"step": step})
 
-    def state(self, state: RunState, *, running: bool = True) -> None:
+    def state(self, state: RunState) -> None:
         """Bring every metric up to date."""
         tally, units = state.tally, state.sample.view.units
         self._count("gax_galaxies", state.new_galaxies)
@@ -109,7 +111,6 @@ class Metrics:
             self._count("gax_rejects", count, reason)
         for step, seconds in dict(tally.seconds_by_step).items():
             self._count("gax_step_seconds", seconds, step)
-        self._set("gax_running", running)
         self._set("gax_started_seconds", state.started)
         self._set("gax_progress_seconds", state.last_progress)
         self._set("gax_seconds_left", state.seconds_left or 0)

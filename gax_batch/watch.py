@@ -23,7 +23,7 @@ class Publisher(Protocol):
     def unit(self, result: UnitResult) -> None:
         """A unit has ended."""
 
-    def state(self, state: RunState, *, running: bool = True) -> None:
+    def state(self, state: RunState) -> None:
         """A second has passed."""
 
 
@@ -55,12 +55,12 @@ class Watch:
 
     @contextmanager
     def on(self) -> Iterator["Watch"]:
-        """Show the run as long as the block lasts, and publish that it is over."""
+        """Show the run as long as the block lasts, and publish how it stood at the end."""
         with self.display.running(self.state):
             try:
                 yield self
             finally:
-                self.metrics.state(self.state, running=False)
+                self.metrics.state(self.state)
 
     def _end_when_idle(self, sample: Sample) -> None:
         if not self.state.stopping:

@@ -10,7 +10,7 @@ from gax_batch import forecast as module
 from gax_batch import run as run_module
 from gax_batch.config import load_settings
 from gax_batch.errors import UsageError
-from gax_batch.forecast import Rates, forecast
+from gax_batch.forecast import Budget, Rates, forecast
 from gax_batch.machine import MIB, Resources
 from gax_batch.run import run_survey
 
@@ -56,14 +56,28 @@ def test_without_calibration_nothing_is_read(survey, monkeypatch):
     monkeypatch.delattr(module, "read_unit")
     code, lines = lines_of(survey, calibrate=False)
     assert code == 0
-    assert lines[-1].startswith("memory: about ")
+    assert lines[-4].startswith("memory: about ")
+    assert lines[-3].startswith("on a cluster: 1 engine of 6 cores (--workers 1), 0.0 h")
+    assert "the README's rates" in lines[-3]
+
+
+def test_a_cluster_is_sized_from_the_measured_rates_and_costs_what_the_user_pays(survey):
+    lines: list[str] = []
+    values = {"input": str(survey / "images"), "catalog": str(survey / "catalog"), "unit_size": 16}
+    settings = load_settings(None, values | {"engine_gpus": 1, "cpus": 2})
+    forecast(settings, lines.append, budget=Budget(hours=1e-4, gpu_price=3600.0))
+    assert "on a cluster: 3 engines of 2 cores and 1 GPU (--workers 3)" in lines[-4]
+    assert "this machine's rates" in lines[-4]
+    assert lines[-1].startswith("  cost of the nodes: ")
+    forecast(settings, lines.append, calibrate=False)
+    assert lines[-1] == "on a cluster: no GPU has been measured; run gax plan on a node that has one"
 
 
 def test_a_run_that_would_be_refused_says_so(survey, monkeypatch):
     monkeypatch.setattr(module, "available_bytes", lambda: 100 * MIB)
     code, lines = lines_of(survey, calibrate=False)
     assert code == 2
-    assert lines[-1].endswith("100 MiB are available, too few: the run would be refused")
+    assert lines[-4].endswith("100 MiB are available, too few: the run would be refused")
 
 
 def test_a_mistake_is_the_same_as_of_a_run(survey):

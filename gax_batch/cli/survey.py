@@ -104,15 +104,24 @@ def plan(
     calibrate: Annotated[
         bool, typer.Option(help="Read and classify a few cutouts, to predict the time.")
     ] = True,
+    hours: Annotated[float, typer.Option(help="Hours that a run may take on a cluster.", min=0.01)] = 20.0,
+    core_price: Annotated[
+        float | None, typer.Option(help="Your price of a core for an hour; adds the cost.", min=0)
+    ] = None,
+    gpu_price: Annotated[
+        float | None, typer.Option(help="Your price of a GPU for an hour; adds the cost.", min=0)
+    ] = None,
 ) -> None:
     """Say what a run of the same flags would do, need and take; nothing is written.
 
     Example: gax plan --input s3://survey/cutouts --catalog s3://survey/catalog
     """
-    settings = _settings(config, {k: v for k, v in locals().items() if k != "calibrate"})
-    from gax_batch.forecast import forecast
+    own = ("calibrate", "hours", "core_price", "gpu_price")
+    settings = _settings(config, {k: v for k, v in locals().items() if k not in own})
+    from gax_batch.forecast import Budget, forecast
 
-    raise typer.Exit(forecast(settings, typer.echo, calibrate=calibrate))
+    budget = Budget(hours, core_price, gpu_price)
+    raise typer.Exit(forecast(settings, typer.echo, calibrate=calibrate, budget=budget))
 
 
 @app.command()
