@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests and tools run from the working tree; the stamp is as new as what decides the installation.
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo browser s3-server test test-deploy test-slow bench lint format train clean
+.PHONY: help install demo browser s3-server prometheus test test-deploy test-slow bench lint format train clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -29,6 +29,10 @@ browser:  ## install the browser of the tests (Debian's Chromium; as root)
 	apt-get update -qq
 	apt-get install -qq --yes --no-install-recommends chromium fonts-dejavu-core
 
+prometheus:  ## install the Prometheus of the tests (Debian's; as root)
+	apt-get update -qq
+	apt-get install -qq --yes --no-install-recommends prometheus
+
 lint: $(STAMP)  ## ruff, mypy and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,7 +43,7 @@ test: lint  ## lint and run the tests (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
 
 test-deploy: $(STAMP)  ## the image, the manifests, gax submit, and a job on a local Ray cluster
-	$(BIN)/python -m pytest tests/deploy tests/test_rayjob.py tests/test_submit.py
+	$(BIN)/python -m pytest tests/deploy tests/test_rayjob.py tests/test_submit.py tests/test_sizing.py tests/test_telemetry.py
 
 test-slow: $(STAMP)  ## the real survey at full size: resume, identical bits, memory (about an hour on 2 cores)
 	$(BIN)/python -m pytest -m slow

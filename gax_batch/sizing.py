@@ -107,11 +107,12 @@ def lines(sizing: Sizing, *, core_price: float | None, gpu_price: float | None, 
     each = f"{node.engine_cores:g} cores" + (f" and {node.gpus:g} GPU" if node.gpus else "")
     engines = f"{sizing.engines:,} engine{'s' if sizing.engines > 1 else ''}"
     gpu_hours = f", {sizing.gpu_hours:,.1f} GPU hours" if node.gpus else ""
+    store, driver, disk = sizing.object_store / _GIB, sizing.driver / _GIB, sizing.head_disk / _GB
     said = [
         f"on a cluster: {engines} of {each} (--workers {sizing.engines}), {sizing.seconds / 3600:,.1f} h, "
         f"{sizing.core_hours:,.0f} core hours{gpu_hours} ({source})",
-        f"  a node: {node.cores} cores, {sizing.object_store / _GIB:,.1f} GiB object store, as much for spill",
-        f"  the head: {sizing.head_disk / _GB:,.2f} GB of TMPDIR, {sizing.driver / _GIB:,.1f} GiB for the driver",
+        f"  a node: {node.cores} cores, {store:,.1f} GiB object store, as much for spill",
+        f"  the head: {disk:,.2f} GB of TMPDIR, {driver:,.1f} GiB for the driver",
     ]
     if core_price is not None or gpu_price is not None:
         cost = sizing.cost(core_price=core_price or 0.0, gpu_price=gpu_price or 0.0)
