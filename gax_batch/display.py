@@ -212,7 +212,7 @@ def panel(state: RunState) -> Group:
     """What the live display shows of a state."""
     told = as_dict(state)
     left = state.seconds_left
-    bar = Table.grid(padding=(0, 1))
+    bar = Table.grid(padding=(0, 2))
     bar.add_row(
         ProgressBar(total=max(state.planned, 1), completed=state.done, width=32),
         f"{state.done:,} of {state.planned:,} cutouts",

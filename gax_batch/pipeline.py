@@ -10,7 +10,7 @@ import math
 import os
 import socket
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -174,7 +174,7 @@ def execute(
     options: UnitOptions,
     resources: Resources,
     see: Callable[[Sample], bool],
-) -> Iterator[UnitResult]:
+) -> Generator[UnitResult, None, None]:
     """Run the units and yield each one's result as it ends, in any order.
 
     Args:

@@ -6,7 +6,7 @@ The only module that imports `pipeline` (and so Ray), and only when there is som
 import secrets
 import tempfile
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -138,12 +138,14 @@ def _process(
             _execute(run, settings, tasks, resources, tally, clock, display)
         clock.lap("process")
         _refuse_rejects(tally, settings.max_rejects)
-        version = catalog.commit(
-            tally.parts,
-            run_id=run.run_id,
-            metadata={"bundle_id": run.bundle_id, "settings_fingerprint": run.settings_fingerprint},
-            removed=run.plan.removed,
-        )
+        # A signal waits for the commit, which is the run's end.
+        with finishes_first(settings.grace):
+            version = catalog.commit(
+                tally.parts,
+                run_id=run.run_id,
+                metadata={"bundle_id": run.bundle_id, "settings_fingerprint": run.settings_fingerprint},
+                removed=run.plan.removed,
+            )
         clock.lap("commit")
     status = "failed units" if tally.failures else "complete"
     written = record.write(run, tally, clock, status=status, version=version, peak_bytes=meter.peak_bytes)
@@ -214,8 +216,10 @@ def _execute(
         with (
             finishes_first(settings.grace) as stop,
             Watch(state, display, stop, settings.grace, telemetry.Metrics(run.run_id)).on() as watch,
+            # Closed here, not when a traceback lets it go: it must not outlive Ray.
+            closing(pipeline.execute(tasks, factory, options, resources, watch.see)) as results,
         ):
-            for result in pipeline.execute(tasks, factory, options, resources, watch.see):
+            for result in results:
                 watch.ended(result)
             if stop.number is not None and state.ended_units < len(tasks):
                 raise StoppedError(stop.number)

@@ -81,7 +81,7 @@ def test_plain_lines_come_at_a_pace_that_slows_down_and_name_failures(now):
         now[0] += 1
         state.see(sample({"inferring": 1}, {"a": second}))
         shown.refresh(state)
-    assert lines[0] == "5 of 10,000 cutouts, 1.0/s, about 2 h 47 min left, 0 rejects"
+    assert lines[0] == "5 of 10,000 cutouts, 1.0/s, about 2 h 46 min left, 0 rejects"
     assert 20 < len(lines) < 100
     early, late = (int(line.split()[0].replace(",", "")) for line in (lines[1], lines[-1]))
     assert early == 10

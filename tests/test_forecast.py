@@ -65,7 +65,7 @@ def test_a_cluster_is_sized_from_the_measured_rates_and_costs_what_the_user_pays
     lines: list[str] = []
     values = {"input": str(survey / "images"), "catalog": str(survey / "catalog"), "unit_size": 16}
     settings = load_settings(None, values | {"engine_gpus": 1, "cpus": 2})
-    forecast(settings, lines.append, budget=Budget(hours=1e-4, gpu_price=3600.0))
+    forecast(settings, lines.append, budget=Budget(hours=1e-6, gpu_price=3600.0))
     assert "on a cluster: 3 engines of 2 cores and 1 GPU (--workers 3)" in lines[-4]
     assert "this machine's rates" in lines[-4]
     assert lines[-1].startswith("  cost of the nodes: ")

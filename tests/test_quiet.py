@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from gax_batch.quiet import quiet_native_stderr
+from gax_batch.quiet import native_stderr_in, quiet_native_stderr
 
 
 def test_native_noise_is_held_back(capfd):
@@ -33,3 +33,22 @@ def test_pythons_own_stderr_stays(capfd, monkeypatch):
         with quiet_native_stderr():
             print("mine", file=sys.stderr)
     assert capfd.readouterr().err == "mine\n"
+
+
+def test_native_noise_goes_to_a_file_whatever_happens(capfd, tmp_path):
+    def broken() -> None:
+        with native_stderr_in(tmp_path / "noise.log"):
+            os.write(2, b"noise\n")
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        broken()
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+    assert (tmp_path / "noise.log").read_bytes() == b"noise\n"
+
+
+def test_a_file_of_no_noise_is_not_left_behind(tmp_path):
+    with native_stderr_in(tmp_path / "noise.log"):
+        pass
+    assert list(tmp_path.iterdir()) == []
