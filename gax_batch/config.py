@@ -17,12 +17,13 @@ from pydantic_core import to_jsonable_python
 
 from gax_batch.catalog.schema import NUMERIC_COLUMNS
 from gax_batch.decoding import DEFAULT_RADIUS_ARCSEC, Decoder
-from gax_batch.display import LogFormat
 from gax_batch.errors import UsageError
 from gax_batch.imaging import GZ2_CROP, ImageLimits
 from gax_batch.models import ModelName, Precision
 from gax_batch.rejects import MAX_ATTEMPTS
 from gax_batch.sums import Grouping
+
+LogFormat = Literal["text", "json"]
 
 RAY_LEAST_STORE_MIB = 75
 URI_KEYS = ("input", "catalog", "positions", "bundle", "frame_index")

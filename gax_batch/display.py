@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,8 +17,6 @@ from gax_batch.board import STATES
 from gax_batch.machine import MIB
 from gax_batch.progress import LINE_EVERY_SECONDS, RunState, Say, duration
 from gax_batch.unit import UnitResult
-
-LogFormat = Literal["text", "json"]
 
 _LONGEST_PAUSE_SECONDS = 60.0
 _SHOWN_REASONS = 4
@@ -179,9 +177,9 @@ class LiveDisplay:
         self._live = None
 
 
-def open_display(log_format: LogFormat, write: Say) -> Display:
+def open_display(write: Say, *, json_lines: bool) -> Display:
     """The display for standard output: `write` shows one line of it."""
-    if log_format == "json":
+    if json_lines:
         return JsonLines(write)
     console = Console()
     return LiveDisplay(console) if console.is_terminal and not console.is_dumb_terminal else PlainLines(write)

@@ -164,5 +164,5 @@ def test_lines_pass_above_the_live_panel_as_they_are():
 
 
 def test_what_is_not_a_terminal_gets_lines():
-    assert isinstance(open_display("text", print), PlainLines)
-    assert isinstance(open_display("json", print), JsonLines)
+    assert isinstance(open_display(print, json_lines=False), PlainLines)
+    assert isinstance(open_display(print, json_lines=True), JsonLines)

@@ -78,6 +78,11 @@ def test_the_driver_of_a_run_does_not_load_tensorflow():
     }
 
 
+def test_classifying_loads_neither_ray_nor_what_only_catalogs_need():
+    loaded = loaded_modules("import gax_batch.classify, gax_batch.config")
+    assert not loaded & {"ray", "duckdb", "deltalake", "pandas", "astropy"}
+
+
 def test_an_engine_does_not_load_keras_and_leaves_it_to_those_who_train():
     assert not loaded_modules("import gax_batch.inference") & {"keras", "tf_keras", "matplotlib", "sklearn"}
     assert "tf_keras" in loaded_modules("import gax_batch.inference, tf_keras")

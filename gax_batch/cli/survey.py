@@ -57,7 +57,7 @@ def run(
     from gax_batch.display import open_display
     from gax_batch.run import run_survey
 
-    display = open_display(settings.log_format, typer.echo)
+    display = open_display(typer.echo, json_lines=settings.log_format == "json")
     try:
         raise typer.Exit(run_survey(settings, display.say, display).exit_code)
     except GaxError as error:
