@@ -70,7 +70,8 @@ class RunState:
     """A run as it stands: what its units' results add up to, and where the others are.
 
     Display, log lines and metrics all show this, and nothing else. `done` are cutouts of ended units, and
-    those of others that are inferred; `started` and `last_progress` are in seconds since 1970.
+    those of others that are inferred; `new_galaxies` and `new_rejects` leave out what an interrupted run has
+    left behind; `started` and `last_progress` are in seconds since 1970.
     """
 
     def __init__(self, run_id: str, tally: Tally, *, planned: int, units: int, draws: int) -> None:
@@ -78,6 +79,7 @@ class RunState:
         self.sample = Sample()
         self.done = 0
         self.new_galaxies = 0
+        self.new_rejects: Counter[str] = Counter()
         self.bytes_read = 0
         self.stopping = False
         self.started = self.last_progress = time.time()
@@ -90,7 +92,9 @@ class RunState:
         self._ended.add(result.state.unit_id)
         self._ended_cutouts += result.state.planned
         self.bytes_read += result.state.bytes_read
-        self.new_galaxies += result.part.rows if result.part else 0
+        if result.part is not None:
+            self.new_galaxies += result.part.rows
+            self.new_rejects.update(result.part.rejects_by_reason)
         self._advance()
 
     def see(self, sample: Sample) -> None:

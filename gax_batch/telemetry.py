@@ -107,7 +107,7 @@ class Metrics:
         self._count("gax_galaxies", state.new_galaxies)
         self._count("gax_draws", state.new_galaxies * state.draws)
         self._count("gax_bytes_read", state.bytes_read)
-        for reason, count in dict(tally.rejects_by_reason).items():
+        for reason, count in dict(state.new_rejects).items():
             self._count("gax_rejects", count, reason)
         for step, seconds in dict(tally.seconds_by_step).items():
             self._count("gax_step_seconds", seconds, step)

@@ -57,6 +57,7 @@ def test_a_state_counts_units_that_ended_and_slices_of_those_that_have_not(now):
     assert state.done == 140
     assert state.last_progress == now[0]
     assert (state.new_galaxies, state.bytes_read, state.ended_units) == (95, 5, 1)
+    assert state.new_rejects == {"truncated": 5}
 
 
 @pytest.mark.parametrize(
