@@ -18,7 +18,8 @@ from pydantic_core import to_jsonable_python
 from gax_batch.catalog.schema import NUMERIC_COLUMNS
 from gax_batch.decoding import DEFAULT_RADIUS_ARCSEC, Decoder
 from gax_batch.errors import UsageError
-from gax_batch.imaging import GZ2_CROP, ImageLimits
+from gax_batch.imaging import GZ2_CROP
+from gax_batch.limits import ImageLimits, ListingLimits
 from gax_batch.models import ModelName, Precision
 from gax_batch.rejects import MAX_ATTEMPTS
 from gax_batch.sums import Grouping
@@ -161,6 +162,33 @@ class RunSettings(BaseModel):
     max_image_pixels: int = Field(
         ImageLimits().pixels, ge=1, description="Images with more pixels than this are rejected, undecoded."
     )
+    max_image_expansion: int = Field(
+        ImageLimits().expansion,
+        ge=1,
+        description="Images that unpack to more than this many times their bytes, and to more than 16 MiB, "
+        "are rejected as decompression bombs.",
+    )
+    max_image_header_bytes: int = Field(
+        ImageLimits().header_bytes,
+        ge=2880,
+        description="FITS files whose headers have more bytes together than this are rejected.",
+    )
+    max_image_memory_mib: int = Field(
+        ImageLimits().memory_mib,
+        ge=256,
+        description="Memory that reading a unit may take at once, MiB; a cutout that needs more is rejected.",
+    )
+    max_id_characters: int = Field(
+        ListingLimits().id_characters,
+        ge=1,
+        le=65_536,
+        description="Galaxies with a longer galaxy_id are rejected.",
+    )
+    max_shard_members: int = Field(
+        ListingLimits().shard_members,
+        ge=1,
+        description="A tar of more entries, or a Parquet shard of more rows, ends the command.",
+    )
     object_store_mib: Literal["auto"] | int = Field(
         "auto", description="Memory of a local Ray's object store, MiB; auto follows the unit size."
     )
@@ -199,6 +227,8 @@ class RunSettings(BaseModel):
         # Azure's URIs name container@account, which is no secret.
         if parts.password or (parts.username and parts.scheme not in ("abfs", "abfss")):
             raise ValueError("holds credentials; give them by the environment or the machine's role instead")
+        if parts.scheme in ("http", "https") and (parts.query or parts.fragment):
+            raise ValueError("holds a query, which may be a signature; give a plain URI")
         return value
 
     @field_validator("models", mode="before")
@@ -261,9 +291,14 @@ class RunSettings(BaseModel):
         return Grouping(self.population_order, self.population_bins)
 
     @property
+    def listing_limits(self) -> ListingLimits:
+        """What a listing may hold."""
+        return ListingLimits(self.max_id_characters, self.max_shard_members)
+
+    @property
     def decoder(self) -> Decoder:
         """What makes cutouts of images."""
-        limits = ImageLimits(bytes=self.max_image_bytes, pixels=self.max_image_pixels)
+        limits = ImageLimits.of_settings(self.model_dump())
         return Decoder(crop=self.crop, limits=limits, preset=self.preset, default_radius=self.default_radius)
 
 

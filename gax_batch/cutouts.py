@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from gax_batch.catalog.snapshots import read_run_record
 from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, TransientError
-from gax_batch.imaging import IMAGE_SIDE, ImageLimits
+from gax_batch.imaging import IMAGE_SIDE
+from gax_batch.limits import ImageLimits
 from gax_batch.plan import find_members
 from gax_batch.rejects import Reason, Reject, Stage
 from gax_batch.sources import on_frames, read_unit, recall_members
@@ -107,7 +108,7 @@ def _decoder(catalog: str, run_id: str) -> Decoder:
         return Decoder()
     return Decoder(
         crop=settings["crop"],
-        limits=ImageLimits(bytes=settings["max_image_bytes"], pixels=settings["max_image_pixels"]),
+        limits=ImageLimits.of_settings(settings),
         preset=settings["preset"],
         default_radius=settings["default_radius"],
     )

@@ -5,18 +5,19 @@ from typing import Any
 
 import numpy.typing as npt
 
-from gax_batch.fits import is_fits, read_band_files, read_bands
+from gax_batch.fits import read_band_files, read_bands
+from gax_batch.fitsfile import is_fits
 from gax_batch.imaging import (
     DEFAULT_LIMITS,
     GZ2_CROP,
     Cutout,
     ImageFlag,
-    ImageLimits,
     central_window,
     cutout_from_array,
     decode_cutout,
     finish_cutout,
 )
+from gax_batch.limits import ImageLimits
 from gax_batch.stretches import DEFAULT_PRESET, PRESETS, to_rgb
 
 DEFAULT_RADIUS_ARCSEC = 7.0

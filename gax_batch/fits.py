@@ -7,19 +7,23 @@ al. 2010, A&A 524, A42) counts rows from the bottom: they are flipped, so that n
 have it.
 """
 
-import bz2
 import io
 import math
 import re
+import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from gax_batch.imaging import ImageFlag, ImageLimits
+from gax_batch import fitsfile
+from gax_batch.fitsfile import is_fits
+from gax_batch.imaging import ImageFlag
+from gax_batch.limits import ImageLimits
 from gax_batch.rejects import Reason, RejectError, Stage
 from gax_batch.stretches import Preset
 
@@ -31,19 +35,26 @@ Float = npt.NDArray[np.float32]
 SUFFIXES = tuple(
     f".{name}{packed}" for name in ("fits", "fit", "fts") for packed in ("", ".gz", ".bz2", ".fz")
 )
-MAX_HEADER_BYTES = 1024 * 1024
 MAX_MASKED = 0.5
 """Fraction of a cutout's pixels that may be masked; fewer are filled with the sky."""
 
-_PLAIN, _GZIP, _BZIP2 = b"SIMPLE  =", b"\x1f\x8b", b"BZh"
 _BAND_KEYS = ("EXTNAME", "BAND", "FILTER", "FILTER1")
-_END = b"END" + b" " * 77
-_ERRORS = (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zlib.error, AttributeError)
-
-
-def is_fits(data: bytes) -> bool:
-    """Whether bytes start as a FITS file does, packed or not."""
-    return data.startswith((_PLAIN, _GZIP, _BZIP2))
+# Its decoder (astropy 8.0) takes the tile's own word for its size, and writes beyond its memory.
+_UNSAFE = "HCOMPRESS_1"
+# Each tile of a packed image is unpacked by itself; common is one for each row.
+_MAX_TILES = 65_536
+_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    EOFError,
+    zlib.error,
+    struct.error,
+)
 
 
 def read_bands(data: bytes, preset: Preset, limits: ImageLimits) -> tuple[Float, ImageFlag]:
@@ -61,13 +72,12 @@ def read_bands(data: bytes, preset: Preset, limits: ImageLimits) -> tuple[Float,
     Raises:
         RejectError: The file cannot be used; stage `decode`.
     """
-    data = _unpacked(data, limits.bytes)
-    _check_header(data)
+    data = fitsfile.plain(data, limits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # real files break the standard in ways that do not matter here
         try:
             images = _images(data, limits)
-        except _ERRORS as error:
+        except _errors() as error:
             raise _undecodable(data, error) from None
     flags = ImageFlag(0) if preset.bands else ImageFlag.GRAYSCALE
     return _whole(_chosen(images, preset), flags)
@@ -88,21 +98,21 @@ def read_band_files(files: Sequence[bytes], preset: Preset, limits: ImageLimits)
         RejectError: A file cannot be used, or they are of different shape; stage `decode`.
     """
     planes: list[Float] = []
+    limits = replace(limits, pixels=limits.pixels // len(preset.bands))
     for band, data in zip(preset.bands, files, strict=True):
         try:
-            planes.append(read_frame(data, limits.pixels // len(preset.bands), limits.bytes)[0])
+            planes.append(read_frame(data, limits)[0])
         except RejectError as error:
             raise _reject(error.reject.reason, f"band {band}: {error.reject.detail}") from None
     return _whole(_stacked(planes), ImageFlag(0))
 
 
-def read_frame(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Float, "Header"]:
+def read_frame(data: bytes, limits: ImageLimits) -> tuple[Float, "Header"]:
     """Read the first image of a FITS file, in the order of its rows, with the header that places it.
 
     Args:
         data: The file.
-        max_pixels: Larger images are rejected.
-        max_bytes: So are larger files, also once they are unpacked.
+        limits: Larger images are rejected, and larger files, also once they are unpacked.
 
     Returns:
         Fluxes, float32 `[height, width]`, masked pixels NaN; and its header.
@@ -112,36 +122,41 @@ def read_frame(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Float, "He
     """
     if not is_fits(data):
         raise _reject(Reason.NOT_AN_IMAGE, f"the bytes start with {data[:8]!r}, which is no FITS file")
-    data = _unpacked(data, max_bytes)
-    _check_header(data)
+    data = fitsfile.plain(data, limits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             hdu = _first_image(io.BytesIO(data))
-            _check_size(hdu.shape, 0, max_pixels)
+            _check_size(hdu, 0, limits)
             return _pixels(hdu)[0], hdu.header
-        except _ERRORS as error:
+        except _errors() as error:
             raise _undecodable(data, error) from None
 
 
-def read_header(file: BinaryIO) -> "Header":
+def read_header(file: BinaryIO, max_bytes: int = ImageLimits().header_bytes) -> "Header":
     """Read the header of the first image of a FITS file, and no pixels.
+
+    Args:
+        file: Packed or not.
+        max_bytes: Of this header and of those before it.
 
     Raises:
         ValueError: It has none.
-        OSError: It cannot be read.
+        OSError: It cannot be read, or is larger.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return _first_image(file).header
+            return _first_image(fitsfile.open_headers(file, max_bytes)).header
         except RejectError as error:
             raise ValueError(error.reject.detail) from None
-        except (KeyError, TypeError, IndexError, EOFError, zlib.error, AttributeError) as error:
+        except OSError:
+            raise
+        except _errors() as error:
             raise ValueError(str(error)) from None
 
 
-def _first_image(file: BinaryIO) -> Any:
+def _first_image(file: BinaryIO | io.RawIOBase) -> Any:
     from astropy.io import fits
 
     for hdu in fits.open(file, memmap=False, lazy_load_hdus=True):
@@ -169,36 +184,6 @@ def fill_masked(planes: Float, sky: float | None = None) -> Float:
     return np.where(masked, np.array(levels, np.float32)[:, None, None], planes)
 
 
-def _unpacked(data: bytes, limit: int) -> bytes:
-    if data.startswith(_PLAIN):
-        return data
-    try:
-        if data.startswith(_GZIP):
-            unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-            plain, done = unzip.decompress(data, limit + 1), unzip.eof
-        else:
-            bunzip = bz2.BZ2Decompressor()
-            plain, done = bunzip.decompress(data, limit + 1), bunzip.eof
-    except (zlib.error, OSError) as error:
-        raise _reject(Reason.CORRUPT, f"it cannot be unpacked: {error}") from None
-    if len(plain) > limit:
-        raise _reject(Reason.TOO_MANY_BYTES, f"more than {limit} bytes when unpacked, the limit")
-    if not done:
-        raise _reject(Reason.TRUNCATED, f"the packed file ends after {len(plain)} bytes")
-    if not plain.startswith(_PLAIN):
-        raise _reject(Reason.NOT_AN_IMAGE, f"packed bytes start with {plain[:8]!r}")
-    return plain
-
-
-def _check_header(data: bytes) -> None:
-    """Find the first header's end, before anything looks for it in a gigabyte."""
-    head = data[: MAX_HEADER_BYTES + 80]
-    if not any(head[card : card + 80] == _END for card in range(0, len(head), 80)):
-        if len(data) > MAX_HEADER_BYTES:
-            raise _reject(Reason.TOO_MANY_BYTES, f"the header has more than {MAX_HEADER_BYTES} bytes")
-        raise _reject(Reason.TRUNCATED, "the file ends within its header")
-
-
 def _images(data: bytes, limits: ImageLimits) -> list[tuple[str | None, Float]]:
     """Every band of the file, by name where it has one: `[height, width]`, masked pixels NaN."""
     from astropy.io import fits
@@ -209,20 +194,26 @@ def _images(data: bytes, limits: ImageLimits) -> list[tuple[str | None, Float]]:
         for hdu in hdus:
             if not hdu.is_image or hdu.header.get("NAXIS", 0) < 2:
                 continue
-            total += _check_size(hdu.shape, total, limits.pixels)
+            total += _check_size(hdu, total, limits)
             pixels = _pixels(hdu)
             names = _names(hdu.header, len(pixels))
             found += list(zip(names, pixels, strict=True))
     return found
 
 
-def _check_size(shape: tuple[int, ...], total: int, limit: int) -> int:
+def _check_size(hdu: Any, total: int, limits: ImageLimits) -> int:
     """The pixels of an image, of which all bands together may have only so many."""
-    size, sides = math.prod(shape), " x ".join(map(str, shape))
+    shape, limit = hdu.shape, limits.pixels
+    size, sides = int(math.prod(shape)), " x ".join(map(str, shape))
     if not size:
         raise _reject(Reason.ZERO_PIXELS, f"an image of {sides} pixels")
     if total + size > limit:
         raise _reject(Reason.TOO_MANY_PIXELS, f"{sides} and more before it, the limit is {limit} in all")
+    if getattr(hdu, "compression_type", None) == _UNSAFE:
+        raise _reject(Reason.UNSUPPORTED_FORMAT, f"tiles packed by {_UNSAFE}; use RICE_1 or GZIP_2")
+    tile = getattr(hdu, "tile_shape", shape)
+    if size > _MAX_TILES * math.prod(tile):
+        raise _reject(Reason.DECOMPRESSION_BOMB, f"{sides} pixels in tiles of {' x '.join(map(str, tile))}")
     return size
 
 
@@ -298,6 +289,14 @@ def _band(name: str | None, preset: Preset) -> str | None:
     parts = set(re.split(r"[^a-z0-9]+", name or ""))
     told = [band for band in preset.bands if band in parts]
     return told[0] if len(told) == 1 else None
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What astropy raises of damaged files."""
+    from astropy.io.fits import VerifyError
+    from astropy.io.fits.hdu.compressed._compression import CfitsioException
+
+    return (*_ERRORS, VerifyError, CfitsioException)
 
 
 def _reject(reason: Reason, detail: str) -> RejectError:

@@ -10,7 +10,6 @@ import io
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any
 
@@ -23,6 +22,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from gax_batch import jpeg
+from gax_batch.limits import ImageLimits, check_scans, check_tags
 from gax_batch.rejects import Reason, RejectError, Stage
 from gax_batch.resampling import Window, area_average
 
@@ -68,19 +68,6 @@ class ImageFlag(IntFlag):
     ALPHA = 4
     SIXTEEN_BIT = 8
     MASKED = 64
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """What an image may need at most, checked before it is decoded.
-
-    Attributes:
-        bytes: Encoded size.
-        pixels: Width times height, from the header.
-    """
-
-    bytes: int = 64 * 1024 * 1024
-    pixels: int = 64_000_000
 
 
 DEFAULT_LIMITS = ImageLimits()
@@ -223,6 +210,10 @@ def _open(data: bytes, limits: ImageLimits) -> ImageFile:
     reader = next((r for magic, r in _READERS.items() if data.startswith(magic)), None)
     if reader is None:
         raise _unknown(data)
+    if reader is _Jpeg:
+        check_scans(data)
+    if reader is _Tiff:
+        check_tags(data)
     try:
         image = reader(io.BytesIO(data))
     except Image.DecompressionBombError as error:
@@ -232,6 +223,7 @@ def _open(data: bytes, limits: ImageLimits) -> ImageFile:
     if image.width * image.height > limits.pixels:
         size = f"{image.width} x {image.height} pixels"
         raise _reject(Reason.TOO_MANY_PIXELS, f"{size}, the limit is {limits.pixels}")
+    limits.check_expansion(image.width * image.height * len(image.getbands()), len(data))
     return image
 
 
@@ -275,6 +267,8 @@ def _plain_jpeg(
     header = jpeg.read_header(data) if len(data) <= limits.bytes else None
     if header is None or header.width * header.height > limits.pixels:
         return None
+    check_scans(data)
+    limits.check_expansion(header.width * header.height * (1 if header.gray else 3), len(data))
     window = central_window(header.width, header.height, crop, side)
     factor = _draft_factor(window)
     pixels = jpeg.read_pixels(data, header, factor)

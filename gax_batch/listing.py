@@ -1,5 +1,6 @@
 """What lies below a folder or prefix, or matches a glob, told one object at a time."""
 
+import errno
 import heapq
 import os
 import re
@@ -64,6 +65,13 @@ def iter_objects(uri: str, *, missing_ok: bool = False, exclude: str | None = No
     except PermissionError:
         raise UsageError(
             f"no permission to list {uri}; check its permissions or give credentials by the environment"
+        ) from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise UsageError(
+            f"below {uri} are folders in folders whose names together are longer than the system reads "
+            f"({str(error.filename)[:80]}...); move or remove them"
         ) from None
     except NoAnswerError as error:
         if found:

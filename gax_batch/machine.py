@@ -3,6 +3,8 @@
 import os
 import resource
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -166,6 +168,50 @@ def require_memory(need: MemoryNeed, available: int) -> None:
             f"this run needs about {need} and {available / MIB:,.0f} MiB are available; "
             "use a smaller --unit-size, fewer --workers or a larger machine"
         )
+
+
+class _MemoryBound:
+    """The bound of this process, shared by the blocks that run at once in its threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._before = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+    def enter(self, size: int) -> None:
+        with self._lock:
+            self._blocks += 1
+            if self._blocks == 1:
+                self._before = soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+                # Private writable memory, whether in use or not; only Linux tells.
+                taken = getattr(psutil.Process().memory_info(), "data", None)
+                wanted = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+                wanted += [] if taken is None else [taken + size]
+                resource.setrlimit(resource.RLIMIT_DATA, (min(wanted, default=soft), hard))
+
+    def leave(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if not self._blocks:
+                resource.setrlimit(resource.RLIMIT_DATA, self._before)
+
+
+_bound = _MemoryBound()
+
+
+@contextmanager
+def memory_bound(size: int) -> Iterator[None]:
+    """Let this process take so many more bytes while a block runs; what would take more raises MemoryError.
+
+    It is the last line against hostile input, whatever claims it makes of itself. Where several blocks run at
+    once, in threads, the first one's bound holds. Private memory counts (Linux, RLIMIT_DATA), and not that
+    of other processes; elsewhere than on Linux nothing is bounded.
+    """
+    _bound.enter(size)
+    try:
+        yield
+    finally:
+        _bound.leave()
 
 
 class MemoryMeter:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -127,9 +127,21 @@ def open_input(
                 "--band-files needs a --preset of several bands, and is for cutouts: --frames are always one "
                 "file per band; change the one or leave out the other"
             )
-        return open_band_files(settings.input, bands=bands, limit=settings.limit, exclude=exclude)
+        return open_band_files(
+            settings.input,
+            bands=bands,
+            limit=settings.limit,
+            exclude=exclude,
+            limits=settings.listing_limits,
+        )
     if not settings.frames:
-        return open_source(settings.input, limit=settings.limit, exclude=exclude, settled=settled)
+        return open_source(
+            settings.input,
+            limit=settings.limit,
+            exclude=exclude,
+            settled=settled,
+            limits=settings.listing_limits,
+        )
     if settings.positions is None or not bands:
         raise UsageError("--frames needs --positions, and a --preset of several bands: give both")
     return open_frames(
@@ -138,6 +150,7 @@ def open_input(
         bands=bands,
         limit=settings.limit,
         exclude=exclude,
+        limits=settings.listing_limits,
         index_folder=settings.frame_index,
         keep_index=keep_index,
         say=say,
@@ -160,8 +173,7 @@ def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
         "crop": settings.crop,
         "preset": settings.preset,
         "default_radius": settings.default_radius,
-        "max_image_bytes": settings.max_image_bytes,
-        "max_image_pixels": settings.max_image_pixels,
+        "image_limits": asdict(settings.decoder.limits),
         "population_order": settings.population_order,
         "population_bins": settings.population_bins,
         "keep_draws": settings.keep_draws,

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     CORRUPT = "corrupt"
     ZERO_PIXELS = "zero_pixels"
     TOO_MANY_PIXELS = "too_many_pixels"
+    DECOMPRESSION_BOMB = "decompression_bomb"
     WRONG_SHAPE = "wrong_shape"
     NOT_FINITE = "not_finite"
     MASKED = "masked"
@@ -55,7 +56,8 @@ MEANING: dict[Reason, str] = {
     Reason.TRUNCATED: "the image ends before its last pixel",
     Reason.CORRUPT: "the image cannot be decoded",
     Reason.ZERO_PIXELS: "the image is zero pixels wide or high",
-    Reason.TOO_MANY_PIXELS: "the image has more pixels than the configured limit (a decompression bomb)",
+    Reason.TOO_MANY_PIXELS: "the image has more pixels than the configured limit",
+    Reason.DECOMPRESSION_BOMB: "it would unpack to more than the configured limit of memory or of its bytes",
     Reason.WRONG_SHAPE: "a tensor or FITS image of no usable shape, or bands of different shapes",
     Reason.NOT_FINITE: "pixels are NaN or infinite",
     Reason.MASKED: "more than half of the cutout's pixels are masked, NaN or off the frame",

@@ -61,6 +61,21 @@ def flipped_bytes() -> bytes:
     return bytes(data)
 
 
+def jpeg_of_scans(scans: int) -> bytes:
+    """A progressive JPEG whose last scan is there so many times."""
+    data = encoded(galaxy(424), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * scans + data[-2:]
+
+
+def tiff_of_numbers(count: int) -> bytes:
+    """A TIFF whose resolution is so many fractions, each an object once it is read."""
+    tags = [(256, 3, 1, 64), (257, 3, 1, 64), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1)]
+    tags += [(278, 3, 1, 64), (279, 4, 1, 4096), (282, 5, count, 4200)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHLL", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<L", 4104) + bytes(4096) + directory + bytes(96 + 8 * count)
+
+
 _PNG = encoded(galaxy())
 _JPEG = encoded(galaxy(424), "JPEG", quality=90)
 
@@ -77,6 +92,9 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "no_height.png": (lambda: png_claiming(64, 0), "zero_pixels"),
     "no_height.jpg": (jpeg_without_height, "zero_pixels"),
     "bomb.png": (lambda: png_claiming(100_000, 100_000), "too_many_pixels"),
+    "empty.png": (lambda: png_claiming(7_000, 7_000), "decompression_bomb"),
+    "scans.jpg": (lambda: jpeg_of_scans(101), "decompression_bomb"),
+    "numbers.tif": (lambda: tiff_of_numbers(262_145), "decompression_bomb"),
     "text.jpg": (lambda: b"<html>404 not found</html>", "not_an_image"),
     "gif.jpg": (lambda: encoded(galaxy(), "GIF"), "unsupported_format"),
     "bmp.jpg": (lambda: encoded(galaxy(), "BMP"), "unsupported_format"),

@@ -100,6 +100,19 @@ MaxImageBytes = Annotated[
 MaxImagePixels = Annotated[
     int | None, typer.Option(help="Larger images are rejected.", show_default="64 million")
 ]
+MaxImageExpansion = Annotated[
+    int | None, typer.Option(help="How many times its bytes an image may unpack to.", show_default="200")
+]
+MaxImageHeaderBytes = Annotated[
+    int | None, typer.Option(help="FITS files with larger headers are rejected.", show_default="4 MiB")
+]
+MaxImageMemoryMib = Annotated[
+    int | None, typer.Option(help="Memory that reading a unit may take, MiB.", show_default="4096")
+]
+MaxIdCharacters = Annotated[
+    int | None, typer.Option(help="Galaxies with a longer id are rejected.", show_default="256")
+]
+MaxShardMembers = Annotated[int | None, typer.Option(help="Cutouts in one shard.", show_default="10 million")]
 ObjectStoreMib = Annotated[
     str | None, typer.Option(help="Memory of a local Ray's object store, MiB.", show_default="auto")
 ]

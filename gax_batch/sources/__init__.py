@@ -5,9 +5,17 @@ from itertools import chain
 
 from gax_batch import storage
 from gax_batch.errors import UsageError
+from gax_batch.limits import ListingLimits
 from gax_batch.listing import iter_objects, split_glob
 from gax_batch.sources.bandfiles import BandFileSource
-from gax_batch.sources.base import CUTOUT_SCHEMA, MEMBER_SCHEMA, ORIGINAL_SCHEMA, Source, is_named
+from gax_batch.sources.base import (
+    CUTOUT_SCHEMA,
+    DEFAULT_LIMITS,
+    MEMBER_SCHEMA,
+    ORIGINAL_SCHEMA,
+    Source,
+    is_named,
+)
 from gax_batch.sources.cutouts import read_unit
 from gax_batch.sources.frame_index import FrameIndex
 from gax_batch.sources.frames import FrameSource
@@ -45,7 +53,12 @@ __all__ = [
 
 
 def open_source(
-    uri: str, *, limit: int | None = None, exclude: str | None = None, settled: Settled | None = None
+    uri: str,
+    *,
+    limit: int | None = None,
+    exclude: str | None = None,
+    settled: Settled | None = None,
+    limits: ListingLimits = DEFAULT_LIMITS,
 ) -> Source:
     """Open a survey: a folder, prefix, glob or single object of images or of Parquet shards.
 
@@ -56,6 +69,7 @@ def open_source(
         limit: Take the first so many cutouts only, in the order of their URIs.
         exclude: A URI below which nothing is the survey's: the catalog, which may be in the input folder.
         settled: Says of a shard that its rows need not be listed; never asked where there is a limit.
+        limits: What ids and shards may be.
 
     Raises:
         UsageError: Nothing is there, or neither kind; or the input is in `exclude`. Where both kinds are
@@ -68,16 +82,22 @@ def open_source(
     for info in objects:
         passed.append(info)
         if is_named(info.uri, IMAGE_SUFFIXES):
-            return ImageSource(_one_kind(uri, chain(passed, objects), SHARD_SUFFIXES), limit=limit)
+            images = _one_kind(uri, chain(passed, objects), SHARD_SUFFIXES)
+            return ImageSource(images, limit=limit, limits=limits)
         if is_named(info.uri, SHARD_SUFFIXES):
             shards = _one_kind(uri, chain(passed, objects), IMAGE_SUFFIXES)
-            return ShardSource(shards, limit=limit, settled=settled)
+            return ShardSource(shards, limit=limit, settled=settled, limits=limits)
     wanted = ", ".join(IMAGE_SUFFIXES + SHARD_SUFFIXES)
     raise UsageError(f"{uri} holds {len(passed)} objects, but none is an image or a shard ({wanted})")
 
 
 def open_band_files(
-    uri: str, *, bands: Sequence[str], limit: int | None = None, exclude: str | None = None
+    uri: str,
+    *,
+    bands: Sequence[str],
+    limit: int | None = None,
+    exclude: str | None = None,
+    limits: ListingLimits = DEFAULT_LIMITS,
 ) -> Source:
     """Open a survey of FITS cutouts of one file per band.
 
@@ -86,13 +106,14 @@ def open_band_files(
         bands: The bands that are needed, from red to blue.
         limit: Take the first so many galaxies only, in the order of their URIs.
         exclude: As for `open_source`.
+        limits: What ids may be.
 
     Raises:
         UsageError: Nothing is there.
         TransientError: The store kept failing.
     """
     _check(uri, limit, exclude)
-    return BandFileSource(_objects(uri, exclude), bands=bands, limit=limit)
+    return BandFileSource(_objects(uri, exclude), bands=bands, limit=limit, limits=limits)
 
 
 def open_frames(
@@ -102,6 +123,7 @@ def open_frames(
     bands: Sequence[str],
     limit: int | None = None,
     exclude: str | None = None,
+    limits: ListingLimits = DEFAULT_LIMITS,
     index_folder: str | None = None,
     keep_index: bool = False,
     say: Callable[[str], None] = lambda _: None,
@@ -114,6 +136,7 @@ def open_frames(
         bands: The bands that are needed, from red to blue.
         limit: Take the first so many galaxies of the table only.
         exclude: As for `open_source`.
+        limits: What ids may be.
         index_folder: Where the index of the frames is; beside them when absent.
         keep_index: Whether it is written when it changes.
         say: Shows one line to the person who waits.
@@ -131,6 +154,7 @@ def open_frames(
         table=storage.normalize_uri(positions),
         index=FrameIndex(folder, root, pattern is None, tuple(bands), keep_index, say),
         limit=limit,
+        limits=limits,
     )
 
 

@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.errors import UsageError
+from gax_batch.limits import ListingLimits
 from gax_batch.rejects import Reason, Reject, Stage
 from gax_batch.scratch import Scratch
 from gax_batch.sources.bands import BAND_SETS, load_band_sets
-from gax_batch.sources.base import check_ids, set_rejects, with_columns
+from gax_batch.sources.base import DEFAULT_LIMITS, check_ids, set_rejects, with_columns
 from gax_batch.sources.images import stem
 from gax_batch.storage import ObjectInfo
 
@@ -29,7 +30,12 @@ class BandFileSource:
     """A folder, prefix or glob of FITS cutouts of one file per band."""
 
     def __init__(
-        self, objects: Iterable[ObjectInfo], *, bands: Sequence[str], limit: int | None = None
+        self,
+        objects: Iterable[ObjectInfo],
+        *,
+        bands: Sequence[str],
+        limit: int | None = None,
+        limits: ListingLimits = DEFAULT_LIMITS,
     ) -> None:
         """Take the objects of a listing.
 
@@ -37,11 +43,13 @@ class BandFileSource:
             objects: FITS files, and others that are passed over.
             bands: The bands that are needed, from red to blue.
             limit: Take only so many galaxies, the first by URI.
+            limits: What ids may be.
         """
         self.ignored = 0
         self._objects = objects
         self._bands = tuple(bands)
         self._limit = limit
+        self._limits = limits
 
     def list_members(self) -> Iterator[pa.Table]:
         """List every galaxy; see `Source.list_members`."""
@@ -53,7 +61,7 @@ class BandFileSource:
                 f"SELECT uri, version, size, missing, problem FROM {BAND_SETS} {first}"  # noqa: S608
             ):
                 found += len(sets)
-                yield _members(sets)
+                yield check_ids(_members(sets), self._limits)
         if not found:
             raise UsageError(
                 f"none of the cutouts is named by a band ({', '.join(self._bands)}), as in "
@@ -76,7 +84,7 @@ def _members(sets: pa.Table) -> pa.Table:
         index: Reject.of(Stage.PLAN, Reason.BAD_ID, sets["problem"][index].as_py())
         for index in np.flatnonzero(pc.is_valid(sets["problem"]).to_numpy()).tolist()
     }
-    return check_ids(set_rejects(with_columns(columns, len(sets)), rejects))
+    return set_rejects(with_columns(columns, len(sets)), rejects)
 
 
 def _galaxy_id(uri: str) -> str:

@@ -13,6 +13,7 @@ from itertools import islice
 import pyarrow as pa
 
 from gax_batch import fits
+from gax_batch.limits import MAX_PATH_CHARACTERS
 from gax_batch.scratch import BATCH_ROWS, Scratch
 from gax_batch.sources.base import as_utf8, is_named
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
@@ -77,6 +78,8 @@ def load_band_sets(scratch: Scratch, objects: Iterable[ObjectInfo], bands: Seque
 
 def name_problem(uri: str) -> str | None:
     """Why a file with this name cannot be a member, if it cannot."""
+    if len(uri) > MAX_PATH_CHARACTERS:
+        return f"the name has {len(uri)} characters, the limit is {MAX_PATH_CHARACTERS}; rename the file"
     if as_utf8(uri) != uri:
         return "the name of the file is not UTF-8; rename it"
     return f"{BAND} in the name stands for a band; rename the file" if BAND in uri else None

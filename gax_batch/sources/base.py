@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.imaging import CUTOUT_BYTES
+from gax_batch.limits import ListingLimits
 from gax_batch.rejects import Reason, Reject, Stage
 
-MAX_ID_CHARACTERS = 256
+DEFAULT_LIMITS = ListingLimits()
 
 _REJECT_FIELDS = [
     pa.field("stage", pa.string()),
@@ -115,19 +116,22 @@ def with_columns(columns: dict[str, pa.Array], count: int) -> pa.Table:
     return pa.table(arrays, schema=MEMBER_SCHEMA)
 
 
-def check_ids(members: pa.Table) -> pa.Table:
+def check_ids(members: pa.Table, limits: ListingLimits = DEFAULT_LIMITS) -> pa.Table:
     """Mark the ids of a batch that cannot be a galaxy's; what is marked already stays so.
 
     Args:
         members: `MEMBER_SCHEMA`.
+        limits: An id that is too long is cut, so that no table carries it on.
 
     Returns:
         `MEMBER_SCHEMA`.
     """
-    bad = ~_usable_ids(members["galaxy_id"]) & _mask(pc.is_null(members["reason"]))
     ids = members["galaxy_id"]
+    bad = ~_usable_ids(ids, limits.id_characters) & _mask(pc.is_null(members["reason"]))
+    place = members.schema.get_field_index("galaxy_id")
+    cut = pc.utf8_slice_codeunits(ids, 0, limits.id_characters)
     return set_rejects(
-        members,
+        members.set_column(place, members.schema.field(place), cut),
         {
             index: Reject.of(Stage.PLAN, Reason.BAD_ID, f"galaxy_id is {ids[index].as_py()!r:.80}")
             for index in np.flatnonzero(bad).tolist()
@@ -135,9 +139,9 @@ def check_ids(members: pa.Table) -> pa.Table:
     )
 
 
-def _usable_ids(ids: pa.ChunkedArray) -> Mask:
+def _usable_ids(ids: pa.ChunkedArray, most: int) -> Mask:
     not_blank = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(ids)), 0)
-    short = pc.less_equal(pc.utf8_length(ids), MAX_ID_CHARACTERS)
+    short = pc.less_equal(pc.utf8_length(ids), most)
     return _mask(not_blank) & _mask(short) & _mask(pc.utf8_is_printable(ids))
 
 

@@ -51,6 +51,9 @@ class _Unit:
             cutout, flags = self._decoder.decode(found)
         except RejectError as error:
             self._rejects[place] = error.reject
+        except MemoryError:
+            detail = f"more than {self._decoder.limits.memory_mib} MiB are needed to decode it"
+            self._rejects[place] = Reject.of(Stage.DECODE, Reason.DECOMPRESSION_BOMB, detail)
         except Exception as error:  # noqa: BLE001  (a decoder's surprise is one galaxy's fault)
             detail = f"{type(error).__name__}: {error}"
             self._rejects[place] = Reject.of(Stage.DECODE, Reason.CORRUPT, detail)

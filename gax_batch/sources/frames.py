@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.errors import UsageError
+from gax_batch.limits import ListingLimits
 from gax_batch.rejects import Reason, Stage
 from gax_batch.scratch import Scratch
 from gax_batch.sources.bands import SEPARATOR, load_band_sets
-from gax_batch.sources.base import check_ids, with_columns
+from gax_batch.sources.base import DEFAULT_LIMITS, check_ids, with_columns
 from gax_batch.sources.footprints import Footprints
 from gax_batch.sources.frame_index import INDEX_NAME, FrameIndex
 from gax_batch.storage import ObjectInfo
@@ -36,6 +37,7 @@ class FrameSource:
         table: str,
         index: FrameIndex,
         limit: int | None = None,
+        limits: ListingLimits = DEFAULT_LIMITS,
     ) -> None:
         """Take the objects of a listing.
 
@@ -45,6 +47,7 @@ class FrameSource:
             table: The URI of the positions: a galaxy's `source_uri` is its row of that table.
             index: Of the frames; names the bands.
             limit: Take the first so many galaxies of the table only.
+            limits: What ids may be.
         """
         self.ignored = 0
         self._objects = objects
@@ -52,6 +55,7 @@ class FrameSource:
         self._table = table
         self._index = index
         self._limit = limit
+        self._limits = limits
 
     def list_members(self) -> Iterator[pa.Table]:
         """Find each galaxy's field; see `Source.list_members`."""
@@ -61,7 +65,7 @@ class FrameSource:
             galaxies = batch.slice(0, None if self._limit is None else self._limit - first)
             if not len(galaxies):
                 return
-            yield sky.members(galaxies, first)
+            yield check_ids(sky.members(galaxies, first), self._limits)
             first += len(galaxies)
 
     def _fields(self) -> pa.Table:
@@ -114,7 +118,7 @@ class _Sky:
             "size": pa.array(self._shares(places, on)),
             **_rejects(galaxies, on),
         }
-        return check_ids(with_columns(columns, len(galaxies)))
+        return with_columns(columns, len(galaxies))
 
     def _shares(self, places: npt.NDArray[np.int64], on: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """Bytes of each galaxy: a field is read once for all its galaxies."""

@@ -6,7 +6,7 @@ bands may have other pixels; they are not rotated, since the models do not care 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -80,11 +80,12 @@ def _read_bands(uri: str, bands: Sequence[str], version: str, decoder: Decoder) 
         raise RejectError(Stage.READ, Reason.MISSING_BAND, f"{uri} has no band {', '.join(missing)}")
     objects = band_objects(uri, version, bands)
     read: dict[int, _Bands] = {}
+    limits = replace(decoder.limits, bytes=MAX_FRAME_BYTES)
 
     def handle(index: int, found: bytes | RejectError) -> None:
         if isinstance(found, RejectError):
             raise found
-        plane, header = fits.read_frame(found, decoder.limits.pixels, MAX_FRAME_BYTES)
+        plane, header = fits.read_frame(found, limits)
         try:
             read[index] = _Bands(plane[..., None], Projection.of_header(header))
         except ValueError as error:

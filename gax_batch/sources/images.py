@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch import fits
+from gax_batch.limits import ListingLimits
 from gax_batch.rejects import Reason, Reject, Stage
 from gax_batch.sources.bands import name_problem
-from gax_batch.sources.base import as_utf8, check_ids, is_named, set_rejects, with_columns
+from gax_batch.sources.base import DEFAULT_LIMITS, as_utf8, check_ids, is_named, set_rejects, with_columns
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
 BATCH_OBJECTS = 65_536
@@ -22,16 +23,24 @@ _PACKED = (".gz", ".bz2", ".fz")
 class ImageSource:
     """A folder, prefix or glob of images."""
 
-    def __init__(self, objects: Iterable[ObjectInfo], *, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        objects: Iterable[ObjectInfo],
+        *,
+        limit: int | None = None,
+        limits: ListingLimits = DEFAULT_LIMITS,
+    ) -> None:
         """Take the objects of a listing.
 
         Args:
             objects: Images, and others that are passed over; taken once, while the members are listed.
             limit: Take only so many, the first by URI.
+            limits: What ids may be.
         """
         self.ignored = 0
         self._objects = objects
         self._limit = limit
+        self._limits = limits
 
     def list_members(self) -> Iterator[pa.Table]:
         """List every image; see `Source.list_members`."""
@@ -39,7 +48,7 @@ class ImageSource:
         if self._limit is not None:
             images = iter(heapq.nsmallest(self._limit, images, key=lambda info: info.uri))
         while batch := list(islice(images, BATCH_OBJECTS)):
-            yield _members(batch)
+            yield check_ids(_members(batch), self._limits)
 
     def _images(self) -> Iterator[ObjectInfo]:
         for info in self._objects:
@@ -65,7 +74,7 @@ def _members(objects: Sequence[ObjectInfo]) -> pa.Table:
         for index, info in enumerate(objects)
         if (problem := name_problem(info.uri)) is not None
     }
-    return check_ids(set_rejects(with_columns(columns, len(objects)), rejects))
+    return set_rejects(with_columns(columns, len(objects)), rejects)
 
 
 def stem(uri: str) -> str:

@@ -4,8 +4,10 @@ A row's image is encoded bytes (plain, or the `bytes` of a struct) or a raw tens
 `uint8 [64, 64, 3]`, nested lists, or the extension types in which Arrow and Ray write tensors.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,9 @@ import pyarrow.parquet as pq
 
 from gax_batch import storage
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.sources.base import MEMBER_SCHEMA, with_columns
+from gax_batch.limits import ListingLimits
+from gax_batch.rejects import Reason, RejectError, Stage
+from gax_batch.sources.base import DEFAULT_LIMITS, MEMBER_SCHEMA, with_columns
 from gax_batch.sources.tensors import CellReader, Receiver, finished_cutouts, image_column
 from gax_batch.storage import ObjectInfo
 
@@ -24,9 +28,12 @@ SUFFIXES = (".parquet", ".pq")
 _LISTED_ROWS = 65_536
 _BATCH_ROWS = 128
 _STREAM_BYTES = 4 * 1024 * 1024
+_MAX_FOOTER_BYTES = 64 * 1024 * 1024
+# What pyarrow raises of damaged files; names and ids that are not UTF-8 are a ValueError.
+_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, ArithmeticError)
 
 
-def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], receiver: Receiver) -> None:
+def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], receiver: Receiver, *, max_bytes: int) -> None:
     """Read some rows' images from one shard.
 
     Only the row groups that hold them are read, a few rows at a time.
@@ -35,6 +42,7 @@ def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], receiver: Receiver)
         info: The shard, of the version that was listed.
         rows: Row numbers, increasing.
         receiver: Takes the images by their index in `rows`.
+        max_bytes: Larger encoded images are rejected.
 
     Raises:
         TransientError: The store kept failing.
@@ -43,62 +51,133 @@ def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], receiver: Receiver)
     try:
         with _opened(info.uri) as file:
             column = image_column(file.schema_arrow, info.uri)
-            _read_groups(file, column, rows, receiver)
-    except (pa.ArrowException, OSError, UsageError) as error:
+            _read_groups(file, column, rows, receiver, max_bytes)
+    except (*_DAMAGE, UsageError) as error:
         line = str(error).strip().partition("\n")[0]
         raise FatalError(f"shard {info.uri} cannot be read: {line}") from error
 
 
-def _read_groups(file: pq.ParquetFile, column: str, rows: npt.NDArray[np.int64], receiver: Receiver) -> None:
+def _read_groups(
+    file: pq.ParquetFile, column: str, rows: npt.NDArray[np.int64], receiver: Receiver, max_bytes: int
+) -> None:
     lengths = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
     ends = np.cumsum(lengths, dtype=np.int64)
-    cells = CellReader(file.schema_arrow.field(column))
+    taker = _Taker(rows, CellReader(file.schema_arrow.field(column), max_bytes), receiver)
     groups = np.unique(np.searchsorted(ends, rows, side="right")).tolist()
     if groups and groups[-1] >= len(lengths):
         raise OSError(f"it has {ends[-1] if len(ends) else 0} rows, row {rows[-1]} was listed")
     for group in groups:
-        start = int(ends[group]) - lengths[group]
-        for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column]):
-            stop = start + batch.num_rows
-            first, last = np.searchsorted(rows, [start, stop]).tolist()
-            cutouts = finished_cutouts(batch.column(0))
-            if cutouts is not None:
-                whole = last - first == len(cutouts)  # then nothing is copied
-                receiver.take_cutouts(first, cutouts if whole else cutouts[rows[first:last] - start])
-            else:
-                for index in range(first, last):
-                    receiver.take(index, cells.read(batch.column(0), int(rows[index]) - start))
-            start = stop
-            if last == len(rows):
-                return
+        for at_once in (_BATCH_ROWS, 1):  # rows that are too large together may do one by one
+            try:
+                _read_group(file, group, column, int(ends[group]) - lengths[group], at_once, taker)
+                break
+            except MemoryError:
+                continue
+        else:
+            taker.reject(int(ends[group]))
+
+
+def _read_group(
+    file: pq.ParquetFile, group: int, column: str, start: int, at_once: int, taker: "_Taker"
+) -> None:
+    for batch in file.iter_batches(at_once, row_groups=[group], columns=[column]):
+        taker.take(batch.column(0), start)
+        start += batch.num_rows
+        if taker.done:
+            return
+
+
+class _Taker:
+    """Hands over the rows that are wanted, each once, however often they are read."""
+
+    def __init__(self, rows: npt.NDArray[np.int64], cells: CellReader, receiver: Receiver) -> None:
+        self._rows = rows
+        self._cells = cells
+        self._receiver = receiver
+        self._taken = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether no more are wanted."""
+        return self._taken == len(self._rows)
+
+    def take(self, column: pa.Array, start: int) -> None:
+        """Take the images of rows from `start` on."""
+        first, last = np.searchsorted(self._rows, [start, start + len(column)]).tolist()
+        first = max(first, self._taken)
+        cutouts = finished_cutouts(column) if first < last else None
+        if cutouts is not None:
+            whole = last - first == len(cutouts)  # then nothing is copied
+            wanted = cutouts if whole else cutouts[self._rows[first:last] - start]
+            self._receiver.take_cutouts(first, wanted)
+            self._taken = last
+        for index in range(self._taken, last):
+            self._receiver.take(index, self._cells.read(column, int(self._rows[index]) - start))
+            self._taken = index + 1
+
+    def reject(self, end: int) -> None:
+        """Reject what comes before `end`: no row of what memory does not hold can be told from others."""
+        last = int(np.searchsorted(self._rows, end))
+        detail = "reading its row group takes more memory than the limit"
+        for index in range(self._taken, last):
+            self._receiver.take(index, RejectError(Stage.READ, Reason.DECOMPRESSION_BOMB, detail))
+        self._taken = last
 
 
 @contextmanager
 def _opened(uri: str) -> Iterator[pq.ParquetFile]:
     # Streamed, not pre-buffered: a row group may be larger than memory.
     with storage.open_binary(uri) as binary:
-        yield pq.ParquetFile(binary, buffer_size=_STREAM_BYTES, pre_buffer=False)
+        _check_footer(binary)
+        metadata = pq.read_metadata(binary)
+        # Ids stay in their dictionary, so that one of a megabyte is not unpacked once for each row.
+        ids = [name for name in ("galaxy_id",) if name in metadata.schema.names]
+        yield pq.ParquetFile(
+            binary, metadata=metadata, buffer_size=_STREAM_BYTES, pre_buffer=False, read_dictionary=ids
+        )
 
 
-def list_rows(info: ObjectInfo) -> Iterator[pa.Table]:
+def _check_footer(file: BinaryIO) -> None:
+    """Refuse a footer of gigabytes, which is read as a whole."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 8))
+    tail = file.read(8)
+    length = int.from_bytes(tail[:4], "little")
+    if length > _MAX_FOOTER_BYTES:
+        raise OSError(f"its footer has {length} bytes, the limit is {_MAX_FOOTER_BYTES}")
+    file.seek(0)
+
+
+def list_rows(info: ObjectInfo, limits: ListingLimits = DEFAULT_LIMITS) -> Iterator[pa.Table]:
     """List the rows of a shard, a batch at a time, reading no image.
+
+    Args:
+        info: The shard.
+        limits: How many rows it may have, and how long ids may be: longer ones are cut.
 
     Yields:
         `MEMBER_SCHEMA`.
 
     Raises:
-        UsageError: It is no Parquet file with the columns that are needed.
+        UsageError: It is no Parquet file with the columns that are needed, or has too many rows.
         TransientError: The store kept failing.
     """
     try:
         with _opened(info.uri) as file:
-            image = image_column(file.schema_arrow, info.uri)
-            size = _row_bytes(file.metadata, image)
+            if file.metadata.num_rows > limits.shard_members:
+                raise UsageError(
+                    f"{info.uri} has {file.metadata.num_rows} rows; split it, or raise --max-shard-members "
+                    f"above {limits.shard_members}"
+                )
+            image_column(file.schema_arrow, info.uri)
+            size = _row_bytes(file.metadata)
             start = 0
             for batch in file.iter_batches(_LISTED_ROWS, columns=_listed_columns(info, file.schema_arrow)):
-                yield _members_of(info, pa.Table.from_batches([batch]), start, size)
+                batch.validate(full=True)
+                rows = _cut_ids(pa.Table.from_batches([batch]), limits.id_characters)
+                yield _members_of(info, rows, start, size)
                 start += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGE as error:
         line = str(error).strip().partition("\n")[0]
         raise UsageError(f"{info.uri} is no readable Parquet file ({line}); repair or remove it") from None
 
@@ -108,6 +187,22 @@ def _listed_columns(info: ObjectInfo, schema: pa.Schema) -> list[str]:
         names = ", ".join(schema.names)
         raise UsageError(f"{info.uri} has no column galaxy_id; it has {names}: rename one of them")
     return [name for name in ("galaxy_id", "ra", "dec") if name in schema.names]
+
+
+def _cut_ids(rows: pa.Table, most: int) -> pa.Table:
+    """Ids cut to one character too many, and out of their dictionary."""
+    kind = rows["galaxy_id"].type
+    if not pa.types.is_dictionary(kind) or not pa.types.is_string(kind.value_type):
+        return rows
+    chunks = [
+        pa.DictionaryArray.from_arrays(
+            chunk.indices, pc.utf8_slice_codeunits(chunk.dictionary, 0, most + 1)
+        ).dictionary_decode()
+        for chunk in rows["galaxy_id"].chunks
+    ]
+    return rows.set_column(
+        rows.column_names.index("galaxy_id"), "galaxy_id", pa.chunked_array(chunks, pa.string())
+    )
 
 
 def _members_of(info: ObjectInfo, rows: pa.Table, start: int, size: int) -> pa.Table:
@@ -139,13 +234,8 @@ def _cast(uri: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     raise UsageError(f"{uri}: column {name} is {column.type}; it must be {need}")
 
 
-def _row_bytes(metadata: pq.FileMetaData, column: str) -> int:
-    """The mean size of a row's image in memory, from the footer."""
-    total: int = 0
-    for group in range(metadata.num_row_groups):
-        chunks = metadata.row_group(group)
-        for index in range(chunks.num_columns):
-            chunk = chunks.column(index)
-            if chunk.path_in_schema.split(".")[0] == column:
-                total += chunk.total_uncompressed_size
-    return total // max(int(metadata.num_rows), 1)
+def _row_bytes(metadata: pq.FileMetaData) -> int:
+    """The mean size of a row in memory, from the footer."""
+    # Of row groups: to ask for a damaged column's metadata ends the process (pyarrow 26).
+    total = sum(int(metadata.row_group(group).total_byte_size) for group in range(metadata.num_row_groups))
+    return max(0, total) // max(int(metadata.num_rows), 1)

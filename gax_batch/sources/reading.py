@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from gax_batch.decoding import Decoder
 from gax_batch.imaging import ImageFlag
+from gax_batch.machine import MIB, memory_bound
 from gax_batch.rejects import RejectError
 from gax_batch.sources.bands import BAND, band_objects
 from gax_batch.sources.base import is_named
@@ -44,7 +45,7 @@ def visit_members(members: pa.Table, visitor: Visitor, decoder: Decoder) -> None
     Args:
         members: `MEMBER_SCHEMA`; those that are rejected already are passed over.
         visitor: Who takes them.
-        decoder: Its limits hold, and frames are cut as it says.
+        decoder: Its limits hold, that of memory for this process as a whole, and frames are cut as it says.
 
     Raises:
         TransientError: The storage kept failing for the members as a whole.
@@ -52,12 +53,13 @@ def visit_members(members: pa.Table, visitor: Visitor, decoder: Decoder) -> None
     """
     open_rows = pc.is_null(members["stage"]).to_numpy()
     loose = pc.is_null(members["row"]).to_numpy() & open_rows
-    _read_loose(members, np.flatnonzero(loose), visitor, decoder)
-    for group, places in _by_object(members, np.flatnonzero(open_rows & ~loose)):
-        if is_named(group["object_uri"][0].as_py(), SHARD_SUFFIXES):
-            read_shard(group, _Some(visitor, places), max_bytes=decoder.limits.bytes)
-        else:
-            _read_field(group, places, visitor, decoder)
+    with memory_bound(decoder.limits.memory_mib * MIB):
+        _read_loose(members, np.flatnonzero(loose), visitor, decoder)
+        for group, places in _by_object(members, np.flatnonzero(open_rows & ~loose)):
+            if is_named(group["object_uri"][0].as_py(), SHARD_SUFFIXES):
+                read_shard(group, _Some(visitor, places), decoder.limits)
+            else:
+                _read_field(group, places, visitor, decoder)
 
 
 @dataclass(frozen=True, slots=True)

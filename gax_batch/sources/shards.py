@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from gax_batch import storage
 from gax_batch.errors import FatalError, UsageError
+from gax_batch.limits import MAX_PATH_CHARACTERS, ImageLimits, ListingLimits
 from gax_batch.rejects import Reason, RejectError, Stage
 from gax_batch.sources import parquet, tars
-from gax_batch.sources.base import as_utf8, check_ids, is_named
+from gax_batch.sources.base import DEFAULT_LIMITS, as_utf8, check_ids, is_named
 from gax_batch.sources.tensors import Receiver
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
@@ -32,6 +33,7 @@ class ShardSource:
         *,
         limit: int | None = None,
         settled: Settled | None = None,
+        limits: ListingLimits = DEFAULT_LIMITS,
     ) -> None:
         """Take the objects of a listing.
 
@@ -39,17 +41,19 @@ class ShardSource:
             objects: Shards, and others that are passed over; taken once, while the members are listed.
             limit: Take the first so many cutouts only.
             settled: Says of a shard that its rows need not be listed; never asked where there is a limit.
+            limits: What ids and shards may be.
         """
         self.ignored = 0
         self._objects = objects
         self._limit = limit
+        self._limits = limits
         self._settled = settled if limit is None else None
 
     def list_members(self) -> Iterator[pa.Table]:
         """List every cutout, reading no image; see `Source.list_members`."""
         left = self._limit
         for members in self._members(sorted(self._shards(), key=lambda info: info.uri)):
-            yield check_ids(members.slice(0, left))
+            yield check_ids(members.slice(0, left), self._limits)
             if left is not None:
                 left -= len(members)
                 if left <= 0:
@@ -67,18 +71,29 @@ class ShardSource:
         at_once = 1 if self._limit else _LISTING_THREADS
         with ThreadPoolExecutor(at_once) as pool:
             for start in range(0, len(shards), at_once):
-                for tables in pool.map(_begin_listing, shards[start : start + at_once]):
+                for tables in pool.map(self._begin_listing, shards[start : start + at_once]):
                     yield from tables
 
+    def _begin_listing(self, info: ObjectInfo) -> Iterable[pa.Table]:
+        """A shard's first batch, read already, and the others, of a large one, to be read in their turn."""
+        if info.uri != as_utf8(info.uri):
+            raise UsageError(f"the name of the shard {as_utf8(info.uri)} is not UTF-8; rename it")
+        if len(info.uri) > MAX_PATH_CHARACTERS:
+            raise UsageError(f"the name of the shard {info.uri[:80]}... is too long; rename it")
+        list_shard = tars.list_tar if is_named(info.uri, tars.SUFFIXES) else parquet.list_rows
+        tables = list_shard(info, self._limits)
+        first = next(tables, None)
+        return () if first is None else chain([first], tables)
 
-def read_shard(members: pa.Table, receiver: Receiver, *, max_bytes: int) -> None:
+
+def read_shard(members: pa.Table, receiver: Receiver, limits: ImageLimits) -> None:
     """Read some of a shard's images, in the order in which they lie in it.
 
     Args:
         members: `MEMBER_SCHEMA` of one `object_uri`, by increasing `row`; if the shard has another version
             by now, or is gone, all of them are rejected.
         receiver: Takes the images by their index in `members`.
-        max_bytes: Larger encoded images are rejected, where their size is known before they are read.
+        limits: Larger encoded images are rejected, where their size is known before they are read.
 
     Raises:
         TransientError: The store kept failing.
@@ -96,18 +111,9 @@ def read_shard(members: pa.Table, receiver: Receiver, *, max_bytes: int) -> None
     rows = members["row"].to_numpy()
     if is_named(info.uri, tars.SUFFIXES):
         sizes = members["size"].to_numpy().astype(np.int64)
-        tars.read_tar(info, rows, sizes, receiver.take, max_bytes=max_bytes)
+        tars.read_tar(info, rows, sizes, receiver.take, max_bytes=limits.bytes)
     else:
-        parquet.read_rows(info, rows, receiver)
-
-
-def _begin_listing(info: ObjectInfo) -> Iterable[pa.Table]:
-    """A shard's first batch, read already, and the others, of a large one, to be read in their turn."""
-    if info.uri != as_utf8(info.uri):
-        raise UsageError(f"the name of the shard {as_utf8(info.uri)} is not UTF-8; rename it")
-    tables = tars.list_tar(info) if is_named(info.uri, tars.SUFFIXES) else parquet.list_rows(info)
-    first = next(tables, None)
-    return () if first is None else chain([first], tables)
+        parquet.read_rows(info, rows, receiver, max_bytes=limits.bytes)
 
 
 def _changed(info: ObjectInfo) -> RejectError | None:

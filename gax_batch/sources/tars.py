@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from gax_batch import storage
 from gax_batch.errors import FatalError, UsageError
+from gax_batch.limits import ImageLimits, ListingLimits
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
-from gax_batch.sources.base import is_named, set_rejects, with_columns
+from gax_batch.sources.base import DEFAULT_LIMITS, is_named, set_rejects, with_columns
 from gax_batch.sources.images import SUFFIXES as IMAGE_SUFFIXES
 from gax_batch.storage import ObjectInfo
 
@@ -26,8 +27,13 @@ SUFFIXES = (".tar",)
 
 _BATCH_MEMBERS = 65_536
 _MAX_JSON_BYTES = 64 * 1024
+# Long names and extended attributes, which come before the entry that they are of.
+_MAX_HEADER_BYTES = ImageLimits().header_bytes
 
 Handler = Callable[[int, "bytes | RejectError"], None]
+Position = tuple[float | None, float | None]
+
+_NOWHERE: Position = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +45,23 @@ class _Member:
     dec: float | None
 
 
-def list_tar(info: ObjectInfo) -> Iterator[pa.Table]:
+def list_tar(info: ObjectInfo, limits: ListingLimits = DEFAULT_LIMITS) -> Iterator[pa.Table]:
     """List the images in a tar, a batch at a time.
+
+    Args:
+        info: The tar.
+        limits: How many entries it may have.
 
     Yields:
         `MEMBER_SCHEMA`; `row` is where an image's bytes begin. A tar that was cut ends with its last whole
         member and a reject for the one that was cut.
 
     Raises:
-        UsageError: It is no tar.
+        UsageError: It is no tar, or has too many entries.
         TransientError: The store kept failing.
     """
     with storage.open_binary(info.uri) as file:
-        members = _members(info.uri, file)
+        members = _members(info.uri, file, limits.shard_members)
         while batch := list(islice(members, _BATCH_MEMBERS)):
             yield _table(info, batch)
 
@@ -97,39 +107,66 @@ def _image(file: BinaryIO, offset: int, size: int, max_bytes: int) -> "bytes | R
     return data
 
 
-def _members(uri: str, file: BinaryIO) -> Iterator[_Member]:
+def _members(uri: str, file: BinaryIO, most: int) -> Iterator[_Member]:
     """Images with what their neighbor of the same key says of them."""
     image: tuple[str, int, int] | None = None
-    facts: dict[str, dict[str, Any]] = {}
-    for entry in _entries(uri, file):
+    places: dict[str, Position] = {}
+    for entry in _entries(uri, file, most):
         key, suffix = _split(entry.name)
         if suffix == ".json":
-            facts[key] = _json(file, entry)
+            # Of the image before it or of the one behind: no more are kept, however many there are.
+            mine = {k: place for k, place in places.items() if image is not None and k == image[0]}
+            places = mine | {key: _position(_json(file, entry))}
         elif is_named(f"/x{suffix}", IMAGE_SUFFIXES):
             if image is not None:
-                yield _joined(image, facts.get(image[0], {}))
-                facts = {key: facts[key]} if key in facts else {}
+                yield _Member(*image, *places.get(image[0], _NOWHERE))
+                places = {key: places[key]} if key in places else {}
             image = (key, entry.offset_data, entry.size)
     if image is not None:
-        yield _joined(image, facts.get(image[0], {}))
+        yield _Member(*image, *places.get(image[0], _NOWHERE))
 
 
-def _joined(image: tuple[str, int, int], facts: dict[str, Any]) -> _Member:
-    return _Member(*image, _number(facts.get("ra")), _number(facts.get("dec")))
-
-
-def _entries(uri: str, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+def _entries(uri: str, file: BinaryIO, most: int) -> Iterator[tarfile.TarInfo]:
+    entries, last = 0, -1
     try:
-        with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as opened:
+        with tarfile.open(
+            fileobj=cast(BinaryIO, _Headers(file)), mode="r:", errors="backslashreplace"
+        ) as opened:
             tar: Any = opened
             while (entry := tar.next()) is not None:
+                if entry.offset <= last:  # of negative size: listing would never end
+                    raise tarfile.HeaderError("a header leads backwards")
+                entries, last = entries + 1, entry.offset
+                if entries > most:
+                    raise UsageError(
+                        f"{uri} has more than {most} entries; split it, or raise --max-shard-members"
+                    )
                 if entry.isreg() and not entry.issparse():
                     yield entry
                 tar.members.clear()  # else a large tar's headers pile up
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+                tar.pax_headers.clear()
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, tarfile.ReadError) and "unexpected end of data" in str(error):
             return  # cut in the middle: what came before is whole
         raise UsageError(f"{uri} is no readable tar ({error}); repair or remove it") from None
+
+
+class _Headers:
+    """A tar for `tarfile`, which reads a header of any size that one claims to have."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _MAX_HEADER_BYTES:
+            raise tarfile.HeaderError(f"a header of {size} bytes, the limit is {_MAX_HEADER_BYTES}")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if not 0 <= offset < 1 << 63:
+            raise tarfile.HeaderError("a header leads out of the file")
+        return self._file.seek(offset, whence)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -151,6 +188,10 @@ def _json(file: BinaryIO, entry: tarfile.TarInfo) -> dict[str, Any]:
     finally:
         file.seek(here)
     return values if isinstance(values, dict) else {}
+
+
+def _position(facts: dict[str, Any]) -> Position:
+    return _number(facts.get("ra")), _number(facts.get("dec"))
 
 
 def _number(value: Any) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gax_batch.errors import UsageError
 from gax_batch.imaging import CUTOUT_BYTES, IMAGE_SIDE, is_encoded
@@ -68,16 +69,30 @@ def finished_cutouts(column: pa.Array) -> Pixels | None:
 class CellReader:
     """Reads cells of one image column."""
 
-    def __init__(self, field: pa.Field) -> None:
+    def __init__(self, field: pa.Field, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._shape = _declared_shape(field)
         self._encoded = ENCODED.items() <= (field.metadata or {}).items()
 
     def read(self, column: pa.Array, index: int) -> Found:
         """One row's encoded bytes or `[h, w, 3]` or `[h, w]` tensor, or why there is none."""
         try:
+            self._check_size(column, index)
             return self._read(column[index])
         except RejectError as error:
             return error
+
+    def _check_size(self, column: pa.Array, index: int) -> None:
+        """Look at an encoded image's size before anything is made of it."""
+        column = column.storage if isinstance(column, pa.ExtensionArray) else column
+        if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
+            column = column.field("bytes")
+        if not _is_binary(column.type):
+            return
+        size = pc.binary_length(column.slice(index, 1))[0].as_py() or 0
+        if size > self._max_bytes:
+            detail = f"{size} bytes, the limit is {self._max_bytes}"
+            raise RejectError(Stage.READ, Reason.TOO_MANY_BYTES, detail)
 
     def _read(self, cell: Any) -> bytes | npt.NDArray[Any]:
         if isinstance(cell, pa.ExtensionScalar):
