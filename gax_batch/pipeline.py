@@ -130,6 +130,8 @@ def ray_session(resources: Resources) -> Iterator[str]:
     # With num_gpus=0 Ray must not touch the variables that show GPUs to TensorFlow.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Shards of any origin are read: what their metadata holds is never unpickled.
+    os.environ["RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA"] = "0"
     local = {
         "address": "local",
         "num_cpus": resources.cpus,

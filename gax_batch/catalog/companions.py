@@ -33,13 +33,15 @@ def encode(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     fields = list(table.schema)
     options = {
+        "store_schema": False,
+        "write_page_checksum": True,
         "compression": "zstd",
         "compression_level": 3,
         "use_dictionary": [field.name for field in fields if pa.types.is_string(field.type)],
         # Measured on draws: an eighth smaller, and written in half the time.
         "use_byte_stream_split": [f"{f.name}.list.element" for f in fields if pa.types.is_list(f.type)],
     }
-    with pq.ParquetWriter(buffer, table.schema, store_schema=False, **options) as writer:
+    with pq.ParquetWriter(buffer, table.schema, **options) as writer:
         for rows in _groups(table.combine_chunks()):
             writer.write_table(rows, row_group_size=max(len(rows), 1))
     return buffer.getvalue()
@@ -80,7 +82,13 @@ def read(
         uri = paths.companion(catalog, kind, key)
         try:
             with storage.open_binary(uri) as file:
-                table = pq.read_table(file, columns=names, filters=filters, use_threads=False)
+                table = pq.read_table(
+                    file,
+                    columns=names,
+                    filters=filters,
+                    use_threads=False,
+                    page_checksum_verification=True,
+                )
             return table.cast(wanted)
         except FileNotFoundError:
             raise UsageError(f"{catalog} has no {kind} for its part {key}: {_REMEDIES[kind]}") from None

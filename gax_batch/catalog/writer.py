@@ -209,7 +209,8 @@ def read_in_turn(root: str, keys: Sequence[str], schema: pa.Schema) -> Iterator[
         uri = storage.join(root, key)
         try:
             with storage.open_binary(uri) as file:
-                table = pq.ParquetFile(file, pre_buffer=True).read(schema.names, use_threads=False)
+                part = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
+                table = part.read(schema.names, use_threads=False)
             return table.cast(schema)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise FatalError(
@@ -260,6 +261,7 @@ def _encode(table: pa.Table, schema: pa.Schema, facts: Mapping[str, Any]) -> byt
         compression_level=3,
         use_dictionary=[field.name for field in plain if pa.types.is_string(field.type)],
         write_statistics=True,
+        write_page_checksum=True,
         store_schema=False,
     ) as writer:
         writer.write_table(table.cast(schema).cast(plain).combine_chunks(), row_group_size=ROW_GROUP_ROWS)

@@ -5,6 +5,7 @@ Nothing in it can run code. This module imports no TensorFlow, so that a run's d
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ MANIFEST = "bundle.json"
 MODELS = ("bayesian", "classic", "svr")
 SHIPPED = Path(__file__).resolve().parents[1] / "bundles"
 REMEDY = "use another bundle or train it again"
+MAX_FILE_BYTES = 1 << 30
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
@@ -93,8 +97,11 @@ def _shipped() -> str:
 
 
 def _read(place: str, name: str) -> bytes:
+    uri = storage.join(place, name)
     try:
-        return storage.read_bytes(storage.join(place, name))
+        if storage.stat(uri).size > MAX_FILE_BYTES:
+            raise UsageError(f"{name} of the bundle {place} is larger than {MAX_FILE_BYTES} bytes; {REMEDY}")
+        return storage.read_bytes(uri)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"no {name} in the bundle {place}; check --bundle, it names the folder that holds {MANIFEST}"
@@ -108,7 +115,7 @@ def _read(place: str, name: str) -> bytes:
 def _parse(place: str, raw: bytes) -> dict[str, Any]:
     try:
         manifest = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{MANIFEST} of the bundle {place} is not JSON; {REMEDY}") from None
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
@@ -121,7 +128,14 @@ def _parse(place: str, raw: bytes) -> dict[str, Any]:
         raise UsageError(
             f"{MANIFEST} of the bundle {place} lacks {', '.join(sorted(missing)) or 'files'}; {REMEDY}"
         )
-    for name in manifest["files"]:
+    if not (isinstance(manifest["name"], str) and _NAME.fullmatch(manifest["name"])):
+        raise UsageError(
+            f"{MANIFEST} of the bundle {place} has the name {str(manifest['name'])[:80]!r}; letters, digits "
+            f"and . _ - are allowed, at most 64; {REMEDY}"
+        )
+    for name, entry in manifest["files"].items():
+        if not isinstance(entry, dict):
+            raise UsageError(f"{MANIFEST} of the bundle {place} has no checksum of {name!r}; {REMEDY}")
         if name != Path(name).name or "\\" in name or name in {"", ".", ".."}:
             raise UsageError(
                 f"{MANIFEST} of the bundle {place} names a file outside its folder, {name!r}; {REMEDY}"
@@ -141,6 +155,6 @@ def _arrays(place: str, manifest: Mapping[str, Any], model: str) -> Arrays:
         )
     try:
         arrays: dict[str, npt.NDArray[np.float32]] = safetensors.numpy.load(data)
-    except SafetensorError:
+    except (SafetensorError, ValueError, TypeError, LookupError, MemoryError):
         raise UsageError(f"{name} of the bundle {place} is no safetensors file; {REMEDY}") from None
     return arrays
