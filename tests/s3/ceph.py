@@ -19,6 +19,9 @@ from urllib.request import urlopen
 PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 ACCESS_KEY = "gaxaccesskey1"
 SECRET_KEY = "gaxsecretkey1"  # noqa: S105 (of a server that lives as long as a test)
+WORKER = "worker"
+WORKER_ACCESS_KEY = "gaxworkerkey1"
+WORKER_SECRET_KEY = "gaxworkersecret1"  # noqa: S105 (as above)
 MEMORY_BYTES = 3 * 1024**3
 START_SECONDS = 90
 
@@ -95,6 +98,10 @@ def running(folder: Path) -> Iterator[str]:
         keys = [f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}"]
         user = ["user", "create", "--uid=gax", "--display-name=gax", *keys]
         _until(lambda: _succeeds("radosgw-admin", *common, *user) or _has_user(common))
+        keys = [f"--access-key={WORKER_ACCESS_KEY}", f"--secret-key={WORKER_SECRET_KEY}"]
+        _call(
+            "radosgw-admin", *common, "user", "create", f"--uid={WORKER}", f"--display-name={WORKER}", *keys
+        )
         yield endpoint
 
 
