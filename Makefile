@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 # Tests and tools run from the working tree; the stamp is as new as what decides the installation.
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo browser s3-server prometheus test test-deploy test-slow bench lint format train clean
+FUZZ := image fits tar parquet
+FUZZ_SECONDS := 300
+
+.PHONY: help install demo browser s3-server prometheus test test-deploy test-slow fuzz audit sbom bench lint format train clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -47,6 +50,22 @@ test-deploy: $(STAMP)  ## the image, the manifests, gax submit, and a job on a l
 
 test-slow: $(STAMP)  ## the real survey at full size: resume, identical bits, memory (about an hour on 2 cores)
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(STAMP)  ## fuzz the readers, guided by coverage, FUZZ_SECONDS each (300; FUZZ='fits tar' for some)
+	for reader in $(FUZZ); do PYTHONPATH=.:tests $(BIN)/python -m fuzz $$reader --seconds $(FUZZ_SECONDS) || exit 1; done
+
+audit: build/audit/.installed  ## look for known vulnerabilities in the pinned packages (asks PyPI)
+	build/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
+sbom: $(STAMP) build/audit/.installed  ## write build/sbom.json, a CycloneDX list of what is installed
+	build/audit/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-format JSON \
+	    --output-file build/sbom.json
+
+# In an environment of their own, which is not what they look at.
+build/audit/.installed:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch $@
 
 bench: $(STAMP)  ## measure speed and memory beside the plain ways (BENCH='jpeg packed' for some of it)
 	PYTHONPATH=.:tests $(BIN)/python -m benchmarks $(BENCH)

@@ -1,5 +1,6 @@
 """What the README says is what the code does."""
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from gax_batch.models.bundle import load_bundle
 from gax_batch.rejects import MEANING
 from gax_batch.tree import ANSWERS, QUESTION_NAMES
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_reason_is_explained():
@@ -75,6 +77,30 @@ def test_pandas_polars_duckdb_and_astropy_read_a_catalog_as_shown(stored_unit, t
     exec(block[1].replace("my/catalog", options.catalog), shown)  # noqa: S102
     assert len(shown["in_pandas"]) == len(shown["in_polars"]) == len(shown["in_astropy"]) == part.rows
     assert sum(count for _, count in shown["in_duckdb"].fetchall()) == part.rows
+
+
+def test_every_limit_is_told_with_its_default():
+    limits = [
+        name for name in RunSettings.model_fields if name.startswith(("max_image", "max_id", "max_shard"))
+    ]
+    assert len(limits) == 7
+    for name in limits:
+        assert f"| `{name}` | {RunSettings.model_fields[name].default} |" in README
+
+
+def test_every_promise_names_a_test_that_exists():
+    page = README.partition("## Guarantees")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("|")][2:]
+    assert len(rows) >= 9
+    for _, _, _, test, _ in rows:
+        named = re.fullmatch(r" `(tests/[\w/]+\.py)::(\w+)` ", test)
+        assert named, test
+        names = {
+            n.name
+            for n in ast.walk(ast.parse((ROOT / named[1]).read_text()))
+            if isinstance(n, ast.FunctionDef)
+        }
+        assert named[2] in names, test
 
 
 def test_nothing_is_left_to_fill_in():
