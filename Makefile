@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 FUZZ := image fits tar parquet
 FUZZ_SECONDS := 300
 
-.PHONY: help install demo browser s3-server prometheus test test-deploy test-slow fuzz audit sbom bench lint format train clean
+.PHONY: help install demo browser s3-server prometheus test test-deploy test-slow test-newcomer fuzz audit sbom bench lint format train clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -66,6 +66,9 @@ build/audit/.installed:
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
 	@touch $@
+
+test-newcomer: $(STAMP)  ## the path of a newcomer: demo, pages, own images, a frame, a table to take away
+	$(BIN)/python -m pytest tests/slow/test_newcomer.py
 
 bench: $(STAMP)  ## measure speed and memory beside the plain ways (BENCH='jpeg packed' for some of it)
 	PYTHONPATH=.:tests $(BIN)/python -m benchmarks $(BENCH)

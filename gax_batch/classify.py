@@ -15,17 +15,16 @@ from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle
 from gax_batch.quiet import quiet_native_stderr
 from gax_batch.rejects import RejectError
+from gax_batch.tree_plot import plot_tree
 from gax_batch.uncertainty import Summary
 
-# The answers that a person looks for first, with short names for a table's head.
-HEADLINES = {
-    "t01_smooth_or_features_a01_smooth": "smooth",
-    "t01_smooth_or_features_a02_features_or_disk": "features",
-    "t02_edgeon_a04_yes": "edge-on",
-    "t03_bar_a06_bar": "bar",
-    "t04_spiral_a08_spiral": "spiral",
-    "t06_odd_a14_yes": "odd",
-}
+RARE = 0.05
+"""Share of the volunteers below which a question hardly matters."""
+
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
+
+_BAR = 40
+_WIDTH = 110
 
 
 def classify_images(
@@ -76,23 +75,115 @@ def render_json(rows: list[dict[str, Any]]) -> str:
     return json.dumps(rows, indent=2)
 
 
-def render_table(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table for a terminal: the first answers of the tree with their 90 % intervals."""
-    table = Table()
-    for head in ("image", "class", *HEADLINES.values(), "ood"):
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        image = row["image"].rsplit("/", 1)[-1]
-        if "rejected" in row:
-            table.add_row(image, f"rejected: {row['rejected']}", row["detail"])
-            continue
-        cells = [_cell(row["answers"][answer]) for answer in HEADLINES]
-        table.add_row(image, row["gz2_class"], *cells, _score(row["ood_score"]))
-    console = Console(width=max(140, Console().width))
+def render_trees(rows: list[dict[str, Any]]) -> str:
+    """Each image's tree for a terminal: every answer with a bar, its fraction and its 90 % interval.
+
+    The most likely path is bold; questions that fewer than `RARE` of the volunteers are asked are dim.
+    """
+    console = Console(width=max(_WIDTH, Console().width))
     with console.capture() as capture:
-        console.print(table)
-        console.print("Fractions of all volunteers who would say so, with calibrated 90 % intervals.")
+        for row in rows:
+            image = row["image"].rsplit("/", 1)[-1]
+            if "rejected" in row:
+                console.print(
+                    f"{image}: rejected: {row['rejected']} ({row['detail']})", markup=False, soft_wrap=True
+                )
+                continue
+            head = f"{image}: {row['gz2_class']}, out-of-distribution score {_score(row['ood_score'])}"
+            console.print(head, style="bold", markup=False, highlight=False)
+            console.print(_tree(row["answers"]))
+        console.print(
+            "Fractions of all volunteers who would say so; ▓ is the lower, ░ the upper part of the "
+            "calibrated 90 % interval.",
+            highlight=False,
+            soft_wrap=True,
+        )
     return capture.get().rstrip()
+
+
+def _tree(answers: dict[str, dict[str, Any]]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    likely = tree.most_likely(np.array([answers[name]["prob"] for name in tree.ANSWERS]))
+    for prefix, question, column in _lines():
+        if column is None:
+            grid.add_row(f"{prefix}{tree.in_words(question.name)}?", style=_style(answers, question))
+            continue
+        answer = answers[tree.ANSWERS[column]]
+        style = "bold" if likely[column] else _style(answers, question)
+        name = tree.in_words(question.answers[column - question.start])
+        grid.add_row(f"{prefix}{name}", _bar(answer), _cell(answer), style=style)
+    return grid
+
+
+def _lines(parent: int | None = None, prefix: str = "") -> Iterator[tuple[str, tree.Question, int | None]]:
+    """The rows of the tree with what stands before each; an answer's questions follow it."""
+    for question in tree.QUESTIONS:
+        if question.parent != parent:
+            continue
+        yield prefix, question, None
+        for column in range(question.start, question.stop):
+            last = column == question.stop - 1
+            yield f"{prefix}{'└' if last else '├'} ", question, column
+            yield from _lines(column, f"{prefix}{' ' if last else '│'}   ")
+
+
+def _style(answers: dict[str, dict[str, Any]], question: tree.Question) -> str:
+    asked = 1.0 if question.parent is None else answers[tree.ANSWERS[question.parent]]["prob"]
+    return "dim" if asked < RARE else ""
+
+
+def _bar(answer: dict[str, Any]) -> str:
+    """Full up to the interval, then shaded, darker up to the fraction."""
+    prob, lo, hi = (answer["prob"] if (v := answer[name]) is None else v for name in ("prob", "lo", "hi"))
+    low, middle, high = (round(_BAR * value) for value in (lo, prob, hi))
+    drawn: str = "█" * low + "▓" * (middle - low) + "░" * (high - middle)
+    return drawn.ljust(_BAR, "·")
+
+
+def check_plot(path: str) -> None:
+    """Refuse a picture of a kind that cannot be drawn, before there is anything to draw.
+
+    Raises:
+        UsageError: Its name ends in none of `PLOT_SUFFIXES`.
+    """
+    if not path.lower().endswith(PLOT_SUFFIXES):
+        raise UsageError(f"--plot {path} is no kind of picture; name a {', '.join(PLOT_SUFFIXES)} file")
+
+
+def save_plot(rows: list[dict[str, Any]], decoder: Decoder, path: str) -> None:
+    """Draw each image beside its tree, as a picture of the kind that the file's ending names.
+
+    Args:
+        rows: Of `classify_images`; those that were rejected are left out.
+        decoder: As for `classify_images`.
+        path: A local file whose name ends in one of `PLOT_SUFFIXES`.
+
+    Raises:
+        UsageError: Nothing is left to draw, or the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    drawn = [row for row in rows if "rejected" not in row]
+    if not drawn:
+        raise UsageError(f"no image could be read, so that there is nothing to draw in {path}")
+    figure = Figure(figsize=(8, 9 * len(drawn)))
+    for place, row in enumerate(drawn):
+        bottom, height = 1 - (place + 1) / len(drawn), 1 / len(drawn)
+        axes = figure.add_axes((0.36, bottom + 0.06 * height, 0.62, 0.89 * height))
+        plot_tree(_as_galaxy(row), axes)
+        inset = figure.add_axes((0.83, bottom + 0.79 * height, 0.15, 0.15 * 8 / 9 * height))
+        inset.imshow(decoder.decode(_read(row["image"]))[0])
+        inset.set_axis_off()
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error}; choose another --plot") from error
+
+
+def _as_galaxy(row: dict[str, Any]) -> dict[str, Any]:
+    """What a catalog would say of the image."""
+    numbers = {f"{name}_{kind}": v for name, each in row["answers"].items() for kind, v in each.items()}
+    return {"galaxy_id": row["image"].rsplit("/", 1)[-1], "gz2_class": row["gz2_class"], **numbers}
 
 
 def _read(uri: str) -> bytes:

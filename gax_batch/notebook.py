@@ -1,6 +1,9 @@
-"""A snapshot of a catalog for notebooks: tables, cutouts, and a drawing of one galaxy's tree."""
+"""A snapshot of a catalog for notebooks: tables, cutouts, draws, and a drawing of one galaxy's tree."""
 
-from collections.abc import Iterable, Sequence
+import importlib.util
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,12 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gax_batch.catalog.draws import read_draws
 from gax_batch.catalog.schema import COLUMNS, GALAXIES
 from gax_batch.catalog.snapshots import open_existing
 from gax_batch.cutouts import NEEDED, read_cutouts
 from gax_batch.errors import UsageError
+from gax_batch.publish.condition import Condition
+from gax_batch.scratch import Scratch
 
 if TYPE_CHECKING:
+    import lsdb
     import pandas as pd
     import polars as pl
     from astropy.table import Table
@@ -44,17 +51,20 @@ class Snapshot:
     def __repr__(self) -> str:
         return f"<snapshot {self.version} of {self.uri}: {len(self):,} galaxies>"
 
-    def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+    def to_arrow(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """The galaxies, in memory, in no order.
 
         Args:
             columns: Names of columns of the catalog; all of them if None.
+            where: An expression that they fulfill, as that of `gax publish --where`; none if None. The
+                galaxies stream by, and only those that fulfill it are kept.
 
         Returns:
             N rows; each field's metadata has its unit, UCD and description.
 
         Raises:
-            UsageError: An unknown column, or a part of the snapshot is gone.
+            UsageError: An unknown column, an expression that is not allowed, or a part of the snapshot is
+                gone.
 
         >>> import gax_batch
         >>> snapshot = gax_batch.open_catalog("catalog")
@@ -63,6 +73,8 @@ class Snapshot:
         (4, ['galaxy_id', 'ra'])
         >>> table.schema.field("ra").metadata[b"unit"]
         b'deg'
+        >>> snapshot.to_arrow(["galaxy_id"], where="galaxy_id >= '000003'").num_rows
+        2
         """
         names = GALAXIES.names if columns is None else list(columns)
         unknown = [name for name in names if name not in _BY_NAME]
@@ -70,9 +82,9 @@ class Snapshot:
             raise UsageError(
                 f"the catalog has no column {', '.join(unknown[:_SHOWN])}; see its README's table"
             )
-        return _whole(names, self._catalog.batches(names))
+        return _whole(names, self._selected(names, where))
 
-    def to_pandas(self, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+    def to_pandas(self, columns: Sequence[str] | None = None, where: str | None = None) -> "pd.DataFrame":
         """As `to_arrow`, as a pandas data frame; null numbers are NaN. Needs pandas.
 
         >>> import gax_batch
@@ -80,10 +92,10 @@ class Snapshot:
         >>> snapshot.to_pandas(["galaxy_id"])["galaxy_id"].sort_values().tolist()
         ['000000', '000001', '000003', '000004']
         """
-        frame: pd.DataFrame = self.to_arrow(columns).to_pandas()
+        frame: pd.DataFrame = self.to_arrow(columns, where).to_pandas()
         return frame
 
-    def to_polars(self, columns: Sequence[str] | None = None) -> "pl.DataFrame":
+    def to_polars(self, columns: Sequence[str] | None = None, where: str | None = None) -> "pl.DataFrame":
         """As `to_arrow`, as a Polars data frame, mostly without a copy. Needs Polars.
 
         >>> import gax_batch
@@ -92,9 +104,9 @@ class Snapshot:
         """
         import polars as pl
 
-        return pl.DataFrame(pl.from_arrow(self.to_arrow(columns)))
+        return pl.DataFrame(pl.from_arrow(self.to_arrow(columns, where)))
 
-    def to_astropy(self, columns: Sequence[str] | None = None) -> "Table":
+    def to_astropy(self, columns: Sequence[str] | None = None, where: str | None = None) -> "Table":
         """As `to_arrow`, as an Astropy table whose columns have units, descriptions and UCDs.
 
         Columns with nulls are masked; UCDs are in `column.meta["ucd"]`.
@@ -106,7 +118,7 @@ class Snapshot:
         """
         from astropy.table import Table
 
-        rows = self.to_arrow(columns)
+        rows = self.to_arrow(columns, where)
         table = Table({name: _plain(rows[name]) for name in rows.column_names}, meta={"catalog": self.uri})
         for name in rows.column_names:
             column = _BY_NAME[name]
@@ -114,6 +126,31 @@ class Snapshot:
             table[name].unit = column.unit or None
             table[name].meta["ucd"] = column.ucd
         return table
+
+    def to_lsdb(self, columns: Sequence[str] | None = None, where: str | None = None) -> "lsdb.Catalog":
+        """As `to_arrow`, as a catalog of LSDB, which crossmatches with others on the sky.
+
+        Galaxies without a position are left out. All the others are in memory: a survey of more than a
+        million is better published (`gax publish --format hats`) and opened by `lsdb.open_catalog`. Needs
+        `pip install 'gax-batch[hats]'`.
+
+        Raises:
+            UsageError: LSDB is not installed, no galaxy has a position, or as those of `to_arrow`.
+        """
+        if importlib.util.find_spec("lsdb") is None:
+            raise UsageError("to_lsdb needs the package lsdb: pip install 'gax-batch[hats]'")
+        names = list(GALAXIES.names if columns is None else columns)
+        rows = self.to_arrow(list(dict.fromkeys([*names, "ra", "dec"])), where)
+        placed = rows.filter(pc.and_(rows["ra"].is_valid(), rows["dec"].is_valid()))
+        if not len(placed):
+            raise UsageError(
+                f"none of these {len(rows):,} galaxies has a position: LSDB has no place for them"
+            )
+        import lsdb
+
+        # LSDB reads the types of Arrow; pandas' own of text would come back as another one.
+        frame = placed.to_pandas(types_mapper=_arrow_type)
+        return lsdb.from_dataframe(frame, ra_column="ra", dec_column="dec", catalog_name="galaxies")
 
     def galaxies(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
         """Some galaxies, as `to_arrow`, in the order of their ids.
@@ -184,6 +221,28 @@ class Snapshot:
         place_of = {name: place for place, name in enumerate(each)}
         return found.pixels[[place_of[name] for name in ids]]
 
+    def draws(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The draws of some galaxies from the posterior; needs a catalog of `gax run --keep-draws`.
+
+        Draw k of all galaxies is the same network: the mean over galaxies of draw k is one draw of the mean.
+
+        Args:
+            ids: `galaxy_id` of each, N; one may come twice.
+
+        Returns:
+            float32 `[N, S, 37]` cumulative fractions in the order of the ids and of `gax_batch.tree.ANSWERS`,
+            exact to 0.0005.
+
+        Raises:
+            UsageError: The catalog keeps no draws, or has none of these galaxies.
+
+        >>> import gax_batch
+        >>> draws = gax_batch.open_catalog("catalog").draws(["000001", "000003"])
+        >>> draws.shape, draws.dtype
+        ((2, 4, 37), dtype('float32'))
+        """
+        return read_draws(self.uri, ids, self.version)
+
     def plot(self, galaxy_id: str, axes: "Axes | None" = None) -> "Axes":
         """Draw the posterior of one galaxy as the tree of questions.
 
@@ -210,6 +269,21 @@ class Snapshot:
 
         row: dict[str, Any] = self.galaxies([galaxy_id]).to_pylist()[0]
         return plot_tree(row, axes)
+
+    def _selected(self, names: Sequence[str], where: str | None) -> Iterator[pa.Table]:
+        if where is None:
+            yield from self._catalog.batches(names)
+            return
+        with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
+            condition = Condition(where, GALAXIES, scratch)
+            for rows in self._catalog.batches(list(dict.fromkeys([*names, *condition.columns]))):
+                yield condition.filter(rows).select(names)
+
+
+def _arrow_type(kind: pa.DataType) -> Any:
+    import pandas as pd
+
+    return pd.ArrowDtype(kind)
 
 
 def _whole(names: Sequence[str], tables: Iterable[pa.Table]) -> pa.Table:

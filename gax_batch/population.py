@@ -78,7 +78,12 @@ class Fraction:
 
 
 def population(
-    catalog: str, *, by: str | None = None, question: str | None = None, level: float = 0.9
+    catalog: str,
+    *,
+    by: str | None = None,
+    question: str | None = None,
+    level: float = 0.9,
+    version: int | None = None,
 ) -> list[Fraction]:
     """Estimate a catalog's fractions from what its units have stored.
 
@@ -87,6 +92,7 @@ def population(
         by: `healpix`, or a column that has bins; None for all galaxies together.
         question: One of `tree.QUESTION_NAMES`; None for all of them.
         level: Probability of the intervals.
+        version: The snapshot's number; the newest if None.
 
     Returns:
         By bin, question, answer, statistic, and of whom.
@@ -97,7 +103,7 @@ def population(
         TransientError: The store kept failing.
     """
     questions = tree.QUESTIONS if question is None else (tree.find_question(question),)
-    opened = open_existing(catalog)
+    opened = open_existing(catalog, version)
     keys = _coherent_keys(opened)
     grouping = EVERYTHING if by is None else _find_grouping(opened, keys, by)
     sums = add_up(companions.read(opened.uri, paths.POPULATION, keys, SUMS, grouping=grouping))

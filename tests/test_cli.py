@@ -3,29 +3,25 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from fakes import galaxy_image
+from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from gax_batch import __version__
 from gax_batch.cli import app
 
-COMMANDS = [
-    ["run"],
-    ["report"],
-    ["publish"],
-    ["demo"],
-    ["simulate"],
-    ["classify"],
-    ["train"],
-    ["evaluate"],
-    ["population"],
-    ["select"],
-    ["bundle", "show"],
-    ["config", "show"],
-    ["submit"],
-]
+
+def commands(group: Any = get_command(app), names: tuple[str, ...] = ()) -> list[tuple[str, ...]]:  # noqa: B008
+    """Every command that there is, by the words that call it."""
+    found = []
+    for name, command in sorted(group.commands.items()):
+        inner = (*names, name)
+        found += commands(command, inner) if hasattr(command, "commands") else [inner]
+    return found
 
 
 def gax(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,7 +31,7 @@ def gax(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_has_help_with_an_example(command):
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0
@@ -65,6 +61,8 @@ def test_version():
         (["simulate", "--output", "x", "--galaxies", "0"], "galaxies"),
         (["population", "--catalog", "nowhere"], "check --catalog"),
         (["population", "--catalog", "nowhere", "--csv", "--json"], "--csv"),
+        (["explore", "--catalog", "nowhere"], "check --catalog"),
+        (["classify", "x.jpg", "--plot", "x.doc"], "x.doc"),
         (["select", "--catalog", "nowhere", "--by", "entropy", "--output", "votes"], "check --catalog"),
         (["select", "--catalog", "nowhere", "--by", "etropy", "--output", "votes"], "'entropy'"),
         (["run", "--no-such-flag"], "no-such-flag"),
@@ -115,7 +113,7 @@ def test_bundle_show_prints_the_model_card():
     assert card["bundle_id"] in text
 
 
-def test_classify_gives_a_table_and_json(tmp_path):
+def test_classify_gives_trees_json_and_a_picture(tmp_path):
     paths = [tmp_path / "a.jpg", tmp_path / "b.png", tmp_path / "c.jpg"]
     galaxy_image(1, 424).save(paths[0])
     galaxy_image(2, 64).save(paths[1])
@@ -130,6 +128,19 @@ def test_classify_gives_a_table_and_json(tmp_path):
         for answer in row["answers"].values():
             assert 0 <= answer["lo"] <= answer["prob"] <= answer["hi"] <= 1
     assert third == {"image": str(paths[2]), "rejected": "not_an_image", "detail": third["detail"]}
-    table = CliRunner().invoke(app, arguments).output
-    assert first["gz2_class"] in table
-    assert "not_an_image" in table
+    plot = tmp_path / "trees.png"
+    done = CliRunner().invoke(app, [*arguments, "--plot", str(plot)])
+    assert done.exit_code == 0, done.output
+    trees = done.output.splitlines()
+    assert trees[0].startswith(f"a.jpg: {first['gz2_class']}, ")
+    assert "c.jpg: rejected: not_an_image" in done.output
+    smooth = first["answers"]["t01_smooth_or_features_a01_smooth"]
+    (line,) = [line for line in trees[:49] if line.startswith("├ smooth ")]
+    assert f"{smooth['prob']:.2f} [{smooth['lo']:.2f}, {smooth['hi']:.2f}]" in line
+    bar = line.split()[2]
+    assert len(bar) == 40
+    assert bar.count("█") == round(40 * smooth["lo"])
+    assert len(bar.rstrip("·")) == round(40 * smooth["hi"])
+    assert sum("[" in line for line in trees) == 2 * 37
+    with Image.open(plot) as picture:
+        assert picture.size == (800, 1800)

@@ -16,6 +16,9 @@ HEAVY = {
     "sklearn": {"models/svr.py"},
     "hats": {"publish"},
     "kubernetes": {"kube.py"},
+    "lsdb": {"notebook.py"},
+    "starlette": {"explore"},
+    "uvicorn": {"explore"},
     "gax_batch.pipeline": {"run.py", "publish/publication.py"},
     "gax_batch.config": {
         "cli",

@@ -1,12 +1,16 @@
 """`gax_batch.open_catalog`: its examples, and what it refuses."""
 
 import doctest
+import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from fakes import known_draws
+from published import SMOOTH, Survey, write_part
 
 import gax_batch
 from gax_batch import notebook, tree
@@ -14,6 +18,11 @@ from gax_batch.catalog.schema import COLUMNS
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
+
+
+@pytest.fixture
+def options(options):
+    return replace(options, keep_draws=True)
 
 
 @pytest.fixture
@@ -62,6 +71,32 @@ def test_what_is_not_there_is_said_in_a_line(snapshot, tmp_path):
         snapshot.cutouts(["000003", "000001"])
     with pytest.raises(UsageError, match="no catalog"):
         gax_batch.open_catalog(str(tmp_path / "images" / "none"))
+
+
+def test_draws_are_those_that_were_kept(snapshot):
+    draws = snapshot.draws(["000004", "000001", "000004"])
+    rows = snapshot.galaxies(["000004", "000001"]).to_pylist()
+    prob = np.array([[row[f"{answer}_prob"] for answer in tree.ANSWERS] for row in rows], np.float32)
+    np.testing.assert_allclose(draws[:2], known_draws(prob), atol=6e-4)
+    np.testing.assert_array_equal(draws[0], draws[2])
+
+
+# LSDB and nested-pandas use an option and a keyword that pandas 3 is about to drop.
+@pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The 'mode.chained_assignment' option:DeprecationWarning")
+def test_lsdb_has_the_galaxies_with_a_position(snapshot, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="none of these 4 galaxies has a position"):
+        snapshot.to_lsdb(["galaxy_id"])
+    survey = Survey(tmp_path / "sky")
+    survey.commit(write_part(survey.catalog, 0))
+    placed = gax_batch.open_catalog(survey.catalog)
+    found = placed.to_lsdb(["galaxy_id", SMOOTH], where=f"{SMOOTH} > 0.5").compute(progress_bar=False)
+    expected = placed.to_pandas(["galaxy_id", "ra", SMOOTH], where=f"{SMOOTH} > 0.5").dropna(subset="ra")
+    assert sorted(found["galaxy_id"]) == sorted(expected["galaxy_id"])
+    assert list(found.columns) == ["galaxy_id", SMOOTH, "ra", "dec"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"pip install 'gax-batch\[hats\]'"):
+        placed.to_lsdb()
 
 
 def test_every_column_reaches_astropy_with_unit_and_description(snapshot):

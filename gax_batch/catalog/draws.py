@@ -30,7 +30,7 @@ def draws_table(galaxy_ids: pa.ChunkedArray, draws: npt.NDArray[np.floating]) ->
     return pa.table([galaxy_ids, lists], schema=DRAWS)
 
 
-def read_draws(catalog: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+def read_draws(catalog: str, ids: Sequence[str], version: int | None = None) -> npt.NDArray[np.float32]:
     """Read the draws of some galaxies.
 
     Draw k of all galaxies is the same network: what is computed of draw k of any of them is one draw from
@@ -39,6 +39,7 @@ def read_draws(catalog: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:
     Args:
         catalog: The catalog's URI.
         ids: N of its galaxies.
+        version: The snapshot's number; the newest if None.
 
     Returns:
         float32 `[N, S, 37]` cumulative fractions, in the order of `ids`: what `<answer>_prob` would be if
@@ -50,7 +51,7 @@ def read_draws(catalog: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         FatalError: A file of the catalog is unreadable.
         TransientError: The store kept failing.
     """
-    opened = open_existing(catalog)
+    opened = open_existing(catalog, version)
     keys = [name.key for name in opened.parts()]
     wanted = pa.array(sorted(set(ids)), pa.string())
     found: dict[str, npt.NDArray[np.float32]] = {}

@@ -1,4 +1,4 @@
-"""What a person looks at: `report`."""
+"""What a person looks at: `report`, `explore`."""
 
 from typing import Annotated
 
@@ -24,3 +24,22 @@ def report(
     from gax_batch.report.build import write_report
 
     write_report(catalog, version, output, typer.echo)
+
+
+@app.command()
+def explore(
+    catalog: Annotated[str, typer.Option(help="The catalog's folder or URI.")],
+    version: Annotated[
+        int | None, typer.Option(help="Number of a snapshot.", min=0, show_default="the newest")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 for a free one.", min=0, max=65535)] = 8470,
+) -> None:
+    """Look through a catalog in a browser: filter, see galaxies and their trees, take a selection.
+
+    Only this machine's users can open the pages, and they change nothing.
+
+    Example: gax explore --catalog s3://survey/catalog
+    """
+    from gax_batch.explore.server import explore as serve
+
+    serve(catalog, version, port, typer.echo)

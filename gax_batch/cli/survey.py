@@ -190,15 +190,21 @@ def classify(
     precision: flags.Precision = None,
     preset: flags.Preset = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    plot: Annotated[
+        str | None,
+        typer.Option(help="Picture of the images and their trees: .png, .pdf or .svg.", show_default="none"),
+    ] = None,
 ) -> None:
-    """Classify a few images in this process, without Ray or a catalog.
+    """Classify a few images in this process, without Ray or a catalog: their trees with intervals.
 
-    Example: gax classify ngc6976.jpg --json
+    Example: gax classify ngc6976.jpg --plot ngc6976.png
     """
     given = {"bundle": bundle, "models": models, "draws": draws, "precision": precision, "preset": preset}
-    from gax_batch.classify import classify_images, render_json, render_table
+    from gax_batch.classify import check_plot, classify_images, render_json, render_trees, save_plot
     from gax_batch.config import load_settings
 
+    if plot is not None:
+        check_plot(plot)
     # A classification shares the settings of a run but for where its images come from and go to.
     settings = load_settings(None, given | {"input": images[0], "catalog": "-"})
     rows = classify_images(
@@ -209,7 +215,9 @@ def classify(
         precision=settings.precision,
         decoder=settings.decoder,
     )
-    typer.echo(render_json(rows) if json else render_table(rows))
+    typer.echo(render_json(rows) if json else render_trees(rows))
+    if plot is not None:
+        save_plot(rows, settings.decoder, plot)
 
 
 @config_app.command("show")

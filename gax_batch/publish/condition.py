@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -57,7 +58,9 @@ class Condition:
         names = list(dict.fromkeys(_columns(self._tree(), text)))
         for name in names:
             if name not in schema.names:
-                raise UsageError(f"--where names {name!r}, which is no column; {nearest(name, schema.names)}")
+                raise UsageError(
+                    f"the condition names {name!r}, which is no column; {nearest(name, schema.names)}"
+                )
         self.columns: tuple[str, ...] = tuple(names)
         self.filter(schema.empty_table())
 
@@ -67,15 +70,19 @@ class Condition:
         Raises:
             UsageError: The expression cannot be evaluated (text compared with a number).
         """
-        numbers = pa.array(range(len(rows)), pa.int64())
+        return rows.take(self.places(rows))
+
+    def places(self, rows: pa.Table) -> pa.ChunkedArray:
+        """The numbers, from 0, of the rows for which it is true: int64, ascending; errors as of `filter`."""
+        numbers = pa.array(np.arange(len(rows)))
         asked = pa.table({"row": numbers} | {name: rows[name] for name in self.columns})
         try:
             self._scratch.replace("rows", asked)
             found = [batch["row"] for batch in self._scratch.stream(self._sql)]
         except QueryError as error:
-            raise UsageError(f"--where {self._text!r} cannot be evaluated: {error}") from None
+            raise UsageError(f"the condition {self._text!r} cannot be evaluated: {error}") from None
         kept = pa.chunked_array([chunk for column in found for chunk in column.chunks], pa.int64())
-        return rows.take(pc.take(kept, pc.sort_indices(kept)))
+        return pc.take(kept, pc.sort_indices(kept))
 
     def _tree(self) -> Any:
         """The syntax tree of the expression alone.
@@ -84,21 +91,21 @@ class Condition:
             UsageError: The text is more than one expression, or none.
         """
         if not self._text.strip() or len(self._text) > _MAX_LENGTH:
-            raise UsageError(f"--where takes one expression of up to {_MAX_LENGTH:,} characters")
+            raise UsageError(f"a condition is one expression of up to {_MAX_LENGTH:,} characters")
         parsed, plain = self._serialized(self._sql), self._serialized(_SELECT + "true")
         if parsed.get("error"):
-            raise UsageError(f"--where {self._text!r} is no expression: {parsed['error_message']}")
+            raise UsageError(f"the condition {self._text!r} is no expression: {parsed['error_message']}")
         tree = parsed["statements"][0]["node"].pop("where_clause", None)
         plain["statements"][0]["node"].pop("where_clause")
         if tree is None or parsed != plain:
-            raise UsageError(f"--where {self._text!r} is more than one expression over columns")
+            raise UsageError(f"the condition {self._text!r} is more than one expression over columns")
         return tree
 
     def _serialized(self, sql: str) -> Any:
         try:
             found = self._scratch.one("SELECT json_serialize_sql($statement) AS tree", statement=sql) or {}
         except QueryError as error:
-            raise UsageError(f"--where {self._text!r} is no expression: {error}") from None
+            raise UsageError(f"the condition {self._text!r} is no expression: {error}") from None
         return json.loads(found["tree"])
 
 
@@ -124,9 +131,9 @@ def _columns(node: Any, text: str) -> Iterator[str]:
         return
     kind = node.get("class")
     if kind is not None and kind not in _CLASSES:
-        raise UsageError(f"--where {text!r} has a {kind.lower()}, which is not allowed")
+        raise UsageError(f"the condition {text!r} has a {kind.lower()}, which is not allowed")
     if kind == "FUNCTION" and (node["function_name"] not in FUNCTIONS or node["schema"] or node["catalog"]):
-        raise UsageError(f"--where {text!r} calls {node['function_name']!r}, which is not allowed")
+        raise UsageError(f"the condition {text!r} calls {node['function_name']!r}, which is not allowed")
     if kind == "COLUMN_REF":
         yield ".".join(node["column_names"])
     # The type of a cast is data of the parser's own, not an expression.

@@ -18,11 +18,14 @@ from gax_batch.catalog.delta import Entry
 from gax_batch.catalog.snapshots import Catalog, open_existing, read_run_record
 from gax_batch.errors import UsageError
 from gax_batch.models.bundle import load_bundle
+from gax_batch.population import Fraction, population
 from gax_batch.progress import Say, duration
 from gax_batch.rejects import MEANING, Reason
 from gax_batch.report import figures
 from gax_batch.report.galleries import galleries
 from gax_batch.report.gather import COLUMNS, SHOWN, Gathered, gather
+from gax_batch.rubin import ALL
+from gax_batch.sums import EXPECTED, MOST_LIKELY
 
 SHOWN_RUNS = 30
 EXAMPLES = 3
@@ -96,6 +99,7 @@ def render(catalog: Catalog, history: Sequence[Entry]) -> str:
             record_json=json.dumps(record, indent=2, ensure_ascii=False) if record else None,
             runs=runs,
             drawings=_drawings(found, runs),
+            population=_population(catalog),
             calibration=_calibration(found, record),
             galleries=galleries(catalog.uri, found, changes, unchanged),
             changes=changes,
@@ -196,6 +200,29 @@ def _drawings(found: Gathered, runs: Sequence[dict[str, Any]]) -> dict[str, Any]
             tree.in_words(question.name): figures.distribution(found, question) for question in tree.QUESTIONS
         }
     return drawings
+
+
+def _population(catalog: Catalog) -> dict[str, Any]:
+    """Fractions of the whole snapshot by question, or why there are none."""
+    try:
+        rows = population(catalog.uri, version=catalog.version)
+    except UsageError as error:
+        return {"missing": str(error), "questions": {}}
+    of_all: dict[str, dict[tuple[str, str], Fraction]] = {}
+    for row in rows:
+        of_all.setdefault(row.answer, {})[row.statistic, row.of] = row
+    questions = {
+        tree.in_words(question.name): [
+            (
+                tree.in_words(question.answers[column - question.start]),
+                of_all[tree.ANSWERS[column]][EXPECTED, ALL],
+                of_all[tree.ANSWERS[column]][MOST_LIKELY, ALL],
+            )
+            for column in range(question.start, question.stop)
+        ]
+        for question in tree.QUESTIONS
+    }
+    return {"missing": None, "questions": questions}
 
 
 def _calibration(found: Gathered, record: dict[str, Any] | None) -> dict[str, Any]:

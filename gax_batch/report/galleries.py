@@ -122,19 +122,30 @@ def _cards(
     rows: pa.Table, pictures: Mapping[str, tuple[str | None, str]], notes: Sequence[str]
 ) -> list[Card]:
     return [
-        Card(row["galaxy_id"], row["gz2_class"] or "none", *pictures[row["galaxy_id"]], note, _answers(row))
+        Card(
+            row["galaxy_id"],
+            row["gz2_class"] or "none",
+            *pictures[row["galaxy_id"]],
+            note,
+            likely_answers(row),
+        )
         for row, note in zip(rows.to_pylist(), notes, strict=True)
     ]
 
 
-def _answers(row: Mapping[str, Any]) -> list[Answer]:
+def likely_answers(row: Mapping[str, Any]) -> list[Answer]:
+    """The first answers on a galaxy's most likely path; none where the catalog has no fractions.
+
+    Args:
+        row: `<answer>_prob`, `<answer>_lo` and `<answer>_hi` of the catalog.
+    """
     prob = {i: row[f"{name}_prob"] for i, name in enumerate(tree.ANSWERS)}
     if any(value is None for value in prob.values()):
         return []
     shown = [(q, c) for q, c in path(prob) if tree.ANSWERS[c] not in _TOLD_BY_OTHERS][:SHOWN_ANSWERS]
     return [
         Answer(
-            _label(question, column),
+            answer_label(question, column),
             prob[column],
             row[f"{tree.ANSWERS[column]}_lo"],
             row[f"{tree.ANSWERS[column]}_hi"],
@@ -143,7 +154,8 @@ def _answers(row: Mapping[str, Any]) -> list[Answer]:
     ]
 
 
-def _label(question: tree.Question, column: int) -> str:
+def answer_label(question: tree.Question, column: int) -> str:
+    """An answer as a person reads it where its question is not in sight."""
     answer = tree.in_words(question.answers[column - question.start])
     return f"{_OF[question.name]}: {answer}" if question.name in _OF else answer
 
@@ -178,16 +190,21 @@ def _pictures(catalog: str, tables: Iterable[pa.Table]) -> Pictures:
     return {
         name: (None, str(found.missing[row].reason).replace("_", " "))
         if row in found.missing
-        else (data_uri(found.pixels[row]), "")
+        else (png_uri(found.pixels[row]), "")
         for row, name in enumerate(first)
     }
 
 
-def data_uri(pixels: npt.NDArray[np.uint8]) -> str:
-    """A picture `uint8 [height, width, 3]` as a PNG in a data URI."""
+def png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """A picture `uint8 [height, width, 3]`, or with transparency `[height, width, 4]`, as a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def png_uri(pixels: npt.NDArray[np.uint8]) -> str:
+    """The same in a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
 
 
 def _scores(rows: pa.Table) -> list[float]:

@@ -105,7 +105,7 @@ def test_of_many_rows_each_is_judged_once_and_in_order(scratch):
     ],
 )
 def test_anything_else_is_one_line(text, scratch):
-    with pytest.raises(UsageError, match="--where") as caught:
+    with pytest.raises(UsageError, match="condition") as caught:
         Condition(text, SCHEMA, scratch).filter(ROWS)
     assert "\n" not in str(caught.value)
 

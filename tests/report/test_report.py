@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shown import HOSTILE
 from typer.testing import CliRunner
 
 from gax_batch import tree
@@ -17,8 +18,17 @@ from gax_batch.errors import UsageError
 from gax_batch.report.build import write_report
 from gax_batch.report.gather import COLUMNS, FRACTION_BINS, SHOWN, SHOWN_OF_A_CLASS, gather
 
-HOSTILE = "<script>alert(1)<\\script>&\"'{{7*7}}"
-SECTIONS = ["counts", "throughput", "sky", "questions", "galleries", "calibration", "rejects", "provenance"]
+SECTIONS = [
+    "counts",
+    "throughput",
+    "sky",
+    "questions",
+    "population",
+    "galleries",
+    "calibration",
+    "rejects",
+    "provenance",
+]
 
 
 class Page(HTMLParser):
@@ -88,6 +98,18 @@ def test_counts_are_the_catalogs(parsed, catalog):
 def test_gone_and_changed_sources_are_said_to_be(parsed):
     assert "no cutout: missing" in parsed.text
     assert "no cutout: changed" in parsed.text
+
+
+def test_fractions_of_the_survey_are_those_of_gax_population(parsed, catalog, page, tmp_path):
+    from gax_batch.population import population
+
+    for row in population(catalog, version=2):
+        if row.of == "all":
+            assert f"{row.value:.4f} [{row.lo:.4f}, {row.hi:.4f}]" in parsed.text
+    write_report(catalog, 1, str(tmp_path / "first.html"), print)
+    first = Page((tmp_path / "first.html").read_text(encoding="utf-8")).text
+    spiral = population(catalog, question="t04", version=1)[0]
+    assert f"{spiral.value:.4f} [{spiral.lo:.4f}, {spiral.hi:.4f}]" in first
 
 
 def test_throughput_and_provenance_are_the_records(parsed, catalog):

@@ -1,0 +1,78 @@
+"""Cutouts as pictures, read from the survey's own files a page at a time, while the page is on its way."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from html import escape
+
+from gax_batch.cutouts import Cutouts
+from gax_batch.report.galleries import png
+
+_KEPT = 512
+Read = Callable[[Sequence[str]], Cutouts]
+
+
+class Pictures:
+    """Pictures by `galaxy_id`."""
+
+    def __init__(self, read: Read) -> None:
+        """Make an empty store.
+
+        Args:
+            read: Reads the cutouts of some galaxies of the catalog, in their order.
+        """
+        self._read = read
+        self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="cutouts")
+        self._batches: OrderedDict[str, Future[dict[str, tuple[bytes, str]]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def fetch(self, ids: Sequence[str]) -> None:
+        """Begin to read cutouts that will be asked for, all at once."""
+        with self._lock:
+            new = [name for name in dict.fromkeys(ids) if name not in self._batches]
+            if new:
+                self._batches |= dict.fromkeys(new, self._readers.submit(self._pictures, new))
+            while len(self._batches) > _KEPT:
+                self._batches.popitem(last=False)
+
+    def get(self, galaxy_id: str) -> tuple[bytes, str]:
+        """A picture and its media type; where the cutout cannot be read, one that says why.
+
+        Raises:
+            FatalError: The plan of a run is damaged.
+            TransientError: The catalog's store kept failing; the next call tries again.
+        """
+        self.fetch([galaxy_id])
+        with self._lock:
+            batch = self._batches.get(galaxy_id)
+        try:
+            return (batch or self._readers.submit(self._pictures, [galaxy_id])).result()[galaxy_id]
+        finally:
+            if batch is not None and batch.done() and batch.exception() is not None:
+                with self._lock:
+                    self._batches.pop(galaxy_id, None)
+
+    def close(self) -> None:
+        """Read nothing more."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    def _pictures(self, ids: Sequence[str]) -> dict[str, tuple[bytes, str]]:
+        found = self._read(ids)
+        return {
+            name: _missing(str(found.missing[row].reason))
+            if row in found.missing
+            else (png(found.pixels[row]), "image/png")
+            for row, name in enumerate(ids)
+        }
+
+
+def _missing(reason: str) -> tuple[bytes, str]:
+    text = escape(reason.replace("_", " "))
+    drawing = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" width="64" height="64">'
+        '<rect width="64" height="64" fill="#3a404b"/><g fill="#fff" font-family="sans-serif" font-size="8" '
+        'text-anchor="middle"><text x="32" y="30">no cutout:</text>'
+        f'<text x="32" y="41">{text}</text></g></svg>'
+    )
+    return drawing.encode(), "image/svg+xml"
