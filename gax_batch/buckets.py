@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import obstore
@@ -29,6 +30,8 @@ RETRIES: "RetryConfig" = {
     "retry_timeout": timedelta(seconds=90),
     "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=8), "base": 2},
 }
+PUT_ATTEMPTS = 5
+DELETE_ATTEMPTS = 3
 _READ_BUFFER_BYTES = 4 * 1024 * 1024
 _STATUS = re.compile(r"\bstatus(?: code)?:? (\d{3})\b")
 _PASSING = re.compile(
@@ -106,6 +109,41 @@ def exists(uri: str, store: "ObjectStore", key: str) -> bool:
             return bool(key) and obstore.head(store, key) is not None
         except FileNotFoundError:
             return next(iter(obstore.list(store, key, chunk_size=1)), None) is not None
+
+
+def put(uri: str, store: "ObjectStore", key: str, data: bytes | Path) -> None:
+    """Store an object, and make sure that the store has it: some take one and lose it.
+
+    Raises:
+        TransientError: It keeps losing it, or as `translated`.
+    """
+    size = data.stat().st_size if isinstance(data, Path) else len(data)
+    with translated(uri):
+        for _ in range(PUT_ATTEMPTS):
+            obstore.put(store, key, data)
+            try:
+                if obstore.head(store, key)["size"] == size:
+                    return
+            except FileNotFoundError:
+                continue
+    raise TransientError(f"{uri}: the store took it, but does not have it")
+
+
+def delete(uri: str, store: "ObjectStore", key: str) -> None:
+    """Remove an object; the client tries some deletions only once, since they are posted.
+
+    Raises:
+        TransientError: The store keeps failing, or as `translated`.
+    """
+    for _ in range(DELETE_ATTEMPTS - 1):
+        try:
+            with translated(uri):
+                obstore.delete(store, key)
+            return
+        except TransientError:
+            continue
+    with translated(uri):
+        obstore.delete(store, key)
 
 
 def open_reader(uri: str, store: "ObjectStore", key: str) -> BinaryIO:

@@ -180,8 +180,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         return
     bucket = buckets.bucket_of(uri)
     if bucket is not None:
-        with buckets.translated(uri):
-            obstore.put(*bucket, data)
+        buckets.put(uri, *bucket, data)
         return
     fs, name = filesystem(uri)
     fs.makedirs(fs._parent(name), exist_ok=True)
@@ -216,8 +215,7 @@ def upload(path: Path, uri: str) -> None:
         return
     bucket = buckets.bucket_of(uri)
     if bucket is not None:
-        with buckets.translated(uri):
-            obstore.put(*bucket, path)
+        buckets.put(uri, *bucket, path)
         return
     fs, name = filesystem(uri)
     fs.makedirs(fs._parent(name), exist_ok=True)
@@ -248,8 +246,7 @@ def delete(uri: str) -> None:
     bucket = buckets.bucket_of(uri)
     try:
         if bucket is not None:
-            with buckets.translated(uri):
-                obstore.delete(*bucket)
+            buckets.delete(uri, *bucket)
         else:
             fs, name = filesystem(uri)
             fs.rm_file(name)

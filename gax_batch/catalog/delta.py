@@ -9,10 +9,10 @@ disks all decide atomically, so that of two commits one fails.
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from gax_batch import storage
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.paths import PartName
 from gax_batch.storage import local_path
@@ -27,7 +28,11 @@ from gax_batch.storage import local_path
 FORMAT_KEY = "gax.formatVersion"
 FORMAT_VERSION = 2
 
+Answer = TypeVar("Answer")
+
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m|↳")
+_BROKEN_OFF = re.compile(r"reading a body|response body")
+ANSWER_ATTEMPTS = 5
 _AWKWARD = re.compile(r"[^A-Za-z0-9._~=+@:/-]")
 
 
@@ -86,9 +91,11 @@ class Table:
         try:
             if self._table is not None:
                 if self._pinned is None:
-                    self._table.update_incremental()
+                    _whole_answer(self._table.update_incremental)
                 return
-            self._table = DeltaTable(self._location, self._pinned, storage_options=self._options)
+            self._table = _whole_answer(
+                lambda: DeltaTable(self._location, self._pinned, storage_options=self._options)
+            )
         except TableNotFoundError:
             return
         except (DeltaError, OSError) as error:
@@ -201,6 +208,7 @@ class Table:
         """
         if self._table is None:
             raise FatalError(f"the table {self.uri} does not exist")
+        mine = f"{self._table.version() + 1:020}.json"
         now = time.time_ns() // 1_000_000
         actions: list[AddAction | RemoveAction] = [
             RemoveAction(path=key, data_change=True, deletion_timestamp=now) for key in remove
@@ -221,6 +229,10 @@ class Table:
             raise FatalError(f"the commit to {self.uri} failed: {one_line(error)}") from error
         finally:
             self.refresh()
+        if not storage.exists(storage.join(self.uri, "_delta_log", mine)):
+            raise FatalError(
+                f"the store took the commit to {self.uri}, but lost it; the same command commits again"
+            )
 
     def _is_there(self) -> bool:
         try:
@@ -241,6 +253,17 @@ class Table:
                 f"{self.uri} has catalog format {written}, older than {FORMAT_VERSION}; start a new catalog, "
                 "or use the gax-batch that wrote it"
             )
+
+
+def _whole_answer(ask: Callable[[], Answer]) -> Answer:
+    """Ask again where the store's answer breaks off in its middle, which delta-rs does not by itself."""
+    for _ in range(ANSWER_ATTEMPTS - 1):
+        try:
+            return ask()
+        except (DeltaError, OSError) as error:
+            if not _BROKEN_OFF.search(str(error)):
+                raise
+    return ask()
 
 
 def _cause(error: Exception) -> str:
