@@ -5,6 +5,7 @@ A plain class, so that it can be tested without Ray; in a run it is an actor bes
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 READING, WAITING, INFERRING, INFERRED, WRITING = "reading", "waiting", "inferring", "inferred", "writing"
@@ -15,17 +16,35 @@ IN_FLIGHT = (INFERRING, INFERRED, WRITING)
 _AFTER = {READING: WAITING, INFERRING: INFERRED}
 
 
+BEGUN = (READING, INFERRING, WRITING)
+"""States in which a worker has a unit in its hands."""
+
+LEAST_SECONDS = 300.0
+"""What a step is given at least before its worker is ended, unless all are given less: stores take their time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a unit that a worker has begun and not ended, maybe since it died."""
+
+    unit_id: str
+    state: str
+    worker: str
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class BoardView:
     """A board at a moment: units by state, cutouts inferred of those that are unfinished, engines seen.
 
-    `first_inference` is in seconds since 1970.
+    `first_inference` is in seconds since 1970; `steps` are those under way, the longest first.
     """
 
     units: dict[str, int] = field(default_factory=dict)
     inferred: dict[str, int] = field(default_factory=dict)
     engines: tuple[str, ...] = ()
     first_inference: float | None = None
+    steps: tuple[Step, ...] = ()
 
     @property
     def in_flight(self) -> int:
@@ -36,15 +55,18 @@ class BoardView:
 class Board:
     """Keeps each unit's state from its reading to its part."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._states: dict[str, str] = {}
+        self._steps: dict[str, tuple[str, float]] = {}
+        self._tries: Counter[tuple[str, str]] = Counter()
         self._cutouts: Counter[str] = Counter()
         self._engines: set[str] = set()
         self._first_inference: float | None = None
         self._closed = False
 
-    def enter(self, unit_id: str, state: str, worker: str = "") -> bool:
-        """Begin a step; False where it must not begin any more.
+    def enter(self, unit_id: str, state: str, worker: str = "") -> int:
+        """Begin a step; returns how often it has begun without an end, 0 where it must not begin any more.
 
         Args:
             unit_id: Which unit; one that is tried again begins again.
@@ -53,13 +75,15 @@ class Board:
         """
         if self._closed and state != WRITING:
             self.forget(unit_id)
-            return False
+            return 0
         self._states[unit_id] = state
+        self._steps[unit_id] = (worker, self._clock())
+        self._tries[unit_id, state] += 1
         if state == INFERRING:
             self._cutouts[unit_id] = 0
             self._engines.add(worker)
             self._first_inference = self._first_inference or time.time()
-        return True
+        return self._tries[unit_id, state]
 
     def advance(self, unit_id: str, cutouts: int) -> None:
         """Cutouts of a unit that its engine has behind it."""
@@ -67,8 +91,12 @@ class Board:
             self._cutouts[unit_id] += cutouts
 
     def leave(self, unit_id: str, state: str) -> None:
-        """End a step."""
-        if state in _AFTER and unit_id in self._states:
+        """End a step; a report that comes after the next step has begun says nothing new."""
+        self._tries.pop((unit_id, state), None)
+        if self._states.get(unit_id) != state:
+            return
+        self._steps.pop(unit_id, None)
+        if state in _AFTER:
             self._states[unit_id] = _AFTER[state]
         elif state == WRITING:
             self.forget(unit_id)
@@ -77,6 +105,9 @@ class Board:
         """Take a unit off the board: it is stored, has failed, or is not begun."""
         self._states.pop(unit_id, None)
         self._cutouts.pop(unit_id, None)
+        self._steps.pop(unit_id, None)
+        for state in BEGUN:
+            self._tries.pop((unit_id, state), None)
 
     def close(self) -> None:
         """From now on no unit begins to be read or inferred."""
@@ -84,9 +115,15 @@ class Board:
 
     def view(self) -> BoardView:
         """How it stands."""
+        now = self._clock()
+        steps = [
+            Step(unit_id, self._states[unit_id], worker, now - since)
+            for unit_id, (worker, since) in self._steps.items()
+        ]
         return BoardView(
             dict(Counter(self._states.values())),
             dict(self._cutouts),
             tuple(sorted(self._engines)),
             self._first_inference,
+            tuple(sorted(steps, key=lambda step: step.seconds, reverse=True)),
         )

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import to_jsonable_python
 
+from gax_batch.board import LEAST_SECONDS
 from gax_batch.catalog.schema import NUMERIC_COLUMNS
 from gax_batch.decoding import DEFAULT_RADIUS_ARCSEC, Decoder
 from gax_batch.errors import UsageError
@@ -116,6 +117,14 @@ class RunSettings(BaseModel):
         ge=1,
         description="Runs that try a cutout which the storage did not give; then it stays a reject until "
         "its version changes.",
+    )
+    unit_seconds: Literal["auto"] | float = Field(
+        "auto",
+        description="Seconds that reading, classifying or writing one unit may take; then its worker is "
+        "ended, and the cutout that holds it up is rejected. auto is 300, and 1 per cutout and 32 draws.",
+    )
+    stall_minutes: float = Field(
+        15, gt=0, description="Minutes without progress after which a run says where it stalls."
     )
     max_rejects: float = Field(
         0.05,
@@ -277,11 +286,11 @@ class RunSettings(BaseModel):
                 raise ValueError("is a fraction such as 0.05, or percent such as 5%") from None
         return value
 
-    @field_validator("workers", "cpus", "object_store_mib")
+    @field_validator("workers", "cpus", "unit_seconds", "object_store_mib")
     @classmethod
-    def _large_enough(cls, value: "Literal['auto'] | int", info: ValidationInfo) -> "Literal['auto'] | int":
+    def _large_enough(cls, value: "str | float", info: ValidationInfo) -> "str | float":
         least = RAY_LEAST_STORE_MIB if info.field_name == "object_store_mib" else 1
-        if value != "auto" and value < least:
+        if not isinstance(value, str) and value < least:
             raise ValueError(f"must be 'auto' or at least {least}")
         return value
 
@@ -294,6 +303,13 @@ class RunSettings(BaseModel):
     def listing_limits(self) -> ListingLimits:
         """What a listing may hold."""
         return ListingLimits(self.max_id_characters, self.max_shard_members)
+
+    @property
+    def step_seconds(self) -> float:
+        """What one step of a unit may take."""
+        if self.unit_seconds == "auto":
+            return LEAST_SECONDS + self.unit_size * max(1.0, self.draws / 32)
+        return self.unit_seconds
 
     @property
     def decoder(self) -> Decoder:

@@ -1,5 +1,6 @@
-"""What this machine has, and how much memory a run may need: predicted before, measured during."""
+"""What this machine has and who gets it, and a run's memory: predicted before, measured during."""
 
+import math
 import os
 import resource
 import threading
@@ -16,6 +17,9 @@ from gax_batch.errors import UsageError
 
 MIB = 1 << 20
 CUTOUT_BYTES = 64 * 64 * 3
+# Every step asks for a fraction of a CPU: engines that hold all of them would starve the readers, and
+# a run must finish on one logical CPU too (0.25 for each of reading, inference and writing).
+STEP_CPUS = 0.25
 
 # Private pages of one process each, measured on CPython 3.11 and rounded up: whole runs on two cores took
 # 1.4 GiB for 5,000 cutouts and 2.3 GiB for a million.
@@ -45,6 +49,18 @@ class Resources:
     engine_cpus: float | None = None
     engine_gpus: float | None = None
     address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Engines and readers, and what each asks of Ray; no `readers` is as many as the cluster has room for."""
+
+    workers: int
+    threads: int
+    engine_cpus: float
+    engine_gpus: float | None
+    readers: int | None
+    reader_cpus: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +144,28 @@ def local_resources(
     else:
         store = object_store_mib * MIB
     return Resources(logical, None if workers == "auto" else workers, store, address=cluster_address(address))
+
+
+def lay_out(resources: Resources, cpus: int, gpus: int, units: int) -> Layout:
+    """Share out a cluster's logical CPUs and GPUs over the workers of a run of so many units."""
+    workers = min(resources.workers or max(1, gpus), units)
+    asked = resources.engine_cpus
+    joined = resources.address is not None
+    if asked is not None and joined:
+        # Nothing is shared out of what is there: an autoscaler starts nodes for what is asked. A reader keeps
+        # one core busy, and leaves the writer its quarter of it.
+        return Layout(workers, max(1, int(asked)), asked, resources.engine_gpus, None, 1 - STEP_CPUS)
+    return Layout(
+        workers,
+        # On a cluster each engine has a node's cores to itself (0: all of them); a local Ray shares them out.
+        0 if joined else max(1, cpus // workers),
+        # However many engines there are, half of the CPUs stay for reading and writing.
+        min(STEP_CPUS, cpus / (2 * workers)),
+        # Whole engines share a GPU evenly: two GPUs and three engines are two engines on one of them.
+        resources.engine_gpus or (1 / math.ceil(workers / gpus) if gpus else None),
+        min(cpus, units),
+        STEP_CPUS,
+    )
 
 
 def predict_memory(

@@ -1,17 +1,17 @@
 """Ray Data wiring, and nothing else: one read task, one block and one part per unit.
 
-With `telemetry` the only module that imports Ray. The three steps are the plain functions of
-`gax_batch.unit`. Parts come back as a stream rather than through a `Datasink`, so that the driver sees each
-unit as it ends (progress, rejects, failures) and alone decides about the commit.
+With `telemetry` the only module that imports Ray. What workers do is in `gax_batch.workers`. Parts come back
+as a stream rather than through a `Datasink`, so that the driver sees each unit as it ends (progress, rejects,
+failures) and alone decides about the commit. What does not come back is tried alone (`gax_batch.isolation`).
 """
 
 import logging
-import math
 import os
 import socket
+import sys
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -20,36 +20,31 @@ from typing import TypeVar
 import pyarrow as pa
 import ray
 import ray.data
+from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.util.annotations import RayDeprecationWarning
 
-from gax_batch.board import INFERRING, READING, WRITING
+from gax_batch.board import READING, BoardView, Step
 from gax_batch.errors import FatalError, GaxError, UsageError
 from gax_batch.interrupt import handlers_kept
-from gax_batch.machine import Resources
-from gax_batch.progress import Sample
+from gax_batch.isolation import Death, save_unit
+from gax_batch.machine import STEP_CPUS, Layout, Resources, lay_out
+from gax_batch.progress import Sample, Say, duration
+from gax_batch.rejects import Reject
 from gax_batch.telemetry import Reporter, open_board, watched
-from gax_batch.unit import (
-    NOT_BEGUN,
-    Engine,
-    UnitOptions,
-    UnitResult,
-    UnitTask,
-    infer,
-    leave_out,
-    parse_result,
-    read,
-    result_row,
-    state_of,
-    write,
-)
+from gax_batch.unit import NOT_BEGUN, Engine, UnitOptions, UnitResult, UnitTask, parse_result
+from gax_batch.workers import Cell, Classifier, Steps, read_block, write_block
 
-# Every step asks for a fraction of a CPU: engines that hold all of them would starve the readers, and
-# a run must finish on one logical CPU too (0.25 for each of reading, inference and writing).
-STEP_CPUS = 0.25
+# Of a task, whoever's fault it is, and of a unit's own step. What then is still lost is tried alone.
 MAX_RETRIES = 3
+MAX_TRIES = 2
+MAX_LOST = 4
+# Of units in a row that not even trying them alone has saved, and of rounds in which nothing was begun: more
+# are no galaxies' fault.
+MAX_UNSAVED = 3
+MAX_IDLE = 3
 _CONNECT_SECONDS = 10.0
 
 Item = TypeVar("Item")
@@ -77,45 +72,8 @@ class _UnitDatasource(Datasource):  # type: ignore[misc]
         return [ReadTask(partial(_pointer, task), BlockMetadata(1, None, None, None)) for task in self._tasks]
 
 
-class _EngineActor:
-    """Holds the models of one worker."""
-
-    def __init__(
-        self, factory: EngineFactory, threads: int, options: UnitOptions, reporter: Reporter
-    ) -> None:
-        self._engine = factory(threads)
-        self._options = options
-        self._reporter = reporter
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        unit_id = state_of(block).unit_id
-        if not self._reporter.enter(unit_id, INFERRING):
-            return leave_out(block)
-        done = infer(block, self._engine, self._options, partial(self._reporter.advance, unit_id))
-        self._reporter.leave(unit_id, INFERRING)
-        return done
-
-
 def _pointer(task: UnitTask) -> list[pa.Table]:
     return [pa.Table.from_pylist([asdict(task)])]
-
-
-def _read_block(pointer: pa.Table, options: UnitOptions, reporter: Reporter) -> pa.Table:
-    (values,) = pointer.to_pylist()
-    task = UnitTask(**values)
-    if not reporter.enter(task.unit_id, READING):
-        return leave_out(task)
-    block = read(task, options)
-    reporter.leave(task.unit_id, READING)
-    return block
-
-
-def _write_block(block: pa.Table, options: UnitOptions, reporter: Reporter) -> pa.Table:
-    unit_id = state_of(block).unit_id
-    reporter.enter(unit_id, WRITING)
-    row = result_row(write(block, options))
-    reporter.leave(unit_id, WRITING)
-    return row
 
 
 @contextmanager
@@ -150,6 +108,8 @@ def ray_session(resources: Resources) -> Iterator[str]:
             f"Ray cannot be started: {_root_cause(error)}; check --ray-address (or RAY_ADDRESS), and set "
             "RAY_AUTH_MODE=token where the cluster asks for a token"
         ) from error
+    # Ray prints every death of a worker, on standard output too; the board tells what matters of them.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
     try:
         yield str(there.address_info["session_dir"])
     finally:
@@ -175,35 +135,55 @@ def execute(
     factory: EngineFactory,
     options: UnitOptions,
     resources: Resources,
+    unit_seconds: float,
     see: Callable[[Sample], bool],
+    say: Say,
 ) -> Generator[UnitResult, None, None]:
     """Run the units and yield each one's result as it ends, in any order.
+
+    A unit that is lost on the way, since its worker died or raised what no step may raise, is afterwards
+    processed alone, without the cutouts that do so (see `gax_batch.isolation`).
 
     Args:
         tasks: The units.
         factory: Of the engines.
         options: Of the run.
         resources: What the run uses.
+        unit_seconds: What each step of a unit may take; then its worker is ended.
         see: Is shown every second, in a thread of its own, how the workers stand; once it returns true, no
             more units are begun, and those that are not begun have no result.
+        say: Shows one line to the person who waits.
 
     Raises:
         FatalError: the pipeline itself broke; the parts written so far are kept.
     """
     _configure()
-    use = _layout(resources, len(tasks))
-    try:
-        with open_board() as board, watched(board, use.workers, see):
-            with warnings.catch_warnings():
-                # Ray 2.60 wants named parameters, but has none that bounds retries, endless by default.
-                warnings.filterwarnings("ignore", ".*ray_remote_args.*", category=RayDeprecationWarning)
-                results = _wire(tasks, factory, options, use, Reporter(board))
-            for row in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                result = parse_result(row)
-                if result.state.failure != NOT_BEGUN:
+    waiting = {task.unit_id: task for task in tasks}
+    with open_board() as board, watched(board, _layout(resources, len(tasks)).workers, see):
+        crew = _Crew(factory, options, resources, board, unit_seconds)
+        with closing(_all_rounds(waiting, crew, say)) as results:
+            yield from (result for result in results if result.state.failure != NOT_BEGUN)
+
+
+def _all_rounds(waiting: dict[str, UnitTask], crew: "_Crew", say: Say) -> Generator[UnitResult, None, None]:
+    idle = 0
+    while waiting:
+        left, broken = len(waiting), None
+        try:
+            with closing(_flow(list(waiting.values()), crew)) as results:
+                for result in results:
+                    del waiting[result.state.unit_id]
                     yield result
-    except (ray.exceptions.RayError, RuntimeError, OSError) as error:
-        raise FatalError(f"the pipeline broke: {_root_cause(error)}") from error
+        except (ray.exceptions.RayError, RuntimeError, OSError) as error:
+            broken = error
+        lost = _lost(crew.board, waiting)
+        if not lost and len(waiting) == left:
+            # Workers that die before they begin anything: one unit alone will show of what.
+            idle, lost = idle + 1, [next(iter(waiting))]
+        if idle > MAX_IDLE:
+            cause = "units do not come back" if broken is None else _root_cause(broken)
+            raise FatalError(f"the pipeline broke: {cause}") from broken
+        yield from _rescued([waiting.pop(unit_id) for unit_id in lost], crew, say)
 
 
 def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -239,88 +219,148 @@ def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iter
         raise FatalError(f"a task was lost: {_root_cause(error)}") from error
 
 
-def _wire(
-    tasks: Sequence[UnitTask],
-    factory: EngineFactory,
-    options: UnitOptions,
-    use: "_Layout",
-    reporter: Reporter,
-) -> ray.data.Dataset:
+@dataclass(frozen=True, slots=True)
+class _Crew:
+    """What every worker of a run is given, and one more that is alone."""
+
+    factory: EngineFactory
+    options: UnitOptions
+    resources: Resources
+    board: ActorHandle
+    unit_seconds: float
+
+
+class _Ward:
+    """A worker in which lost units are tried one by one, and another after each that dies."""
+
+    def __init__(self, crew: _Crew) -> None:
+        self._crew = crew
+        self._cell: ActorHandle | None = None
+
+    def trial(
+        self, task: UnitTask, aside: Mapping[int, Reject], *, keep: bool, seconds: float
+    ) -> UnitResult | Death:
+        """Try a unit; see `gax_batch.isolation.Trial`."""
+        board = self._crew.board
+        ray.get(board.forget.remote(task.unit_id))
+        self._cell = self._cell or self._open()
+        try:
+            return parse_result(ray.get(self._cell.attempt.remote(task, dict(aside), keep, seconds)))
+        except ray.exceptions.RayError as error:
+            self.close()
+            if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, GaxError):
+                raise FatalError(f"unit {task.unit_id} cannot be processed: {error.cause}") from error
+            view: BoardView = ray.get(board.view.remote())
+            return _death(error, [step for step in view.steps if step.unit_id == task.unit_id], seconds)
+
+    def close(self) -> None:
+        """Free what the worker has."""
+        if self._cell is not None:
+            ray.kill(self._cell)
+        self._cell = None
+
+    def _open(self) -> ActorHandle:
+        crew = self._crew
+        use = _layout(crew.resources, 1)
+        steps = Steps(Reporter(crew.board), crew.unit_seconds, tries=sys.maxsize)
+        return ray.remote(num_cpus=use.engine_cpus, num_gpus=use.engine_gpus)(Cell).remote(
+            partial(crew.factory, use.threads), crew.options, steps
+        )
+
+
+def _death(error: Exception, steps: Sequence[Step], seconds: float) -> Death:
+    """How a unit ended that was alone with its worker."""
+    step = steps[0].state if steps else READING
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return Death(step, f"raised {_root_cause(error)}")
+    late = bool(steps) and steps[0].seconds >= seconds
+    return Death(step, f"was not done after {duration(seconds)}" if late else "ended its worker")
+
+
+def _lost(board: ActorHandle, waiting: Container[str]) -> list[str]:
+    """Units whose step was begun and has not ended, now that nothing runs."""
+    with _cluster_needed():
+        view: BoardView = ray.get(board.view.remote())
+    return [step.unit_id for step in view.steps if step.unit_id in waiting]
+
+
+def _rescued(lost: Sequence[UnitTask], crew: _Crew, say: Say) -> Iterator[UnitResult]:
+    ward, failed = _Ward(crew), 0
+    try:
+        for task in lost:
+            say(f"unit {task.unit_id} was lost with its worker; it is tried alone")
+            with _cluster_needed():
+                result = save_unit(task, ward.trial, crew.unit_seconds)
+            yield result
+            failed = failed + 1 if result.part is None else 0
+            if failed == MAX_UNSAVED:
+                raise FatalError(f"{failed} units in a row could not be saved: {result.state.failure}")
+    finally:
+        ward.close()
+
+
+@contextmanager
+def _cluster_needed() -> Iterator[None]:
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise FatalError(f"the cluster is gone: {_root_cause(error)}") from error
+
+
+def _flow(tasks: Sequence[UnitTask], crew: _Crew) -> Generator[UnitResult, None, None]:
+    with warnings.catch_warnings():
+        # Ray 2.60 wants named parameters, but has none that bounds retries; they are endless by default.
+        warnings.filterwarnings("ignore", ".*ray_remote_args.*", category=RayDeprecationWarning)
+        results = _wire(tasks, crew)
+    for row in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield parse_result(row)
+
+
+def _wire(tasks: Sequence[UnitTask], crew: _Crew) -> ray.data.Dataset:
+    use = _layout(crew.resources, len(tasks))
+    told = (crew.options, Steps(Reporter(crew.board), crew.unit_seconds, MAX_TRIES))
     blocks = {"batch_size": None, "batch_format": "pyarrow"}
     return (
         ray.data.read_datasource(_UnitDatasource(tasks), override_num_blocks=len(tasks), num_cpus=STEP_CPUS)
         .map_batches(
-            _read_block,
-            fn_args=(options, reporter),
+            read_block,
+            fn_args=told,
             compute=TaskPoolStrategy(use.readers),
             num_cpus=use.reader_cpus,
             max_retries=MAX_RETRIES,
             **blocks,
         )
         .map_batches(
-            _EngineActor,
-            fn_constructor_args=(factory, use.threads, options, reporter),
+            Classifier,
+            fn_constructor_args=(partial(crew.factory, use.threads), *told),
             compute=ActorPoolStrategy(size=use.workers, max_tasks_in_flight_per_actor=2),
             num_cpus=use.engine_cpus,
             num_gpus=use.engine_gpus,
-            max_restarts=MAX_RETRIES,
+            # The pool relies on its actors coming back; units are what is bounded.
+            max_restarts=-1,
             max_task_retries=MAX_RETRIES,
             **blocks,
         )
-        .map_batches(
-            _write_block,
-            fn_args=(options, reporter),
-            num_cpus=STEP_CPUS,
-            max_retries=MAX_RETRIES,
-            **blocks,
-        )
+        .map_batches(write_block, fn_args=told, num_cpus=STEP_CPUS, max_retries=MAX_RETRIES, **blocks)
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Engines and readers, and what each asks of Ray; no `readers` is as many as the cluster has room for."""
-
-    workers: int
-    threads: int
-    engine_cpus: float
-    engine_gpus: float | None
-    readers: int | None
-    reader_cpus: float
-
-
-def _layout(resources: Resources, units: int) -> _Layout:
+def _layout(resources: Resources, units: int) -> Layout:
     cluster = ray.cluster_resources()
-    cpus, gpus = int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
-    workers = min(resources.workers or max(1, gpus), units)
-    asked = resources.engine_cpus
-    joined = resources.address is not None
-    if asked is not None and joined:
-        # Nothing is shared out of what is there: an autoscaler starts nodes for what is asked. A reader keeps
-        # one core busy, and leaves the writer its quarter of it.
-        return _Layout(workers, max(1, int(asked)), asked, resources.engine_gpus, None, 1 - STEP_CPUS)
-    return _Layout(
-        workers,
-        # On a cluster each engine has a node's cores to itself (0: all of them); a local Ray shares them out.
-        0 if joined else max(1, cpus // workers),
-        # However many engines there are, half of the CPUs stay for reading and writing.
-        min(STEP_CPUS, cpus / (2 * workers)),
-        # Whole engines share a GPU evenly: two GPUs and three engines are two engines on one of them.
-        resources.engine_gpus or (1 / math.ceil(workers / gpus) if gpus else None),
-        min(cpus, units),
-        STEP_CPUS,
-    )
+    return lay_out(resources, int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0)), units)
 
 
 def _configure() -> None:
     context = DataContext.get_current()
     # One block is one unit all the way: never split what a task returns.
     context.target_max_block_size = None
+    # A unit that is lost is not the run's end; where many are, those are looked at before more follow.
+    context.max_errored_blocks = MAX_LOST
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # Waiting long for a scarce GPU is no error.
     context.execution_no_progress_timeout_s = -1
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 def _root_cause(error: BaseException) -> str:

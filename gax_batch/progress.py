@@ -2,10 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gax_batch.board import INFERRED, INFERRING, READING, WAITING, WRITING, BoardView
+from gax_batch.board import INFERRED, INFERRING, READING, WAITING, WRITING, BoardView, Step
 from gax_batch.catalog.writer import Part
 from gax_batch.unit import UnitResult
 
@@ -141,6 +141,39 @@ class RunState:
     def line(self) -> str:
         """The state in one line."""
         return _pace_line(self.done, self.planned, self.rate, self.tally.rejects)
+
+
+class Stall:
+    """Tells, once each time it has lasted so long, that a run does not get on, and where it stands."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._done = -1
+        self._since = self._told = clock()
+
+    def see(self, done: int, view: BoardView) -> str | None:
+        """The line to show, if it is time: `done` cutouts, and how the workers stand."""
+        now = self._clock()
+        if done != self._done:
+            self._done, self._since, self._told = done, now, now
+        if now - self._told < self._seconds:
+            return None
+        self._told = now
+        return f"no progress for {duration(now - self._since)}: {_standing(view)}"
+
+
+def _standing(view: BoardView) -> str:
+    if not view.units:
+        return "no worker has begun a unit; has the cluster room for them?"
+    counts = ", ".join(f"{count:,} {state}" for state, count in view.units.items())
+    return f"units {counts}{_longest(view.steps)}"
+
+
+def _longest(steps: Sequence[Step]) -> str:
+    if not steps:
+        return "; no worker has one in its hands"
+    step = steps[0]
+    return f"; longest {step.state} {step.unit_id}, for {duration(step.seconds)} by {step.worker}"
 
 
 class Progress:

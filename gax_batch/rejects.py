@@ -39,6 +39,7 @@ class Reason(StrEnum):
     MASKED = "masked"
     MISSING_BAND = "missing_band"
     BLANK = "blank"
+    POISON = "poison"
 
 
 MEANING: dict[Reason, str] = {
@@ -63,6 +64,7 @@ MEANING: dict[Reason, str] = {
     Reason.MASKED: "more than half of the cutout's pixels are masked, NaN or off the frame",
     Reason.MISSING_BAND: "a band that the preset needs is in none of the galaxy's FITS files",
     Reason.BLANK: "every pixel of the cutout is the same: there is nothing to classify",
+    Reason.POISON: "the cutout alone crashes its worker, exhausts its memory, or is not done in time",
 }
 
 

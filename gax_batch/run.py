@@ -6,7 +6,7 @@ The only module that imports `pipeline` (and so Ray), and only when there is som
 import secrets
 import tempfile
 from collections.abc import Container, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -28,7 +28,7 @@ from gax_batch.machine import (
 from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle
 from gax_batch.preparation import plan_run, resources_of, settings_fingerprint
-from gax_batch.progress import RunState, Say, Tally
+from gax_batch.progress import RunState, Say, Stall, Tally
 from gax_batch.quiet import native_stderr_in
 from gax_batch.record import Clock, Run
 from gax_batch.uncertainty import Calibration
@@ -213,11 +213,16 @@ def _execute(
         display.say(f"Ray and TensorFlow write to {log}, Ray's workers to {ray_folder}/logs")
         planned = sum(task.planned for task in tasks)
         state = RunState(run.run_id, tally, planned=planned, units=len(tasks), draws=settings.draws)
+        metrics, stall = telemetry.Metrics(run.run_id), Stall(60 * settings.stall_minutes)
         with (
             finishes_first(settings.grace) as stop,
-            Watch(state, display, stop, settings.grace, telemetry.Metrics(run.run_id)).on() as watch,
+            Watch(state, display, stop, settings.grace, metrics, stall).on() as watch,
             # Closed here, not when a traceback lets it go: it must not outlive Ray.
-            closing(pipeline.execute(tasks, factory, options, resources, watch.see)) as results,
+            closing(
+                pipeline.execute(
+                    tasks, factory, options, resources, settings.step_seconds, watch.see, display.say
+                )
+            ) as results,
         ):
             for result in results:
                 watch.ended(result)
@@ -232,15 +237,18 @@ def _recorded_whatever_happens(
     try:
         record.write(run, tally, clock, status="running")
         yield
-    except (GaxError, StoppedError, KeyboardInterrupt) as error:
-        status = "failed" if isinstance(error, GaxError) else "interrupted"
-        written = record.write(run, tally, clock, status=status, cause=str(error))
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, StoppedError | KeyboardInterrupt) else "failed"
         say("nothing was committed; finished units are kept, and the same command goes on from there")
-        # Who was told to stop has little time left.
-        webhook.send(summary_of(written), say, attempts=ATTEMPTS if status == "failed" else 1)
+        # Where the catalog itself is what fails, the record of it may not be written either.
+        with suppress(GaxError, OSError):
+            cause = str(error) or type(error).__name__
+            written = record.write(run, tally, clock, status=status, cause=cause)
+            # Who was told to stop has little time left.
+            webhook.send(summary_of(written), say, attempts=ATTEMPTS if status == "failed" else 1)
+        if isinstance(error, OSError):
+            raise FatalError(f"{run.catalog} cannot be written: {error}; free space or check it") from error
         raise
-    except OSError as error:
-        raise FatalError(f"{run.catalog} cannot be written: {error}; free space or check it") from error
 
 
 def _nothing_to_do(catalog: str, version: int | None) -> dict[str, object]:

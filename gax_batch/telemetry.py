@@ -55,13 +55,13 @@ class Reporter:
     def __init__(self, board: ActorHandle) -> None:
         self._board = board
 
-    def enter(self, unit_id: str, state: str) -> bool:
-        """Begin a step, if it may begin."""
+    def enter(self, unit_id: str, state: str) -> int:
+        """Begin a step: the number of this try, 0 where it may not begin."""
         try:
             reply = self._board.enter.remote(unit_id, state, worker_name())
-            return bool(ray.get(reply, timeout=_ANSWER_SECONDS))
+            return int(ray.get(reply, timeout=_ANSWER_SECONDS))
         except ray.exceptions.RayError:
-            return True
+            return 1
 
     def advance(self, unit_id: str, cutouts: int) -> None:
         """Say how many more cutouts of a unit are inferred."""

@@ -10,8 +10,9 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -28,7 +29,8 @@ from gax_batch.errors import GaxError, TransientError
 from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.paths import MANY_ORIGINS
 from gax_batch.plan import read_unit_members
-from gax_batch.sources import read_unit
+from gax_batch.rejects import Reject
+from gax_batch.sources import read_unit, set_rejects
 from gax_batch.sums import Grouping, add_up, sums_of
 from gax_batch.uncertainty import Summary
 
@@ -39,6 +41,8 @@ _COMPANION = "_companion_"
 
 NOT_BEGUN = "the run was told to stop before it began"
 """The failure of a unit that is left for the next run."""
+
+NOTHING_ASIDE: Mapping[int, Reject] = MappingProxyType({})
 
 SLICE_ROWS = 256
 """Cutouts whose draws are in memory at once, as many as a GPU's micro-batch: a unit's would be too large."""
@@ -105,12 +109,12 @@ class Engine(Protocol):
         """Classify cutouts `[N, 64, 64, 3]`."""
 
 
-def read(task: UnitTask, options: UnitOptions) -> pa.Table:
-    """Read and decode a unit's cutouts into its block."""
+def read(task: UnitTask, options: UnitOptions, aside: Mapping[int, Reject] = NOTHING_ASIDE) -> pa.Table:
+    """Read and decode a unit's cutouts into its block; those set aside, by place, are rejected unread."""
     start = time.monotonic()
     state = _state_of(task)
     try:
-        members = read_unit_members(task.plan_uri, task.row_group)
+        members = set_rejects(read_unit_members(task.plan_uri, task.row_group), aside)
         cutouts = read_unit(members, options.decoder)
     except GaxError as error:
         return _block(None, state.took("read", start, failure=f"reading failed: {error}"))

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gax_batch.display import Display
 from gax_batch.interrupt import StopRequest
-from gax_batch.progress import RunState, Sample, duration
+from gax_batch.progress import RunState, Sample, Stall, duration
 from gax_batch.unit import UnitResult
 
 # Reports of workers are on their way for a moment: only a second look that finds nothing in flight counts.
@@ -36,6 +36,7 @@ class Watch:
     stop: StopRequest
     grace_seconds: float
     metrics: Publisher
+    stall: Stall
     _idle_looks: int = field(default=0, init=False)
 
     def ended(self, result: UnitResult) -> None:
@@ -50,6 +51,8 @@ class Watch:
         if self.stop.number is not None:
             self._end_when_idle(sample)
         self.display.refresh(self.state)
+        if line := self.stall.see(self.state.done, sample.view):
+            self.display.say(line)
         self.metrics.state(self.state)
         return self.state.stopping
 

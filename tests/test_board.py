@@ -1,6 +1,7 @@
 """Where a run's units are."""
 
-from gax_batch.board import INFERRING, READING, WAITING, WRITING, Board
+from gax_batch.board import INFERRING, READING, WAITING, WRITING, Board, Step
+from gax_batch.progress import Stall
 
 
 def test_a_unit_goes_from_reading_to_its_part_and_leaves():
@@ -51,3 +52,57 @@ def test_a_closed_board_lets_units_end_and_none_begin():
     assert board.enter("a", WRITING)
     board.leave("a", WRITING)
     assert board.view().in_flight == 0
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_step_is_under_way_until_it_ends_and_its_tries_are_counted():
+    clock = Clock()
+    board = Board(clock)
+    assert board.enter("a", READING, "one") == 1
+    clock.now = 5
+    assert board.enter("b", INFERRING, "two") == 1
+    assert board.view().steps == (Step("a", READING, "one", 5), Step("b", INFERRING, "two", 0))
+    # Its worker died: it begins again, elsewhere, and the time counts from then.
+    clock.now = 9
+    assert board.enter("a", READING, "two") == 2
+    assert board.view().steps == (Step("b", INFERRING, "two", 4), Step("a", READING, "two", 0))
+    board.leave("a", READING)
+    assert board.enter("a", INFERRING, "one") == 1
+    # The reader's word of its end may come twice, or late.
+    board.leave("a", READING)
+    assert board.view().units == {INFERRING: 2}
+    board.forget("a")
+    board.forget("b")
+    assert board.view().steps == ()
+    assert board.enter("b", INFERRING, "two") == 1
+
+
+def test_a_stall_is_told_again_and_again_until_something_comes():
+    clock, board = Clock(), Board(lambda: 100.0)
+    stall = Stall(60, clock)
+    assert stall.see(0, board.view()) is None
+    clock.now = 59
+    assert stall.see(0, board.view()) is None
+    clock.now = 61
+    assert stall.see(0, board.view()) == (
+        "no progress for 1 min 01 s: no worker has begun a unit; has the cluster room for them?"
+    )
+    assert stall.see(0, board.view()) is None
+    board.enter("a", INFERRING, "n7/12")
+    board.enter("b", READING, "n8/13")
+    board.leave("b", READING)
+    clock.now = 125
+    assert stall.see(0, board.view()) == (
+        "no progress for 2 min 05 s: units 1 inferring, 1 waiting; longest inferring a, for 0 s by n7/12"
+    )
+    clock.now = 190
+    assert stall.see(256, board.view()) is None
+    clock.now = 240
+    assert stall.see(256, board.view()) is None

@@ -45,6 +45,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one(tmp_path):
         ({"limit": 0}, "limit"),
         ({"max_rejects": "many%"}, "max_rejects"),
         ({"max_rejects": "101%"}, "max_rejects"),
+        ({"unit_seconds": "0.5"}, "unit_seconds"),
+        ({"stall_minutes": 0}, "stall_minutes"),
         ({"input": None}, "--input"),
         ({"catalog": ""}, "--catalog"),
         ({"input": "s3://key:secret@bucket/images"}, "input"),
@@ -102,3 +104,9 @@ def test_the_order_of_models_says_nothing():
 
 def test_every_setting_is_described():
     assert all(field.description for field in RunSettings.model_fields.values())
+
+
+def test_a_unit_has_time_for_its_cutouts_and_draws():
+    assert load_settings(None, MINIMAL).step_seconds == 300 + 4096
+    assert load_settings(None, MINIMAL | {"draws": 64, "unit_size": 100}).step_seconds == 500
+    assert load_settings(None, MINIMAL | {"unit_seconds": "7.5"}).step_seconds == 7.5

@@ -9,9 +9,11 @@ import pytest
 from gax_batch.errors import UsageError
 from gax_batch.machine import (
     MIB,
+    Layout,
     MemoryMeter,
+    Resources,
     available_bytes,
-    cluster_address,
+    lay_out,
     local_resources,
     logical_cpus,
     predict_memory,
@@ -59,18 +61,6 @@ def test_more_galaxies_units_draws_and_workers_need_more():
     assert predicted(unit_size=65_536).total > base
 
 
-def test_the_cluster_is_the_one_asked_for_or_the_environments(monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert cluster_address() is None
-    assert cluster_address("head:6379") == "head:6379"
-    monkeypatch.setenv("RAY_ADDRESS", "other:6379")
-    assert cluster_address() == "other:6379"
-    assert cluster_address("head:6379") == "head:6379"
-    assert cluster_address("local") is None
-    with pytest.raises(UsageError, match="ray job submit"):
-        cluster_address("ray://head:10001")
-
-
 def test_on_a_cluster_only_the_driver_counts(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "ray-head:6379")
     need = predicted(units=10**5)
@@ -103,3 +93,27 @@ def test_the_meter_sees_the_memory_of_children():
                 time.sleep(0.05)
             child.communicate("\n")
     assert meter.peak_bytes >= max(200 * MIB, before)
+
+
+@pytest.mark.parametrize(
+    ("asked", "cpus", "gpus", "units", "expected"),
+    [
+        # Engines, threads, CPUs and GPUs of each, readers.
+        ({}, 2, 0, 10, (1, 2, 0.25, None, 2)),
+        ({}, 1, 0, 10, (1, 1, 0.25, None, 1)),
+        ({"workers": 8}, 2, 0, 10, (8, 1, 0.125, None, 2)),
+        ({"workers": 8}, 2, 0, 1, (1, 2, 0.25, None, 1)),
+        ({}, 16, 2, 100, (2, 8, 0.25, 1.0, 16)),
+        ({"workers": 3}, 16, 2, 100, (3, 5, 0.25, 0.5, 16)),
+    ],
+)
+def test_what_there_is_is_shared_out(asked, cpus, gpus, units, expected):
+    use = lay_out(Resources(cpus, asked.get("workers"), 0), cpus, gpus, units)
+    assert (use.workers, use.threads, use.engine_cpus, use.engine_gpus, use.readers) == expected
+    # What all of them ask for leaves room for a step of each kind.
+    assert use.workers * use.engine_cpus + 2 * use.reader_cpus <= cpus
+
+
+def test_engines_of_a_growing_cluster_get_what_they_ask_for():
+    use = lay_out(Resources(2, 4, 0, engine_cpus=3.5, engine_gpus=1, address="auto"), 0, 0, 100)
+    assert use == Layout(4, 3, 3.5, 1, None, 0.75)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +17,14 @@ import pyarrow as pa
 import pytest
 from fakes import fake_engine, known_draws, write_images
 
+from gax_batch import pipeline, tree
 from gax_batch import run as run_module
-from gax_batch import tree
 from gax_batch.catalog.draws import read_draws
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import load_settings
 from gax_batch.demo import run_demo
-from gax_batch.errors import UsageError
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.interrupt import StoppedError
 from gax_batch.population import population
 from gax_batch.run import RunOutcome, run_survey
 
@@ -222,6 +224,31 @@ def test_a_unit_that_fails_is_named_and_the_rest_is_committed(survey, monkeypatc
     outcome, _ = catalog_run(survey)
     assert outcome.exit_code == 0
     assert len(rows(survey)) == 60
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (FatalError("the store is gone"), "failed"),
+        (RuntimeError("a defect"), "failed"),
+        (SystemExit("Ray ended it"), "failed"),
+        (KeyboardInterrupt("Ctrl-C"), "interrupted"),
+        (StoppedError(15), "interrupted"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_ends_a_run_is_in_its_record(survey, monkeypatch, error, status):
+    def execute(*_):
+        raise error
+        yield
+
+    monkeypatch.setattr(pipeline, "ray_session", lambda _: nullcontext(""))
+    monkeypatch.setattr(pipeline, "execute", execute)
+    with pytest.raises(type(error)):
+        catalog_run(survey)
+    (record,) = (survey / "catalog" / "runs").rglob("run.json")
+    found = json.loads(record.read_text())
+    assert (found["status"], found["cause"], found["snapshot"]) == (status, str(error), None)
 
 
 RESUMED = """

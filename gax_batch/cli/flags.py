@@ -72,6 +72,13 @@ Prune = Annotated[bool | None, typer.Option("--prune", help="Take out cutouts th
 MaxAttempts = Annotated[
     int | None, typer.Option(help="Runs that try a cutout which the storage did not give.", show_default="5")
 ]
+UnitSeconds = Annotated[
+    str | None,
+    typer.Option(help="Seconds that one step of a unit may take.", show_default="300, and 1 per cutout"),
+]
+StallMinutes = Annotated[
+    float | None, typer.Option(help="Without progress for so long, say where it stalls.", show_default="15")
+]
 MaxRejects = Annotated[
     str | None,
     typer.Option(help="Rejected cutouts beyond which a run stops before its commit.", show_default="5%"),

@@ -15,6 +15,7 @@ from gax_batch.sources.base import (
     ORIGINAL_SCHEMA,
     Source,
     is_named,
+    set_rejects,
 )
 from gax_batch.sources.cutouts import read_unit
 from gax_batch.sources.frame_index import FrameIndex
@@ -48,6 +49,7 @@ __all__ = [
     "read_positions",
     "read_unit",
     "recall_members",
+    "set_rejects",
     "visit_members",
 ]
 

@@ -93,7 +93,7 @@ def kill_at_commit(kill: str) -> None:
     delta.Table.commit = mortal
 
 
-def one_by_one(tasks: Any, factory: Any, options: Any, resources: Any, see: Any) -> Iterator[unit.UnitResult]:
+def one_by_one(tasks: Any, factory: Any, options: Any, *_: Any) -> Iterator[unit.UnitResult]:
     """What the pipeline does, without Ray."""
     engine = factory(1)
     for task in tasks:
