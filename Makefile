@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 FUZZ := image fits tar parquet
 FUZZ_SECONDS := 300
 
-.PHONY: help install demo browser s3-server prometheus test test-deploy test-slow test-newcomer fuzz audit sbom bench lint format train clean
+.PHONY: help install demo browser s3-server prometheus test test-deploy test-faults soak test-slow test-newcomer fuzz audit sbom bench lint format train clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -48,8 +48,14 @@ test: lint  ## lint and run the tests (under 15 minutes on 2 cores)
 test-deploy: $(STAMP)  ## the image, the manifests, gax submit, and a job on a local Ray cluster
 	$(BIN)/python -m pytest tests/deploy tests/test_rayjob.py tests/test_submit.py tests/test_sizing.py tests/test_telemetry.py
 
+test-faults: $(STAMP)  ## break real runs over 200 times and print what was lost: nothing (half an hour on 2 cores)
+	$(BIN)/python -m pytest tests/faults -m 'slow or not slow' --injections 200
+
+soak: $(STAMP)  ## a million simulated cutouts: what grows, what slows down (COUNT=100000 for fewer)
+	PYTHONPATH=.:tests $(BIN)/python -m faults.soak $(COUNT)
+
 test-slow: $(STAMP)  ## the real survey at full size: resume, identical bits, memory (about an hour on 2 cores)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore tests/faults
 
 fuzz: $(STAMP)  ## fuzz the readers, guided by coverage, FUZZ_SECONDS each (300; FUZZ='fits tar' for some)
 	for reader in $(FUZZ); do PYTHONPATH=.:tests $(BIN)/python -m fuzz $$reader --seconds $(FUZZ_SECONDS) || exit 1; done

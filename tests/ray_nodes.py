@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,9 +22,9 @@ def free_port() -> str:
         return str(found.getsockname()[1])
 
 
-def answers(port: str) -> bool:
+def answers(port: str, ip: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", int(port))) == 0
+        return probe.connect_ex((ip, int(port))) == 0
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
@@ -35,14 +35,21 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> 
 
 
 @contextmanager
-def ray_node(environment: dict[str, str], *arguments: str) -> Iterator[None]:
-    command = [BIN / "ray", "start", "--block", "--disable-usage-stats", *arguments]
+def ray_node(
+    environment: dict[str, str], *arguments: str, before: Sequence[str] = ()
+) -> Iterator["subprocess.Popen[bytes]"]:
+    command = [*before, BIN / "ray", "start", "--block", "--disable-usage-stats", *arguments]
     command += ["--object-store-memory", "150000000", "--dashboard-agent-listen-port", free_port()]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
-        yield
+        yield process
     finally:
-        # As a node ends that is taken away: nothing is asked, nothing said.
+        kill_tree(process)
+
+
+def kill_tree(process: "subprocess.Popen[bytes]") -> None:
+    """End a node as one ends that is taken away: nothing is asked, nothing said."""
+    if process.poll() is None:
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         for member in family:
             if member.is_running():

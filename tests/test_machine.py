@@ -13,6 +13,7 @@ from gax_batch.machine import (
     MemoryMeter,
     Resources,
     available_bytes,
+    cluster_address,
     lay_out,
     local_resources,
     logical_cpus,
@@ -59,6 +60,18 @@ def test_more_galaxies_units_draws_and_workers_need_more():
     assert predicted(workers=4).total > base
     assert predicted(kept_draws=32).total > base
     assert predicted(unit_size=65_536).total > base
+
+
+def test_the_cluster_is_the_one_asked_for_or_the_environments(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert cluster_address() is None
+    assert cluster_address("head:6379") == "head:6379"
+    monkeypatch.setenv("RAY_ADDRESS", "other:6379")
+    assert cluster_address() == "other:6379"
+    assert cluster_address("head:6379") == "head:6379"
+    assert cluster_address("local") is None
+    with pytest.raises(UsageError, match="ray job submit"):
+        cluster_address("ray://head:10001")
 
 
 def test_on_a_cluster_only_the_driver_counts(monkeypatch):

@@ -2,14 +2,16 @@
 
     python tests/s3/faults.py http://127.0.0.1:9000 0.10 0.05 0.03
 
-The numbers are the shares of requests that are refused and dropped, and of long answers that are cut. It
-prints its port. A request is refused with 503 SlowDown before the store sees it, or its connection is
-dropped, or the store's answer breaks off in the middle. Which ones is drawn from a seed. Clients sign for
-the address they speak to, and the store checks that signature: headers pass unchanged. `GET /__counts`
-tells what was done so far.
+The numbers are those of `Rates`: the shares of requests that are refused and dropped, of long answers that
+are cut, and so on. It prints its port. A request is refused with 503 SlowDown before the store sees it, or
+its connection is dropped, or the store's answer breaks off in the middle. Which ones is drawn from a seed.
+Clients sign for the address they speak to, and the store checks that signature: headers pass unchanged.
+`GET /__counts` tells what was done so far.
 """
 
 import asyncio
+import hashlib
+import math
 import random
 import sys
 from collections import Counter
@@ -20,6 +22,8 @@ import yarl
 from aiohttp import web
 
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+HANG_SECONDS = 60
 # Of the connection between two of the three parties, so not to be passed on.
 HOP_BY_HOP = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 LONG_BODY_BYTES = 1000
@@ -27,11 +31,17 @@ LONG_BODY_BYTES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Shares of requests: refused, dropped, and of the long answers cut."""
+    """Shares of requests: refused, dropped, long answers cut, never answered, writes taken and lost.
+
+    After `deny_after` requests that passed, all are denied.
+    """
 
     slow_down: float = 0.10
     drop: float = 0.05
     cut: float = 0.03
+    hang: float = 0.0
+    lose: float = 0.0
+    deny_after: float = math.inf
 
 
 class Proxy:
@@ -63,6 +73,17 @@ class Proxy:
         if dice < self._rates.slow_down + self._rates.drop:
             self.counts["drop"] += 1
             return self._hang_up(request)
+        if self.counts["passed"] >= self._rates.deny_after:
+            self.counts["denied"] += 1
+            return web.Response(status=403, content_type="application/xml", body=EXPIRED)
+        dice -= self._rates.slow_down + self._rates.drop
+        if dice < self._rates.hang:
+            self.counts["hang"] += 1
+            await asyncio.sleep(HANG_SECONDS)
+            return self._hang_up(request)
+        if request.method == "PUT" and dice < self._rates.hang + self._rates.lose:
+            self.counts["lose"] += 1
+            return web.Response(status=200, headers={"ETag": f'"{hashlib.md5(body).hexdigest()}"'})  # noqa: S324
         url = yarl.URL(self._upstream + request.raw_path, encoded=True)
         options = {"headers": request.headers, "data": body or None, "allow_redirects": False}
         async with self._client.request(request.method, url, **options) as answer:
