@@ -20,7 +20,7 @@ BEGUN = (READING, INFERRING, WRITING)
 """States in which a worker has a unit in its hands."""
 
 LEAST_SECONDS = 300.0
-"""What a step is given at least before its worker is ended, unless all are given less: stores take their time."""
+"""What a step is given at least, unless all steps are given less: stores take their time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from gax_batch.board import LEAST_SECONDS, INFERRING, READING, WRITING
+from gax_batch.board import INFERRING, LEAST_SECONDS, READING, WRITING
 from gax_batch.errors import FatalError
 from gax_batch.rejects import Reason, Reject, Stage
 from gax_batch.unit import UnitResult, UnitState, UnitTask

@@ -6,9 +6,8 @@ import time
 
 import pytest
 
-from gax_batch.board import INFERRING, READING
+from gax_batch.board import INFERRING, LEAST_SECONDS, READING
 from gax_batch.errors import FatalError
-from gax_batch.board import LEAST_SECONDS
 from gax_batch.isolation import MAX_POISON, PAUSES_SECONDS, Death, save_unit
 from gax_batch.rejects import Reason, Stage
 from gax_batch.unit import UnitResult, UnitState, UnitTask
