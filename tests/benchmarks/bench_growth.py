@@ -1,0 +1,96 @@
+"""What a unit costs the driver, and how throughput grows with engines that only wait as for a GPU.
+
+The units hold cutouts that planning rejected, so that nothing is read and all that is left is the
+pipeline's own work; each engine waits as long as a GPU would need for a unit.
+"""
+
+import functools
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from benchmarks.suite import Lab, Row, Sample, Target
+from fakes import FakeEngine
+from surveys import listing, member
+
+from gax_batch.decoding import Decoder
+from gax_batch.machine import MIB, Resources
+from gax_batch.pipeline import execute, ray_session
+from gax_batch.plan import make_plan
+from gax_batch.unit import UnitOptions, UnitTask
+
+ROWS = 16
+CPUS = 2
+STORE_BYTES = 512 * MIB
+# 4,096 galaxies at 2,000 a second.
+UNIT_SECONDS = 2.0
+ENGINES = (1, 4, 16, 64)
+UNITS_EACH = 12
+# Units of two runs of the same engines, between which lies what a unit costs.
+FEW, MANY = 100, 600
+
+
+def waiting_engine(_: int, *, seconds: float) -> FakeEngine:
+    """An engine that waits; at the top level, so that a worker can import it."""
+    return FakeEngine(seconds=seconds)
+
+
+def planned(folder: Path, units: int) -> list[UnitTask]:
+    """Units of cutouts whose ids are no ids."""
+    rows = listing([member(f"bad\n{number}") for number in range(units * ROWS)])
+    plan = make_plan([rows], [], {}, settings_fingerprint="s", unit_size=ROWS, folder=folder / "plan")
+    places = plan.write(str(folder / "catalog"), "run-1")
+    return [
+        UnitTask(file, group, unit.unit_id, unit.fingerprint, unit.members, unit.origin)
+        for unit, (file, group) in zip(plan.units, places, strict=True)
+    ]
+
+
+def ends_of(folder: Path, units: int, engines: int, seconds: float) -> tuple[list[float], float, float]:
+    """When each unit ended, and the driver's CPU seconds and bytes of memory after the last."""
+    (folder / "plan").mkdir(parents=True)
+    tasks = planned(folder, units)
+    options = UnitOptions(str(folder / "catalog"), "s", "bundle", "run-1", Decoder())
+    factory = functools.partial(waiting_engine, seconds=seconds)
+    resources = Resources(CPUS, engines, STORE_BYTES)
+    results = execute(tasks, factory, options, resources, 600.0, lambda _: False, lambda _: None)
+    ends = [time.monotonic() for result in results if result.part is not None]
+    assert len(ends) == units
+    this = psutil.Process()
+    return ends, sum(this.cpu_times()[:2]), this.memory_info().rss
+
+
+def cost(lab: Lab) -> Iterator[Row]:
+    """Rows of what one unit more costs the driver."""
+    few, many = (lab.count(FEW), lab.count(MANY)) if lab.quick else (FEW, MANY)
+    seconds, kilobytes = [], []
+    for _ in range(min(lab.turns, 3)):
+        with tempfile.TemporaryDirectory(dir=lab.folder) as place:
+            before = sum(psutil.Process().cpu_times()[:2])
+            _, first, held = ends_of(Path(place, "few"), few, 1, 0.0)
+            _, second, holds = ends_of(Path(place, "many"), many, 1, 0.0)
+        more = many - few
+        seconds.append(((second - first) - (first - before)) / more * 1e3)
+        kilobytes.append(max(0.0, holds - held) / more / 1e3)
+    yield Row("driver, CPU a unit", "ms", Sample(tuple(seconds)), target=Target(1, at_most=True))
+    yield Row("driver, memory a unit", "kB", Sample(tuple(kilobytes)), target=Target(2, at_most=True))
+
+
+def growth(lab: Lab) -> Iterator[Row]:
+    """Rows of units a second by engines, beside what they would do alone."""
+    for engines in ENGINES[:2] if lab.quick else ENGINES:
+        with tempfile.TemporaryDirectory(dir=lab.folder) as place:
+            ends, _, _ = ends_of(Path(place), UNITS_EACH * engines, engines, UNIT_SECONDS)
+        # Between the first and the last quarter: all engines run.
+        start, stop = len(ends) // 4, 3 * len(ends) // 4
+        rate = Sample(((stop - start) / (ends[stop] - ends[start]),))
+        alone = Sample((engines / UNIT_SECONDS,))
+        yield Row(f"units by {engines} engines that wait", "1/s", rate, "waiting alone", alone)
+
+
+def run(lab: Lab) -> Iterator[Row]:
+    with ray_session(Resources(CPUS, None, STORE_BYTES)):
+        yield from cost(lab)
+        yield from growth(lab)
