@@ -54,6 +54,7 @@ def explored(catalog: Path) -> Iterator[str]:
     finally:
         process.terminate()
         assert process.wait(START_SECONDS) in (0, -15)
+        process.stdout.close()
 
 
 @pytest.fixture(scope="module")
