@@ -164,7 +164,9 @@ def graticule(view: View) -> str:
         lon = np.linspace(view.ra - wide, view.ra + wide - 1e-6, 91)
         paths.append(_path(*view.project(lon, np.full(91, lat))))
     for lon_line in _multiples(view.ra - wide, view.ra + wide, step_ra):
-        paths.append(_path(*view.project(np.full(61, lon_line), np.linspace(low, high, 61))))
+        # Just short of the map's edge, which would else be drawn on the other side.
+        edge = min(lon_line, view.ra + wide - 1e-6)
+        paths.append(_path(*view.project(np.full(61, edge), np.linspace(low, high, 61))))
     return "".join(paths)
 
 
