@@ -92,7 +92,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "no_height.png": (lambda: png_claiming(64, 0), "zero_pixels"),
     "no_height.jpg": (jpeg_without_height, "zero_pixels"),
     "bomb.png": (lambda: png_claiming(100_000, 100_000), "too_many_pixels"),
-    "empty.png": (lambda: png_claiming(7_000, 7_000), "decompression_bomb"),
+    "hollow.png": (lambda: png_claiming(7_000, 7_000), "decompression_bomb"),
     "scans.jpg": (lambda: jpeg_of_scans(101), "decompression_bomb"),
     "numbers.tif": (lambda: tiff_of_numbers(262_145), "decompression_bomb"),
     "text.jpg": (lambda: b"<html>404 not found</html>", "not_an_image"),

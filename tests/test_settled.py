@@ -1,7 +1,7 @@
 """Shards that a plan passes over, since they are in the catalog as they are."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from gax_batch.difference import Counts
 from gax_batch.plan import Plan
 from gax_batch.preparation import plan_run
 from gax_batch.sources import parquet
+from gax_batch.storage import ObjectInfo
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -29,7 +30,12 @@ class Survey:
         self.folder.mkdir()
         self._catalog = str(folder / "catalog")
         original = parquet.list_rows
-        monkeypatch.setattr(parquet, "list_rows", lambda info: self.listed.append(info) or original(info))
+
+        def noted(info: ObjectInfo, *limits: object) -> Iterator[pa.Table]:
+            self.listed.append(info)
+            return original(info, *limits)
+
+        monkeypatch.setattr(parquet, "list_rows", noted)
 
     def write(self, name: str, ids: Sequence[str]) -> None:
         images = [jpeg_bytes(zlib.crc32((name + i).encode()) % 1000) for i in ids]

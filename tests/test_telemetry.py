@@ -1,10 +1,12 @@
 """A run on a cluster that is there already, with a token; its metrics scraped by a real Prometheus."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -62,8 +64,11 @@ def scraping(program: str, target_port: str, folder: Path) -> Iterator[Query]:
     def query(expression: str) -> list[dict[str, Any]]:
         text = urllib.parse.urlencode({"query": expression})
         url = f"http://127.0.0.1:{port}/api/v1/query?{text}"
-        with urllib.request.urlopen(url, timeout=10) as reply:
-            answer = json.load(reply)
+        try:
+            with urllib.request.urlopen(url, timeout=10) as reply:
+                answer = json.load(reply)
+        except urllib.error.HTTPError as refused:
+            raise AssertionError(f"{expression}: {refused.read().decode()}") from refused
         assert answer["status"] == "success", answer
         return answer["data"]["result"]
 
@@ -132,8 +137,7 @@ def test_a_run_that_joins_a_cluster_is_seen_by_prometheus_and_in_json_lines(
 
 
 def names_of_the_dashboard() -> set[str]:
-    text = " ".join(dashboard_queries())
-    return {word for word in text.replace("(", " ").replace("{", " ").split() if word.startswith("ray_")}
+    return set(re.findall(r"\bray_\w+", " ".join(dashboard_queries())))
 
 
 def test_an_address_where_nobody_listens_is_one_line_at_once():

@@ -12,6 +12,10 @@ config_app = typer.Typer(help="Look at the settings of a run.", no_args_is_help=
 app.add_typer(config_app, name="config")
 
 
+# Flags of `gax plan` that are no settings of a run.
+_OF_PLAN = ("calibrate", "hours", "core_price", "gpu_price")
+
+
 @app.command()
 def run(
     input: flags.Input = None,
@@ -130,8 +134,7 @@ def plan(
 
     Example: gax plan --input s3://survey/cutouts --catalog s3://survey/catalog
     """
-    own = ("calibrate", "hours", "core_price", "gpu_price")
-    settings = _settings(config, {k: v for k, v in locals().items() if k not in own})
+    settings = _settings(config, {k: v for k, v in locals().items() if k not in _OF_PLAN})
     from gax_batch.forecast import Budget, forecast
 
     budget = Budget(hours, core_price, gpu_price)
