@@ -1,4 +1,7 @@
-"""Whole runs on a real local Ray, with an engine that needs no TensorFlow."""
+"""Whole runs on a real Ray, with an engine that needs no TensorFlow.
+
+Most share a Ray that stays up, since to start one takes longer than the run; the others come first.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -25,10 +29,23 @@ from gax_batch.config import load_settings
 from gax_batch.demo import run_demo
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.interrupt import StoppedError
+from gax_batch.machine import MIB, Resources
 from gax_batch.population import population
 from gax_batch.run import RunOutcome, run_survey
 
 IDENTITY = ["unit_id", "run_id"]
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[str]:
+    with pipeline.ray_session(Resources(2, None, 128 * MIB)) as folder:
+        yield folder
+
+
+@pytest.fixture
+def shared_ray(session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this test find a Ray that is up already, and leave it up."""
+    monkeypatch.setattr(pipeline, "ray_session", lambda _: nullcontext(session))
 
 
 @pytest.fixture
@@ -51,6 +68,7 @@ def rows(survey: Path, catalog: str = "catalog", identity: bool = False) -> pa.T
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An engine that needs no TensorFlow, and leaves a line for each batch in this file."""
     log = tmp_path / "engine.log"
     monkeypatch.setattr(run_module, "load_engine", partial(fake_engine, log=str(log)))
     return log
@@ -89,7 +107,13 @@ def test_a_survey_becomes_a_catalog_and_a_second_run_has_nothing_to_do(survey, f
     assert sorted(survey.rglob("*")) == before
 
 
-def test_a_run_that_rejects_too_much_stops_before_its_commit_and_keeps_its_parts(survey, fake):
+def test_rows_do_not_depend_on_units_workers_or_cpus(survey, fake):
+    catalog_run(survey, "one", unit_size=7, cpus=1, workers=4)
+    catalog_run(survey, "two", unit_size=60, workers=2, cpus=4)
+    assert rows(survey, "one").equals(rows(survey, "two"))
+
+
+def test_a_run_that_rejects_too_much_stops_before_its_commit_and_keeps_its_parts(shared_ray, survey, fake):
     for number in range(12):
         (survey / "images" / f"{number:06d}.jpg").write_bytes(b"no image")
     with pytest.raises(UsageError, match=r"12 of 60 cutouts were rejected .12 not_an_image.*--max-rejects"):
@@ -104,7 +128,7 @@ def test_a_run_that_rejects_too_much_stops_before_its_commit_and_keeps_its_parts
     assert len(rows(survey)) == 48
 
 
-def test_a_folder_of_good_and_bad_files_gives_exactly_the_expected_rejects(survey, fake):
+def test_a_folder_of_good_and_bad_files_gives_exactly_the_expected_rejects(shared_ray, survey, fake):
     images = survey / "images"
     for name, (make, _) in hostile.BAD.items():
         (images / name).write_bytes(make())
@@ -140,13 +164,7 @@ def test_a_folder_of_good_and_bad_files_gives_exactly_the_expected_rejects(surve
     assert any("1 other objects ignored" in line for line in lines)
 
 
-def test_rows_do_not_depend_on_units_workers_or_cpus(survey, fake):
-    catalog_run(survey, "one", unit_size=7, cpus=1, workers=4)
-    catalog_run(survey, "two", unit_size=60, workers=2, cpus=4)
-    assert rows(survey, "one").equals(rows(survey, "two"))
-
-
-def test_the_shipped_bundle_gives_consistent_probabilities_and_intervals(tmp_path):
+def test_the_shipped_bundle_gives_consistent_probabilities_and_intervals(shared_ray, tmp_path):
     write_images(tmp_path / "images", 5)
     catalog_run(tmp_path, draws=2)
     table = rows(tmp_path)
@@ -168,7 +186,7 @@ def test_the_shipped_bundle_gives_consistent_probabilities_and_intervals(tmp_pat
     assert table["gz2_class"].to_pylist() == tree.gz2_class(value["prob"])
 
 
-def test_new_and_changed_cutouts_are_brought_in(survey, fake):
+def test_new_and_changed_cutouts_are_brought_in(shared_ray, survey, fake):
     catalog_run(survey)
     fake.unlink()
     write_images(survey / "images", 5, first=100)
@@ -181,7 +199,7 @@ def test_new_and_changed_cutouts_are_brought_in(survey, fake):
     assert rows(survey).equals(rows(survey, "fresh"))
 
 
-def test_full_does_every_unit_again(survey, fake):
+def test_full_does_every_unit_again(shared_ray, survey, fake):
     catalog_run(survey)
     before = rows(survey)
     fake.unlink()
@@ -191,7 +209,7 @@ def test_full_does_every_unit_again(survey, fake):
     assert set(rows(survey, identity=True)["run_id"].to_pylist()) == {outcome.run_id}
 
 
-def test_an_object_that_could_not_be_read_is_tried_again_by_the_next_run(survey, fake):
+def test_an_object_that_could_not_be_read_is_tried_again_by_the_next_run(shared_ray, survey, fake):
     gone = survey / "images" / "000005.jpg"
     (survey / "images" / "link").mkdir()
     (survey / "images" / "link" / "linked.jpg").symlink_to(survey / "elsewhere.jpg")
@@ -206,14 +224,14 @@ def test_an_object_that_could_not_be_read_is_tried_again_by_the_next_run(survey,
     assert any("nothing to do" in line for line in lines)
 
 
-def test_a_catalog_inside_its_input_is_no_input(survey, fake):
+def test_a_catalog_inside_its_input_is_no_input(shared_ray, survey, fake):
     for _ in range(2):
         _, lines = catalog_run(survey, "images/catalog")
     assert any("nothing to do" in line for line in lines)
     assert len(rows(survey, "images/catalog")) == 60
 
 
-def test_a_unit_that_fails_is_named_and_the_rest_is_committed(survey, monkeypatch):
+def test_a_unit_that_fails_is_named_and_the_rest_is_committed(shared_ray, survey, monkeypatch):
     monkeypatch.setattr(run_module, "load_engine", partial(fake_engine, fail_on=12))
     outcome, lines = catalog_run(survey)
     assert outcome.exit_code == 3
@@ -259,7 +277,7 @@ from fakes import fake_engine
 from gax_batch import run
 from gax_batch.config import load_settings
 from gax_batch.demo import run_demo
-run.load_engine = partial(fake_engine, log={log!r}, seconds=1.0)
+run.load_engine = partial(fake_engine, log={log!r}, seconds=0.5)
 run.run_survey(load_settings(None, {values!r}), lambda line: print(line, flush=True))
 """
 
@@ -291,7 +309,7 @@ def test_a_killed_run_goes_on_where_it_stopped(survey, tmp_path):
     assert rows(survey)["galaxy_id"].to_pylist() == [f"{i:06d}" for i in range(60)]
 
 
-def test_the_demo_simulates_catalogs_and_describes(fake, tmp_path):
+def test_the_demo_simulates_catalogs_and_describes(shared_ray, fake, tmp_path):
     lines: list[str] = []
     values = {"input": str(tmp_path / "survey"), "catalog": str(tmp_path / "catalog")}
     assert run_demo(load_settings(None, values), 20, lines.append) == 0
@@ -324,7 +342,7 @@ def test_a_catalog_that_is_something_else_is_refused(survey, fake):
     assert [p.name for p in (survey / "catalog").iterdir()] == ["thesis.tex"]
 
 
-def test_a_run_stores_sums_and_draws_and_other_settings_make_it_store_them_again(survey, fake):
+def test_a_run_stores_sums_and_draws_and_other_settings_make_it_store_them_again(shared_ray, survey, fake):
     outcome, _ = catalog_run(survey, population_bins="ood_score=0,0.3,1", population_order=1)
     assert outcome.exit_code == 0
     catalog = str(survey / "catalog")
