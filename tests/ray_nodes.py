@@ -22,11 +22,6 @@ def free_port() -> str:
         return str(found.getsockname()[1])
 
 
-def answers(port: str, ip: str = "127.0.0.1") -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((ip, int(port))) == 0
-
-
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not condition():
@@ -38,13 +33,21 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> 
 def ray_node(
     environment: dict[str, str], *arguments: str, before: Sequence[str] = ()
 ) -> Iterator["subprocess.Popen[bytes]"]:
+    """A node that is up: one after the other, since a node gives up that is not after half a minute."""
     command = [*before, BIN / "ray", "start", "--block", "--disable-usage-stats", *arguments]
     command += ["--object-store-memory", "150000000", "--dashboard-agent-listen-port", free_port()]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        kill_tree(process)
+    with tempfile.NamedTemporaryFile("w+") as said:
+        process = subprocess.Popen(command, env=environment | {"PYTHONUNBUFFERED": "1"}, stdout=said)
+        try:
+            wait_for(lambda: process.poll() is not None or _is_up(Path(said.name)), "a node of Ray's")
+            assert process.poll() is None, f"ray start ended with {process.returncode}"
+            yield process
+        finally:
+            kill_tree(process)
+
+
+def _is_up(said: Path) -> bool:
+    return "Ray runtime started" in said.read_text()
 
 
 def kill_tree(process: "subprocess.Popen[bytes]") -> None:
@@ -70,7 +73,6 @@ def ray_cluster(*head: str, workers: int = 0) -> Iterator[tuple[str, dict[str, s
         folder = nodes.enter_context(tempfile.TemporaryDirectory(prefix="gax", ignore_cleanup_errors=True))
         ports = ["--port", gcs, "--ray-client-server-port", free_port(), "--temp-dir", folder]
         nodes.enter_context(ray_node(environment, "--head", *ports, *head))
-        wait_for(lambda: answers(gcs), "the head", seconds=60)
         for _ in range(workers):
             nodes.enter_context(ray_node(environment, "--address", address, "--num-cpus", "1"))
         yield address, environment

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from ray_nodes import answers, free_port, ray_node, wait_for
+from ray_nodes import free_port, ray_node
 
 NETWORK = "10.213.77"
 
@@ -90,7 +90,6 @@ def cluster(workers: int, extra: Mapping[str, str] | None = None, ip: str = "127
         ports = ["--port", port, "--ray-client-server-port", free_port(), "--include-dashboard", "false"]
         where = ["--temp-dir", folder, "--node-ip-address", ip, "--num-cpus", "0"]
         head = nodes.enter_context(ray_node(environment, "--head", *ports, *where))
-        wait_for(lambda: answers(port, ip), "the head")
         made = Cluster(environment | {"RAY_ADDRESS": f"{ip}:{port}"}, head, nodes)
         for _ in range(workers):
             made.add_worker()
