@@ -22,6 +22,11 @@ def free_port() -> str:
         return str(found.getsockname()[1])
 
 
+def answers(port: str) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(port))) == 0
+
+
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not condition():
