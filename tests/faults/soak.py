@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,8 @@ def judge(ends: list[tuple[float, int]], gauge: Gauge, left: set[str]) -> None:
     done = np.cumsum([cutouts for _, cutouts in ends])
     marks = np.interp(np.linspace(done[0], done[-1], 11), done, times)
     each = (done[-1] - done[0]) / 10
-    first, last = gauge.between(marks[0], marks[1]), gauge.between(marks[9], marks[10])
+    levels = [gauge.between(start, end) for start, end in pairwise(marks)]
+    first, last = levels[0], levels[9]
     rates = {
         "cutouts/s": each / np.diff(marks),
         "cutouts/CPU s": each / np.diff(gauge.cpu_seconds(marks)),
@@ -172,6 +174,8 @@ def judge(ends: list[tuple[float, int]], gauge: Gauge, left: set[str]) -> None:
         print(f"{name:14}{first[name]:14,.0f}{last[name]:14,.0f}")
     for name, values in rates.items():
         print(f"{name} by tenth:", ", ".join(f"{value:,.0f}" for value in values))
+    for name in LIMITS:
+        print(f"{name} by tenth:", ", ".join(f"{level[name]:,.0f}" for level in levels))
     print("left over:", ", ".join(sorted(left)) or "nothing")
     grown = {name: last[name] - first[name] for name in LIMITS if last[name] - first[name] > LIMITS[name]}
     assert not grown, f"these grew: {grown}"
