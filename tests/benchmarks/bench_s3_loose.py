@@ -79,7 +79,13 @@ def run(lab: Lab) -> Iterator[Row]:
     with object_store(lab.folder) as (bucket, server), ProcessPoolExecutor(CORES, spawn) as pool:
         place = f"{bucket}/loose"
         write_jpegs(place, count)
-        ray.init(num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level="error")
+        ray.init(
+            address="local",
+            num_cpus=CORES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+        )
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         works = {
             "ours": partial(ours, place, lab, pool, count),
