@@ -2,10 +2,11 @@
 
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from waiting import wait_for
 
 from gax_batch.catalog.snapshots import open_existing
 from gax_batch.explore.server import ADDRESS, listen, make_server
@@ -23,10 +24,7 @@ def serving(catalog: str, version: int | None = None) -> Iterator[str]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            end = time.monotonic() + START_SECONDS
-            while not server.started:
-                assert time.monotonic() < end, "the server did not start"
-                time.sleep(0.02)
+            wait_for(lambda: server.started, "the server", START_SECONDS)
             yield f"http://{ADDRESS}:{listener.getsockname()[1]}/"
         finally:
             server.should_exit = True

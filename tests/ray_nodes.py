@@ -2,36 +2,17 @@
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
+from waiting import free_port, wait_for
 
 BIN = Path(sys.executable).parent
-
-
-def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
-
-
-def answers(port: str) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", int(port))) == 0
-
-
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"{what} did not come within {seconds} s"
-        time.sleep(0.05)
 
 
 @contextmanager
@@ -41,7 +22,7 @@ def ray_node(
     """A node that is up: one after the other, since a node gives up that is not after half a minute."""
     command = [*before, BIN / "ray", "start", "--block", "--disable-usage-stats", *arguments]
     command += ["--object-store-memory", "150000000", "--dashboard-agent-listen-port", free_port()]
-    with tempfile.NamedTemporaryFile("w+") as said:
+    with tempfile.NamedTemporaryFile() as said:
         process = subprocess.Popen(command, env=environment | {"PYTHONUNBUFFERED": "1"}, stdout=said)
         try:
             wait_for(lambda: process.poll() is not None or _is_up(Path(said.name)), "a node of Ray's")
@@ -66,18 +47,32 @@ def kill_tree(process: "subprocess.Popen[bytes]") -> None:
         psutil.wait_procs(family, timeout=30)
 
 
+def with_a_token() -> dict[str, str]:
+    """The environment of this process, and the token of a cluster that asks for one."""
+    # The address of another cluster would make `ray start` refuse to start a head.
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+@contextmanager
+def ray_head(
+    environment: dict[str, str], *arguments: str, ip: str = "127.0.0.1"
+) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    """A head that is up, and its address."""
+    port = free_port()
+    # The paths of Ray's sockets must be short.
+    with tempfile.TemporaryDirectory(prefix="gax", ignore_cleanup_errors=True) as folder:
+        where = ["--port", port, "--ray-client-server-port", free_port(), "--temp-dir", folder]
+        with ray_node(environment, "--head", *where, *arguments) as process:
+            yield process, f"{ip}:{port}"
+
+
 @contextmanager
 def ray_cluster(*head: str, workers: int = 0) -> Iterator[tuple[str, dict[str, str]]]:
     """A head, workers of one core each; yields its address and the environment of who may use it."""
-    gcs = free_port()
-    address = f"127.0.0.1:{gcs}"
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    environment.pop("RAY_ADDRESS", None)
+    environment = with_a_token()
     with ExitStack() as nodes:
-        # The paths of Ray's sockets must be short.
-        folder = nodes.enter_context(tempfile.TemporaryDirectory(prefix="gax", ignore_cleanup_errors=True))
-        ports = ["--port", gcs, "--ray-client-server-port", free_port(), "--temp-dir", folder]
-        nodes.enter_context(ray_node(environment, "--head", *ports, *head))
+        _, address = nodes.enter_context(ray_head(environment, *head))
         for _ in range(workers):
             nodes.enter_context(ray_node(environment, "--address", address, "--num-cpus", "1"))
         yield address, environment

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fakes import write_images
-from ray_nodes import wait_for
+from waiting import wait_for
 
 from gax_batch.catalog.snapshots import Catalog
 

@@ -82,7 +82,7 @@ def of_vanished_units(catalog: FakeCatalog, listed: set[object]) -> set[tuple[ob
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(listings, sizes, st.sampled_from("st"), st.booleans()), min_size=1, max_size=4))
 def test_whatever_happens_to_a_survey_each_cutout_is_cataloged_once(nights):
     catalog = FakeCatalog()

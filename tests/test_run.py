@@ -1,6 +1,7 @@
 """Whole runs on a real Ray, with an engine that needs no TensorFlow.
 
-Most share a Ray that stays up, since to start one takes longer than the run; the others come first.
+Most share a Ray that stays up, since to start one takes longer than the run; those that start another in this
+process come first.
 """
 
 import json
@@ -277,7 +278,7 @@ from fakes import fake_engine
 from gax_batch import run
 from gax_batch.config import load_settings
 from gax_batch.demo import run_demo
-run.load_engine = partial(fake_engine, log={log!r}, seconds=0.5)
+run.load_engine = partial(fake_engine, log={log!r}, seconds=1.0)
 run.run_survey(load_settings(None, {values!r}), lambda line: print(line, flush=True))
 """
 

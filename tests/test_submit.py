@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 
 import pytest
 import yaml
 from kubernetes_api import RUNNING, SUCCEEDED, KubernetesApi, failed, serve
 from typer.testing import CliRunner
+from waiting import wait_for
 
 from gax_batch.cli import app
 from gax_batch.errors import FatalError, TransientError, UsageError
@@ -210,10 +210,11 @@ def test_told_to_stop_it_ends_the_job(api, template, tmp_path, number):
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
-    until = time.monotonic() + 60
-    while not any(method == "GET" and path.endswith(NIGHT) for method, path in api.requests[2:]):
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for(
+        lambda: any(method == "GET" and path.endswith(NIGHT) for method, path in api.requests[2:]),
+        "a look at the job",
+        60,
+    )
     process.send_signal(number)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 128 + number

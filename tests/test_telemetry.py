@@ -18,7 +18,8 @@ import pytest
 import yaml
 from fakes import write_images
 from observed import dashboard_queries, rule_groups
-from ray_nodes import free_port, ray_cluster, wait_for
+from ray_nodes import ray_cluster
+from waiting import free_port, http_status, wait_for
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.errors import UsageError
@@ -74,19 +75,11 @@ def scraping(program: str, target_port: str, folder: Path) -> Iterator[Query]:
 
     try:
         # It listens before it has opened its store, and answers 503 until then.
-        wait_for(lambda: ready(port), "Prometheus", seconds=60)
+        wait_for(lambda: http_status(f"http://127.0.0.1:{port}/-/ready") == 200, "Prometheus", seconds=60)
         yield query
     finally:
         process.terminate()
         process.wait(30)
-
-
-def ready(port: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=10):
-            return True
-    except OSError:  # nobody listens, or HTTPError: not yet
-        return False
 
 
 def values(result: list[dict[str, Any]], label: str) -> dict[str, float]:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 from fakes import write_images
-from ray_nodes import BIN, answers, free_port, ray_cluster, wait_for
+from ray_nodes import BIN, ray_cluster
+from waiting import free_port, http_status, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = 12
@@ -34,8 +35,9 @@ def job_cluster() -> Iterator[dict[str, str]]:
     """A head without work that takes jobs, and two workers; yields the environment of who may use it."""
     dashboard = free_port()
     with ray_cluster("--num-cpus", "0", "--dashboard-port", dashboard, workers=2) as (_, environment):
-        wait_for(lambda: answers(dashboard), "the dashboard", seconds=60)
-        yield environment | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        address = f"http://127.0.0.1:{dashboard}"
+        wait_for(lambda: http_status(address) is not None, "the dashboard", seconds=60)
+        yield environment | {"RAY_API_SERVER_ADDRESS": address}
 
 
 def job_submit(environment, *arguments: str) -> subprocess.CompletedProcess[str]:

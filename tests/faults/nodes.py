@@ -1,14 +1,12 @@
 """Clusters for faults: nodes that come and go, here or on hosts that a cable can be pulled from."""
 
 import os
-import secrets
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from ray_nodes import free_port, ray_node
+from ray_nodes import ray_head, ray_node, with_a_token
 
 NETWORK = "10.213.77"
 
@@ -80,17 +78,11 @@ class Cluster:
 @contextmanager
 def cluster(workers: int, extra: Mapping[str, str] | None = None, ip: str = "127.0.0.1") -> Iterator[Cluster]:
     """A head without work and workers of one core each, all with a token."""
-    port = free_port()
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    # The variable would make `ray start` refuse to start a head.
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | token | dict(extra or {})
+    environment = with_a_token() | dict(extra or {})
+    where = ["--include-dashboard", "false", "--node-ip-address", ip, "--num-cpus", "0"]
     with ExitStack() as nodes:
-        # The paths of Ray's sockets must be short.
-        folder = nodes.enter_context(tempfile.TemporaryDirectory(prefix="gax", ignore_cleanup_errors=True))
-        ports = ["--port", port, "--ray-client-server-port", free_port(), "--include-dashboard", "false"]
-        where = ["--temp-dir", folder, "--node-ip-address", ip, "--num-cpus", "0"]
-        head = nodes.enter_context(ray_node(environment, "--head", *ports, *where))
-        made = Cluster(environment | {"RAY_ADDRESS": f"{ip}:{port}"}, head, nodes)
+        head, address = nodes.enter_context(ray_head(environment, *where, ip=ip))
+        made = Cluster(environment | {"RAY_ADDRESS": address}, head, nodes)
         for _ in range(workers):
             made.add_worker()
         yield made

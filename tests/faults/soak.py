@@ -162,22 +162,19 @@ def judge(ends: list[tuple[float, int]], gauge: Gauge, left: set[str]) -> None:
     marks = np.interp(np.linspace(done[0], done[-1], 11), done, times)
     each = (done[-1] - done[0]) / 10
     levels = [gauge.between(start, end) for start, end in pairwise(marks)]
-    first, last = levels[0], levels[9]
+    held = {name: [level[name] for level in levels] for name in LIMITS}
     rates = {
         "cutouts/s": each / np.diff(marks),
         "cutouts/CPU s": each / np.diff(gauge.cpu_seconds(marks)),
     }
     print(f"{'':14}{'first tenth':>14}{'last tenth':>14}")
-    for name, values in rates.items():
+    for name, values in (rates | held).items():
         print(f"{name:14}{values[0]:14,.0f}{values[9]:14,.0f}")
-    for name in LIMITS:
-        print(f"{name:14}{first[name]:14,.0f}{last[name]:14,.0f}")
-    for name, values in rates.items():
+    for name, values in (rates | held).items():
         print(f"{name} by tenth:", ", ".join(f"{value:,.0f}" for value in values))
-    for name in LIMITS:
-        print(f"{name} by tenth:", ", ".join(f"{level[name]:,.0f}" for level in levels))
     print("left over:", ", ".join(sorted(left)) or "nothing")
-    grown = {name: last[name] - first[name] for name in LIMITS if last[name] - first[name] > LIMITS[name]}
+    more = {name: values[9] - values[0] for name, values in held.items()}
+    grown = {name: growth for name, growth in more.items() if growth > LIMITS[name]}
     assert not grown, f"these grew: {grown}"
     assert max(values[9] / values[0] for values in rates.values()) >= SLOWEST, "the last tenth was slower"
     assert not left, left

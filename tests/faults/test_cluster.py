@@ -9,7 +9,8 @@ import psutil
 import pytest
 from faults.nodes import cluster, hosts
 from faults.survey import parts
-from ray_nodes import kill_tree, wait_for
+from ray_nodes import kill_tree
+from waiting import wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from fakes import jpeg_bytes, write_images
 from faults.survey import Survey, parts
-from ray_nodes import wait_for
 from slow.night import KILLS
+from waiting import wait_for
 
 pytestmark = pytest.mark.slow
 

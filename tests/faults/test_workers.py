@@ -27,8 +27,8 @@ def assert_same_bits(survey, without=()):
 
 
 def test_a_unit_that_kills_its_worker_loses_the_guilty_cutout_alone(make_survey):
-    survey = make_survey(8, unit_size=2)
-    survey.poison(4, "crash")
+    survey = make_survey(16, unit_size=4)
+    survey.poison(8, "crash")
     survey.plan(
         {
             "SIGKILL of a reading task": 1,
@@ -37,10 +37,10 @@ def test_a_unit_that_kills_its_worker_loses_the_guilty_cutout_alone(make_survey)
         }
     )
     said = survey.succeed()
-    assert survey.rejects() == {"000004": ("decode", "poison")}
+    assert survey.rejects() == {"000008": ("decode", "poison")}
     assert "it is tried alone" in said
-    assert "7 galaxies + 1 rejects" in said
-    assert_same_bits(survey, without={"000004"})
+    assert "15 galaxies + 1 rejects" in said
+    assert_same_bits(survey, without={"000008"})
     survey.balance_strikes()
     assert "nothing to do" in survey.succeed()
 

@@ -6,15 +6,13 @@ listens on loopback and lives in one scratch folder.
 
 import json
 import shutil
-import socket
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import urlopen
+
+from waiting import free_port, http_status, wait_for
 
 PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 ACCESS_KEY = "gaxaccesskey1"
@@ -63,13 +61,6 @@ def missing_programs() -> list[str]:
     return [name for name in PROGRAMS if shutil.which(name) is None]
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
     """Start the server below an empty folder, yield its endpoint, and stop it."""
@@ -89,15 +80,21 @@ def running(folder: Path) -> Iterator[str]:
     _call("ceph-mon", *common, "-i", "a", "--mkfs", "--monmap", monmap, "--keyring", keyring)
     with ExitStack() as stack:
         stack.enter_context(_daemon(folder, "ceph-mon", *common, "-i", "a", "-f"))
-        _until(lambda: _succeeds("ceph", *common, "--connect-timeout", "5", "osd", "new", osd, "0"))
+        wait_for(
+            lambda: _succeeds("ceph", *common, "--connect-timeout", "5", "osd", "new", osd, "0"),
+            "Ceph",
+            START_SECONDS,
+        )
         _call("ceph-osd", *common, "-i", "0", "--mkfs", "--osd-objectstore", "memstore", "--osd-uuid", osd)
         stack.enter_context(_daemon(folder, "ceph-osd", *common, "-i", "0", "-f"))
         stack.enter_context(_daemon(folder, "radosgw", *common, "-n", "client.admin", "-f"))
         endpoint = f"http://127.0.0.1:{port}"
-        _until(lambda: answers(endpoint))
+        wait_for(lambda: http_status(endpoint) is not None, "Ceph", START_SECONDS)
         keys = [f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}"]
         user = ["user", "create", "--uid=gax", "--display-name=gax", *keys]
-        _until(lambda: _succeeds("radosgw-admin", *common, *user) or _has_user(common))
+        wait_for(
+            lambda: _succeeds("radosgw-admin", *common, *user) or _has_user(common), "Ceph", START_SECONDS
+        )
         keys = [f"--access-key={WORKER_ACCESS_KEY}", f"--secret-key={WORKER_SECRET_KEY}"]
         _call(
             "radosgw-admin", *common, "user", "create", f"--uid={WORKER}", f"--display-name={WORKER}", *keys
@@ -135,23 +132,3 @@ def _call(*command: str) -> None:
 
 def _succeeds(*command: str) -> bool:
     return subprocess.run(command, check=False, capture_output=True, timeout=60).returncode == 0
-
-
-def answers(endpoint: str) -> bool:
-    """Whether a server speaks HTTP there."""
-    try:
-        with urlopen(endpoint, timeout=2):  # noqa: S310
-            return True
-    except HTTPError:
-        return True
-    except OSError:
-        return False
-
-
-def _until(condition: object) -> None:
-    assert callable(condition)
-    end = time.monotonic() + START_SECONDS
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"Ceph did not start within {START_SECONDS} s")
-        time.sleep(0.3)

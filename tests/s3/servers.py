@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -12,6 +11,7 @@ import pytest
 import s3fs
 from s3 import ceph
 from s3.faults import Rates
+from waiting import free_port, http_status, wait_for
 
 from gax_batch import buckets
 
@@ -46,13 +46,10 @@ def moto() -> Iterator[str]:
 
     In a process of its own, as the proxy: delta-rs does not let other threads run while it commits.
     """
-    port = ceph.free_port()
-    with _process("-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)):
+    port = free_port()
+    with _process("-m", "moto.server", "-H", "127.0.0.1", "-p", port):
         endpoint = f"http://127.0.0.1:{port}"
-        end = time.monotonic() + START_SECONDS
-        while not ceph.answers(endpoint):
-            assert time.monotonic() < end, "moto did not start"
-            time.sleep(0.1)
+        wait_for(lambda: http_status(endpoint) is not None, "moto", START_SECONDS)
         yield endpoint
 
 

@@ -12,6 +12,7 @@ from gax_batch import run as run_module
 from gax_batch import storage
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import load_settings
+from gax_batch.models.bundle import load_bundle
 from gax_batch.run import RunOutcome, run_survey
 from gax_batch.sources import open_source
 
@@ -39,5 +40,6 @@ def test_every_galaxy_is_cataloged_once(root: str, tmp_path: Path, monkeypatch: 
     source = open_source(str(tmp_path / "images"))
     local = catalog_without_ray(source, str(tmp_path / "catalog"), new_folder()).galaxies()
     local = local.sort_by("galaxy_id")
+    assert set(table["bundle_id"].to_pylist()) == {load_bundle().bundle_id}
     told_apart = ["unit_id", "run_id", "bundle_id", "source_uri", "source_version"]
     assert table.drop_columns(told_apart).equals(local.drop_columns(told_apart))
