@@ -73,8 +73,8 @@ build/audit/.installed:
 	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
 	@touch $@
 
-test-newcomer: $(STAMP)  ## the path of a newcomer: demo, pages, own images, a frame, a table to take away
-	$(BIN)/python -m pytest tests/slow/test_newcomer.py
+test-newcomer: $(STAMP)  ## what the documentation shows, run: its tutorial, each command, the path of a newcomer (8 minutes)
+	$(BIN)/python -m pytest tests/slow/test_newcomer.py tests/slow/test_shown_commands.py
 
 bench: $(STAMP)  ## measure speed and memory beside the plain ways (BENCH='jpeg packed' for some of it)
 	PYTHONPATH=.:tests $(BIN)/python -m benchmarks $(BENCH)

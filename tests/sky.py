@@ -28,14 +28,15 @@ def write_field(
     *,
     ra: float = 150.0,
     dec: float = 2.0,
+    side: int = 300,
 ) -> None:
-    """A field of 300 x 300 pixels with Gaussian spots at positions; i and g have other pixels than r."""
+    """A square field with Gaussian spots at positions; i and g have other pixels than r."""
     for band, shift, light in (("g", 3, 0.5), ("r", 0, 1.0), ("i", -5, 1.3)):
-        head = header(ra, dec, 300)
+        head = header(ra, dec, side)
         head["CRPIX1"] += shift
         x, y = WCS(head).all_world2pix(np.array(list(spots)), 0).T if spots else (np.empty(0), np.empty(0))
-        rows, columns = np.mgrid[:300, :300]
-        image = np.random.default_rng(1).normal(0, 0.01, (300, 300))
+        rows, columns = np.mgrid[:side, :side]
+        image = np.random.default_rng(1).normal(0, 0.01, (side, side))
         for column, row, flux in zip(x, y, spots.values(), strict=True):
             image += light * flux * np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / 50)
         fits.writeto(folder / f"{name}-{band}-7.fits", image.astype(np.float32), head)

@@ -2,11 +2,10 @@
 
 import ast
 import re
-import shlex
-from pathlib import Path
 from typing import Any
 
 import pytest
+from manuals import README, ROOT, SPANISH, TUTORIAL, shown_commands
 from typer.main import get_command
 
 from gax_batch.catalog.schema import COLUMNS, Flag
@@ -17,11 +16,6 @@ from gax_batch.imaging import ImageFlag
 from gax_batch.models.bundle import load_bundle
 from gax_batch.rejects import MEANING
 from gax_batch.tree import ANSWERS, QUESTION_NAMES
-
-ROOT = Path(__file__).resolve().parents[1]
-README, SPANISH, TUTORIAL = (
-    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.es.md", "docs/tutorial.md")
-)
 
 
 def test_every_reason_is_explained():
@@ -110,17 +104,9 @@ def test_every_promise_names_a_test_that_exists():
         assert named[2] in names, test
 
 
-def commands() -> list[list[str]]:
-    """Each `gax` command line of the READMEs and the tutorial, as a shell splits it."""
-    lines = []
-    for text in (README, SPANISH, TUTORIAL):
-        for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-            lines += [line for line in block.splitlines() if line.startswith((".venv/bin/gax ", "gax "))]
-    words = [shlex.split(line, comments=True)[1:] for line in lines]
-    return [each[: each.index(">")] if ">" in each else each for each in words]
-
-
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [words for words, _ in shown_commands(README, SPANISH, TUTORIAL)], ids=" ".join
+)
 def test_every_command_that_is_shown_has_these_flags_and_values(words):
     group: Any = get_command(app)
     context = group.make_context("gax", list(words))

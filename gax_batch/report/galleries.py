@@ -195,16 +195,21 @@ def _pictures(catalog: str, tables: Iterable[pa.Table]) -> Pictures:
     }
 
 
-def png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """A picture `uint8 [height, width, 3]`, or with transparency `[height, width, 4]`, as a PNG."""
+def png(pixels: npt.NDArray[np.uint8], *, effort: int = 9) -> bytes:
+    """A picture `uint8 [height, width, 3]`, or with transparency `[height, width, 4]`, as a PNG.
+
+    Args:
+        pixels: Of the picture.
+        effort: Of the compression, 1 (fast) to 9 (small).
+    """
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=effort)
     return buffer.getvalue()
 
 
-def png_uri(pixels: npt.NDArray[np.uint8]) -> str:
+def png_uri(pixels: npt.NDArray[np.uint8], *, effort: int = 9) -> str:
     """The same in a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
+    return "data:image/png;base64," + base64.b64encode(png(pixels, effort=effort)).decode()
 
 
 def _scores(rows: pa.Table) -> list[float]:
