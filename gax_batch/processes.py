@@ -43,19 +43,22 @@ def map_processes(
             pool.shutdown(cancel_futures=True)
 
 
-def map_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield the results in the order of the items, with no more than `READ_THREADS` of them in memory.
+def map_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int = READ_THREADS
+) -> Iterator[Result]:
+    """Yield the results in the order of the items, with no more than `threads` of them in memory.
 
     Args:
         function: Waits for a store or a disk; what it raises is raised here.
         items: What to call it with.
+        threads: How many.
     """
-    with ThreadPoolExecutor(READ_THREADS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         begun: deque[Future[Result]] = deque()
         try:
             for item in items:
                 begun.append(pool.submit(function, item))
-                if len(begun) == READ_THREADS:
+                if len(begun) == threads:
                     yield begun.popleft().result()
             while begun:
                 yield begun.popleft().result()

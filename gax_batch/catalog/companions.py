@@ -81,7 +81,7 @@ def read(
     def one(key: str) -> pa.Table:
         uri = paths.companion(catalog, kind, key)
         try:
-            with storage.open_binary(uri) as file:
+            with storage.open_for_arrow(uri) as file:
                 table = pq.read_table(
                     file,
                     columns=names,

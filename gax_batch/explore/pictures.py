@@ -2,37 +2,48 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from html import escape
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from gax_batch.cutouts import Cutouts
 from gax_batch.report.galleries import png
 
 _KEPT = 512
-Read = Callable[[Sequence[str]], Cutouts]
+Find = Callable[[str], pa.Table]
+Read = Callable[[pa.Table], Cutouts]
 
 
 class Pictures:
     """Pictures by `galaxy_id`."""
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, find: Find, read: Read) -> None:
         """Make an empty store.
 
         Args:
-            read: Reads the cutouts of some galaxies of the catalog, in their order.
+            find: Gives the columns `NEEDED` of one galaxy of the catalog.
+            read: Reads the cutouts of galaxies of which these columns are given, in their order.
         """
-        self._read = read
+        self._find, self._read = find, read
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="cutouts")
         self._batches: OrderedDict[str, Future[dict[str, tuple[bytes, str]]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def fetch(self, ids: Sequence[str]) -> None:
-        """Begin to read cutouts that will be asked for, all at once."""
+    def fetch(self, galaxies: pa.Table) -> None:
+        """Begin to read cutouts that will be asked for, all at once.
+
+        Args:
+            galaxies: The columns `NEEDED` of them, no galaxy twice.
+        """
         with self._lock:
-            new = [name for name in dict.fromkeys(ids) if name not in self._batches]
-            if new:
-                self._batches |= dict.fromkeys(new, self._readers.submit(self._pictures, new))
+            known = pa.array(self._batches, pa.string())
+            new = galaxies.filter(pc.invert(pc.is_in(galaxies["galaxy_id"], known)))
+            if len(new):
+                batch = self._readers.submit(self._pictures, new)
+                self._batches |= dict.fromkeys(new["galaxy_id"].to_pylist(), batch)
             while len(self._batches) > _KEPT:
                 self._batches.popitem(last=False)
 
@@ -40,16 +51,19 @@ class Pictures:
         """A picture and its media type; where the cutout cannot be read, one that says why.
 
         Raises:
+            UsageError: It is not in the catalog.
             FatalError: The plan of a run is damaged.
             TransientError: The catalog's store kept failing; the next call tries again.
         """
-        self.fetch([galaxy_id])
         with self._lock:
             batch = self._batches.get(galaxy_id)
+        if batch is None:
+            # Nobody fetched it, or so long ago that it was given up.
+            return self._pictures(self._find(galaxy_id))[galaxy_id]
         try:
-            return (batch or self._readers.submit(self._pictures, [galaxy_id])).result()[galaxy_id]
+            return batch.result()[galaxy_id]
         finally:
-            if batch is not None and batch.done() and batch.exception() is not None:
+            if batch.done() and batch.exception() is not None:
                 with self._lock:
                     self._batches.pop(galaxy_id, None)
 
@@ -57,13 +71,13 @@ class Pictures:
         """Read nothing more."""
         self._readers.shutdown(wait=False, cancel_futures=True)
 
-    def _pictures(self, ids: Sequence[str]) -> dict[str, tuple[bytes, str]]:
-        found = self._read(ids)
+    def _pictures(self, galaxies: pa.Table) -> dict[str, tuple[bytes, str]]:
+        found = self._read(galaxies)
         return {
             name: _missing(str(found.missing[row].reason))
             if row in found.missing
             else (png(found.pixels[row]), "image/png")
-            for row, name in enumerate(ids)
+            for row, name in enumerate(galaxies["galaxy_id"].to_pylist())
         }
 
 
