@@ -21,7 +21,7 @@ from gax_batch.decoding import DEFAULT_RADIUS_ARCSEC, Decoder
 from gax_batch.errors import UsageError
 from gax_batch.imaging import GZ2_CROP
 from gax_batch.limits import ImageLimits, ListingLimits
-from gax_batch.models import ModelName, Precision
+from gax_batch.models import DRAW_SET, FIRST_DRAWS, ModelName, Precision
 from gax_batch.rejects import MAX_ATTEMPTS
 from gax_batch.sums import Grouping
 
@@ -58,6 +58,13 @@ class RunSettings(BaseModel):
     )
     draws: int = Field(
         32, ge=2, le=1024, description="Weight draws from the Bayesian posterior, the same for every galaxy."
+    )
+    target_error: float | None = Field(
+        None,
+        gt=0,
+        le=0.5,
+        description="Draw for each galaxy until the Monte Carlo error of each fraction of the Bayesian CNN "
+        "is at most this, 32 to draws times; all draws when absent. The first 32 alone are kept and summed.",
     )
     precision: Precision = Field(
         "auto", description="Arithmetic of the convolutions: float32 or bfloat16; auto is bfloat16."
@@ -201,7 +208,6 @@ class RunSettings(BaseModel):
     object_store_mib: Literal["auto"] | int = Field(
         "auto", description="Memory of a local Ray's object store, MiB; auto follows the unit size."
     )
-
     grace: float = Field(
         600.0,
         gt=0,
@@ -211,7 +217,6 @@ class RunSettings(BaseModel):
     log_format: LogFormat = Field(
         "text", description="text: a live display on a terminal, lines elsewhere; json: one object a line."
     )
-
     webhook: str | None = Field(
         None,
         description="Name of the environment variable with the URL to which the end of a run is posted as "
@@ -246,6 +251,14 @@ class RunSettings(BaseModel):
         names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
         # The order says nothing, so one order stands for all: it is part of a catalog's fingerprint.
         return tuple(sorted(set(names))) if isinstance(names, (list, tuple)) else names
+
+    @field_validator("target_error")
+    @classmethod
+    def _in_sets(cls, value: float | None, info: ValidationInfo) -> float | None:
+        draws, models = info.data.get("draws", DRAW_SET), info.data.get("models", ("bayesian",))
+        if value is not None and (draws % DRAW_SET or "bayesian" not in models):
+            raise ValueError(f"needs draws that are a multiple of {DRAW_SET}, and bayesian among the models")
+        return value
 
     @field_validator("population_bins", mode="before")
     @classmethod
@@ -293,6 +306,11 @@ class RunSettings(BaseModel):
         if not isinstance(value, str) and value < least:
             raise ValueError(f"must be 'auto' or at least {least}")
         return value
+
+    @property
+    def stored_draws(self) -> int:
+        """The draws that every galaxy has, of which the survey's sums are made."""
+        return self.draws if self.target_error is None else min(self.draws, FIRST_DRAWS)
 
     @property
     def grouping(self) -> Grouping:

@@ -151,6 +151,7 @@ def measure(sample: Sample, settings: RunSettings, bundle_id: str, resources: Re
             bundle_id=bundle_id,
             models=settings.models,
             draws=settings.draws,
+            target_error=settings.target_error,
             precision=settings.precision,
         )
         engine.summarize(images[:1])

@@ -9,7 +9,8 @@ Imports TensorFlow: keep this module out of processes that do not infer.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from gax_batch import uncertainty
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.imaging import IMAGE_SIDE
-from gax_batch.models import Precision, bayesian, classic, svr
+from gax_batch.models import DRAW_SET, Precision, bayesian, classic, svr
 from gax_batch.models.bundle import MODELS, Bundle
 from gax_batch.models.runtime import tf
 from gax_batch.tree import N_ANSWERS, N_QUESTIONS
@@ -36,6 +37,10 @@ class Engine:
         bundle: see `gax_batch.models.bundle.load_bundle`.
         models: which networks to run, any of `bayesian`, `svr`, `classic`.
         draws: weight draws of the Bayesian CNN; the first draws are the same for every number of them.
+        target_error: draw 32, 64, 128, ... up to `draws` times for each galaxy until the Monte Carlo error
+            of the Bayesian CNN's mean is at most this for every answer (see
+            `bayesian.monte_carlo_error`); always all draws by default. Only `summarize` draws more than
+            the first 32, which alone it keeps, so that every galaxy has the same.
         precision: of the convolutions; `auto` is bfloat16. Dense layers, output head and regressions
             are float32 always.
         threads: TensorFlow's threads, 0 for one per core; the first engine of a process decides.
@@ -43,7 +48,8 @@ class Engine:
             256 on a GPU. Another value may change the last bits of the results.
 
     Raises:
-        UsageError: no or unknown models, no draws, or a bundle that lacks what they need.
+        UsageError: no or unknown models, no draws, draws or models that cannot have a target error, or a
+            bundle that lacks what they need.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class Engine:
         *,
         models: Sequence[str] = ("bayesian", "svr"),
         draws: int = 32,
+        target_error: float | None = None,
         precision: Precision = "auto",
         threads: int = 0,
         micro_batch: int = 0,
@@ -61,19 +68,28 @@ class Engine:
             raise UsageError(f"models {', '.join(unknown) or '(none)'}: choose from {', '.join(MODELS)}")
         if draws < 1:
             raise UsageError(f"draws must be at least 1, not {draws}")
+        if target_error is not None and ("bayesian" not in models or draws % DRAW_SET):
+            raise UsageError(
+                f"a target error needs the model bayesian and draws that are a multiple of {DRAW_SET}"
+            )
         if micro_batch % ROWS:
             raise UsageError(f"micro_batch must be a multiple of {ROWS}, not {micro_batch}")
         gpu = _configure(threads)
         parallel = 1 if gpu else threads or os.cpu_count() or 1
         self._micro_batch = micro_batch or (256 if gpu else ROWS)
-        self._n_draws = draws
+        first, *more = bayesian.stages(draws) if target_error is not None else [range(draws)]
+        self._n_draws, self._target_error = len(first), target_error
         dtype = tf.float32 if precision == "float32" else tf.bfloat16
         try:
             self._calibration = uncertainty.Calibration.of_bundle(bundle.manifest["calibration"], models)
-            predictors = _predictors(bundle, set(models), dtype, draws, parallel)
+            predictors = _predictors(bundle, set(models), dtype, first, parallel)
         except KeyError as error:
             raise UsageError(f"the bundle {bundle.bundle_id} lacks {error}; use another bundle") from None
         self._run = _compile(predictors, dtype, self._micro_batch)
+        self._more = [
+            _compile(_predictors(bundle, {"bayesian"}, dtype, stage, parallel), dtype, self._micro_batch)
+            for stage in more
+        ]
 
     def summarize(self, images: Images) -> Summary:
         """Classify cutouts.
@@ -87,12 +103,15 @@ class Engine:
         Raises:
             FatalError: a model returned NaN or infinity.
         """
+        if not len(images):
+            return _no_galaxies(self._n_draws if "bayesian" in self._calibration.models else 0)
+        if self._target_error is not None:
+            return self._refined(images, self._target_error)
         parts = [
             uncertainty.summarize(self._calibration, outputs).head(count)
-            for outputs, count in self._outputs(images)
+            for outputs, count in self._outputs(images, self._run)
         ]
-        draws = self._n_draws if "bayesian" in self._calibration.models else 0
-        return Summary.concatenate(parts) if parts else _no_galaxies(draws)
+        return Summary.concatenate(parts)
 
     def outputs(self, images: Images) -> dict[str, Float]:
         """Everything the models say, float32, as `uncertainty.summarize` takes it.
@@ -111,9 +130,9 @@ class Engine:
         if "svr" in shapes:
             shapes["closeness"] = (0,)
         parts = {name: [np.empty(shape, np.float32)] for name, shape in shapes.items()}
-        for outputs, count in self._outputs(images):
-            for name, kept in parts.items():
-                kept.append(outputs[name][:, :count] if name == "bayesian" else outputs[name][:count])
+        for outputs, count in self._outputs(images, self._run):
+            for name, values in _rows_of(outputs, np.arange(count)).items():
+                parts[name].append(values)
         return {name: np.concatenate(kept, axis=int(name == "bayesian")) for name, kept in parts.items()}
 
     def draws(self, images: Images) -> Float:
@@ -139,7 +158,39 @@ class Engine:
             for name in self._calibration.models
         }
 
-    def _outputs(self, images: Images) -> Iterator[tuple[dict[str, Float], int]]:
+    def _refined(self, images: Images, target: float) -> Summary:
+        """The summary with more draws for the galaxies that need them.
+
+        Which ones do depends on their own draws alone, and those on neither the other galaxies nor on their
+        number.
+        """
+        outputs, left = self.outputs(images), np.arange(len(images))
+        parts: list[Summary] = []
+        rows: list[npt.NDArray[np.int64]] = []
+        for more in [*self._more, None]:
+            enough = bayesian.monte_carlo_error(outputs["bayesian"]) <= target
+            if more is None:
+                enough[:] = True
+            rows.append(left[enough])
+            parts += self._summaries(_rows_of(outputs, np.flatnonzero(enough)))
+            left, outputs = left[~enough], _rows_of(outputs, np.flatnonzero(~enough))
+            if not len(left):
+                break
+            drawn = [found["bayesian"][:, :count] for found, count in self._outputs(images[left], more)]
+            outputs["bayesian"] = np.concatenate([outputs["bayesian"], np.concatenate(drawn, axis=1)])
+        return Summary.concatenate(parts).take(np.argsort(np.concatenate(rows)))
+
+    def _summaries(self, outputs: dict[str, Float]) -> Iterator[Summary]:
+        """Summaries of galaxies that have the same number of draws, of which the first are kept."""
+        count = outputs["bayesian"].shape[1]
+        for start in range(0, count, self._micro_batch):
+            # The last galaxy stands for the padding: see ROWS.
+            rows = np.minimum(np.arange(start, start + self._micro_batch), count - 1)
+            summary = uncertainty.summarize(self._calibration, _rows_of(outputs, rows))
+            summary = replace(summary, draws=summary.draws[:, : self._n_draws])
+            yield summary.head(min(count - start, self._micro_batch))
+
+    def _outputs(self, images: Images, run: Any) -> Iterator[tuple[dict[str, Float], int]]:
         """Each micro-batch's outputs, padding included, and how many of its rows are galaxies."""
         if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIDE, IMAGE_SIDE, 3):
             raise FatalError(f"cutouts must be uint8 [N, 64, 64, 3], not {images.dtype} {list(images.shape)}")
@@ -147,7 +198,7 @@ class Engine:
             batch = images[start : start + self._micro_batch]
             padding = np.zeros((self._micro_batch - len(batch), *images.shape[1:]), np.uint8)
             try:
-                outputs = {k: v.numpy() for k, v in self._run(np.concatenate([batch, padding])).items()}
+                outputs = {k: v.numpy() for k, v in run(np.concatenate([batch, padding])).items()}
             except tf.errors.OpError as error:
                 raise FatalError(f"TensorFlow failed: {error.message}") from error
             for name, values in outputs.items():
@@ -156,6 +207,11 @@ class Engine:
             if "svr" in outputs:
                 outputs["svr"] = uncertainty.regression_to_fractions(outputs["svr"])
             yield outputs, len(batch)
+
+
+def _rows_of(outputs: Mapping[str, Float], rows: npt.NDArray[np.intp]) -> dict[str, Float]:
+    """The outputs of some galaxies, which the Bayesian CNN has behind its draws."""
+    return {name: v[:, rows] if name == "bayesian" else v[rows] for name, v in outputs.items()}
 
 
 def _configure(threads: int) -> bool:
@@ -175,7 +231,7 @@ def _configure(threads: int) -> bool:
     return bool(gpus)
 
 
-def _predictors(bundle: Bundle, models: set[str], dtype: Any, draws: int, parallel: int) -> dict[str, Any]:
+def _predictors(bundle: Bundle, models: set[str], dtype: Any, draws: range, parallel: int) -> dict[str, Any]:
     predictors: dict[str, Any] = {}
     if "bayesian" in models:
         seed = int(bundle.manifest["seed"])

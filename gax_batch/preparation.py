@@ -178,6 +178,8 @@ def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
         "population_bins": settings.population_bins,
         "keep_draws": settings.keep_draws,
     }
+    if settings.target_error is not None:
+        decisive["target_error"] = settings.target_error
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -192,7 +194,7 @@ def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
 
 def resources_of(settings: RunSettings, *, units: int) -> tuple[Resources, MemoryNeed]:
     """What a run of so many units uses on this machine, and the memory that it needs."""
-    kept = settings.draws if settings.keep_draws else 0
+    kept = settings.stored_draws if settings.keep_draws else 0
     resources = local_resources(
         cpus=settings.cpus,
         workers=settings.workers,

@@ -105,6 +105,7 @@ def load_engine(
     bundle_id: str,
     models: tuple[str, ...],
     draws: int,
+    target_error: float | None,
     precision: Precision,
 ) -> Engine:
     """Build the engine in the process that will use it; this imports TensorFlow."""
@@ -113,7 +114,9 @@ def load_engine(
     loaded = load_bundle(bundle)
     if loaded.bundle_id != bundle_id:
         raise FatalError(f"this worker finds the bundle {loaded.bundle_id}, but the run is of {bundle_id}")
-    return TensorFlowEngine(loaded, models=models, draws=draws, precision=precision, threads=threads)
+    return TensorFlowEngine(
+        loaded, models=models, draws=draws, target_error=target_error, precision=precision, threads=threads
+    )
 
 
 def _process(
@@ -205,6 +208,7 @@ def _execute(
         bundle_id=run.bundle_id,
         models=settings.models,
         draws=settings.draws,
+        target_error=settings.target_error,
         precision=settings.precision,
     )
     log = Path(tempfile.gettempdir()) / f"gax-{run.run_id}.log"

@@ -84,6 +84,12 @@ class Summary:
         """The first `count` rows."""
         return Summary(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
 
+    def take(self, rows: npt.NDArray[np.intp]) -> "Summary":
+        """Some rows, in the order given."""
+        names = [self.gz2_class[row] for row in rows]
+        others = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "gz2_class"}
+        return Summary(gz2_class=names, **others)
+
 
 def entropy(conditional: Float) -> Float:
     """Shannon entropy of each question's answers, nats.

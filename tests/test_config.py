@@ -35,6 +35,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one(tmp_path):
     ("flags", "words"),
     [
         ({"draws": 1}, "draws"),
+        ({"draws": 24, "target_error": 0.01}, "multiple of 16"),
+        ({"models": "svr", "target_error": 0.01}, "bayesian among the models"),
+        ({"target_error": 0}, "target_error"),
         ({"unit_size": 0}, "unit_size"),
         ({"workers": "many"}, "workers"),
         ({"workers": 0}, "workers"),

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from gax_batch import tree
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.inference import Engine
+from gax_batch.models.bayesian import monte_carlo_error
 from gax_batch.models.bundle import Bundle, load_bundle
 
 
@@ -59,6 +61,43 @@ def test_every_draw_is_consistent_and_draws_differ(engine, images):
     assert np.all((draws >= 0) & (draws <= 1))
     assert np.all(draws.std(axis=0).max(axis=1) > 0)
     np.testing.assert_allclose(engine.summarize(images).std, draws.std(axis=0), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def steps(bundle, images):
+    """Summaries by 32 and by all 64 draws of every galaxy, and the Monte Carlo errors of the first."""
+    few, many = (Engine(bundle, draws=draws) for draws in (32, 64))
+    return few.summarize(images), many.summarize(images), monte_carlo_error(few.draws(images))
+
+
+def first_draws(summary):
+    return replace(summary, draws=summary.draws[:, :32])
+
+
+@pytest.mark.parametrize(("target", "step"), [(0.5, 0), (1e-9, 1)])
+def test_a_target_error_that_all_or_none_reach(bundle, images, steps, target, step):
+    found = Engine(bundle, draws=64, target_error=target).summarize(images)
+    assert_same_bits(found, first_draws(steps[step]))
+
+
+def test_more_draws_are_for_those_that_need_them_whatever_the_others(bundle, images, steps):
+    few, many, error = steps
+    target = float(np.median(error))
+    engine = Engine(bundle, draws=64, target_error=target)
+    found = engine.summarize(images)
+    for needs, expected in ((False, few), (True, many)):
+        rows = np.flatnonzero((error > target) == needs)
+        assert len(rows) == 10
+        assert_same_bits(found.take(rows), first_draws(expected).take(rows))
+    order = np.random.default_rng(1).permutation(len(images))[:13]
+    assert_same_bits(engine.summarize(images[order]), found.take(order))
+    assert engine.summarize(images[:0]).draws.shape == (0, 32, 37)
+
+
+@pytest.mark.parametrize("wrong", [{"draws": 72}, {"draws": 64, "models": ("svr",)}])
+def test_a_target_error_needs_whole_sets_of_draws(bundle, wrong):
+    with pytest.raises(UsageError, match="multiple of 16"):
+        Engine(bundle, target_error=0.01, **wrong)
 
 
 def test_galaxies_get_different_answers(engine, images):

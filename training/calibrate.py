@@ -6,7 +6,6 @@ under the models that did not see it, in units of its own predicted scatter.
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -158,13 +157,7 @@ def cross_calibrated(
         )
         for level, pairs in intervals.items()
     }
-    return _reorder(whole, order), sorted_intervals
-
-
-def _reorder(summary: Summary, order: npt.NDArray[np.intp]) -> Summary:
-    values = {f.name: getattr(summary, f.name) for f in fields(Summary) if f.name != "gz2_class"}
-    names = [summary.gz2_class[int(i)] for i in order]
-    return Summary(gz2_class=names, **{name: value[order] for name, value in values.items()})
+    return whole.take(order), sorted_intervals
 
 
 def fit_blend(labels: Labels, predictions: Mapping[str, Float]) -> dict[str, list[float]]:

@@ -15,6 +15,12 @@ Draws = Annotated[
     int | None,
     typer.Option(help="Weight draws from the posterior, shared by all galaxies.", show_default="32"),
 ]
+TargetError = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw only until each fraction's Monte Carlo error is so small.", show_default="all draws"
+    ),
+]
 Precision = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or auto (bfloat16).", show_default="auto")
 ]

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import scipy.special
 
-from gax_batch.models import layers
+from gax_batch.models import DRAW_SET, FIRST_DRAWS, layers
 from gax_batch.models.runtime import tf
 from gax_batch.tree import N_ANSWERS
 
 KERNELS = ("block_0", "block_1", "block_2", "hidden", "logits")
 FIRST_DEVIATION = 0.05
-ORIENTATIONS = 8
+ORIENTATIONS = DRAW_SET // 2
 
 
 def _fan_in(shape: Any) -> int:
@@ -157,16 +157,51 @@ def draw_kernels(
     }
 
 
+def stages(draws: int) -> list[range]:
+    """Draws to make one after the other until there are enough: whole sets, each time as many as before."""
+    ends = [FIRST_DRAWS]
+    while ends[-1] < draws:
+        ends.append(min(2 * ends[-1], draws))
+    return [range(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
+
+
+def monte_carlo_error(draws: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Standard error of the mean over draws, which come in antithetic pairs for each orientation.
+
+    A pair's mean is one independent sample (Owen 2013, Monte Carlo theory, methods and examples, section
+    8.2), and the orientations are strata (ibid., section 8.4): what counts is the scatter of the pairs
+    that see the same one.
+
+    Args:
+        draws: `[S, N, 37]` cumulative fractions of two or more whole sets of 16.
+
+    Returns:
+        `[N]`, the largest over the answers.
+    """
+    pairs = draws.reshape(-1, 2, ORIENTATIONS, *draws.shape[1:]).mean(axis=1)
+    variance = pairs.var(axis=0, ddof=1).mean(axis=0) / (ORIENTATIONS * len(pairs))
+    return np.asarray(np.sqrt(variance).max(axis=-1), np.float32)
+
+
 class Predictor:
-    """S fixed networks for inference; call it inside a `tf.function` with one static shape."""
+    """Fixed networks for inference; call it inside a `tf.function` with one static shape."""
 
     def __init__(
-        self, arrays: layers.Arrays, dtype: Any, *, seed: int, draws: int, parallel: int = 1
+        self, arrays: layers.Arrays, dtype: Any, *, seed: int, draws: range, parallel: int = 1
     ) -> None:
+        """Make the networks.
+
+        Args:
+            arrays: The posterior, as `export_weights` gives it.
+            dtype: Of the convolutions.
+            seed: Of the bundle.
+            draws: Which, S of them, from a multiple of 8 on.
+            parallel: Draws at once, each on one thread.
+        """
         self._parallel = parallel
         convolutions = KERNELS[: len(layers.FILTERS)]
         stacks: dict[str, list[Any]] = {name: [] for name in KERNELS}
-        for draw in range(draws):
+        for draw in draws:
             for name, kernel in draw_kernels(arrays, seed, draw).items():
                 exact = name not in convolutions
                 stacks[name].append(kernel if exact else kernel.astype(dtype.as_numpy_dtype))
@@ -176,7 +211,7 @@ class Predictor:
             for name, value in arrays.items()
             if not name.endswith(("/mean", "/deviation"))
         }
-        self._draws = draws
+        self._count = len(draws)
 
     def __call__(self, images: Any) -> Any:
         """Probabilities `[S, N, 37]` float32 of images `[N, 64, 64, 3]`; draw k sees orientation k mod 8."""
@@ -186,7 +221,7 @@ class Predictor:
             lambda k: self._one(
                 views[k % ORIENTATIONS], {name: stack[k] for name, stack in self._kernels.items()}
             ),
-            tf.range(self._draws),
+            tf.range(self._count),
             parallel_iterations=self._parallel,
             fn_output_signature=tf.float32,
         )

@@ -62,11 +62,32 @@ def test_of_what_is_linear_in_the_weights_sixteen_draws_have_the_mean_exactly(ar
 
 def test_fewer_draws_are_the_first_ones_and_all_are_consistent(arrays):
     images = tf.constant(np.random.default_rng(0).random((2, 64, 64, 3), np.float32))
-    two = bayesian.Predictor(arrays, tf.float32, seed=7, draws=2)(images).numpy()
-    three = bayesian.Predictor(arrays, tf.float32, seed=7, draws=3)(images).numpy()
+    two = bayesian.Predictor(arrays, tf.float32, seed=7, draws=range(2))(images).numpy()
+    three = bayesian.Predictor(arrays, tf.float32, seed=7, draws=range(3))(images).numpy()
     np.testing.assert_array_equal(three[:2], two)
     assert tree.inconsistency(three) < 1e-5
     assert np.any(three[2] != three[1])
+
+
+@pytest.mark.parametrize(
+    ("draws", "lengths"), [(32, [32]), (64, [32, 32]), (80, [32, 32, 16]), (256, [32, 32, 64, 128])]
+)
+def test_stages_are_whole_sets_each_as_many_as_before(draws, lengths):
+    found = bayesian.stages(draws)
+    assert [len(stage) for stage in found] == lengths
+    assert [k for stage in found for k in stage] == list(range(draws))
+
+
+def test_the_monte_carlo_error_is_that_of_independent_pairs():
+    rng = np.random.default_rng(0)
+    # From pair to pair 0.02, which counts; from draw to mirrored draw and by orientation 0.1, which do not.
+    pairs, mirrored = rng.normal(0, 0.02, (64, 1, 8, 500)), rng.normal(0, 0.1, (64, 1, 8, 500))
+    pairs += rng.normal(0, 0.1, (1, 1, 8, 500))
+    draws = np.concatenate([pairs + mirrored, pairs - mirrored], axis=1).reshape(1024, 500)
+    wide = np.zeros((1024, 500, 37), np.float32)
+    wide[:, :, 5] = 0.5 + draws
+    # 512 pairs: their deviation is known to 3 % for each of the 500.
+    np.testing.assert_allclose(bayesian.monte_carlo_error(wide), 0.02 / np.sqrt(512), rtol=0.12)
 
 
 def test_without_deviation_a_draw_is_the_trained_network(arrays):
@@ -78,5 +99,5 @@ def test_without_deviation_a_draw_is_the_trained_network(arrays):
         )
     images = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
     expected = bayesian.layers.cumulative_probabilities(network(images, training=False))
-    sharp = bayesian.Predictor(bayesian.export_weights(network), tf.float32, seed=7, draws=1)
+    sharp = bayesian.Predictor(bayesian.export_weights(network), tf.float32, seed=7, draws=range(1))
     np.testing.assert_allclose(sharp(tf.constant(images))[0], expected, atol=1e-5)
