@@ -21,7 +21,7 @@ from training import calibrate, checkpoint, report
 from training.chain import DRAWS
 from training.checkpoint import Arrays
 from training.data import FOLDS, Galaxies
-from training.recipe import PRETRAINING, RECIPES
+from training.recipe import DENSE, PRETRAINING, RECIPES
 
 LIMITS = (
     "galaxies with votes are a few hundred of SDSS, chosen in equal parts as spirals, ellipticals, edge-on "
@@ -103,6 +103,7 @@ def _training(galaxies: Galaxies, work: Path, arrays: Mapping[str, Arrays], seed
         "galaxies": {"voted": int(labels.voted.sum()), "classes": int((labels.classes >= 0).sum())},
         "folds": FOLDS,
         "steps": {name: recipe.steps for name, recipe in RECIPES.items()}
+        | {f"{name}, dense layers": recipe.steps for name, recipe in DENSE.items()}
         | {"pretraining": PRETRAINING.recipe.steps},
         "svr": {
             name.removeprefix("record/"): round(float(values[0]), 6)
@@ -135,7 +136,8 @@ def evidence(galaxies: Galaxies, arrays: Arrays, seed: int) -> dict[str, float]:
         "expected_log_likelihood": round(expected, 2),
         "divergence_per_galaxy": round(share, 2),
         "evidence_lower_bound": round(expected - share, 2),
-        "temperature": RECIPES["bayesian"].temperature,
+        "temperature_of_convolutions": RECIPES["bayesian"].temperature,
+        "temperature_of_dense_layers": DENSE["bayesian"].temperature,
     }
 
 

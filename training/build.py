@@ -22,7 +22,7 @@ from typing import Any
 from gax_batch.errors import FatalError, UsageError
 from training import assemble, data
 from training.data import FOLDS, Galaxies
-from training.recipe import PRETRAINING, RECIPES
+from training.recipe import DENSE, PRETRAINING, RECIPES
 
 # Without these every large tensor is mapped and unmapped at each step: a tenth of the time.
 ALLOCATOR = {
@@ -72,7 +72,8 @@ def build(source: Path, output: Path, *, seed: int, effort: float, workers: int,
 
 def _same_training(work: Path, galaxies: Galaxies, seed: int, effort: float) -> None:
     """Refuse to go on with a training of other galaxies, labels, seed or recipe."""
-    recipes = {name: asdict(recipe) for name, recipe in RECIPES.items()}
+    recipes: dict[str, Any] = {name: asdict(recipe) for name, recipe in RECIPES.items()}
+    recipes |= {f"{name}, dense": asdict(recipe) for name, recipe in DENSE.items()}
     settings: dict[str, Any] = {
         "labels_sha256": galaxies.digest(),
         "seed": seed,

@@ -19,10 +19,10 @@ from gax_batch.evaluation.anomalies import anomalies, turned
 from gax_batch.inference import Engine
 from gax_batch.models import bayesian, classic, svr
 from gax_batch.models.bundle import MODELS, Bundle
-from training import calibrate, checkpoint, data, dropout, head, regression, train
+from training import calibrate, checkpoint, data, dense, dropout, head, regression, train
 from training.checkpoint import Arrays
 from training.data import FOLDS, Galaxies
-from training.recipe import PRETRAINING, RECIPES
+from training.recipe import DENSE, PRETRAINING, RECIPES
 
 DRAWS = 32
 EVERYTHING = FOLDS
@@ -149,23 +149,27 @@ def _network(chain: Chain, name: str, trunk: Any) -> Any:
         saved = checkpoint.load(pretrain(chain.work, chain.seed, chain.effort, chain.say))
         if saved is not None:
             model.set_weights([saved[key] for key in sorted(saved)])
-    labels, rows = chain.galaxies.labels, chain.training_rows
-    voted, known = labels.voted[rows], labels.classes[rows] >= 0
-    batches = train.Batches(rows[voted], rows[known & ~voted], seed)
-    recipe = RECIPES[name].scaled(chain.effort)
     state = chain.folder / f"{name}.state"
-    train.fit(
-        model, chain.galaxies, batches, recipe, state=state, logs=chain.folder / "logs" / name, say=chain.say
-    )
-    views = head.inputs_of(model, chain.galaxies.cutouts(rows))
-    # The CNN-SVR averages its features over rotations, the other two what comes of them.
-    kernel, bias = head.solve(
-        views.mean(axis=0, keepdims=True) if name == "svr" else views, labels.take(rows)
-    )
-    train.set_kernel(model.get_layer("logits"), kernel, bias)
+    if name in RECIPES:
+        _train_trunk(chain, model, seed, state)
+    labels = chain.galaxies.labels.take(chain.training_rows)
+    views = head.features_of(model, chain.galaxies.cutouts(chain.training_rows))
+    if name == "svr":
+        # It averages its features over rotations, the other two what comes of them.
+        train.set_kernel(model.get_layer("logits"), *head.solve(views.mean(axis=0), labels))
+    else:
+        dense.fit(model, views, labels, DENSE[name].scaled(chain.effort), seed, chain.say)
     checkpoint.save(path, _weights(model))
     state.unlink(missing_ok=True)
     return model
+
+
+def _train_trunk(chain: Chain, model: Any, seed: int, state: Path) -> None:
+    labels, rows = chain.galaxies.labels, chain.training_rows
+    voted, known = labels.voted[rows], labels.classes[rows] >= 0
+    batches = train.Batches(rows[voted], rows[known & ~voted], seed)
+    recipe, logs = RECIPES[model.name].scaled(chain.effort), chain.folder / "logs" / model.name
+    train.fit(model, chain.galaxies, batches, recipe, state=state, logs=logs, say=chain.say)
 
 
 def _weights(model: Any) -> Arrays:

@@ -1,6 +1,6 @@
 """Arrays on disk that survive a kill: written beside, then renamed; safetensors, so nothing can run code."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,9 @@ def model_state(model: Any, optimizer: Any, step: int) -> Arrays:
     return arrays | {"step": np.array([step])}
 
 
-def restore(model: Any, optimizer: Any, arrays: Arrays) -> int:
-    """Put a state back; the number of steps done."""
-    optimizer.build(model.trainable_variables)
+def restore(model: Any, optimizer: Any, variables: Sequence[Any], arrays: Arrays) -> int:
+    """Put a state back, that of an optimizer of these variables included; the number of steps done."""
+    optimizer.build(variables)
     model.set_weights([arrays[k] for k in sorted(arrays) if k.startswith("model/")])
     for variable, name in zip(
         optimizer.variables, sorted(k for k in arrays if k.startswith("optimizer/")), strict=True

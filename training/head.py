@@ -1,4 +1,4 @@
-"""Solve for a network's last layer: the steps of Adam leave it far from its optimum.
+"""Solve for the CNN-SVR's last layer: the steps of Adam leave it far from its optimum.
 
 With the trunk fixed, the loss of the 37 logits' 9,509 weights is smooth and nearly convex, and L-BFGS
 minimizes it on all training galaxies at once, in seconds. On a development fold this lowered the RMSE of
@@ -26,7 +26,7 @@ ITERATIONS = 400
 SMALLEST_SHARE = 0.1
 
 
-def solve(views: Float, labels: Labels) -> tuple[Float, Float]:
+def solve(inputs: Float, labels: Labels) -> tuple[Float, Float]:
     """The last layer that fits votes and facts best.
 
     The loss is the mean over galaxies with votes of their negative log likelihood and of the squared
@@ -34,26 +34,21 @@ def solve(views: Float, labels: Labels) -> tuple[Float, Float]:
     weights of standardized inputs to zero, as a Gaussian prior would.
 
     Args:
-        views: `[V, N, inputs]`, the layer's inputs for one or more views of each galaxy.
+        inputs: `[N, inputs]` of the layer.
         labels: N galaxies with votes or a class.
 
     Returns:
         Kernel `[inputs, 37]` and bias `[37]`.
     """
-    count = views.shape[-1]
-    mean = views.mean(axis=(0, 1))
-    deviation = views.std(axis=(0, 1))
+    count = inputs.shape[1]
+    mean, deviation = inputs.mean(axis=0), inputs.std(axis=0)
     deviation = np.maximum(deviation, SMALLEST_SHARE * np.median(deviation))
-    inputs = (views - mean) / deviation
+    standardized = (inputs - mean) / deviation
     voted = labels.voted
     known = (labels.classes >= 0) & ~voted
-    repeats = len(views)
-    seen = tf.constant(np.concatenate([view[voted] for view in inputs]))
-    clear = tf.constant(np.concatenate([view[known] for view in inputs]))
-    fractions = tf.tile(labels.fractions[voted], (repeats, 1))
-    cumulative = tf.tile(labels.cumulative[voted], (repeats, 1))
-    reached = tf.tile(labels.reached[voted], (repeats, 1))
-    classes = tf.tile(labels.classes[known].astype(np.int32), (repeats,))
+    seen, clear = tf.constant(standardized[voted]), tf.constant(standardized[known])
+    fractions, reached = labels.fractions[voted], labels.reached[voted]
+    cumulative, classes = labels.cumulative[voted], labels.classes[known].astype(np.int32)
 
     def loss(parameters: Any) -> Any:
         kernel = tf.reshape(parameters[: count * N_ANSWERS], (count, N_ANSWERS))
@@ -72,14 +67,14 @@ def solve(views: Float, labels: Labels) -> tuple[Float, Float]:
     return kernel, found[-N_ANSWERS:] - mean @ kernel
 
 
-def inputs_of(model: Any, images: npt.NDArray[np.uint8], *, batch: int = 64) -> Float:
-    """The inputs `[4, N, 256]` of a network's last layer for each image's four rotations.
+def features_of(model: Any, images: npt.NDArray[np.uint8], *, batch: int = 64) -> Float:
+    """The features `[4, N, 256]` of a network's trunk for each image's four rotations.
 
     A Bayesian layer draws new weights for each batch, so that its spread is in the views as well.
     """
     import tf_keras as keras
 
-    inner = keras.Model(model.input, model.get_layer("logits").input)
+    inner = keras.Model(model.input, model.get_layer("features").output)
     run = tf.function(lambda x: inner(tf.cast(x, tf.float32) / 255.0, training=False))
     padded = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), np.uint8)])
     turns = []

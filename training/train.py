@@ -1,7 +1,7 @@
 """Train one network: Adam on the labels' likelihood, cosine learning rate, fresh views at every step."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def fit(
     """Train a model in place.
 
     Args:
-        model: of `BUILDERS`.
+        model: of `BUILDERS`; the Bayesian CNN for a recipe of deviations.
         galaxies: windows and labels.
         batches: which of them to train on.
         recipe: how.
@@ -126,9 +126,10 @@ def fit(
         FatalError: the loss is NaN or infinite.
     """
     optimizer = optimizer_of(recipe)
+    variables = bayesian.deviations(model) if recipe.deviations else model.trainable_variables
     done = 0
     if state is not None and (saved := checkpoint.load(state)) is not None:
-        done = checkpoint.restore(model, optimizer, saved)
+        done = checkpoint.restore(model, optimizer, variables, saved)
         say(f"resumed at step {done} of {recipe.steps}")
     flexible = any_size(model)
     examples = len(batches.voted) + len(batches.facts)
@@ -139,7 +140,7 @@ def fit(
         first += stage.steps
         if not len(todo):
             continue
-        step = _step(flexible, optimizer, recipe, stage, examples)
+        step = _step(flexible, variables, optimizer, recipe, stage, examples)
         for number in todo:
             rows = batches.rows(number, recipe)
             labels = galaxies.labels
@@ -175,7 +176,9 @@ def optimizer_of(recipe: Recipe) -> Any:
     return keras.optimizers.Adam(schedule, clipnorm=20.0)
 
 
-def _step(model: Any, optimizer: Any, recipe: Recipe, stage: Stage, examples: int) -> Any:
+def _step(
+    model: Any, variables: Sequence[Any], optimizer: Any, recipe: Recipe, stage: Stage, examples: int
+) -> Any:
     warm_up = recipe.steps // 3
 
     @tf.function  # type: ignore[untyped-decorator]
@@ -184,7 +187,8 @@ def _step(model: Any, optimizer: Any, recipe: Recipe, stage: Stage, examples: in
         images = augment(pixels, stage.side, seed, stage.field)
         votes = recipe.voted
         with tf.GradientTape() as tape:
-            logits = model(images, training=True)
+            # The means, and so the statistics that they were trained with, stay.
+            logits = model(images, training=not recipe.deviations)
             loss = tf.reduce_mean(negative_log_likelihood(logits[:votes], fractions[:votes], reached[:votes]))
             facts = tf.constant(0.0)
             if windows.shape[0] > votes:
@@ -192,7 +196,6 @@ def _step(model: Any, optimizer: Any, recipe: Recipe, stage: Stage, examples: in
             divergence = tf.add_n(model.losses) if model.losses else tf.constant(0.0)
             weight = kl_weight(optimizer.iterations, warm_up, examples, recipe.temperature)
             total = loss + recipe.fact_weight * facts + weight * divergence
-        variables = model.trainable_variables
         optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
         return tf.stack([loss, facts, divergence])
 

@@ -21,7 +21,9 @@ from gax_batch.models.runtime import tf
 from gax_batch.tree import N_ANSWERS
 
 KERNELS = ("block_0", "block_1", "block_2", "hidden", "logits")
-FIRST_DEVIATION = 0.05
+# In units of the prior's. Training moves them, from where the convolutions still tell galaxies apart.
+FIRST_DEVIATION = 0.03
+FIRST_DENSE_DEVIATION = 0.2
 ORIENTATIONS = DRAW_SET // 2
 
 
@@ -46,13 +48,13 @@ def _prior(dtype: Any, shape: Any, _name: Any, _trainable: Any, _add_variable: A
     return tfp.distributions.Independent(distribution, reinterpreted_batch_ndims=len(shape))
 
 
-def _posterior(seed: int) -> Any:
+def _posterior(seed: int, first: float) -> Any:
     """The kernel's posterior: means of an ordinary He initialization, deviations far below the prior's."""
     import tensorflow_probability as tfp
     import tf_keras as keras
 
     def make(dtype: Any, shape: Any, name: Any, trainable: Any, add_variable: Any) -> Any:
-        rho = math.log(math.expm1(FIRST_DEVIATION * prior_deviation(shape)))
+        rho = math.log(math.expm1(first * prior_deviation(shape)))
         return tfp.layers.default_mean_field_normal_fn(
             loc_initializer=keras.initializers.HeNormal(seed=seed),
             untransformed_scale_initializer=keras.initializers.Constant(rho),
@@ -61,13 +63,13 @@ def _posterior(seed: int) -> Any:
     return make
 
 
-def _bayesian(layer: Any, seed: int, *arguments: Any, **options: Any) -> Any:
+def _bayesian(layer: Any, seed: int, *arguments: Any, first: float, **options: Any) -> Any:
     import tensorflow_probability as tfp
     import tf_keras as keras
 
     return layer(
         *arguments,
-        kernel_posterior_fn=_posterior(seed),
+        kernel_posterior_fn=_posterior(seed, first),
         kernel_prior_fn=_prior,
         bias_posterior_fn=tfp.layers.default_mean_field_normal_fn(
             is_singular=True, loc_initializer=keras.initializers.Zeros()
@@ -100,15 +102,23 @@ def _build(seed: int) -> Any:
             seed + index,
             filters,
             3,
+            first=FIRST_DEVIATION,
             padding="same",
             activation="relu",
             name=f"block_{index}",
         )
         x = layers.block(x, convolution, index)
     x = keras.layers.GlobalAveragePooling2D(name="features")(x)
-    x = _bayesian(tfp.layers.DenseFlipout, seed + 3, 256, activation="relu", name="hidden")(x)
-    logits = _bayesian(tfp.layers.DenseFlipout, seed + 4, N_ANSWERS, name="logits")(x)
+    first, layer = FIRST_DENSE_DEVIATION, tfp.layers.DenseFlipout
+    x = _bayesian(layer, seed + 3, 256, first=first, activation="relu", name="hidden")(x)
+    logits = _bayesian(layer, seed + 4, N_ANSWERS, first=first, name="logits")(x)
     return keras.Model(images, logits, name="bayesian")
+
+
+def deviations(model: Any) -> list[Any]:
+    """The variables behind the deviations of the convolutions' posterior."""
+    convolutions = [model.get_layer(name) for name in KERNELS[: len(layers.FILTERS)]]
+    return [layer.kernel_posterior.distribution.scale.pretransformed_input for layer in convolutions]
 
 
 def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:

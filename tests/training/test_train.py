@@ -145,6 +145,26 @@ def test_training_lowers_the_loss_and_keeps_scales_positive(galaxies, batches, t
     assert all(np.all(model.get_layer(f"normalization_{i}").gamma >= 0) for i in range(3))
 
 
+def test_a_recipe_of_deviations_learns_them_and_nothing_else(galaxies, batches, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
+    model = bayesian_start(trained(galaxies, batches))
+    before = bayesian.export_weights(model)
+    recipe = Recipe((Stage(32, 10),), 0.05, voted=6, facts=2, temperature=100.0, deviations=True)
+    train.fit(model, galaxies, batches, recipe, state=tmp_path / "state", say=quiet)
+    after = bayesian.export_weights(model)
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {f"block_{i}/deviation" for i in range(3)}
+    # So hot that the prior, which is wider than the first posterior, is all that counts.
+    assert all(np.all(after[name] > before[name]) for name in changed)
+    resumed = bayesian.build(1)
+    saved = checkpoint.load(tmp_path / "state")
+    variables = bayesian.deviations(resumed)
+    assert checkpoint.restore(resumed, train.optimizer_of(recipe), variables, saved) == 10
+    np.testing.assert_array_equal(
+        bayesian.export_weights(resumed)["block_2/deviation"], after["block_2/deviation"]
+    )
+
+
 def test_recipes_can_be_scaled():
     half = RECIPES["svr"].scaled(0.5)
     assert half.steps == pytest.approx(RECIPES["svr"].steps / 2, abs=3)
