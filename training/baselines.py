@@ -1,11 +1,14 @@
-"""What the networks are compared with: the mean, nearest neighbors, and the literal classic CNN.
+"""What the networks are compared with: the mean, nearest neighbors, the literal classic CNN, an ensemble.
 
     python -m training.baselines --data FOLDER --work FOLDER --fold 0 --seed 7
 
-trains the literal classic CNN of one fold: the same trunk, 37 sigmoids, mean squared error.
+trains, for one fold, the literal classic CNN (37 sigmoids, mean squared error) and a deep ensemble of
+five classic CNNs (Lakshminarayanan, Pritzel & Blundell 2017, NeurIPS): the likelihood of votes and facts,
+each from random weights and in an order of its own. Neither knows the simulated galaxies.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from gax_batch.models import classic
+from gax_batch.models import classic, layers
 from training import checkpoint, data, train
 from training.augmentation import augment, half
 from training.data import FOLDS, Galaxies
-from training.recipe import LITERAL, Stage
+from training.recipe import LITERAL, MEMBER, Stage
 
 Float = npt.NDArray[np.float32]
 NEIGHBORS = 10
 COMPONENTS = 64
 BATCH = 64
+MEMBERS = 5
 
 
 def predictions(galaxies: Galaxies, work: Path) -> dict[str, Float]:
@@ -33,7 +37,6 @@ def predictions(galaxies: Galaxies, work: Path) -> dict[str, Float]:
     result = {name: np.full((count, 37), np.nan, np.float32) for name in names}
     truth = labels.cumulative
     pixels = _thumbnails(galaxies)
-    literal = np.full((count, 37), np.nan, np.float32)
     for fold in range(FOLDS):
         rows, source = np.flatnonzero(folds == fold), np.flatnonzero((folds != fold) & labels.voted)
         result[names[0]][rows] = truth[source].mean(axis=0)
@@ -41,12 +44,23 @@ def predictions(galaxies: Galaxies, work: Path) -> dict[str, Float]:
         inputs = checkpoint.load(work / f"fold-{fold}" / "features.safetensors")
         if inputs is not None:
             result[names[2]][rows] = _neighbors(inputs["features"], source, rows, truth)
-        saved = checkpoint.load(work / f"fold-{fold}" / "literal.safetensors")
-        if saved is not None:
-            literal[rows] = saved["predictions"]
-    if np.isfinite(literal).any():
-        result["literal classic CNN"] = literal
+    result["literal classic CNN"] = _gather(galaxies, work, "literal")
+    result["deep ensemble of five classic CNNs"] = ensemble(galaxies, work).mean(axis=0)
     return {name: values for name, values in result.items() if np.isfinite(values).any()}
+
+
+def ensemble(galaxies: Galaxies, work: Path) -> Float:
+    """Out-of-fold predictions `[5, N, 37]` of the ensemble's members; NaN where they were not trained."""
+    return np.stack([_gather(galaxies, work, f"member-{k}") for k in range(MEMBERS)])
+
+
+def _gather(galaxies: Galaxies, work: Path, name: str) -> Float:
+    result = np.full((len(galaxies), 37), np.nan, np.float32)
+    for fold in range(FOLDS):
+        saved = checkpoint.load(work / f"fold-{fold}" / f"{name}.safetensors")
+        if saved is not None:
+            result[galaxies.folds == fold] = saved["predictions"]
+    return result
 
 
 def _thumbnails(galaxies: Galaxies) -> Float:
@@ -88,8 +102,27 @@ def train_literal(galaxies: Galaxies, fold: int, folder: Path, seed: int, effort
             chosen = batches.rows(number, recipe)
             step(galaxies.windows[chosen], truth[chosen], tf.constant([batches.seed, number]))
             number += 1
-    held_out = np.flatnonzero(folds == fold)
-    run = tf.function(lambda x: tf.sigmoid(model(tf.cast(x, tf.float32) / 255.0, training=False)))
+    _predict(model, galaxies, fold, path, tf.sigmoid)
+
+
+def train_ensemble(galaxies: Galaxies, fold: int, folder: Path, seed: int, effort: float) -> None:
+    """Train the members that are missing on a fold's votes and facts and predict what was held out."""
+    labels = galaxies.labels
+    inside, known = galaxies.folds != fold, (labels.classes >= 0) & ~labels.voted
+    for k in range(MEMBERS):
+        path = folder / f"member-{k}.safetensors"
+        if checkpoint.load(path) is not None:
+            continue
+        own = seed + 500 + 10 * k
+        model = classic.build(own)
+        batches = train.Batches(np.flatnonzero(inside & labels.voted), np.flatnonzero(inside & known), own)
+        train.fit(model, galaxies, batches, MEMBER.scaled(effort))
+        _predict(model, galaxies, fold, path, layers.cumulative_probabilities)
+
+
+def _predict(model: Any, galaxies: Galaxies, fold: int, path: Path, fractions: Callable[[Any], Any]) -> None:
+    held_out = np.flatnonzero(galaxies.folds == fold)
+    run = tf.function(lambda x: fractions(model(tf.cast(x, tf.float32) / 255.0, training=False)))
     views = []
     for turn in range(4):
         images = np.rot90(galaxies.cutouts(held_out), turn, (1, 2))
@@ -113,7 +146,9 @@ def _step(model: Any, optimizer: Any, stage: Stage) -> Any:
 
 def main() -> None:
     """Command line: see the module's docstring."""
-    parser = argparse.ArgumentParser(description="Train the literal classic CNN of one fold.")
+    parser = argparse.ArgumentParser(
+        description="Train the literal classic CNN and the ensemble of one fold."
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--fold", type=int, required=True)
@@ -124,7 +159,8 @@ def main() -> None:
     galaxies = data.load(options.data, options.work, lambda _: None)
     folder = options.work / f"fold-{options.fold}"
     folder.mkdir(exist_ok=True)
-    train_literal(galaxies, options.fold, folder, options.seed, options.effort)
+    for learn in (train_literal, train_ensemble):
+        learn(galaxies, options.fold, folder, options.seed, options.effort)
 
 
 if __name__ == "__main__":

@@ -106,6 +106,7 @@ DENSE = {
     "classic": DenseRecipe(2e-3, decay=0.06),
 }
 LITERAL = Recipe((Stage(32, 400), Stage(48, 350), Stage(64, 150)), 2e-3, voted=16, facts=0)
+MEMBER = replace(LITERAL, voted=10, facts=6)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def measure(galaxies: Galaxies, outputs: Mapping[str, Float], work: Path) -> dic
         "intervals": _coverage(labels, voted, intervals),
         "intervals of all three": _coverage(labels, voted, all_intervals),
         "intervals without the Bayesian spread": _coverage(labels, voted, _spreadless(labels, folds, core)),
-        "epistemic": _epistemic(labels, voted, outputs),
+        "epistemic": _epistemic(labels, voted, outputs, baselines.ensemble(galaxies, work)),
         "risk_coverage": _risk(labels, voted, default),
         "out_of_distribution": _anomalies(outputs),
         "rotation_mean_change": _rotation(labels, core, outputs),
@@ -94,13 +94,20 @@ def _spreadless(
 
 
 def _epistemic(
-    labels: Labels, voted: npt.NDArray[np.intp], outputs: Mapping[str, Float]
+    labels: Labels, voted: npt.NDArray[np.intp], outputs: Mapping[str, Float], ensemble: Float
 ) -> dict[str, dict[str, float]]:
     """How often the central 90 % of the draws alone would hold the vote fraction."""
     truth = labels.cumulative[voted]
     result = {}
-    for name, source in (("bayesian", "bayesian"), ("classic with MC dropout", "dropout")):
-        draws = outputs[source][:, voted]
+    sources = {
+        "bayesian": outputs["bayesian"],
+        "classic with MC dropout": outputs["dropout"],
+        "deep ensemble of five classic CNNs": ensemble,
+    }
+    for name, values in sources.items():
+        draws = values[:, voted]
+        if not np.isfinite(draws).all():
+            continue
         low, high = np.quantile(draws, [0.05, 0.95], axis=0)
         result[name] = {
             "coverage_of_draws_alone": round(float(np.mean((truth >= low) & (truth <= high))), 4),
