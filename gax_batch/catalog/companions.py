@@ -6,6 +6,7 @@ draws of every galaxy (`gax_batch.catalog.draws`). Companions merge by concatena
 """
 
 import io
+import os
 from collections.abc import Iterator, Sequence, Set
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +18,7 @@ from gax_batch import paths, storage
 from gax_batch.catalog.delta import one_line
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
-from gax_batch.processes import map_threads
+from gax_batch.processes import READ_THREADS, map_threads
 
 _REMEDIES = {
     paths.POPULATION: "it was made by an earlier version: run the same `gax run` again, which redoes it",
@@ -98,7 +99,16 @@ def read(
                 "restore the object, or run again with --full"
             ) from error
 
-    yield from map_threads(one, keys)
+    yield from map_threads(one, keys, read_threads(catalog))
+
+
+def read_threads(uri: str) -> int:
+    """How many parts below a URI to read at once.
+
+    A local disk's cache keeps nobody waiting: more threads would only take the memory from each other.
+    """
+    local = storage.local_path(uri) is not None
+    return min(READ_THREADS, 2 * (os.cpu_count() or 1)) if local else READ_THREADS
 
 
 def unneeded(catalog: str, parts: Set[str], age: timedelta) -> Iterator[str]:

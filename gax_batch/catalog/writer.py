@@ -9,7 +9,6 @@ that the unit is done.
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,7 @@ from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.errors import FatalError
 from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
-from gax_batch.processes import READ_THREADS, map_threads
+from gax_batch.processes import map_threads
 from gax_batch.rejects import PASSING, Reason
 
 # One row group for a unit of usual size; more would only add overhead at 0.8 kB a row.
@@ -219,10 +218,7 @@ def read_in_turn(root: str, keys: Sequence[str], schema: pa.Schema) -> Iterator[
                 "restore the object, or start a new catalog"
             ) from error
 
-    # A local disk's cache keeps nobody waiting: more threads would only take the memory from each other.
-    local = storage.local_path(root) is not None
-    threads = min(READ_THREADS, 2 * (os.cpu_count() or 1)) if local else READ_THREADS
-    yield from map_threads(read, keys, threads)
+    yield from map_threads(read, keys, companions.read_threads(root))
 
 
 def _check_conservation(galaxies: pa.Table, rejects: pa.Table, unit_id: str, planned: int) -> None:
