@@ -7,7 +7,7 @@ is calibrated on held-out galaxies. NumPy only.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from gax_batch.errors import UsageError
 
 Float = npt.NDArray[np.float32]
 INTERVAL = 0.9
-SMALLEST = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,28 +141,6 @@ def blend(predictions: Mapping[str, Float], weights: Mapping[str, npt.ArrayLike]
     return np.clip(np.asarray(tree.cumulative(tree.conditional(np.asarray(mixed))), np.float32), 0, 1)
 
 
-def recalibrate(prob: Float, powers: npt.ArrayLike, offsets: npt.ArrayLike) -> Float:
-    """Raise each question's conditional fractions to a power, weight its answers, and normalize again.
-
-    Vector scaling of the questions' logarithms (Guo et al. 2017, ICML, section 4.2); the power is the
-    inverse of a temperature.
-
-    Args:
-        prob: float32 `[N, 37]` cumulative fractions.
-        powers: `[11]`, one per question; 1 changes nothing.
-        offsets: `[37]` logarithms of the answers' weights; 0 changes nothing.
-
-    Returns:
-        float32 `[N, 37]` cumulative fractions, consistent with the tree.
-    """
-    sizes = [len(q.answers) for q in tree.QUESTIONS]
-    power = np.repeat(np.asarray(powers, np.float32), sizes)
-    # Whole rows at once: the exponential of a part of a vector may differ in the last bit.
-    logarithm = np.log(np.maximum(tree.conditional(prob), np.float32(SMALLEST)))
-    scaled = np.exp(logarithm * power + np.asarray(offsets, np.float32))
-    return np.clip(np.asarray(tree.cumulative(tree.conditional(scaled)), np.float32), 0, 1)
-
-
 def vote_scale(prob: Float, std: Float, n_votes: float, floor: float) -> Float:
     """Expected scatter of a vote fraction about its prediction, `[N, 37]`.
 
@@ -216,8 +193,6 @@ class Calibration:
     Attributes:
         models: the models that run.
         weights: `[11]` blending weights by model; see `blend`.
-        powers: `[11]`; see `recalibrate`.
-        offsets: `[37]`; see `recalibrate`.
         quantiles: float32 `[37]` of `fit_conformal`, for this very choice of models.
         n_votes: see `vote_scale`.
         floor: see `vote_scale`.
@@ -230,8 +205,6 @@ class Calibration:
     n_votes: float
     floor: float
     ood_threshold: float
-    powers: Float = field(default_factory=lambda: np.ones(tree.N_QUESTIONS, np.float32))
-    offsets: Float = field(default_factory=lambda: np.zeros(tree.N_ANSWERS, np.float32))
 
     @classmethod
     def of_bundle(cls, values: Mapping[str, Any], models: Sequence[str]) -> "Calibration":
@@ -251,8 +224,6 @@ class Calibration:
         return cls(
             models=chosen,
             weights=combination["blend"],
-            powers=np.array(combination.get("powers", [1.0] * tree.N_QUESTIONS), np.float32),
-            offsets=np.array(combination.get("offsets", [0.0] * tree.N_ANSWERS), np.float32),
             quantiles=np.array(combination["quantiles"], np.float32),
             n_votes=float(values["n_votes"]),
             floor=float(values["floor"]),
@@ -263,8 +234,6 @@ class Calibration:
 def _require_whole(combination: Mapping[str, Any]) -> None:
     lengths = {f"blend of {name}": (len(row), tree.N_QUESTIONS) for name, row in combination["blend"].items()}
     lengths["quantiles"] = (len(combination["quantiles"]), tree.N_ANSWERS)
-    for name, length in (("powers", tree.N_QUESTIONS), ("offsets", tree.N_ANSWERS)):
-        lengths[name] = (len(combination.get(name, range(length))), length)
     for name, (found, wanted) in lengths.items():
         if found != wanted:
             raise UsageError(
@@ -303,11 +272,11 @@ def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary
     std = information = uncertainty = None
     if "bayesian" in outputs:
         predictions["bayesian"], std, uncertainty, information = draw_statistics(outputs["bayesian"])
-    prob = _calibrated(calibration, predictions)
+    prob = blend(predictions, calibration.weights)
     draws = np.empty((len(prob), 0, tree.N_ANSWERS), np.float32)
     if "bayesian" in outputs:
         # Draws come first for the models, galaxies for the catalog.
-        each = _calibrated(calibration, predictions | {"bayesian": outputs["bayesian"]})
+        each = blend(predictions | {"bayesian": outputs["bayesian"]}, calibration.weights)
         draws = np.swapaxes(each, 0, 1)
     absent = np.full_like(prob, np.nan)
     std = absent if std is None else std
@@ -328,11 +297,3 @@ def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary
         out_of_distribution=ood_score > calibration.ood_threshold,
         draws=draws,
     )
-
-
-def _calibrated(calibration: Calibration, predictions: Mapping[str, Float]) -> Float:
-    """The blend as the catalog tells it; a draw axis before that of the galaxies is kept."""
-    prob = blend(predictions, calibration.weights)
-    if np.all(calibration.powers == 1) and np.all(calibration.offsets == 0):
-        return prob
-    return recalibrate(prob, calibration.powers, calibration.offsets)

@@ -1,5 +1,6 @@
-import importlib.util
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -7,16 +8,24 @@ from gax_batch import doors
 from gax_batch.errors import UsageError
 
 
-def test_training_needs_a_checkout(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(UsageError, match="checkout"):
+def test_training_needs_a_checkout(monkeypatch, tmp_path):
+    monkeypatch.setattr(doors, "CHECKOUT", tmp_path)
+    with pytest.raises(UsageError, match="clone its repository"):
         doors.train_bundle("data", "output", [])
+
+
+def test_the_installed_command_trains_from_any_folder(tmp_path):
+    (tmp_path / "labels").mkdir()
+    command = [str(Path(sys.executable).with_name("gax")), "train", "--data", "labels", "--output", "new"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "training: no labels in labels" in done.stderr
 
 
 def test_training_is_run_as_a_module_and_its_exit_code_returned(monkeypatch):
     commands = []
 
-    def run(command, check):
+    def run(command, check, env):
         commands.append(command)
         return subprocess.CompletedProcess(command, 2)
 

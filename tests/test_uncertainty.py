@@ -1,5 +1,4 @@
 import copy
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,7 +168,7 @@ def test_summaries_are_cut_and_joined_by_rows():
 class TestCalibrationOfABundle:
     """What a run reads from the bundle before it starts."""
 
-    @pytest.mark.parametrize("lost", ["quantiles", "powers", "offsets", "blend"])
+    @pytest.mark.parametrize("lost", ["quantiles", "blend"])
     def test_a_bundle_that_lost_a_question_is_refused(self, lost):
         values = copy.deepcopy(load_bundle().manifest["calibration"])
         part = values["combinations"]["bayesian+svr"]
@@ -191,8 +190,7 @@ def test_draw_k_is_what_prob_would_be_of_that_network_alone():
         "svr": random_fractions(6, seed=1),
         "closeness": np.ones(6, np.float32),
     }
-    powers, offsets = np.full(11, 1.5, np.float32), np.linspace(-0.2, 0.2, 37, dtype=np.float32)
-    both = replace(calibration("bayesian", "svr"), powers=powers, offsets=offsets)
+    both = calibration("bayesian", "svr")
     summary = uncertainty.summarize(both, outputs)
     assert summary.draws.shape == (6, 4, 37)
     assert tree.inconsistency(summary.draws) < 1e-6

@@ -17,7 +17,6 @@ from gax_batch.evaluation.metrics import LEVELS
 from gax_batch.labels import Labels
 from gax_batch.models.bundle import MODELS
 from gax_batch.uncertainty import Summary
-from training import scaling
 
 Float = npt.NDArray[np.float32]
 # A scatter that neither the draws nor the votes know of; it also keeps intervals open where both vanish.
@@ -57,8 +56,7 @@ def calibrate(
     """Fit everything a bundle's `calibration` holds.
 
     Args:
-        labels: of galaxies that trained nothing of what predicts them. Those with votes fit the blend
-            and the intervals; the clear classes of the others help to fit the vector scaling.
+        labels: of galaxies that trained nothing of what predicts them; those with votes are used.
         outputs: what all three models say of them (see `gax_batch.inference.Engine.outputs`).
         choices: of models; all of them by default.
     """
@@ -88,10 +86,9 @@ def _fit_choice(
 ) -> dict[str, Any]:
     voted = np.flatnonzero(labels.voted)
     chosen = labels.take(voted)
-    weights = fit_blend(chosen, {name: values[voted] for name, values in predictions.items()})
+    predictions = {name: values[voted] for name, values in predictions.items()}
+    weights = fit_blend(chosen, predictions)
     prob = uncertainty.blend(predictions, weights)
-    powers, offsets = scaling.fit(prob, labels)
-    prob = uncertainty.recalibrate(prob, powers, offsets)[voted]
     levels = {
         f"{level:g}": [
             round(float(q), 5)
@@ -103,8 +100,6 @@ def _fit_choice(
     }
     return {
         "blend": weights,
-        "powers": powers,
-        "offsets": offsets,
         "quantiles": levels[f"{uncertainty.INTERVAL:g}"],
         "levels": levels,
     }

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from gax_batch import storage
 from gax_batch.errors import UsageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "bundle.json"
 MODELS = ("bayesian", "classic", "svr")
 SHIPPED = Path(__file__).resolve().parents[1] / "bundles"

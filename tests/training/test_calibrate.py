@@ -4,7 +4,7 @@ import pytest
 from gax_batch import tree, uncertainty
 from gax_batch.evaluation import metrics
 from gax_batch.labels import Labels
-from training import calibrate, scaling
+from training import calibrate
 
 
 def galaxies(count=300, seed=0):
@@ -66,7 +66,6 @@ def test_calibration_holds_every_choice_of_models_and_covers(truth, models):
     for chosen in calibrate.combinations():
         usable = uncertainty.Calibration.of_bundle(values, chosen)
         prob = uncertainty.blend({name: models[name] for name in chosen}, usable.weights)
-        prob = uncertainty.recalibrate(prob, usable.powers, usable.offsets)
         spread = std if "bayesian" in chosen else np.full_like(std, np.nan)
         lo, hi = uncertainty.interval(
             prob, spread, usable.quantiles, n_votes=usable.n_votes, floor=usable.floor
@@ -102,29 +101,3 @@ def test_cross_calibrated_intervals_cover_galaxies_that_calibrated_nothing():
             assert question["coverage"] == pytest.approx(float(level), abs=0.03)
     assert np.all(intervals["0.5"][1] <= intervals["0.95"][1])
     np.testing.assert_allclose(intervals["0.9"][0], summary.lo, atol=1e-6)
-
-
-def test_scaling_undoes_a_known_distortion_and_makes_classes_right():
-    labels = galaxies(400, 3)
-    truth = labels.cumulative
-    flat = uncertainty.recalibrate(truth, np.full(11, 0.5), np.zeros(37))
-    powers, offsets = scaling.fit(flat, labels)
-    restored = uncertainty.recalibrate(flat, powers, offsets)
-    assert metrics.rmse(restored, truth) < 0.4 * metrics.rmse(flat, truth)
-    assert np.median(powers) == pytest.approx(2, abs=0.5)
-    # Of the second half only the class is known, and it is always the one the blend underrates.
-    half = np.arange(400) >= 200
-    labels.reached[half] = 0
-    labels.classes[half] = 4
-    powers, offsets = scaling.fit(truth, labels)
-    pushed = uncertainty.recalibrate(truth, powers, offsets)
-    known = labels.classes[half]
-    before, after = (metrics.clear_metrics(p[half], known)["accuracy"] for p in (truth, pushed))
-    assert after > before
-
-
-def test_no_scaling_changes_nothing():
-    truth = galaxies(50).cumulative
-    same = uncertainty.recalibrate(truth, np.ones(11), np.zeros(37))
-    np.testing.assert_allclose(same, truth, atol=1e-5)
-    assert tree.inconsistency(uncertainty.recalibrate(truth, np.full(11, 1.3), np.arange(37) / 37)) < 1e-5
