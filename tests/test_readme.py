@@ -56,6 +56,8 @@ def test_the_bundles_numbers_are_those_of_its_model_card():
         "blend": "blend of Bayesian CNN and CNN-SVR",
         "blend of all three": "blend of all three",
         "classic with MC dropout": "classic CNN with MC dropout",
+        "deep ensemble of five classic CNNs": "deep ensemble of five classic CNNs",
+        "literal classic CNN": "literal classic CNN",
         "nearest neighbors, pixels": "10 nearest neighbors, pixels",
         "nearest neighbors, features": "10 nearest neighbors, CNN-SVR features",
         "mean of training": "predicting the mean",
