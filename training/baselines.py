@@ -27,6 +27,7 @@ NEIGHBORS = 10
 COMPONENTS = 64
 BATCH = 64
 MEMBERS = 5
+ENSEMBLE = "deep ensemble of five classic CNNs"
 
 
 def predictions(galaxies: Galaxies, work: Path) -> dict[str, Float]:
@@ -45,7 +46,7 @@ def predictions(galaxies: Galaxies, work: Path) -> dict[str, Float]:
         if inputs is not None:
             result[names[2]][rows] = _neighbors(inputs["features"], source, rows, truth)
     result["literal classic CNN"] = _gather(galaxies, work, "literal")
-    result["deep ensemble of five classic CNNs"] = ensemble(galaxies, work).mean(axis=0)
+    result[ENSEMBLE] = ensemble(galaxies, work).mean(axis=0)
     return {name: values for name, values in result.items() if np.isfinite(values).any()}
 
 

@@ -102,7 +102,7 @@ def _epistemic(
     sources = {
         "bayesian": outputs["bayesian"],
         "classic with MC dropout": outputs["dropout"],
-        "deep ensemble of five classic CNNs": ensemble,
+        baselines.ENSEMBLE: ensemble,
     }
     for name, values in sources.items():
         draws = values[:, voted]
