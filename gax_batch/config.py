@@ -67,7 +67,7 @@ class RunSettings(BaseModel):
         "is at most this, 32 to draws times; all draws when absent. The first 32 alone are kept and summed.",
     )
     precision: Precision = Field(
-        "auto", description="Arithmetic of the convolutions: float32 or bfloat16; auto is bfloat16."
+        "auto", description="Of the convolutions: float32, bfloat16; auto: the catalog's, else the faster."
     )
     unit_size: int = Field(
         4096, ge=1, le=65_536, description="Cutouts per unit of work, one Parquet part each."

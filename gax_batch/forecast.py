@@ -16,7 +16,7 @@ from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.machine import MIB, MemoryNeed, Resources, available_bytes
 from gax_batch.models.bundle import load_bundle
 from gax_batch.plan import Plan
-from gax_batch.preparation import plan_run, resources_of, settings_fingerprint
+from gax_batch.preparation import plan_run, resources_of, settings_fingerprint, settle_precision
 from gax_batch.progress import Say, duration
 from gax_batch.quiet import quiet_native_stderr
 from gax_batch.run import load_engine
@@ -71,6 +71,7 @@ def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True, budget:
     """
     bundle = load_bundle(settings.bundle)
     catalog = Catalog(settings.catalog)
+    settings = settle_precision(settings, bundle, catalog)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         fingerprint = settings_fingerprint(settings, bundle)
         plan = plan_run(settings, catalog, fingerprint, Path(folder), say, keep_index=False)

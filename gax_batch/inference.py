@@ -19,6 +19,7 @@ import numpy.typing as npt
 from gax_batch import uncertainty
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.imaging import IMAGE_SIDE
+from gax_batch.machine import faster_precision
 from gax_batch.models import DRAW_SET, Precision, bayesian, classic, svr
 from gax_batch.models.bundle import MODELS, Bundle
 from gax_batch.models.runtime import tf
@@ -41,8 +42,8 @@ class Engine:
             of the Bayesian CNN's mean is at most this for every answer (see
             `bayesian.monte_carlo_error`); always all draws by default. Only `summarize` draws more than
             the first 32, which alone it keeps, so that every galaxy has the same.
-        precision: of the convolutions; `auto` is bfloat16. Dense layers, output head and regressions
-            are float32 always.
+        precision: of the convolutions; `auto` is this machine's faster one. Dense layers, output head and
+            regressions are float32 always.
         threads: TensorFlow's threads, 0 for one per core; the first engine of a process decides.
         micro_batch: galaxies per step, a multiple of 16; 0 is 16 on a CPU (its caches are small) and
             256 on a GPU. Another value may change the last bits of the results.
@@ -79,7 +80,7 @@ class Engine:
         self._micro_batch = micro_batch or (256 if gpu else ROWS)
         first, *more = bayesian.stages(draws) if target_error is not None else [range(draws)]
         self._n_draws, self._target_error = len(first), target_error
-        dtype = tf.float32 if precision == "float32" else tf.bfloat16
+        dtype = tf.as_dtype(faster_precision() if precision == "auto" else precision)
         try:
             self._calibration = uncertainty.Calibration.of_bundle(bundle.manifest["calibration"], models)
             predictors = _predictors(bundle, set(models), dtype, first, parallel)

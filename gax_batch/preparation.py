@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import partial
@@ -12,7 +13,14 @@ import pyarrow as pa
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import RunSettings
 from gax_batch.errors import UsageError
-from gax_batch.machine import MemoryNeed, Resources, local_resources, predict_memory
+from gax_batch.machine import (
+    MemoryNeed,
+    Resources,
+    cluster_address,
+    faster_precision,
+    local_resources,
+    predict_memory,
+)
 from gax_batch.models.bundle import Bundle
 from gax_batch.plan import ClaimError, Plan, make_plan
 from gax_batch.progress import Say
@@ -162,6 +170,21 @@ def joined_positions(settings: RunSettings) -> Iterable[pa.Table]:
     return () if settings.positions is None or settings.frames else read_positions(settings.positions)
 
 
+def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog) -> RunSettings:
+    """Make the precision `auto` definite, before anything depends on it: all workers use the same.
+
+    It is the one that most of the catalog was made with by otherwise equal settings, so that a night on
+    another machine redoes nothing; of a new catalog bfloat16 on a cluster, whose engines have GPUs as a
+    rule, and else this machine's faster one.
+    """
+    if settings.precision != "auto":
+        return settings
+    chosen = faster_precision() if cluster_address(settings.ray_address) is None else "bfloat16"
+    made = Counter(fingerprint for fingerprint, _ in catalog.units().values())
+    candidates = [settings.model_copy(update={"precision": name}) for name in ("float32", "bfloat16")]
+    return max(candidates, key=lambda s: (made[settings_fingerprint(s, bundle)], s.precision == chosen))
+
+
 def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
     """A digest of everything besides the cutouts that decides what a unit stores: rows, sums and draws."""
     decisive = {
@@ -169,7 +192,7 @@ def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
         "bundle_id": bundle.bundle_id,
         "models": sorted(settings.models),
         "draws": settings.draws,
-        "precision": "bfloat16" if settings.precision == "auto" else settings.precision,
+        "precision": settings.precision,
         "crop": settings.crop,
         "preset": settings.preset,
         "default_radius": settings.default_radius,

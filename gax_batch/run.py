@@ -27,7 +27,7 @@ from gax_batch.machine import (
 )
 from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle
-from gax_batch.preparation import plan_run, resources_of, settings_fingerprint
+from gax_batch.preparation import plan_run, resources_of, settings_fingerprint, settle_precision
 from gax_batch.progress import RunState, Say, Stall, Tally
 from gax_batch.quiet import native_stderr_in
 from gax_batch.record import Clock, Run
@@ -73,6 +73,7 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
     # The engine would find out too, but only once Ray has started.
     Calibration.of_bundle(bundle.manifest["calibration"], settings.models)
     catalog = Catalog(settings.catalog)
+    settings = settle_precision(settings, bundle, catalog)
     fingerprint = settings_fingerprint(settings, bundle)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = plan_run(settings, catalog, fingerprint, Path(folder), say)

@@ -17,9 +17,14 @@ def bundle():
     return load_bundle()
 
 
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def precision(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def engine(bundle):
-    return Engine(bundle, models=("bayesian", "classic", "svr"), draws=3)
+def engine(bundle, precision):
+    return Engine(bundle, models=("bayesian", "classic", "svr"), draws=3, precision=precision)
 
 
 @pytest.fixture(scope="module")
@@ -116,18 +121,19 @@ def test_a_row_does_not_depend_on_place_neighbors_number_or_padding(engine, imag
     assert_same_bits(engine.summarize(images), whole)
 
 
-def test_another_engine_gives_the_same_bits(bundle, engine, images):
-    again = Engine(bundle, models=("svr", "classic", "bayesian"), draws=3)
+def test_another_engine_gives_the_same_bits(bundle, precision, engine, images):
+    again = Engine(bundle, models=("svr", "classic", "bayesian"), draws=3, precision=precision)
     assert_same_bits(again.summarize(images[:5]), engine.summarize(images[:5]))
 
 
-def test_processes_with_one_and_more_threads_give_the_same_bits(images, tmp_path):
+def test_processes_with_one_and_more_threads_give_the_same_bits(precision, images, tmp_path):
     # Two new processes, since this one's TensorFlow may have been started by another test.
     script = (
         "import sys, numpy as np\n"
         "from gax_batch.inference import Engine\n"
         "from gax_batch.models.bundle import load_bundle\n"
         "options = dict(models=('bayesian', 'classic', 'svr'), draws=3, threads=int(sys.argv[3]))\n"
+        "options['precision'] = sys.argv[4]\n"
         "engine = Engine(load_bundle(), **options)\n"
         "np.savez(sys.argv[2], **engine.outputs(np.load(sys.argv[1])))\n"
     )
@@ -136,7 +142,8 @@ def test_processes_with_one_and_more_threads_give_the_same_bits(images, tmp_path
     targets = {threads: tmp_path / f"{threads}.npz" for threads in (1, 3)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", script, str(source), str(target), str(threads)], stderr=subprocess.DEVNULL
+            [sys.executable, "-c", script, str(source), str(target), str(threads), precision],
+            stderr=subprocess.DEVNULL,
         )
         for threads, target in targets.items()
     ]
@@ -148,14 +155,22 @@ def test_processes_with_one_and_more_threads_give_the_same_bits(images, tmp_path
             )
 
 
-def test_fewer_draws_are_a_prefix(bundle, engine, images):
-    fewer = Engine(bundle, models=("bayesian",), draws=2)
+def test_fewer_draws_are_a_prefix(bundle, precision, engine, images):
+    fewer = Engine(bundle, models=("bayesian",), draws=2, precision=precision)
     np.testing.assert_array_equal(fewer.draws(images[:4]), engine.draws(images[:4])[:2])
 
 
-def test_float32_and_bfloat16_nearly_agree(bundle, engine, images):
-    exact = Engine(bundle, models=("bayesian", "classic", "svr"), draws=3, precision="float32")
-    np.testing.assert_allclose(exact.summarize(images).prob, engine.summarize(images).prob, atol=0.03)
+def test_float32_and_bfloat16_nearly_agree(bundle, images):
+    engines = [Engine(bundle, precision=precision) for precision in ("float32", "bfloat16")]
+    exact, rounded = (engine.summarize(images).prob for engine in engines)
+    assert np.abs(exact - rounded).max() < 0.03
+    assert np.abs(exact - rounded).mean() < 0.002
+
+
+def test_auto_is_the_machines_faster_precision(bundle, engine, precision, images, monkeypatch):
+    monkeypatch.setattr("gax_batch.inference.faster_precision", lambda: precision)
+    auto = Engine(bundle, models=("bayesian", "classic", "svr"), draws=3)
+    assert_same_bits(auto.summarize(images[:3]), engine.summarize(images[:3]))
 
 
 def test_no_galaxies_give_no_rows(engine, images):

@@ -14,6 +14,7 @@ from gax_batch.machine import (
     Resources,
     available_bytes,
     cluster_address,
+    faster_precision,
     lay_out,
     local_resources,
     logical_cpus,
@@ -130,3 +131,21 @@ def test_what_there_is_is_shared_out(asked, cpus, gpus, units, expected):
 def test_engines_of_a_growing_cluster_get_what_they_ask_for():
     use = lay_out(Resources(2, 4, 0, engine_cpus=3.5, engine_gpus=1, address="auto"), 0, 0, 100)
     assert use == Layout(4, 3, 3.5, 1, None, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, "float32"),
+        ({"/proc/cpuinfo": "flags\t: avx2 avx512_bf16 amx_tile\n"}, "float32"),
+        ({"/proc/cpuinfo": "flags\t: avx512_bf16 amx_bf16 amx_tile\n"}, "bfloat16"),
+        ({"/proc/cpuinfo": "flags\t: avx2\n", "/proc/driver/nvidia/gpus/0": ""}, "bfloat16"),
+    ],
+)
+def test_bfloat16_is_faster_on_a_gpu_or_with_tiles(monkeypatch, tmp_path, files, expected):
+    for name, text in files.items():
+        place = tmp_path / name.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+    monkeypatch.setattr("gax_batch.machine.Path", lambda name: tmp_path / name.lstrip("/"))
+    assert faster_precision() == expected

@@ -13,9 +13,10 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import load_settings
 from gax_batch.errors import UsageError
 from gax_batch.forecast import forecast
+from gax_batch.models.bundle import load_bundle
 from gax_batch.pack import pack_survey
 from gax_batch.plan import Plan
-from gax_batch.preparation import plan_run
+from gax_batch.preparation import plan_run, settings_fingerprint, settle_precision
 from gax_batch.sources import open_source, read_unit
 from gax_batch.sources.frame_index import INDEX_NAME
 
@@ -116,3 +117,40 @@ def test_the_index_of_frames_is_kept_where_the_user_says(frames):
     plan_of(frames, frames=True, positions=str(frames / "p.csv"), frame_index=str(folder))
     assert (folder / INDEX_NAME).exists()
     assert not (frames / "input" / INDEX_NAME).exists()
+
+
+class Cataloged:
+    """A catalog whose units were made with the given precisions, and otherwise by the same settings."""
+
+    def __init__(self, *precisions: str, draws: int = 32) -> None:
+        made = [load_settings(None, GIVEN | {"precision": p, "draws": draws}) for p in precisions]
+        self._fingerprints = [settings_fingerprint(settings, load_bundle()) for settings in made]
+
+    def units(self) -> dict[str, tuple[str, str]]:
+        return {str(number): (settings, "f") for number, settings in enumerate(self._fingerprints)}
+
+
+GIVEN: dict[str, object] = {"input": "survey", "catalog": "catalog"}
+
+
+@pytest.mark.parametrize(
+    ("cataloged", "flags", "expected"),
+    [
+        (Cataloged(), {}, "float32"),
+        (Cataloged(), {"ray_address": "head:6379"}, "bfloat16"),
+        (Cataloged(), {"precision": "bfloat16"}, "bfloat16"),
+        (Cataloged("bfloat16"), {}, "bfloat16"),
+        (Cataloged("bfloat16"), {"precision": "float32"}, "float32"),
+        (Cataloged("float32"), {"ray_address": "head:6379"}, "float32"),
+        (Cataloged("float32", "bfloat16", "bfloat16"), {}, "bfloat16"),
+        (Cataloged("bfloat16", draws=64), {}, "float32"),
+    ],
+)
+def test_auto_is_settled_by_the_catalog_then_by_the_machines(
+    monkeypatch: pytest.MonkeyPatch, cataloged: Cataloged, flags: dict[str, object], expected: str
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("gax_batch.preparation.faster_precision", lambda: "float32")
+    settings = load_settings(None, GIVEN | flags)
+    settled = settle_precision(settings, load_bundle(), cataloged)  # type: ignore[arg-type]
+    assert settled == settings.model_copy(update={"precision": expected})

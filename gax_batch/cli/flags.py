@@ -22,7 +22,8 @@ TargetError = Annotated[
     ),
 ]
 Precision = Annotated[
-    str | None, typer.Option(help="float32, bfloat16 or auto (bfloat16).", show_default="auto")
+    str | None,
+    typer.Option(help="float32, bfloat16 or auto (the catalog's, else the faster).", show_default="auto"),
 ]
 Preset = Annotated[
     str | None,

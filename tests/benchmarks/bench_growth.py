@@ -5,6 +5,7 @@ pipeline's own work; each engine waits as long as a GPU would need for a unit.
 """
 
 import functools
+import os
 import tempfile
 import threading
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import psutil
 from benchmarks.suite import Lab, Row, Sample, Target
+from benchmarks.usage import KINDS, Usage
 from fakes import FakeEngine
 from surveys import listing, member
 
@@ -118,13 +120,16 @@ def cost(lab: Lab) -> Iterator[Row]:
 def growth(lab: Lab) -> Iterator[Row]:
     """Rows of units a second by engines, beside what they would do alone."""
     for engines in ENGINES[:2] if lab.quick else ENGINES:
-        with tempfile.TemporaryDirectory(dir=lab.folder) as place:
+        with tempfile.TemporaryDirectory(dir=lab.folder) as place, Usage(os.getpid()) as usage:
             ends = ends_of(Path(place), UNITS_EACH * engines, engines, UNIT_SECONDS).ends
         # Between the first and the last quarter: all engines run.
         start, stop = len(ends) // 4, 3 * len(ends) // 4
         rate = Sample(((stop - start) / (ends[stop] - ends[start]),))
         alone = Sample((engines / UNIT_SECONDS,))
         yield Row(f"units by {engines} engines that wait", "1/s", rate, "waiting alone", alone)
+        cpu = usage.seconds()
+        for kind in KINDS:
+            yield Row(f"of it CPU, {kind}", "ms a unit", Sample((cpu[kind] / len(ends) * 1e3,)))
 
 
 def run(lab: Lab) -> Iterator[Row]:

@@ -6,6 +6,7 @@ Start-up is left out: of each way a small and a large survey are run, and the ra
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from benchmarks.afternoon import DRAWS
 from benchmarks.galaxies import jpegs, write_jpegs
 from benchmarks.suite import Lab, Row, Sample, Target
+from benchmarks.usage import ENGINES, KINDS, Usage
 
 from gax_batch.config import load_settings
 from gax_batch.imaging import decode_cutout
@@ -50,12 +52,29 @@ class Surveys:
         return place
 
 
-def process(*arguments: str) -> float:
-    """Seconds of a Python process that must succeed."""
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Seconds that some work took, and its CPU seconds by kind of process."""
+
+    seconds: float
+    cpu: Counter[str]
+
+
+Way = Callable[[int, str], Spent]
+
+
+def process(*arguments: str) -> Spent:
+    """What a Python process takes, which must succeed."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return time.perf_counter() - start
+    with (
+        subprocess.Popen(
+            [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as running,
+        Usage(running.pid) as usage,
+    ):
+        said, _ = running.communicate()
+    assert running.returncode == 0, said
+    return Spent(time.perf_counter() - start, usage.seconds())
 
 
 def rows_in(folder: Path) -> int:
@@ -63,26 +82,28 @@ def rows_in(folder: Path) -> int:
     return sum(pq.read_metadata(path).num_rows for path in folder.rglob("*.parquet"))
 
 
-def cataloging(survey: Path, count: int, output: Path) -> float:
-    """Seconds of `gax run`."""
+def cataloging(survey: Path, count: int, output: Path) -> Spent:
+    """What `gax run` takes."""
     command = ["-c", "from gax_batch.cli import main; main()", "run", "--draws", str(DRAWS)]
     command += ["--input", str(survey), "--catalog", str(output), "--unit-size", str(UNIT)]
-    seconds = process(*command)
+    spent = process(*command)
     assert rows_in(output / "galaxies") == count
-    return seconds
+    return spent
 
 
-def scripted(survey: Path, count: int, output: Path) -> float:
-    """Seconds of the afternoon's script."""
-    seconds = process("-m", "benchmarks.afternoon", str(survey), str(output))
+def scripted(survey: Path, count: int, output: Path) -> Spent:
+    """What the afternoon's script takes."""
+    spent = process("-m", "benchmarks.afternoon", str(survey), str(output))
     assert rows_in(output) == count
-    return seconds
+    return spent
 
 
-def rate(way: Callable[[int, str], float], counts: tuple[int, int], turn: str) -> float:
-    """Galaxies a second between a small and a large survey."""
+def between(way: Way, counts: tuple[int, int], turn: str) -> tuple[float, dict[str, float]]:
+    """Galaxies a second between a small and a large survey, and each one's milliseconds of CPU by kind."""
     small, large = (way(count, f"{turn}-{count}") for count in counts)
-    return (counts[1] - counts[0]) / (large - small)
+    more = counts[1] - counts[0]
+    cpu = {kind: (large.cpu[kind] - small.cpu[kind]) / more * 1e3 for kind in KINDS}
+    return more / (large.seconds - small.seconds), cpu
 
 
 def run(lab: Lab) -> Iterator[Row]:
@@ -91,26 +112,33 @@ def run(lab: Lab) -> Iterator[Row]:
     images = np.stack([decode_cutout(data)[0] for data in jpegs(ENGINE)])
     counts, fewer = ((UNIT, 2 * UNIT), (16, 32)) if lab.quick else (OURS, SCRIPT)
 
-    def alone(count: int, _: str) -> float:
-        start = time.perf_counter()
+    def alone(count: int, _: str) -> Spent:
+        start, cpu = time.perf_counter(), time.process_time()
         for _ in range(count // ENGINE):
             engine.summarize(images)
-        return time.perf_counter() - start
+        return Spent(time.perf_counter() - start, Counter({ENGINES: time.process_time() - cpu}))
 
-    ways: dict[str, tuple[Callable[[int, str], float], tuple[int, int]]] = {
+    ways: dict[str, tuple[Way, tuple[int, int]]] = {
         "loose": (lambda n, turn: cataloging(surveys.loose(n), n, out / f"loose-{turn}"), counts),
         "script": (lambda n, turn: scripted(surveys.loose(n), n, out / f"script-{turn}"), fewer),
         "packed": (lambda n, turn: cataloging(surveys.packed(n), n, out / f"packed-{turn}"), counts),
         "engine": (alone, (0, 2 * ENGINE)),
     }
     speeds: dict[str, list[float]] = {name: [] for name in ways}
+    costs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     engine.summarize(images)
     for turn in range(min(lab.turns, 3)):
         for name, (way, sizes) in ways.items():
-            speeds[name].append(rate(way, sizes, str(turn)))
+            speed, cpu = between(way, sizes, str(turn))
+            speeds[name].append(speed)
+            costs[name].append(cpu)
     samples = {name: Sample(tuple(values)) for name, values in speeds.items()}
     what = f"whole run, {DRAWS} draws"
     script = ("afternoon script", samples["script"], Target(8, of_ratio=True))
     yield Row(f"{what}, loose JPEGs", "galaxies/s", samples["loose"], *script)
     limit = ("the engine alone", samples["engine"], Target(0.92, of_ratio=True))
     yield Row(f"{what}, packed shards", "galaxies/s", samples["packed"], *limit)
+    for kind in KINDS:
+        ours, its = (Sample(tuple(cpu[kind] for cpu in costs[name])) for name in ("packed", "engine"))
+        peer = ("the engine alone", its) if kind == ENGINES else ()
+        yield Row(f"of it CPU, {kind}", "ms a galaxy", ours, *peer)
