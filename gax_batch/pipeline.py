@@ -46,6 +46,9 @@ MAX_LOST = 4
 MAX_UNSAVED = 3
 MAX_IDLE = 3
 _CONNECT_SECONDS = 10.0
+# Ray ends what has been idle for a second: each unit's reading and writing would start a process, whose
+# imports cost more than a small unit's reading.
+_KEEP_IDLE_MS = 600_000
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -95,6 +98,7 @@ def ray_session(resources: Resources) -> Iterator[str]:
         "num_cpus": resources.cpus,
         "object_store_memory": resources.object_store_bytes,
         "include_dashboard": False,
+        "_system_config": {"idle_worker_killing_time_threshold_ms": _KEEP_IDLE_MS},
     }
     address = resources.address
     if address is not None:

@@ -5,10 +5,12 @@ pipeline's own work; each engine waits as long as a GPU would need for a unit.
 """
 
 import functools
+import gc
 import os
 import tempfile
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ ENGINES = (1, 4, 16, 64)
 UNITS_EACH = 12
 # Units of two runs of the same engines, between which lies what a unit costs.
 FEW, MANY = 100, 600
+PACKAGES = ("gax_batch", "ray", "pyarrow")
 WHOLE = "CPU a unit"
 SCHEDULING = "of it Ray Data's scheduling loop"
 ITERATING = "of it the main thread: Ray Data's iterator, and gax_batch"
@@ -117,6 +120,34 @@ def cost(lab: Lab) -> Iterator[Row]:
     yield Row("driver, memory a unit", "kB", Sample(tuple(kilobytes)), target=Target(2, at_most=True))
 
 
+def allocated() -> Counter[str]:
+    """Bytes that Python code holds, by the package that asked for them; needs `tracemalloc`."""
+    gc.collect()
+    found: Counter[str] = Counter()
+    for trace in tracemalloc.take_snapshot().traces:
+        path = trace.traceback[-1].filename
+        found[next((name for name in PACKAGES if f"/{name}/" in path), "other")] += trace.size
+    return found
+
+
+def memory(lab: Lab) -> Iterator[Row]:
+    """Rows of what Python code holds of each unit more, by package, in runs of their own."""
+    few, many = (lab.count(FEW), lab.count(MANY)) if lab.quick else (FEW, MANY)
+    held = []
+    tracemalloc.start()
+    for units in (few, many):
+        before = allocated()
+        with tempfile.TemporaryDirectory(dir=lab.folder) as place:
+            outcome = ends_of(Path(place, "run"), units, 1, 0.0)
+            after = allocated()
+        held.append({name: after[name] - before[name] for name in (*PACKAGES, "other")})
+        del outcome
+    tracemalloc.stop()
+    for name in held[0]:
+        kilobytes = (held[1][name] - held[0][name]) / (many - few) / 1e3
+        yield Row(f"of it held by Python code of {name}", "kB", Sample((kilobytes,)))
+
+
 def growth(lab: Lab) -> Iterator[Row]:
     """Rows of units a second by engines, beside what they would do alone."""
     for engines in ENGINES[:2] if lab.quick else ENGINES:
@@ -135,4 +166,5 @@ def growth(lab: Lab) -> Iterator[Row]:
 def run(lab: Lab) -> Iterator[Row]:
     with ray_session(Resources(CPUS, None, STORE_BYTES)):
         yield from cost(lab)
+        yield from memory(lab)
         yield from growth(lab)

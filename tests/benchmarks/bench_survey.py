@@ -24,9 +24,9 @@ from gax_batch.inference import Engine
 from gax_batch.models.bundle import load_bundle
 from gax_batch.pack import pack_survey
 
-UNIT = 128
-# Galaxies of the small and of the large survey: two units and twelve; the script is slower.
-OURS = (2 * UNIT, 12 * UNIT)
+UNIT = 256
+# Galaxies of the small and of the large survey: two units and eight; the script is slower.
+OURS = (2 * UNIT, 8 * UNIT)
 SCRIPT = (32, 160)
 ENGINE = 256
 

@@ -18,10 +18,10 @@ def kind_of(root: int, process: psutil.Process) -> str:
     """What a process of a run is for; workers of Ray carry their task's name."""
     if process.pid == root:
         return DRIVER
-    name = " ".join(process.cmdline()[:1])
+    name = "".join(process.cmdline()[:1])
     if "Classifier" in name:
         return ENGINES
-    return STEPS if name.startswith("ray::") and "Board" not in name else RAY
+    return STEPS if any(step in name for step in ("read_block", "write_block")) else RAY
 
 
 class Usage:
@@ -77,6 +77,6 @@ class Usage:
             except (psutil.NoSuchProcess, psutil.ZombieProcess):
                 continue
             self._seconds[process.pid] = times.user + times.system
-            # A worker is nameless before its first task and idle between two.
-            if self._kinds.get(process.pid) in (None, RAY, STEPS):
+            # A worker is nameless before its first task, and idle between two.
+            if kind != RAY or process.pid not in self._kinds:
                 self._kinds[process.pid] = kind
