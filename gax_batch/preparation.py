@@ -174,12 +174,13 @@ def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog) ->
     """Make the precision `auto` definite, before anything depends on it: all workers use the same.
 
     It is the one that most of the catalog was made with by otherwise equal settings, so that a night on
-    another machine redoes nothing; of a new catalog bfloat16 on a cluster, whose engines have GPUs as a
-    rule, and else this machine's faster one.
+    another machine redoes nothing. A new catalog gets bfloat16 where engines ask for GPUs, or share out a
+    cluster of which nothing is known yet, and else this machine's faster one.
     """
     if settings.precision != "auto":
         return settings
-    chosen = faster_precision() if cluster_address(settings.ray_address) is None else "bfloat16"
+    shared = settings.engine_cpus is None and cluster_address(settings.ray_address) is not None
+    chosen = "bfloat16" if settings.engine_gpus or shared else faster_precision()
     made = Counter(fingerprint for fingerprint, _ in catalog.units().values())
     candidates = [settings.model_copy(update={"precision": name}) for name in ("float32", "bfloat16")]
     return max(candidates, key=lambda s: (made[settings_fingerprint(s, bundle)], s.precision == chosen))

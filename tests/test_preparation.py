@@ -138,6 +138,8 @@ GIVEN: dict[str, object] = {"input": "survey", "catalog": "catalog"}
     [
         (Cataloged(), {}, "float32"),
         (Cataloged(), {"ray_address": "head:6379"}, "bfloat16"),
+        (Cataloged(), {"ray_address": "head:6379", "engine_cpus": 6}, "float32"),
+        (Cataloged(), {"ray_address": "head:6379", "engine_cpus": 2, "engine_gpus": 1}, "bfloat16"),
         (Cataloged(), {"precision": "bfloat16"}, "bfloat16"),
         (Cataloged("bfloat16"), {}, "bfloat16"),
         (Cataloged("bfloat16"), {"precision": "float32"}, "float32"),
