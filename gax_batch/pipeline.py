@@ -45,6 +45,8 @@ MAX_LOST = 4
 # are no galaxies' fault.
 MAX_UNSAVED = 3
 MAX_IDLE = 3
+# Pointers are read in no time: more at once would only start processes, whose imports take longer.
+_POINTERS_AT_ONCE = 1
 _CONNECT_SECONDS = 10.0
 # Ray ends what has been idle for a second: each unit's reading and writing would start a process, whose
 # imports cost more than a small unit's reading.
@@ -325,7 +327,12 @@ def _wire(tasks: Sequence[UnitTask], crew: _Crew) -> ray.data.Dataset:
     told = (crew.options, Steps(Reporter(crew.board), crew.unit_seconds, MAX_TRIES))
     blocks = {"batch_size": None, "batch_format": "pyarrow"}
     return (
-        ray.data.read_datasource(_UnitDatasource(tasks), override_num_blocks=len(tasks), num_cpus=STEP_CPUS)
+        ray.data.read_datasource(
+            _UnitDatasource(tasks),
+            override_num_blocks=len(tasks),
+            num_cpus=STEP_CPUS,
+            concurrency=_POINTERS_AT_ONCE,
+        )
         .map_batches(
             read_block,
             fn_args=told,

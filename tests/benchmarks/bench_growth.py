@@ -63,11 +63,15 @@ def planned(folder: Path, units: int) -> list[UnitTask]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """When each unit ended, and what the driver took: CPU seconds by kind of thread, bytes in the end."""
+    """When each unit ended, and what the driver took: CPU seconds by kind of thread, bytes in the end.
+
+    `cpu` has the CPU seconds of all processes by their kind when each unit ended, if they are watched.
+    """
 
     ends: list[float]
     usage: dict[str, float]
     memory: int
+    cpu: list[Counter[str]]
 
 
 def cpu_by_thread() -> Counter[str]:
@@ -84,22 +88,23 @@ def cpu_by_thread() -> Counter[str]:
     return seconds
 
 
-def ends_of(folder: Path, units: int, engines: int, seconds: float) -> Outcome:
+def ends_of(folder: Path, units: int, engines: int, seconds: float, watch: Usage | None = None) -> Outcome:
     """Run so many units."""
     (folder / "plan").mkdir(parents=True)
     tasks = planned(folder, units)
     options = UnitOptions(str(folder / "catalog"), "s", "bundle", "run-1", Decoder())
     factory = functools.partial(waiting_engine, seconds=seconds)
     resources = Resources(CPUS, engines, STORE_BYTES)
-    before, ends = cpu_by_thread(), []
+    before, ends, cpu = cpu_by_thread(), [], []
     after = before
     for result in execute(tasks, factory, options, resources, 600.0, lambda _: False, lambda _: None):
         ends += [time.monotonic()] if result.part is not None else []
+        cpu += [watch.seconds()] if watch is not None else []
         if len(ends) > units - 3:  # it takes milliseconds; after the last the scheduling thread may be gone
             after = after | cpu_by_thread()
     assert len(ends) == units
     usage = {kind: after[kind] - before[kind] for kind in after}
-    return Outcome(ends, usage, psutil.Process().memory_info().rss)
+    return Outcome(ends, usage, psutil.Process().memory_info().rss, cpu)
 
 
 def cost(lab: Lab) -> Iterator[Row]:
@@ -149,18 +154,20 @@ def memory(lab: Lab) -> Iterator[Row]:
 
 
 def growth(lab: Lab) -> Iterator[Row]:
-    """Rows of units a second by engines, beside what they would do alone."""
+    """Rows of units a second by engines, beside what they do alone, and what a unit takes of the cores."""
     for engines in ENGINES[:2] if lab.quick else ENGINES:
-        with tempfile.TemporaryDirectory(dir=lab.folder) as place, Usage(os.getpid()) as usage:
-            ends = ends_of(Path(place), UNITS_EACH * engines, engines, UNIT_SECONDS).ends
-        # Between the first and the last quarter: all engines run.
-        start, stop = len(ends) // 4, 3 * len(ends) // 4
-        rate = Sample(((stop - start) / (ends[stop] - ends[start]),))
+        with tempfile.TemporaryDirectory(dir=lab.folder) as place, Usage(os.getpid()) as watch:
+            outcome = ends_of(Path(place), UNITS_EACH * engines, engines, UNIT_SECONDS, watch)
+        # Between the first and the last quarter: all engines run, and nothing starts any more.
+        start, stop = len(outcome.ends) // 4, 3 * len(outcome.ends) // 4
+        seconds = outcome.ends[stop] - outcome.ends[start]
         alone = Sample((engines / UNIT_SECONDS,))
-        yield Row(f"units by {engines} engines that wait", "1/s", rate, "waiting alone", alone)
-        cpu = usage.seconds()
+        what = f"units by {engines} engines that wait"
+        yield Row(what, "1/s", Sample(((stop - start) / seconds,)), "waiting alone", alone)
         for kind in KINDS:
-            yield Row(f"of it CPU, {kind}", "ms a unit", Sample((cpu[kind] / len(ends) * 1e3,)))
+            spent = outcome.cpu[stop][kind] - outcome.cpu[start][kind]
+            share = Sample((spent / (stop - start) * 1e3,))
+            yield Row(f"of it CPU, {kind}", "ms a unit", share)
 
 
 def run(lab: Lab) -> Iterator[Row]:

@@ -34,13 +34,13 @@ class Usage:
         self._root = root
         self._seconds: dict[int, float] = {}
         self._kinds: dict[int, str] = {}
-        self._before: Counter[str] = Counter()
+        self._before: dict[int, float] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "Usage":
         self._sample()
-        self._before = self._total()
+        self._before = dict(self._seconds)
         self._thread.start()
         return self
 
@@ -52,12 +52,9 @@ class Usage:
 
     def seconds(self) -> Counter[str]:
         """CPU seconds since the block began, by kind."""
-        return self._total() - self._before
-
-    def _total(self) -> Counter[str]:
         found: Counter[str] = Counter()
         for pid, seconds in list(self._seconds.items()):
-            found[self._kinds[pid]] += seconds
+            found[self._kinds[pid]] += seconds - self._before.get(pid, 0.0)
         return found
 
     def _watch(self) -> None:
