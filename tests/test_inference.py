@@ -132,8 +132,8 @@ def test_processes_with_one_and_more_threads_give_the_same_bits(precision, image
         "import sys, numpy as np\n"
         "from gax_batch.inference import Engine\n"
         "from gax_batch.models.bundle import load_bundle\n"
-        "options = dict(models=('bayesian', 'classic', 'svr'), draws=3, threads=int(sys.argv[3]))\n"
-        "options['precision'] = sys.argv[4]\n"
+        "options = dict(models=('bayesian', 'classic', 'svr'), draws=3)\n"
+        "options |= dict(threads=int(sys.argv[3]), precision=sys.argv[4])\n"
         "engine = Engine(load_bundle(), **options)\n"
         "np.savez(sys.argv[2], **engine.outputs(np.load(sys.argv[1])))\n"
     )

@@ -109,7 +109,7 @@ def ends_of(folder: Path, units: int, engines: int, seconds: float, watch: Usage
 
 def cost(lab: Lab) -> Iterator[Row]:
     """Rows of what one unit more costs the driver."""
-    few, many = (lab.count(FEW), lab.count(MANY)) if lab.quick else (FEW, MANY)
+    few, many = lab.count(FEW), lab.count(MANY)
     milliseconds: dict[str, list[float]] = {k: [] for k in (WHOLE, SCHEDULING, ITERATING, NATIVE, OTHERS)}
     kilobytes, more = [], many - few
     for _ in range(min(lab.turns, 3)):
@@ -137,7 +137,7 @@ def allocated() -> Counter[str]:
 
 def memory(lab: Lab) -> Iterator[Row]:
     """Rows of what Python code holds of each unit more, by package, in runs of their own."""
-    few, many = (lab.count(FEW), lab.count(MANY)) if lab.quick else (FEW, MANY)
+    few, many = lab.count(FEW), lab.count(MANY)
     held = []
     tracemalloc.start()
     for units in (few, many):
