@@ -75,6 +75,26 @@ def steps(bundle, images):
     return few.summarize(images), many.summarize(images), monte_carlo_error(few.draws(images))
 
 
+def test_what_a_gpu_runs_says_the_same(bundle, images, monkeypatch):
+    options = {"models": ("bayesian", "classic", "svr"), "draws": 3, "micro_batch": 16}
+    here = Engine(bundle, precision="float32", **options)
+    monkeypatch.setattr("gax_batch.inference._configure", lambda threads: True)
+    there = Engine(bundle, precision="float32", **options)
+    expected, found = here.outputs(images), there.outputs(images)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=2e-5, err_msg=name)
+
+
+def test_a_large_micro_batch_is_summarized_in_pieces_in_order(bundle, images, monkeypatch):
+    monkeypatch.setattr("gax_batch.inference.SUMMARIZED_ROWS", 16)
+    pieces = Engine(bundle, models=("bayesian",), draws=2, micro_batch=64).summarize(images)
+    monkeypatch.undo()
+    whole = Engine(bundle, models=("bayesian",), draws=2, micro_batch=64).summarize(images)
+    assert_same_bits(pieces, whole)
+    assert len(pieces.prob) == len(images)
+
+
 def first_draws(summary):
     return replace(summary, draws=summary.draws[:, :32])
 

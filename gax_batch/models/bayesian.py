@@ -197,7 +197,14 @@ class Predictor:
     """Fixed networks for inference; call it inside a `tf.function` with one static shape."""
 
     def __init__(
-        self, arrays: layers.Arrays, dtype: Any, *, seed: int, draws: range, parallel: int = 1
+        self,
+        arrays: layers.Arrays,
+        dtype: Any,
+        *,
+        seed: int,
+        draws: range,
+        parallel: int = 1,
+        products: bool = False,
     ) -> None:
         """Make the networks.
 
@@ -207,14 +214,18 @@ class Predictor:
             seed: Of the bundle.
             draws: Which, S of them, from a multiple of 8 on.
             parallel: Draws at once, each on one thread.
+            products: Run the first block as a matrix product (see `layers.patches`), for GPUs.
         """
-        self._parallel = parallel
+        self._parallel, self._products = parallel, products
         convolutions = KERNELS[: len(layers.FILTERS)]
         stacks: dict[str, list[Any]] = {name: [] for name in KERNELS}
         for draw in draws:
             for name, kernel in draw_kernels(arrays, seed, draw).items():
-                exact = name not in convolutions
-                stacks[name].append(kernel if exact else kernel.astype(dtype.as_numpy_dtype))
+                if name in convolutions:
+                    kernel = layers.turned_back(kernel, draw % ORIENTATIONS).astype(dtype.as_numpy_dtype)
+                if name == convolutions[0] and products:
+                    kernel = layers.as_product(kernel)
+                stacks[name].append(kernel)
         self._kernels = {name: tf.constant(np.stack(stack)) for name, stack in stacks.items()}
         self._arrays = {
             name: tf.constant(value)
@@ -225,19 +236,17 @@ class Predictor:
 
     def __call__(self, images: Any) -> Any:
         """Probabilities `[S, N, 37]` float32 of images `[N, 64, 64, 3]`; draw k sees orientation k mod 8."""
-        views = layers.orientations(images)
+        inputs = layers.patches(images) if self._products else images
         # A rolled loop: an unrolled one takes seconds to trace, and as many draws' activations to run.
         return tf.map_fn(
-            lambda k: self._one(
-                views[k % ORIENTATIONS], {name: stack[k] for name, stack in self._kernels.items()}
-            ),
+            lambda k: self._one(inputs, {name: stack[k] for name, stack in self._kernels.items()}),
             tf.range(self._count),
             parallel_iterations=self._parallel,
             fn_output_signature=tf.float32,
         )
 
-    def _one(self, images: Any, kernels: dict[str, Any]) -> Any:
+    def _one(self, inputs: Any, kernels: dict[str, Any]) -> Any:
         convolutions = [kernels[name] for name in KERNELS[: len(layers.FILTERS)]]
-        x = layers.trunk(images, convolutions, self._arrays, "SAME")
+        x = layers.trunk(inputs, convolutions, self._arrays, "SAME")
         x = tf.nn.relu(x @ kernels["hidden"] + self._arrays["hidden/bias"])
         return layers.cumulative_probabilities(x @ kernels["logits"] + self._arrays["logits/bias"])

@@ -106,13 +106,36 @@ def test_the_head_agrees_with_the_tree():
     assert tree.inconsistency(cumulative) < 1e-6
 
 
-def test_the_orientations_are_the_symmetries_of_the_square():
+def test_the_rotations_are_those_of_the_square():
     image = np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1)
-    views = layers.orientations(tf.constant(image)).numpy()
+    views = layers.rotations(tf.constant(image)).numpy()
     for k in range(4):
-        turned = np.rot90(image, k, axes=(1, 2))
-        np.testing.assert_array_equal(views[k], turned)
-        np.testing.assert_array_equal(views[4 + k], turned[:, :, ::-1])
+        np.testing.assert_array_equal(views[k], np.rot90(image, k, axes=(1, 2)))
+
+
+@pytest.mark.parametrize("orientation", range(8))
+def test_a_kernel_turned_back_finds_what_the_kernel_finds_in_the_turned_image(networks, orientation):
+    arrays = svr.export_weights(networks["svr"])
+    kernels = [arrays[f"block_{i}/kernel"] for i in range(3)]
+    image = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
+    turned = np.rot90(image, orientation % 4, axes=(1, 2))
+    turned = np.ascontiguousarray(turned[:, :, ::-1] if orientation >= 4 else turned)
+    back = [np.ascontiguousarray(layers.turned_back(kernel, orientation)) for kernel in kernels]
+    expected = layers.trunk(tf.constant(turned), kernels, arrays, "SAME")
+    found = layers.trunk(tf.constant(image), back, arrays, "SAME")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    if orientation:
+        assert np.abs(found - layers.trunk(tf.constant(image), kernels, arrays, "SAME")).max() > 1e-3
+
+
+def test_the_first_block_as_a_product_of_patches_is_the_same_block(networks):
+    arrays = svr.export_weights(networks["svr"])
+    first, *others = (tf.constant(arrays[f"block_{i}/kernel"]) for i in range(3))
+    images = tf.constant(np.random.default_rng(0).random((2, 64, 64, 3), np.float32))
+    expected = layers.trunk(images, [first, *others], arrays, "SAME")
+    product = tf.constant(layers.as_product(arrays["block_0/kernel"]))
+    found = layers.trunk(layers.patches(images), [product, *others], arrays, "SAME")
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_divergence_is_the_closed_form(networks):
