@@ -125,8 +125,7 @@ class Engine:
         """All outputs, padding behind the last galaxy included, by a few galaxies."""
         for outputs, count in self._outputs(images, self._run):
             for start in range(0, count, SUMMARIZED_ROWS):
-                rows = slice(start, start + SUMMARIZED_ROWS)
-                yield {name: v[:, rows] if name == "bayesian" else v[rows] for name, v in outputs.items()}
+                yield _rows_of(outputs, slice(start, start + SUMMARIZED_ROWS))
 
     def outputs(self, images: Images) -> dict[str, Float]:
         """Everything the models say, float32, as `uncertainty.summarize` takes it.
@@ -247,7 +246,7 @@ def _checked(outputs: dict[str, Float]) -> dict[str, Float]:
     return outputs
 
 
-def _rows_of(outputs: Mapping[str, Float], rows: npt.NDArray[np.intp]) -> dict[str, Float]:
+def _rows_of(outputs: Mapping[str, Float], rows: npt.NDArray[np.intp] | slice) -> dict[str, Float]:
     """The outputs of some galaxies, which the Bayesian CNN has behind its draws."""
     return {name: v[:, rows] if name == "bayesian" else v[rows] for name, v in outputs.items()}
 
