@@ -1,13 +1,12 @@
 """Run what `export_engine.py` wrote by JAX's XLA: the engine on a GPU where TensorFlow is not at hand.
 
-`python run_exported.py FOLDER` needs JAX and NumPy alone. XLA makes deterministic kernels, as
-TensorFlow asks it to for `gax_batch.inference`.
+`PYTHONPATH=tests python -m benchmarks.run_exported FOLDER` needs JAX and NumPy alone. XLA makes deterministic
+kernels, as TensorFlow asks it to for `gax_batch.inference`.
 """
 
 import dataclasses
 import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.suite import Sample, in_turns, rates
 
 os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
 # The CNN-SVR sums in double precision.
@@ -30,6 +30,7 @@ bfloat16: Any = import_module("ml_dtypes").bfloat16
 TURNS = 7
 BATCHES = 40
 SIDE = 8192
+PRODUCTS = 20
 
 
 def load(folder: Path) -> tuple[Callable[[Any], Any], int]:
@@ -51,15 +52,9 @@ def load(folder: Path) -> tuple[Callable[[Any], Any], int]:
     return lambda images: function(images, *weights), about["rows"]
 
 
-def rate(work: Callable[[], Any], amount: float) -> str:
-    """Amounts a second: the median of all turns, and half their range."""
-    rates = []
-    for _ in range(TURNS):
-        start = time.perf_counter()
-        jax.block_until_ready(work())
-        rates.append(amount / (time.perf_counter() - start))
-    median = statistics.median(rates)
-    return f"{median:,.0f} ± {(max(rates) - min(rates)) / 2 / median:.1%}"
+def shown(sample: Sample) -> str:
+    """The median and the spread."""
+    return f"{sample.median:,.0f} ± {sample.spread:.1%}"
 
 
 def transferred(function: Callable[[Any], Any], batch: Any) -> None:
@@ -90,9 +85,12 @@ def measure(folder: Path) -> None:
         off = np.abs(mean - galaxies[precision].mean(axis=0))
         print(f"  from a CPU in {precision}: {off.mean():.1e} on average, {off.max():.1e} at most")
     print(f"  the same bits again: {np.array_equal(first, np.asarray(function(images)[0]))}")
-    work = rate(lambda: [function(images) for _ in range(BATCHES)][-1], rows * BATCHES)
-    print(f"  galaxies/s on the device: {work}")
-    print(f"  galaxies/s with transfers: {rate(lambda: transferred(function, batch), rows * BATCHES)}")
+    works = {
+        "on the device": lambda: jax.block_until_ready([function(images) for _ in range(BATCHES)][-1]),
+        "with transfers": lambda: transferred(function, batch),
+    }
+    for name, sample in rates(in_turns(works, turns=TURNS), rows * BATCHES).items():
+        print(f"  galaxies/s {name}: {shown(sample)}")
 
 
 def main() -> None:
@@ -100,9 +98,10 @@ def main() -> None:
     print(jax.devices()[0].device_kind, "JAX", jax.__version__, os.environ["XLA_FLAGS"])
     left, right = (jax.random.normal(jax.random.key(k), (SIDE, SIDE), jnp.bfloat16) for k in (0, 1))
     multiply = jax.jit(jnp.matmul)
-    jax.block_until_ready(multiply(left, right))
-    peak = rate(lambda: [multiply(left, right) for _ in range(20)][-1], 20 * 2 * SIDE**3 / 1e12)
-    print(f"bfloat16 matrix products of {SIDE}: {peak} TFLOP/s")
+    works = {"": lambda: jax.block_until_ready([multiply(left, right) for _ in range(PRODUCTS)][-1])}
+    (seconds,) = in_turns(works, turns=TURNS).values()
+    peak = Sample(tuple(PRODUCTS * 2 * SIDE**3 / 1e12 / value for value in seconds.values))
+    print(f"bfloat16 matrix products of {SIDE}: {shown(peak)} TFLOP/s")
     for program in sorted(Path(sys.argv[1]).glob("*/program.mlir")):
         measure(program.parent)
 
