@@ -22,7 +22,7 @@ from typing import Any
 from gax_batch.errors import FatalError, UsageError
 from training import assemble, data
 from training.data import FOLDS, Galaxies
-from training.recipe import DENSE, PRETRAINING, RECIPES
+from training.recipe import DENSE, LITERAL, MEMBER_EFFORT, PRETRAINING, RECIPES
 
 # Without these every large tensor is mapped and unmapped at each step: a tenth of the time.
 ALLOCATOR = {
@@ -59,7 +59,9 @@ def build(source: Path, output: Path, *, seed: int, effort: float, workers: int,
     _run("training.chain", [*common, "--fold", "pretrain", "--threads", str(workers)], workers)
     jobs = [("training.chain", [*common, "--fold", fold]) for fold in ("all", *map(str, range(FOLDS)))]
     if baselines:
-        jobs += [("training.baselines", [*common, "--fold", str(fold)]) for fold in range(FOLDS)]
+        # The longer ones first, so that the shorter ones fill the last worker's time.
+        each = [(name, fold) for name in ("ensemble", "literal") for fold in map(str, range(FOLDS))]
+        jobs += [("training.baselines", [*common, "--fold", fold, "--train", name]) for name, fold in each]
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(_run, module, arguments, 1) for module, arguments in jobs]
         for number, future in enumerate(futures, 1):
@@ -74,11 +76,13 @@ def _same_training(work: Path, galaxies: Galaxies, seed: int, effort: float) -> 
     """Refuse to go on with a training of other galaxies, labels, seed or recipe."""
     recipes: dict[str, Any] = {name: asdict(recipe) for name, recipe in RECIPES.items()}
     recipes |= {f"{name}, dense": asdict(recipe) for name, recipe in DENSE.items()}
+    recipes |= {"literal": asdict(LITERAL), "pretraining": asdict(PRETRAINING)}
     settings: dict[str, Any] = {
         "labels_sha256": galaxies.digest(),
         "seed": seed,
         "effort": effort,
-        "recipes": recipes | {"pretraining": asdict(PRETRAINING)},
+        "member_effort": MEMBER_EFFORT,
+        "recipes": recipes,
     }
     text, path = json.dumps(settings, sort_keys=True, indent=1), work / "settings.json"
     if path.exists() and path.read_text() != text:

@@ -71,32 +71,36 @@ class Chain:
 
 def run(chain: Chain) -> None:
     """Train, fit the regressions and predict what was held out; steps done before are skipped."""
-    chain.folder.mkdir(parents=True, exist_ok=True)
-    models: dict[str, Any] = {}
-    for name in ("svr", "bayesian", "classic"):
-        models[name] = _network(chain, name, models.get("svr"))
-    arrays = export(chain, models)
+    arrays = export(chain, networks(chain, "bayesian", "classic"))
     if chain.fold != EVERYTHING:
         _predict(chain, arrays)
 
 
-def pretrain(work: Path, seed: int, effort: float, say: Callable[[str], None] = print) -> Path:
-    """Train a trunk on simulated galaxies, whose true fractions are known, unless it is there already.
+def networks(chain: Chain, *others: str) -> dict[str, Any]:
+    """The CNN-SVR's network, and others that start from its trunk, trained unless they were already."""
+    chain.folder.mkdir(parents=True, exist_ok=True)
+    trunk = _network(chain, "svr", None)
+    return {"svr": trunk} | {name: _network(chain, name, trunk) for name in others}
+
+
+def pretrained(work: Path, seed: int, effort: float, say: Callable[[str], None] = print) -> Any:
+    """A trunk, trained on simulated galaxies, whose true fractions are known, unless it was already.
 
     It knows no label of any real galaxy, so that all folds may start from it.
     """
-    path = work / "pretrained.safetensors"
-    if checkpoint.load(path) is None:
-        say("pretraining on simulated galaxies")
-        model = svr.build(seed)
-        galaxies = data.simulated(PRETRAINING.galaxies, seed)
-        batches = train.Batches(np.arange(len(galaxies)), np.empty(0, np.intp), seed)
-        recipe = PRETRAINING.recipe.scaled(effort)
-        state = work / "pretraining.state"
-        train.fit(model, galaxies, batches, recipe, state=state, say=say)
-        checkpoint.save(path, _weights(model))
-        state.unlink(missing_ok=True)
-    return path
+    path, model = work / "pretrained.safetensors", svr.build(seed)
+    if (saved := checkpoint.load(path)) is not None:
+        model.set_weights([saved[key] for key in sorted(saved)])
+        return model
+    say("pretraining on simulated galaxies")
+    galaxies = data.simulated(PRETRAINING.galaxies, seed)
+    batches = train.Batches(np.arange(len(galaxies)), np.empty(0, np.intp), seed)
+    recipe = PRETRAINING.recipe.scaled(effort)
+    state = work / "pretraining.state"
+    train.fit(model, galaxies, batches, recipe, state=state, say=say)
+    checkpoint.save(path, weights(model))
+    state.unlink(missing_ok=True)
+    return model
 
 
 def export(chain: Chain, models: dict[str, Any]) -> dict[str, Arrays]:
@@ -146,9 +150,8 @@ def _network(chain: Chain, name: str, trunk: Any) -> Any:
     if trunk is not None:
         train.start_from(model, trunk)
     else:
-        saved = checkpoint.load(pretrain(chain.work, chain.seed, chain.effort, chain.say))
-        if saved is not None:
-            model.set_weights([saved[key] for key in sorted(saved)])
+        first = pretrained(chain.work, chain.seed, chain.effort, chain.say)
+        model.set_weights(first.get_weights())
     state = chain.folder / f"{name}.state"
     if name in RECIPES:
         _train_trunk(chain, model, seed, state)
@@ -159,7 +162,7 @@ def _network(chain: Chain, name: str, trunk: Any) -> Any:
         train.set_kernel(model.get_layer("logits"), *head.solve(views.mean(axis=0), labels))
     else:
         dense.fit(model, views, labels, DENSE[name].scaled(chain.effort), seed, chain.say)
-    checkpoint.save(path, _weights(model))
+    checkpoint.save(path, weights(model))
     state.unlink(missing_ok=True)
     return model
 
@@ -172,7 +175,8 @@ def _train_trunk(chain: Chain, model: Any, seed: int, state: Path) -> None:
     train.fit(model, chain.galaxies, batches, recipe, state=state, logs=logs, say=chain.say)
 
 
-def _weights(model: Any) -> Arrays:
+def weights(model: Any) -> Arrays:
+    """A model's weights in their order, which `sorted` gives back."""
     return {f"{i:03d}": weight for i, weight in enumerate(model.get_weights())}
 
 
@@ -215,7 +219,7 @@ def main() -> None:
 
     if options.fold == "pretrain":
         options.work.mkdir(parents=True, exist_ok=True)
-        pretrain(options.work, options.seed, options.effort, say)
+        pretrained(options.work, options.seed, options.effort, say)
         return
     galaxies = data.load(options.data, options.work, lambda _: None)
     fold = EVERYTHING if options.fold == "all" else int(options.fold)

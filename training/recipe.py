@@ -105,8 +105,11 @@ DENSE = {
     "bayesian": DenseRecipe(1e-3, temperature=1.0),
     "classic": DenseRecipe(2e-3, decay=0.06),
 }
-LITERAL = Recipe((Stage(32, 400), Stage(48, 350), Stage(64, 150)), 2e-3, voted=16, facts=0)
-MEMBER = replace(LITERAL, voted=10, facts=6)
+# What members of the ensemble take of the classic CNN's steps; half of them cost an RMSE of 0.0007 and
+# 0.0008 on the development folds.
+MEMBER_EFFORT = 0.5
+# Without the simulated galaxies, as founded, but for as many steps as the trunk.
+LITERAL = replace(RECIPES["svr"], voted=16, facts=0)
 
 
 @dataclass(frozen=True, slots=True)
