@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.records import Record, agreement, joined
 from benchmarks.suite import Row, Sample, Target, in_turns, rates
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +21,26 @@ def test_works_are_done_in_turns_after_a_warm_up() -> None:
     assert "".join(done) == "ab" + "ababab"
     assert seconds == {"a": Sample((0.5,) * 3), "b": Sample((0.5,) * 3)}
     assert rates(seconds, 10)["a"] == Sample((20.0,) * 3)
+
+
+def test_rounds_are_pooled_and_runs_agree_within_their_spread(tmp_path: Path) -> None:
+    def record(*values: float) -> Record:
+        return Record(
+            "x", "", False, [{}], rows=[Row("y", "s", Sample(values), "z", Sample(values), Target(2))]
+        )
+
+    both = joined([record(1.0, 2.0), record(3.0)])
+    assert both.rows == [Row("y", "s", Sample((1.0, 2.0, 3.0)), "z", Sample((1.0, 2.0, 3.0)), Target(2))]
+    both.save(tmp_path / "x.json")
+    assert Record.load(tmp_path / "x.json") == both
+    assert Sample((1.0, 2.0, 3.0)).agrees(Sample((3.0, 4.0, 5.0)))
+    assert not Sample((1.0, 2.0, 3.0)).agrees(Sample((4.0, 4.5, 5.0)))
+    (tmp_path / "later").mkdir()
+    record(4.0, 4.5, 5.0).save(tmp_path / "later" / "x.json")
+    told = agreement(tmp_path, tmp_path / "later")
+    assert [list(column.cells) for column in told.columns] == [
+        *(["y"], ["s"], ["2 ± 50%"], ["4.5 ± 11%"], ["NO"], ["1 ± 0%, 1 ± 0%"], ["yes"])
+    ]
 
 
 def test_a_ratio_is_of_the_same_turn() -> None:

@@ -1,25 +1,26 @@
 """The benchmarks: `make bench`, or with names `make bench BENCH='jpeg packed'`.
 
-Each prints its rows when it has them and writes `NAME.json`; in the end all are shown in one table.
+All run in rounds, one after the other, and each prints its rows when it has them. In the end `NAME.json`
+has what all rounds measured, and one table shows it. `python -m benchmarks --against FOLDER` measures
+nothing: it tells which rows of an earlier run in that folder agree with those of the output.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from benchmarks.suite import Lab, Row, SkippedError, machine
+from benchmarks.records import Record, agreement, joined
+from benchmarks.suite import Lab, SkippedError, machine
 from rich.console import Console
 from rich.table import Table
 
 COLUMNS = ("measured", "median", "spread", "unit", "peer", "peer's", "ratio", "target", "reached")
 REACHED = {True: "yes", False: "NO", None: ""}
+ROUNDS = 2
 
 
 def available() -> list[str]:
@@ -27,60 +28,45 @@ def available() -> list[str]:
     return sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
 
 
-def measure(name: str, quick: bool, output: Path) -> None:
-    """Run one benchmark in this process."""
+def measure(name: str, quick: bool) -> Record:
+    """Run one benchmark once, in this process."""
     module = import_module(f"benchmarks.bench_{name}")
-    record: dict[str, Any] = {
-        "benchmark": name,
-        "about": (module.__doc__ or "").partition("\n")[0],
-        "quick": quick,
-        "machine": machine(),
-        "skipped": None,
-        "rows": [],
-    }
+    record = Record(name, (module.__doc__ or "").partition("\n")[0], quick, [machine()])
     try:
         with tempfile.TemporaryDirectory(prefix="gax-bench-") as folder:
-            for row in module.run(Lab(Path(folder), quick)):
-                record["rows"].append(as_json(row))
+            record.rows.extend(module.run(Lab(Path(folder), quick)))
     except SkippedError as error:
-        record["skipped"] = str(error)
-    (output / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        record.skipped = str(error)
+    return record
 
 
-def as_json(row: Row) -> dict[str, Any]:
-    """A row with everything that follows from it."""
-    peer = row.peer_sample
-    return {
-        **asdict(row),
-        "median": row.sample.median,
-        "spread": row.sample.spread,
-        "peer_median": None if peer is None else peer.median,
-        "ratio": row.ratio,
-        "asked": None if row.target is None else str(row.target),
-        "reached": row.reached,
-    }
-
-
-def show(records: Sequence[dict[str, Any]], console: Console) -> None:
+def show(records: Sequence[Record], console: Console) -> None:
     """Print records as one table."""
-    table = Table(*COLUMNS, title=" ".join(r["benchmark"] for r in records), title_justify="left")
+    table = Table(*COLUMNS, title=" ".join(record.benchmark for record in records), title_justify="left")
     for record in records:
         table.add_section()
-        if record["skipped"]:
-            table.add_row(f"{record['benchmark']}: skipped, {record['skipped']}")
-        for row in record["rows"]:
+        if record.skipped:
+            table.add_row(f"{record.benchmark}: skipped, {record.skipped}")
+        for row in record.rows:
             table.add_row(
-                row["what"],
-                f"{row['median']:,.4g}",
-                f"± {row['spread']:.0%}",
-                row["unit"],
-                row["peer"],
-                "" if row["peer_median"] is None else f"{row['peer_median']:,.4g}",
-                "" if row["ratio"] is None else f"{row['ratio']:.3g}x",
-                row["asked"] or "",
-                REACHED[row["reached"]],
+                row.what,
+                f"{row.sample.median:,.4g}",
+                f"± {row.sample.spread:.0%}",
+                row.unit,
+                row.peer,
+                "" if row.peer_sample is None else f"{row.peer_sample.median:,.4g}",
+                "" if row.ratio is None else f"{row.ratio:.3g}x",
+                str(row.target or ""),
+                REACHED[row.reached],
             )
     console.print(table)
+
+
+def once(name: str, quick: bool, output: Path) -> Record | None:
+    """Run one benchmark once, in a process of its own; None if it broke."""
+    flags = ["--once", "--output", str(output), *(["--quick"] if quick else [])]
+    broke = subprocess.run([sys.executable, "-m", "benchmarks", name, *flags], check=False).returncode
+    return None if broke else Record.load(output / f"{name}.json")
 
 
 def main() -> int:
@@ -89,22 +75,30 @@ def main() -> int:
     parser.add_argument("names", nargs="*", choices=[*available(), []], help="which; all by default")
     parser.add_argument("--quick", action="store_true", help="only see that they work")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder of the JSON")
+    parser.add_argument("--against", type=Path, help="folder of another run to compare the output with")
+    parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    names = given.names or available()
     given.output.mkdir(parents=True, exist_ok=True)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    if len(given.names) == 1:
-        measure(given.names[0], given.quick, given.output)
-        show([json.loads((given.output / f"{given.names[0]}.json").read_text())], console)
+    if given.against is not None:
+        console.print(agreement(given.against, given.output))
         return 0
-    broken, records = [], []
-    for name in given.names or available():
-        flags = ["--output", str(given.output), *(["--quick"] if given.quick else [])]
-        if subprocess.run([sys.executable, "-m", "benchmarks", name, *flags], check=False).returncode:
-            broken.append(name)
-        else:
-            records.append(json.loads((given.output / f"{name}.json").read_text()))
-    show(records, console)
-    if broken:
+    if given.once:
+        record = measure(names[0], given.quick)
+        record.save(given.output / f"{names[0]}.json")
+        show([record], console)
+        return 0
+    rounds: dict[str, list[Record | None]] = {name: [] for name in names}
+    for _ in range(1 if given.quick else ROUNDS):
+        for name in names:
+            with tempfile.TemporaryDirectory(prefix="gax-bench-") as place:
+                rounds[name].append(once(name, given.quick, Path(place)))
+    records = {name: joined([r for r in done if r is not None]) for name, done in rounds.items() if all(done)}
+    for name, record in records.items():
+        record.save(given.output / f"{name}.json")
+    show(list(records.values()), console)
+    if broken := sorted(rounds.keys() - records.keys()):
         console.print(f"broken: {', '.join(broken)}")
     return bool(broken)
 

@@ -53,7 +53,7 @@ def run(lab: Lab) -> Iterator[Row]:
         survey = Survey(bucket, lab.folder, count)
         doors = {"direct": direct, "passing": passing, "failing": failing}
         works = {name: lambda endpoint=endpoint: survey.catalog(endpoint) for name, endpoint in doors.items()}
-        seconds = in_turns(works, turns=min(lab.turns, 3))
+        seconds = in_turns(works, turns=lab.few_turns)
     what = f"{count:,} JPEGs cataloged through the fault proxy, each once"
     yield Row(what, "s", seconds["failing"], "the proxy without faults", seconds["passing"], SLOWER)
     yield Row(what, "s", seconds["failing"], "the server itself", seconds["direct"])

@@ -34,9 +34,9 @@ STORE_BYTES = 512 * MIB
 # 4,096 galaxies at 2,000 a second.
 UNIT_SECONDS = 2.0
 ENGINES = (1, 4, 16, 64)
-UNITS_EACH = 12
+UNITS_EACH = 8
 # Units of two runs of the same engines, between which lies what a unit costs.
-FEW, MANY = 100, 600
+FEW, MANY = 60, 300
 PACKAGES = ("gax_batch", "ray", "pyarrow")
 WHOLE = "CPU a unit"
 SCHEDULING = "of it Ray Data's scheduling loop"
@@ -112,7 +112,7 @@ def cost(lab: Lab) -> Iterator[Row]:
     few, many = lab.count(FEW), lab.count(MANY)
     milliseconds: dict[str, list[float]] = {k: [] for k in (WHOLE, SCHEDULING, ITERATING, NATIVE, OTHERS)}
     kilobytes, more = [], many - few
-    for _ in range(min(lab.turns, 3)):
+    for _ in range(lab.few_turns):
         with tempfile.TemporaryDirectory(dir=lab.folder) as place:
             first = ends_of(Path(place, "few"), few, 1, 0.0)
             second = ends_of(Path(place, "many"), many, 1, 0.0)

@@ -33,7 +33,7 @@ def plan(catalog: str, count: int) -> tuple[float, float]:
 def run(lab: Lab) -> Iterator[Row]:
     count = lab.count(OBJECTS)
     with script("benchmarks/listing.py", str(count)) as endpoint, environment(endpoint):
-        runs = [plan(str(lab.folder / "catalog"), count) for _ in range(min(lab.turns, 3))]
+        runs = [plan(str(lab.folder / "catalog"), count) for _ in range(lab.few_turns)]
     seconds, memory = (Sample(values) for values in zip(*runs, strict=True))
     what = f"listing and planning {count:,} objects of a bucket"
     yield Row(what, "s", seconds, target=Target(60, at_most=True))

@@ -92,7 +92,7 @@ def run(lab: Lab) -> Iterator[Row]:
             "ray": partial(by_ray, place, count),
             "s3fs": partial(by_s3fs, place, pool, count),
         }
-        speed = rates(in_turns(works, turns=min(lab.turns, 3)), count)
+        speed = rates(in_turns(works, turns=lab.few_turns), count)
         ray.shutdown()
     what = f"{count:,} loose JPEGs from S3 ({server}) on {CORES} cores"
     yield Row(what, "1/s", speed["ours"], "ray.data.read_images", speed["ray"], TARGET)

@@ -102,7 +102,7 @@ def once(lab: Lab) -> dict[str, float]:
 
 
 def run(lab: Lab) -> Iterator[Row]:
-    runs = [once(lab) for _ in range(min(lab.turns, 3))]
+    runs = [once(lab) for _ in range(lab.few_turns)]
     for step in runs[0]:
         yield Row(step, "s", Sample(tuple(seconds[step] for seconds in runs)))
     total = Sample(tuple(sum(seconds.values()) for seconds in runs))

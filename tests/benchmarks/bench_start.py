@@ -55,7 +55,7 @@ def run(lab: Lab) -> Iterator[Row]:
         "run": Cataloging(images, lab.folder),
     }
     works |= {name: lambda code=code: process([*PYTHON, code]) for name, code in STEPS.items()}
-    seconds = in_turns(works, turns=min(lab.turns, 3))
+    seconds = in_turns(works, turns=lab.few_turns)
     yield Row("gax classify of one image", "s", seconds["classify"], target=Target(8, at_most=True))
     yield Row("gax run of one image", "s", seconds["run"], target=Target(25, at_most=True))
     for name in STEPS:

@@ -1,15 +1,16 @@
 """What every benchmark shares: work done in turns, and rows that tell what came out beside what was asked.
 
 A benchmark is a file `bench_NAME.py` in this folder. Its first line says what it measures; its function
-`run(lab)` yields rows. It runs in a process of its own, so that neither memory nor caches of another show.
+`run(lab)` yields rows. It runs in a process of its own, so that neither memory nor caches of another show,
+and once in each round through all of them, so that its spread holds how the machine drifts meanwhile.
 """
 
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -39,8 +40,13 @@ class Lab:
 
     @property
     def turns(self) -> int:
-        """How often everything is measured."""
-        return 2 if self.quick else 5
+        """How often everything is measured in one round."""
+        return 2 if self.quick else 3
+
+    @property
+    def few_turns(self) -> int:
+        """How often, where a turn takes many seconds."""
+        return 2
 
     def data(self, name: str) -> Path:
         """A folder of the real galaxies beside the checkout.
@@ -69,6 +75,10 @@ class Sample:
         """Half the range of all values, as a fraction of the median."""
         half = (max(self.values) - min(self.values)) / 2
         return half / self.median if self.median else 0.0
+
+    def agrees(self, other: "Sample") -> bool:
+        """Whether the medians lie no further apart than both half ranges together."""
+        return abs(self.median - other.median) <= sum(s.spread * abs(s.median) for s in (self, other))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +114,17 @@ class Row:
     target: Target | None = None
 
     @property
-    def ratio(self) -> float | None:
-        """The median over all turns of the value by the peer's of the same turn."""
+    def ratios(self) -> Sample | None:
+        """Of each turn the value by the peer's."""
         if self.peer_sample is None:
             return None
         pairs = zip(self.sample.values, self.peer_sample.values, strict=True)
-        return statistics.median(mine / other for mine, other in pairs)
+        return Sample(tuple(mine / other for mine, other in pairs))
+
+    @property
+    def ratio(self) -> float | None:
+        """The median over all turns of the value by the peer's of the same turn."""
+        return None if self.ratios is None else self.ratios.median
 
     @property
     def reached(self) -> bool | None:
@@ -120,6 +135,17 @@ class Row:
         if value is None:
             raise ValueError(f"{self.what}: a target of a ratio needs a peer")
         return value <= self.target.bound if self.target.at_most else value >= self.target.bound
+
+
+def pooled(rounds: Sequence[Row]) -> Row:
+    """One row of what several rounds measured."""
+
+    def joined(samples: Iterable[Sample | None]) -> Sample:
+        return Sample(tuple(value for sample in samples if sample is not None for value in sample.values))
+
+    first = rounds[0]
+    peer = None if first.peer_sample is None else joined(row.peer_sample for row in rounds)
+    return replace(first, sample=joined(row.sample for row in rounds), peer_sample=peer)
 
 
 def in_turns(
