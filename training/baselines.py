@@ -4,9 +4,9 @@
 
 trains, for one fold, `literal`, the literal classic CNN (37 sigmoids, mean squared error, from random
 weights), or `ensemble`, the four other members of a deep ensemble (Lakshminarayanan, Pritzel & Blundell
-2017, NeurIPS) that has the classic CNN as its first: each is trained as that one, by a seed of its own.
-As is usual where labels are few (Mustafa et al. 2020, arXiv:2010.06866), all begin where the simulated
-galaxies left the trunk.
+2017, NeurIPS) that has the classic CNN as its first: each is trained as that one, by a seed of its own and
+in `MEMBER_EFFORT` of the steps. As is usual where labels are few (Mustafa et al. 2020, arXiv:2010.06866),
+all begin where the simulated galaxies left the trunk.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def train_ensemble(galaxies: Galaxies, fold: int, folder: Path, seed: int, effor
         path = folder / f"member-{k}.safetensors"
         if checkpoint.load(path) is not None:
             continue
-        work = folder.parent / f"member-{k}"
+        work = folder / f"member-{k}"
         member = chain.Chain(galaxies, fold, work, seed + MEMBER_SEED * k, effort * MEMBER_EFFORT)
         work.mkdir(exist_ok=True)
         trunk = chain.pretrained(folder.parent, seed, effort)
