@@ -38,6 +38,7 @@ def test_rounds_are_pooled_and_runs_agree_within_their_spread(tmp_path: Path) ->
     (tmp_path / "later").mkdir()
     record(4.0, 4.5, 5.0).save(tmp_path / "later" / "x.json")
     told = agreement(tmp_path, tmp_path / "later")
+    assert told.caption == "0 of 1 agree within their spread"
     assert [list(column.cells) for column in told.columns] == [
         *(["y"], ["s"], ["2 ± 50%"], ["4.5 ± 11%"], ["NO"], ["1 ± 0%, 1 ± 0%"], ["yes"])
     ]

@@ -54,14 +54,17 @@ def joined(rounds: Sequence[Record]) -> Record:
 def agreement(first: Path, second: Path) -> Table:
     """A table of the rows that two runs measured several times, and whether they agree."""
     table = Table("measured", "unit", "first", "second", "agree", "ratios", "agree")
-    for path in sorted(second.glob("*.json")):
-        runs = [Record.load(place / path.name) for place in (first, second)]
+    found = []
+    before, after = ({path.name for path in place.glob("*.json")} for place in (first, second))
+    for name in sorted(before & after):
+        runs = [Record.load(place / name) for place in (first, second)]
         table.add_section()
         for ours, theirs in zip(*(run.rows for run in runs), strict=True):
             if len(ours.sample.values) > 1:
-                table.add_row(
-                    ours.what, ours.unit, *_beside(ours.sample, theirs.sample), *_ratios(ours, theirs)
-                )
+                values = _beside(ours.sample, theirs.sample)
+                found.append(values[-1])
+                table.add_row(ours.what, ours.unit, *values, *_ratios(ours, theirs))
+    table.caption = f"{found.count('yes')} of {len(found)} agree within their spread"
     return table
 
 
