@@ -9,6 +9,9 @@ from typing import Any
 from benchmarks.suite import Row, Sample, Target, pooled
 from rich.table import Table
 
+# Ranges of two values lie apart in every third pair of runs of the same thing.
+COMPARABLE = 3
+
 
 @dataclass(slots=True)
 class Record:
@@ -52,7 +55,7 @@ def joined(rounds: Sequence[Record]) -> Record:
 
 
 def agreement(first: Path, second: Path) -> Table:
-    """A table of the rows that two runs measured several times, and whether they agree."""
+    """A table of the rows that two runs measured often enough to know a spread, and whether they agree."""
     table = Table("measured", "unit", "first", "second", "agree", "ratios", "agree")
     found = []
     before, after = ({path.name for path in place.glob("*.json")} for place in (first, second))
@@ -60,7 +63,7 @@ def agreement(first: Path, second: Path) -> Table:
         runs = [Record.load(place / name) for place in (first, second)]
         table.add_section()
         for ours, theirs in zip(*(run.rows for run in runs), strict=True):
-            if len(ours.sample.values) > 1:
+            if len(ours.sample.values) >= COMPARABLE:
                 values = _beside(ours.sample, theirs.sample)
                 found.append(values[-1])
                 table.add_row(ours.what, ours.unit, *values, *_ratios(ours, theirs))
