@@ -1,8 +1,10 @@
 """Waiting for what other processes and threads do, and finding servers."""
 
+import random
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -15,10 +17,16 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> 
 
 
 def free_port() -> str:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
+    """A port of loopback that nobody listens on, nor soon will by chance.
+
+    A server may take seconds until it listens. Meanwhile the kernel gives away ports from 32768 on, and
+    Ray its workers those below 20000.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return str(port)
 
 
 def http_status(url: str) -> int | None:
