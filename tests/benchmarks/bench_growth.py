@@ -37,6 +37,9 @@ ENGINES = (1, 4, 16, 64)
 UNITS_EACH = 8
 # Units of two runs of the same engines, between which lies what a unit costs.
 FEW, MANY = 60, 300
+# So often in the end the driver's threads are looked at, which costs both runs as many milliseconds; behind
+# its last units the scheduling thread may be gone.
+LOOKS = 20
 PACKAGES = ("gax_batch", "ray", "pyarrow")
 WHOLE = "CPU a unit"
 SCHEDULING = "of it Ray Data's scheduling loop"
@@ -100,7 +103,7 @@ def ends_of(folder: Path, units: int, engines: int, seconds: float, watch: Usage
     for result in execute(tasks, factory, options, resources, 600.0, lambda _: False, lambda _: None):
         ends += [time.monotonic()] if result.part is not None else []
         cpu += [watch.seconds()] if watch is not None else []
-        if len(ends) > units - 3:  # it takes milliseconds; after the last the scheduling thread may be gone
+        if len(ends) > units - LOOKS:
             after = after | cpu_by_thread()
     assert len(ends) == units
     usage = {kind: after[kind] - before[kind] for kind in after}
