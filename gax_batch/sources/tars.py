@@ -29,6 +29,8 @@ _BATCH_MEMBERS = 65_536
 _MAX_JSON_BYTES = 64 * 1024
 # Long names and extended attributes, which come before the entry that they are of.
 _MAX_HEADER_BYTES = ImageLimits().header_bytes
+# What tarfile raises of damaged headers.
+_DAMAGE = (tarfile.TarError, EOFError, ValueError, LookupError, OverflowError, RecursionError)
 
 Handler = Callable[[int, "bytes | RejectError"], None]
 Position = tuple[float | None, float | None]
@@ -145,9 +147,10 @@ def _entries(uri: str, file: BinaryIO, most: int) -> Iterator[tarfile.TarInfo]:
                     yield entry
                 tar.members.clear()  # else a large tar's headers pile up
                 tar.pax_headers.clear()
-    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
-        if isinstance(error, tarfile.ReadError) and "unexpected end of data" in str(error):
-            return  # cut in the middle: what came before is whole
+    except _DAMAGE as error:
+        cut = isinstance(error, tarfile.ReadError) and "unexpected end of data" in str(error)
+        if cut or isinstance(error, IndexError):  # of a cut map of holes, to tarfile
+            return  # what came before is whole
         raise UsageError(f"{uri} is no readable tar ({error}); repair or remove it") from None
 
 

@@ -45,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("readers", nargs="+", choices=sorted(SEEDS))
     parser.add_argument("--seconds", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0, help="of the mutations; 0 is another one each time")
     parser.add_argument("--replay", help="give this one input instead")
     asked = parser.parse_args()
     readers: list[str] = asked.readers
@@ -61,6 +62,7 @@ def main() -> None:
     dictionary.write_text("".join(f'"{token}"\n' for token in TOKENS + JPEG_MARKERS))
     options = {
         "max_total_time": asked.seconds,
+        "seed": asked.seed,
         "max_len": MAX_BYTES,
         "timeout": round(3 * SECONDS),  # of a machine that does other things too
         # What one input may take is bounded by the target; allocators keep some of it for the next.

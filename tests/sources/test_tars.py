@@ -103,6 +103,21 @@ def test_a_tar_that_was_cut_keeps_what_is_whole(tmp_path, cut):
     assert cutouts["reason"].to_pylist() == expected
 
 
+def test_a_tar_that_was_cut_in_a_map_of_holes_keeps_what_is_whole(tmp_path):
+    path = write(tmp_path / "t.tar", ("a.png", IMAGES[0]))
+    with tarfile.open(path) as tar:
+        end = tar.getmembers()[0].offset_data + 512 * -(-len(IMAGES[0]) // 512)
+    holes = tarfile.TarInfo("holes")
+    holes.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(holes.tobuf(tarfile.GNU_FORMAT))
+    header[482] = 1  # the map goes on in a block of its own
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    for rest in (b"", b"1" * 30):
+        path.write_bytes(path.read_bytes()[:end] + header + rest)
+        assert read_unit(listed(open_source(str(path))), Decoder())["reason"].to_pylist() == [None]
+
+
 def test_bad_images_in_a_tar_are_rejects(tmp_path):
     write(
         tmp_path / "t.tar",
