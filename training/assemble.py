@@ -18,7 +18,7 @@ from gax_batch.inference import Engine
 from gax_batch.models.bayesian import KERNELS, prior_deviation
 from gax_batch.models.bundle import MODELS, Bundle, save_bundle
 from training import calibrate, checkpoint, report
-from training.chain import DRAWS
+from training.chain import DRAWS, PRECISION
 from training.checkpoint import Arrays
 from training.data import FOLDS, Galaxies
 from training.recipe import DENSE, PRETRAINING, RECIPES
@@ -128,7 +128,8 @@ def evidence(galaxies: Galaxies, arrays: Arrays, seed: int) -> dict[str, float]:
     empty: Arrays = {}
     arrays_by_model = {"bayesian": arrays, "classic": empty, "svr": empty}
     bundle = Bundle("all", {"seed": seed, "calibration": calibrate.neutral()}, arrays_by_model)
-    draws = Engine(bundle, models=("bayesian",), draws=DRAWS).draws(galaxies.cutouts(voted))
+    engine = Engine(bundle, models=("bayesian",), draws=DRAWS, precision=PRECISION)
+    draws = engine.draws(galaxies.cutouts(voted))
     likelihood = [-votes_nll(draw, labels.take(voted)).sum(axis=1).mean() for draw in draws]
     divergence = sum(layer["divergence"] for layer in posterior(arrays).values())
     expected, share = float(np.mean(likelihood)), divergence / len(galaxies)

@@ -125,7 +125,7 @@ def train_ensemble(galaxies: Galaxies, fold: int, folder: Path, seed: int, effor
         checkpoint.save(work / "pretrained.safetensors", chain.weights(trunk))
         weights = classic.export_weights(chain.networks(member, "classic")["classic"])
         bundle = Bundle("member", {"seed": seed, "calibration": calibrate.neutral()}, {"classic": weights})
-        engine = Engine(bundle, models=("classic",), threads=1)
+        engine = Engine(bundle, models=("classic",), precision=chain.PRECISION, threads=1)
         outputs = engine.outputs(galaxies.cutouts(member.held_out_rows))
         checkpoint.save(path, {"predictions": outputs["classic"]})
 

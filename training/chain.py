@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gax_batch.evaluation.anomalies import anomalies, turned
 from gax_batch.inference import Engine
-from gax_batch.models import bayesian, classic, svr
+from gax_batch.models import Precision, bayesian, classic, svr
 from gax_batch.models.bundle import MODELS, Bundle
 from training import calibrate, checkpoint, data, dense, dropout, head, regression, train
 from training.checkpoint import Arrays
@@ -25,6 +25,8 @@ from training.data import FOLDS, Galaxies
 from training.recipe import DENSE, PRETRAINING, RECIPES
 
 DRAWS = 32
+# Calibration and numbers are of the networks, not of the arithmetic that this machine is fast at.
+PRECISION: Precision = "float32"
 EVERYTHING = FOLDS
 """The number of the fold that holds out nothing."""
 FEATURE_BLOCK = 4096
@@ -185,7 +187,7 @@ def _predict(chain: Chain, arrays: dict[str, Arrays]) -> None:
     if checkpoint.load(path) is not None:
         return
     bundle = Bundle("fold", {"seed": chain.seed, "calibration": calibrate.neutral()}, arrays)
-    engine = Engine(bundle, models=MODELS, draws=DRAWS, threads=1)
+    engine = Engine(bundle, models=MODELS, draws=DRAWS, precision=PRECISION, threads=1)
     cutouts = chain.galaxies.cutouts(chain.held_out_rows)
     chain.say(f"predicting {len(cutouts)} galaxies")
     outputs = engine.outputs(cutouts)
@@ -195,7 +197,7 @@ def _predict(chain: Chain, arrays: dict[str, Arrays]) -> None:
         rim = [(0, 0)] * values.ndim
         rim[axis] = (0, len(cutouts) - values.shape[axis])
         outputs[f"turned/{name}"] = np.pad(values, rim, constant_values=np.nan)
-    engine = Engine(bundle, models=("svr",), threads=1)
+    engine = Engine(bundle, models=("svr",), precision=PRECISION, threads=1)
     for name, images in anomalies(cutouts, chain.seed).items():
         outputs[f"anomaly/{name}"] = engine.outputs(images)["closeness"]
     outputs["dropout"] = dropout.draws(arrays["classic"], cutouts, DRAWS, chain.seed)
