@@ -179,16 +179,17 @@ def _longest(steps: Sequence[Step]) -> str:
 class Progress:
     """Says at a decent pace how far a command is whose work has one step."""
 
-    def __init__(self, say: Say, planned: int) -> None:
+    def __init__(self, say: Say, planned: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._say = say
         self._planned = planned
+        self._clock = clock
         self._done = 0
-        self._start = self._last = time.monotonic()
+        self._start = self._last = clock()
 
     def advance(self, cutouts: int, rejects: int) -> None:
         """Count cutouts that were finished; at most one line in `LINE_EVERY_SECONDS`."""
         self._done += cutouts
-        now = time.monotonic()
+        now = self._clock()
         if now - self._last < LINE_EVERY_SECONDS and self._done < self._planned:
             return
         self._last = now

@@ -2,7 +2,6 @@
 
 import pytest
 
-from gax_batch import progress
 from gax_batch.catalog.writer import Part
 from gax_batch.progress import Progress, Tally, duration
 from gax_batch.unit import UnitResult, UnitState
@@ -26,11 +25,10 @@ def test_a_tally_counts_new_and_reused_parts_and_failures():
     assert tally.seconds_by_step == {"read": 1.5, "infer": 2.0}
 
 
-def test_progress_says_how_far_how_fast_and_how_long(monkeypatch: pytest.MonkeyPatch):
+def test_progress_says_how_far_how_fast_and_how_long():
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     lines: list[str] = []
-    shown = Progress(lines.append, planned=1_000)
+    shown = Progress(lines.append, planned=1_000, clock=lambda: now[0])
     now[0] += 1
     shown.advance(100, rejects=0)  # too soon for a line
     now[0] += 9
