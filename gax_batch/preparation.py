@@ -13,6 +13,7 @@ import pyarrow as pa
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import RunSettings
 from gax_batch.errors import UsageError
+from gax_batch.listing import list_objects
 from gax_batch.machine import (
     MemoryNeed,
     Resources,
@@ -22,6 +23,7 @@ from gax_batch.machine import (
     predict_memory,
 )
 from gax_batch.models.bundle import Bundle
+from gax_batch.paths import parts_folder
 from gax_batch.plan import ClaimError, Plan, make_plan
 from gax_batch.progress import Say
 from gax_batch.settled import SettledShards
@@ -174,16 +176,21 @@ def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog) ->
     """Make the precision `auto` definite, before anything depends on it: all workers use the same.
 
     It is the one that most of the catalog was made with by otherwise equal settings, so that a night on
-    another machine redoes nothing. A new catalog gets bfloat16 where engines ask for GPUs, or share out a
-    cluster of which nothing is known yet, and else this machine's faster one.
+    another machine redoes nothing; where nothing is committed yet, that of most parts of interrupted runs. A
+    new catalog gets bfloat16 where engines ask for GPUs, or share out a cluster of which nothing is known
+    yet, and else this machine's faster one.
     """
     if settings.precision != "auto":
         return settings
     shared = settings.engine_cpus is None and cluster_address(settings.ray_address) is not None
     chosen = "bfloat16" if settings.engine_gpus or shared else faster_precision()
-    made = Counter(fingerprint for fingerprint, _ in catalog.units().values())
     candidates = [settings.model_copy(update={"precision": name}) for name in ("float32", "bfloat16")]
-    return max(candidates, key=lambda s: (made[settings_fingerprint(s, bundle)], s.precision == chosen))
+    prints = {s.precision: settings_fingerprint(s, bundle) for s in candidates}
+    made = Counter(fingerprint for fingerprint, _ in catalog.units().values())
+    if not any(made[fingerprint] for fingerprint in prints.values()):
+        stored = {f: list_objects(parts_folder(catalog.uri, f), missing_ok=True) for f in prints.values()}
+        made = Counter({fingerprint: len(parts) for fingerprint, parts in stored.items()})
+    return max(candidates, key=lambda s: (made[prints[s.precision]], s.precision == chosen))
 
 
 def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:

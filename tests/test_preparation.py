@@ -15,6 +15,7 @@ from gax_batch.errors import UsageError
 from gax_batch.forecast import forecast
 from gax_batch.models.bundle import load_bundle
 from gax_batch.pack import pack_survey
+from gax_batch.paths import parts_folder
 from gax_batch.plan import Plan
 from gax_batch.preparation import plan_run, settings_fingerprint, settle_precision
 from gax_batch.sources import open_source, read_unit
@@ -122,6 +123,8 @@ def test_the_index_of_frames_is_kept_where_the_user_says(frames):
 class Cataloged:
     """A catalog whose units were made with the given precisions, and otherwise by the same settings."""
 
+    uri = "/nowhere"
+
     def __init__(self, *precisions: str, draws: int = 32) -> None:
         made = [load_settings(None, GIVEN | {"precision": p, "draws": draws}) for p in precisions]
         self._fingerprints = [settings_fingerprint(settings, load_bundle()) for settings in made]
@@ -156,3 +159,17 @@ def test_auto_is_settled_by_the_catalog_then_by_the_machines(
     settings = load_settings(None, GIVEN | flags)
     settled = settle_precision(settings, load_bundle(), cataloged)  # type: ignore[arg-type]
     assert settled == settings.model_copy(update={"precision": expected})
+
+
+def test_auto_goes_on_with_what_an_interrupted_run_has_stored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("gax_batch.preparation.faster_precision", lambda: "float32")
+    settings = load_settings(None, GIVEN | {"catalog": str(tmp_path)})
+    other = settings.model_copy(update={"precision": "bfloat16"})
+    catalog = Catalog(settings.catalog)
+    part = Path(parts_folder(str(tmp_path), settings_fingerprint(other, load_bundle())), "part.parquet")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"stored, not committed")
+    assert settle_precision(settings, load_bundle(), catalog) == other
