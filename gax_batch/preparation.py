@@ -188,8 +188,8 @@ def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog) ->
     prints = {s.precision: settings_fingerprint(s, bundle) for s in candidates}
     made = Counter(fingerprint for fingerprint, _ in catalog.units().values())
     if not any(made[fingerprint] for fingerprint in prints.values()):
-        stored = {f: list_objects(parts_folder(catalog.uri, f), missing_ok=True) for f in prints.values()}
-        made = Counter({fingerprint: len(parts) for fingerprint, parts in stored.items()})
+        folders = {fingerprint: parts_folder(catalog.uri, fingerprint) for fingerprint in prints.values()}
+        made.update({f: len(list_objects(folder, missing_ok=True)) for f, folder in folders.items()})
     return max(candidates, key=lambda s: (made[prints[s.precision]], s.precision == chosen))
 
 
