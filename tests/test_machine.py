@@ -115,7 +115,7 @@ def test_the_meter_sees_the_memory_of_children():
         # Engines, threads, CPUs and GPUs of each, readers.
         ({}, 2, 0, 10, (1, 2, 0.25, None, 2)),
         ({}, 1, 0, 10, (1, 1, 0.25, None, 1)),
-        ({"workers": 8}, 2, 0, 10, (8, 1, 0.125, None, 2)),
+        ({"workers": 8}, 2, 0, 10, (8, 1, 0.0625, None, 2)),
         ({"workers": 8}, 2, 0, 1, (1, 2, 0.25, None, 1)),
         ({}, 16, 2, 100, (2, 8, 0.25, 1.0, 16)),
         ({"workers": 3}, 16, 2, 100, (3, 5, 0.25, 0.5, 16)),
@@ -126,6 +126,11 @@ def test_what_there_is_is_shared_out(asked, cpus, gpus, units, expected):
     assert (use.workers, use.threads, use.engine_cpus, use.engine_gpus, use.readers) == expected
     # What all of them ask for leaves room for a step of each kind.
     assert use.workers * use.engine_cpus + 2 * use.reader_cpus <= cpus
+
+
+def test_many_engines_leave_most_cpus_to_reading_and_writing():
+    use = lay_out(Resources(2, 64, 0), 2, 0, 1000)
+    assert use.workers * use.engine_cpus <= 0.5
 
 
 def test_engines_of_a_growing_cluster_get_what_they_ask_for():

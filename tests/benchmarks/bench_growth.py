@@ -34,7 +34,9 @@ STORE_BYTES = 512 * MIB
 # 4,096 galaxies at 2,000 a second.
 UNIT_SECONDS = 2.0
 ENGINES = (1, 4, 16, 64)
-UNITS_EACH = 8
+UNITS_EACH = 12
+# Of these units of each engine: behind the starts of all, before the first that has nothing left to do.
+MEASURED = (6, 10)
 # Units of two runs of the same engines, between which lies what a unit costs.
 FEW, MANY = 60, 300
 # So often in the end the driver's threads are looked at, which costs both runs as many milliseconds; behind
@@ -161,8 +163,8 @@ def growth(lab: Lab) -> Iterator[Row]:
     for engines in ENGINES[:2] if lab.quick else ENGINES:
         with tempfile.TemporaryDirectory(dir=lab.folder) as place, Usage(os.getpid()) as watch:
             outcome = ends_of(Path(place), UNITS_EACH * engines, engines, UNIT_SECONDS, watch)
-        # Between the first and the last quarter: all engines run, and nothing starts any more.
-        start, stop = len(outcome.ends) // 4, 3 * len(outcome.ends) // 4
+        # Whole rounds: engines end their units in bursts.
+        start, stop = (engines * each for each in MEASURED)
         seconds = outcome.ends[stop] - outcome.ends[start]
         alone = Sample((engines / UNIT_SECONDS,))
         what = f"units by {engines} engines that wait"
