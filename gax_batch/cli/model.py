@@ -1,12 +1,14 @@
 """Bundles: `train`, `evaluate`, `bundle show`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from gax_batch.cli import flags
 from gax_batch.cli.app import app
 from gax_batch.errors import UsageError
+
+Definition = Literal["debiased", "weighted"]
 
 bundle_app = typer.Typer(help="Look at model bundles.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
@@ -16,47 +18,76 @@ app.add_typer(bundle_app, name="bundle")
 def train(
     data: Annotated[str, typer.Option(help="Folder of tables of labels, each with its images beside it.")],
     output: Annotated[str, typer.Option(help="The new bundle's folder; its name is the bundle's.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bundle.", min=0)] = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the training and of the weight draws.", min=0)] = 7,
     effort: Annotated[float, typer.Option(help="Factor on the number of training steps.", min=0)] = 1.0,
-    workers: Annotated[
-        int | None, typer.Option(help="Folds trained at once, a core each.", min=1, show_default="all cores")
+    weights: Annotated[
+        str | None, typer.Option(help="Bundle whose weights are calibrated again, instead of training.")
     ] = None,
-    baselines: Annotated[bool, typer.Option("--baselines", help="Train the baselines as well.")] = False,
 ) -> None:
-    """Train, calibrate and measure a new bundle; goes on where it was stopped. Needs a checkout.
+    """Train, calibrate and measure a new bundle. Continues where it was stopped. Needs a checkout.
 
     Example: gax train --data labels --output my-bundle
     """
     from gax_batch.doors import train_bundle
 
-    more = ["--baselines"] if baselines else []
-    more += ["--workers", str(workers)] if workers else []
+    more = ["--weights", weights] if weights is not None else []
     raise typer.Exit(train_bundle(data, output, ["--seed", str(seed), "--effort", str(effort), *more]))
 
 
 @app.command()
 def evaluate(
-    labels: Annotated[str, typer.Option(help="Hart et al. 2016's votes, the challenge's CSV, or classes.")],
+    labels: Annotated[
+        str, typer.Option(help="Table of labels: vote fractions, clear classes or largest fractions.")
+    ],
     bundle: flags.Bundle = None,
     images: Annotated[
         str | None, typer.Option(help="Folder of the labelled images, named by galaxy; to judge a bundle.")
     ] = None,
     catalog: Annotated[str | None, typer.Option(help="Catalog to judge instead of a bundle.")] = None,
+    definition: Annotated[
+        Definition | None,
+        typer.Option(help="Definition of the catalog's fractions.", show_default="that of the bundle"),
+    ] = None,
+    allow_other_definition: Annotated[
+        bool,
+        typer.Option("--allow-other-definition", help="Compare labels of another definition all the same."),
+    ] = False,
     draws: Annotated[int, typer.Option(help="Weight draws.", min=1)] = 32,
     output: Annotated[str, typer.Option(help="Folder for the JSON and the page of plots.")] = "evaluation",
 ) -> None:
     """Judge a bundle or a catalog against labels: errors, coverage, anomalies, rotation.
 
+    Galaxies that trained the bundle are counted and left out. Fractions have two definitions: debiased (the
+    Galaxy Zoo challenge's) and weighted (Hart et al. 2016's votes).
+
     Example: gax evaluate --labels votes.csv --images cutouts
     """
     if (catalog is None) == (images is None):
         raise UsageError("name either --catalog, or --images (with or without --bundle)")
+    if definition is not None and catalog is None:
+        raise UsageError("--definition is for --catalog; a bundle states its own")
     from gax_batch.evaluation.evaluate import evaluate_bundle, evaluate_catalog
 
     if catalog is not None:
-        evaluate_catalog(catalog, labels, output, typer.echo)
+        evaluate_catalog(
+            catalog,
+            labels,
+            output,
+            typer.echo,
+            bundle=bundle,
+            definition=definition,
+            allow_other_definition=allow_other_definition,
+        )
     elif images is not None:
-        evaluate_bundle(bundle, labels, images, output, draws, typer.echo)
+        evaluate_bundle(
+            bundle,
+            labels,
+            images,
+            output,
+            draws,
+            typer.echo,
+            allow_other_definition=allow_other_definition,
+        )
 
 
 @bundle_app.command("show")

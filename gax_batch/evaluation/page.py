@@ -1,99 +1,89 @@
-"""One page of plots of an evaluation: HTML with drawings in SVG, which every browser shows."""
+"""Render an evaluation as one HTML page of plots in SVG."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-WIDTH, HEIGHT, MARGIN = 420, 280, 44
-STYLE = "body{font:14px sans-serif;margin:2em}svg,table{margin:1em}td,th{padding:.2em .6em;text-align:right}"
-COLORS = ("#1f5fa8", "#c2571a", "#3a8f4d", "#7a4fa0")
-Points = Sequence[tuple[float, float]]
+from gax_batch.evaluation.drawing import bars, curves
+
+STYLE = (
+    "body{font:14px sans-serif;margin:2em;color:#222}svg,table{margin:1em}p{max-width:60em}"
+    "td,th{padding:.2em .6em;text-align:right}caption{padding:.4em}.warning{color:#a01c1c;font-weight:bold}"
+)
+LEVEL = "0.9"
+"""The level of the catalog's intervals, which the plots by question and by group show."""
+NOMINAL = ("nominal", float(LEVEL))
+_ASKED_NOTE = (
+    "Most fractions are near 0, because few volunteers are asked most questions, and intervals hold them "
+    "easily. Coverage among the galaxies that were asked a question, and by the share of volunteers that the "
+    "model expects to be asked, shows where intervals fail."
+)
 
 
 def page(result: Mapping[str, Any]) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        result: of `gax_batch.evaluation.evaluate`.
+        result: Of `gax_batch.evaluation.evaluate`.
     """
-    parts = [f"<h1>Evaluation of {escape(str(result['of']))}</h1>", _summary(result)]
+    parts = [f"<h1>Evaluation of {escape(str(result['of']))}</h1>", _warnings(result), _summary(result)]
     if "points" in result:
-        parts += [_errors(result), _reliability(result), _risk(result), _coverage(result)]
+        parts += ["<h2>Errors</h2>", _errors(result), _reliability(result), _risk(result)]
+        parts += ["<h2>Intervals</h2>", f"<p>{_ASKED_NOTE}</p>", *_intervals(result)]
+    if "distribution" in result:
+        parts.append(_pit(result["distribution"]))
+    if "points" in result:
+        parts.append(_table(result))
     if "clear_classes" in result:
-        parts.append(_confusion(result["clear_classes"]))
+        parts += ["<h2>Clear classes</h2>", _confusion(result["clear_classes"])]
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>gax evaluate</title>'
         f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
 
 
-def curves(title: str, x_name: str, y_name: str, lines: Mapping[str, Points], top: float) -> str:
-    """A plot of lines; x from 0 to 1, y from 0 to `top`."""
+def figures(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the figures of an evaluation that has intervals and distributions, SVG by name."""
+    names = ("levels", "questions", "shares", "fractions")
+    drawings = {"reliability": _reliability(result), "risk-coverage": _risk(result)}
+    drawings |= {f"coverage-{name}": drawing for name, drawing in zip(names, _intervals(result), strict=True)}
+    return drawings | {"pit": _pit(result["distribution"])}
 
-    def at(x: float, y: float) -> str:
-        return (
-            f"{MARGIN + x * (WIDTH - 2 * MARGIN):.1f},{HEIGHT - MARGIN - y / top * (HEIGHT - 2 * MARGIN):.1f}"
+
+def _warnings(result: Mapping[str, Any]) -> str:
+    lines = []
+    definition = result.get("definition")
+    if definition and definition["predictions"] != definition["labels"]:
+        lines.append(
+            f"The labels are {definition['labels']} fractions, the predictions {definition['predictions']} "
+            "ones: errors and coverage contain the difference between these quantities."
         )
-
-    body = []
-    for index, (name, points) in enumerate(lines.items()):
-        color, path = COLORS[index % len(COLORS)], " ".join(at(x, y) for x, y in points)
-        body.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
-        body += [
-            f'<circle cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="3" fill="{color}"/>'
-            for p in path.split()
-        ]
-        body.append(
-            f'<text x="{MARGIN + 8}" y="{MARGIN + 14 + 15 * index}" fill="{color}">{escape(name)}</text>'
-        )
-    ticks = [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)]
-    for x, share in ticks:
-        left, low = at(x, 0).split(",")
-        body.append(f'<text x="{left}" y="{float(low) + 15}" text-anchor="middle">{x:g}</text>')
-        edge, height = at(0, share * top).split(",")
-        body.append(f'<text x="{float(edge) - 5}" y="{height}" text-anchor="end">{share * top:.3g}</text>')
-    return _drawing(title, x_name, y_name, body)
-
-
-def bars(title: str, y_name: str, values: Mapping[str, float]) -> str:
-    """A plot of one bar for each name."""
-    top = max(*values.values(), 1e-9)
-    step = (WIDTH - 2 * MARGIN) / max(1, len(values))
-    body = []
-    for index, (name, value) in enumerate(values.items()):
-        height = value / top * (HEIGHT - 2 * MARGIN)
-        left = MARGIN + index * step
-        body.append(
-            f'<rect x="{left + 2:.1f}" y="{HEIGHT - MARGIN - height:.1f}" width="{step - 4:.1f}" '
-            f'height="{height:.1f}" fill="{COLORS[0]}"><title>{escape(name)}: {value:g}</title></rect>'
-            f'<text x="{left + step / 2:.1f}" y="{HEIGHT - MARGIN + 14}" text-anchor="middle">'
-            f"{escape(name.split('_')[0])}</text>"
-        )
-    body.append(f'<text x="{MARGIN - 5}" y="{MARGIN}" text-anchor="end">{top:.3g}</text>')
-    return _drawing(title, "question", y_name, body)
-
-
-def _drawing(title: str, x_name: str, y_name: str, body: Sequence[str]) -> str:
-    bottom = HEIGHT - MARGIN
-    return (
-        f'<svg width="{WIDTH}" height="{HEIGHT}" font-size="11" role="img" aria-label="{escape(title)}">'
-        f'<text x="{WIDTH / 2}" y="18" text-anchor="middle" font-size="13">{escape(title)}</text>'
-        f'<path d="M{MARGIN} {MARGIN}V{bottom}H{WIDTH - MARGIN}" fill="none" stroke="#888"/>{"".join(body)}'
-        f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_name)}</text>'
-        f'<text transform="translate(12,{HEIGHT / 2})rotate(-90)" text-anchor="middle">'
-        f"{escape(y_name)}</text></svg>"
-    )
+    trained = result.get("trained_the_bundle")
+    if trained and not trained["known"]:
+        lines.append("The training galaxies of the bundle are not known: some of them may be among these.")
+    return "".join(f'<p class="warning">{escape(line)}</p>' for line in lines)
 
 
 def _summary(result: Mapping[str, Any]) -> str:
-    lines = [
-        f"{result['galaxies']['voted']} galaxies with votes, {result['galaxies']['classes']} of a clear class"
-    ]
+    counts = result["galaxies"]
+    lines = [f"{counts['voted']} galaxies with votes, {counts['classes']} of a clear class"]
+    if "definition" in result:
+        lines.append(f"definition of the predicted fractions: {result['definition']['predictions']}")
+    if result.get("trained_the_bundle", {}).get("galaxies"):
+        lines.append(f"left out: {result['trained_the_bundle']['galaxies']} galaxies that trained the bundle")
     if "points" in result:
         lines.append(
             f"RMSE {result['points']['rmse']:.4f}, of which vote noise {result['vote_noise_rmse']:.4f}"
         )
         lines.append(f"negative log likelihood of the votes {result['points']['votes_nll']:.2f} nats")
+    if "distribution" in result:
+        found = result["distribution"]["all"]
+        lines.append(
+            f"continuous ranked probability score {found['crps']:.4f}, "
+            f"calibration error {found['calibration_error']:.3f}"
+        )
+    if "largest" in result:
+        lines.append(f"largest of the 37 fractions right for {result['largest']['accuracy']:.1%}")
     if "out_of_distribution" in result:
         lines += [f"{name}: {value:.3f}" for name, value in result["out_of_distribution"].items()]
         lines.append(f"mean change under a turn by 90 degrees {result['rotation_mean_change']:.4f}")
@@ -102,13 +92,19 @@ def _summary(result: Mapping[str, Any]) -> str:
 
 def _errors(result: Mapping[str, Any]) -> str:
     questions = result["points"]["questions"]
-    return bars("Error by question", "RMSE", {name: q["rmse"] for name, q in questions.items()})
+    heights = {_short(name): {"RMSE": found["rmse"]} for name, found in questions.items()}
+    return bars("Error by question", "question", "RMSE", heights)
 
 
 def _reliability(result: Mapping[str, Any]) -> str:
-    points = sorted((float(level), found["coverage"]) for level, found in result["intervals"].items())
-    lines = {"measured": points, "ideal": [(0.0, 0.0), (1.0, 1.0)]}
-    return curves("Coverage of intervals", "nominal", "measured", lines, 1.0)
+    points = [(found["predicted"], found["true"]) for found in result["reliability"]]
+    return curves(
+        "Reliability of fractions",
+        "mean predicted fraction",
+        "mean true fraction",
+        {"by tenth of the predicted fraction": points},
+        reference=("ideal", [(0, 0), (1, 1)]),
+    )
 
 
 def _risk(result: Mapping[str, Any]) -> str:
@@ -117,12 +113,88 @@ def _risk(result: Mapping[str, Any]) -> str:
         for name, values in result["risk_coverage"].items()
     }
     top = 1.1 * max(value for values in result["risk_coverage"].values() for value in values)
-    return curves("Error of the most certain", "share of galaxies", "RMSE", lines, top or 1.0)
+    return curves("Error of the most certain", "share of galaxies", "RMSE", lines, top=top or 1.0)
 
 
-def _coverage(result: Mapping[str, Any]) -> str:
-    questions = result["intervals"]["0.9"]["questions"]
-    return bars("Coverage of 90 % intervals", "coverage", {n: q["coverage"] for n, q in questions.items()})
+def _intervals(result: Mapping[str, Any]) -> Sequence[str]:
+    levels = sorted((float(level), found) for level, found in result["intervals"].items())
+    lines = {
+        series: [(level, found[key]) for level, found in levels if key in found]
+        for series, key in (("all", "coverage"), ("where asked", "coverage_asked"))
+    }
+    found = result["intervals"][LEVEL]
+    questions = {_short(name): _pair(values) for name, values in found["questions"].items()}
+    percent = f"{float(LEVEL):.0%}"
+    plots = [
+        curves("Coverage of intervals", "nominal", "measured", lines, reference=("ideal", [(0, 0), (1, 1)])),
+        bars(
+            f"Coverage of {percent} intervals by question",
+            "question",
+            "coverage",
+            questions,
+            top=1.0,
+            reference=NOMINAL,
+        ),
+    ]
+    shares = {f"{group['from']:g}-{group['to']:g}": _pair(group) for group in found.get("by_share", ())}
+    tenths = {f"{(g['from'] + g['to']) / 2:.2g}": _pair(g) for g in found.get("by_fraction", ())}
+    for groups, title, name in (
+        (shares, "by share asked", "share of volunteers that the model expects to be asked"),
+        (tenths, "by predicted fraction", "middle of the tenth of the predicted fraction"),
+    ):
+        if groups:
+            title = f"Coverage of {percent} intervals {title}"
+            plots.append(bars(title, name, "coverage", groups, top=1.0, reference=NOMINAL))
+    return plots
+
+
+def _pair(found: Mapping[str, Any]) -> dict[str, float]:
+    names = {"all": "coverage", "where asked": "coverage_asked"}
+    return {name: found[key] for name, key in names.items() if key in found}
+
+
+def _pit(found: Mapping[str, Any]) -> str:
+    count = len(found["all"]["pit"])
+    groups = {
+        f"{(i + 0.5) / count:.2g}": {
+            name: found[key]["pit"][i]
+            for name, key in (("all", "all"), ("where asked", "asked"))
+            if found[key]
+        }
+        for i in range(count)
+    }
+    return bars(
+        "Probability integral transform",
+        "level of the true fraction in its predictive distribution",
+        "share of fractions",
+        groups,
+        reference=("calibrated", 1 / count),
+    )
+
+
+def _table(result: Mapping[str, Any]) -> str:
+    head = ("question", "galaxies", "asked", "RMSE", "coverage", "where asked", "width", "width where asked")
+    rows = []
+    for name, found in result["intervals"][LEVEL]["questions"].items():
+        cells = (
+            name,
+            f"{found['galaxies']:,}",
+            f"{found['galaxies_asked']:,}",
+            f"{result['points']['questions'][name]['rmse']:.4f}",
+            f"{found['coverage']:.1%}",
+            f"{found['coverage_asked']:.1%}",
+            f"{found['width']:.3f}",
+            f"{found['width_asked']:.3f}",
+        )
+        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    caption = f"Errors and {float(LEVEL):.0%} intervals by question"
+    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    return f"<table><caption>{caption}</caption><tr>{titles}</tr>{''.join(rows)}</table>"
+
+
+def _short(question: str) -> str:
+    """Return the number of a question, such as t04."""
+    return question.partition("_")[0]
 
 
 def _confusion(found: Mapping[str, Any]) -> str:

@@ -4,36 +4,63 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from fakes import FakeEngine, write_images
 from typer.testing import CliRunner
 
-from gax_batch import tree
+from gax_batch import inference, storage, tree
 from gax_batch.cli import app
+from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
-from gax_batch.evaluation import evaluate, page
+from gax_batch.evaluation import evaluate, training_set
+from gax_batch.evaluation.metrics import LEVELS
+from gax_batch.labels import read_labels
+from gax_batch.models.bundle import Bundle
+from gax_batch.predictive import EDGES, GRID, Predictive
+
+COUNT = 30
 
 
 @pytest.fixture
 def truth():
     rng = np.random.default_rng(0)
-    return tree.conditional(rng.gamma(0.8, size=(30, tree.N_ANSWERS)) + 1e-3)
+    return tree.conditional(rng.gamma(0.8, size=(COUNT, tree.N_ANSWERS)) + 1e-3)
 
 
-@pytest.fixture
-def table(tmp_path, truth):
-    path = tmp_path / "votes.csv"
+def write_table(path, header, rows):
     with path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["asset_id", "total_classifications", *tree.HART16_COLUMNS])
-        writer.writerows([[f"g{i}", 40, *row] for i, row in enumerate(truth)])
+        csv.writer(stream).writerows([header, *rows])
     return str(path)
 
 
 @pytest.fixture
-def catalog(monkeypatch, truth):
+def table(tmp_path, truth):
+    """Weighted votes of g0 to g29."""
+    header = ["asset_id", "total_classifications", *tree.HART16_COLUMNS]
+    return write_table(tmp_path / "votes.csv", header, [[f"g{i}", 40, *row] for i, row in enumerate(truth)])
+
+
+@pytest.fixture
+def challenge(tmp_path, truth):
+    """The same as debiased fractions."""
+    rows = [[f"g{i}", *row] for i, row in enumerate(tree.cumulative(truth))]
+    return write_table(tmp_path / "challenge.csv", ["GalaxyID", *tree.CHALLENGE_COLUMNS], rows)
+
+
+@pytest.fixture
+def manifest(monkeypatch):
+    """That of the bundle `known-1`, which is at hand whatever is asked for."""
+    calibration = {"combinations": {"bayesian+svr": Predictive.certain().as_json()}}
+    values = {"definition": "weighted", "training": {"ids_sha256": []}, "calibration": calibration}
+    monkeypatch.setattr(evaluate, "load_bundle", lambda uri: Bundle("known-1", values, {}))
+    return values
+
+
+@pytest.fixture
+def catalog(monkeypatch, truth, manifest):
     """A catalog of the last 20 of them and of 5 others, in another order, with known errors."""
     prob = np.clip(tree.cumulative(truth)[::-1][:25] + 0.05, 0, 1).astype(np.float32)
     names = [f"g{i}" for i in range(29, 9, -1)] + [f"other{i}" for i in range(5)]
-    columns = {"galaxy_id": names, "ood_score": np.zeros(25, np.float32)}
+    columns = {"galaxy_id": names, "bundle_id": ["known-1"] * 25}
     for index, answer in enumerate(tree.ANSWERS):
         for kind, shift in (("prob", 0), ("std", 0), ("lo", -0.1), ("hi", 0.1)):
             columns[f"{answer}_{kind}"] = prob[:, index] + np.float32(shift)
@@ -47,40 +74,144 @@ def catalog(monkeypatch, truth):
 
     stored = columns
     monkeypatch.setattr(evaluate, "Catalog", Stored)
-    return "a-catalog"
+    return stored
+
+
+@pytest.fixture
+def images(monkeypatch, tmp_path, manifest):
+    """A folder of g0 to g29, and an engine that needs no bundle."""
+    write_images(tmp_path / "images", COUNT)
+    for number in range(COUNT):
+        (tmp_path / "images" / f"{number:06d}.jpg").rename(tmp_path / "images" / f"g{number}.jpg")
+    monkeypatch.setattr(inference, "Engine", lambda bundle, draws: FakeEngine())
+    return str(tmp_path / "images")
 
 
 def test_a_catalog_is_judged_on_the_galaxies_it_shares_with_the_labels(catalog, table, tmp_path):
     lines = []
-    found = evaluate.evaluate_catalog(catalog, table, str(tmp_path / "out"), lines.append)
-    assert found["galaxies"] == {"voted": 20, "classes": 0}
+    found = evaluate.evaluate_catalog("a-catalog", table, str(tmp_path / "out"), lines.append)
+    assert found["galaxies"] == {"voted": 20, "classes": 0, "largest": 0}
+    assert found["definition"] == {"predictions": "weighted", "labels": "weighted"}
     assert found["points"]["rmse"] == pytest.approx(0.05, abs=0.002)
     assert found["intervals"]["0.9"]["coverage"] == 1
+    assert found["intervals"]["0.9"]["interval_score"] == pytest.approx(0.2, abs=0.01)
     assert "10 labels without galaxies of the catalog (g0, g1, g2, ...)" in " ".join(lines)
     assert "5 without a label" in " ".join(lines)
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found
     html = (tmp_path / "out" / "evaluation.html").read_text()
-    assert html.count("<svg") == html.count("</svg>") == 4
+    assert html.count("<svg") == html.count("</svg>") > 5
 
 
 def test_labels_of_other_galaxies_are_refused(catalog, tmp_path):
-    path = tmp_path / "classes.csv"
-    path.write_text("galaxy_id,class5\n1,spiral\n")
+    path = write_table(tmp_path / "classes.csv", ["galaxy_id", "class5"], [["1", "spiral"]])
     with pytest.raises(UsageError, match="none of the 1 labelled galaxies"):
-        evaluate.evaluate_catalog(catalog, str(path), str(tmp_path), print)
+        evaluate.evaluate_catalog("a-catalog", path, str(tmp_path), print, allow_other_definition=True)
+
+
+def test_labels_of_another_definition_are_refused_unless_allowed(catalog, challenge, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match=r"debiased.*weighted.*--allow-other-definition") as refusal:
+        evaluate.evaluate_catalog("a-catalog", challenge, str(out), print)
+    assert "\n" not in str(refusal.value)
+    assert not out.exists()
+    lines = []
+    found = evaluate.evaluate_catalog(
+        "a-catalog", challenge, str(out), lines.append, allow_other_definition=True
+    )
+    assert found["definition"] == {"predictions": "weighted", "labels": "debiased"}
+    assert any("debiased" in line and "weighted" in line for line in lines)
+    assert "debiased" in (out / "evaluation.html").read_text()
+
+
+def test_a_catalog_of_another_bundle_needs_its_definition(catalog, challenge, tmp_path):
+    catalog["bundle_id"] = ["unknown-7"] * 25
+    with pytest.raises(UsageError, match=r"unknown-7.*--bundle.*--definition"):
+        evaluate.evaluate_catalog("a-catalog", challenge, str(tmp_path), print)
+    found = evaluate.evaluate_catalog("a-catalog", challenge, str(tmp_path), print, definition="debiased")
+    assert found["definition"] == {"predictions": "debiased", "labels": "debiased"}
+    assert found["trained_the_bundle"]["known"] is False
+
+
+def test_a_bundle_that_does_not_state_its_definition_has_weighted_fractions():
+    assert evaluate.definition_of({}) == "weighted"
+    assert evaluate.definition_of({"definition": "debiased"}) == "debiased"
+
+
+def test_galaxies_of_a_catalog_that_trained_its_bundle_are_left_out(catalog, table, manifest, tmp_path):
+    digests = training_set.id_digests(read_labels(table))
+    manifest["training"]["ids_sha256"] = sorted(digests[25:])
+    found = evaluate.evaluate_catalog("a-catalog", table, str(tmp_path), print)
+    assert found["trained_the_bundle"] == {"known": True, "galaxies": 5, "by_id": 5, "by_pixels": 0}
+    assert found["galaxies"]["voted"] == 15
+    manifest["training"]["ids_sha256"] = sorted(digests)
+    with pytest.raises(UsageError, match="all 20 "):
+        evaluate.evaluate_catalog("a-catalog", table, str(tmp_path), print)
+
+
+def test_galaxies_that_trained_a_bundle_are_left_out_by_id_and_by_pixels(images, table, manifest, tmp_path):
+    pictures = [
+        Decoder().decode(storage.read_bytes(storage.normalize_uri(f"{images}/g{i}.jpg")))[0]
+        for i in (1, 2, 3)
+    ]
+    manifest["training"] = {
+        "ids_sha256": sorted(training_set.id_digests(read_labels(table))[:2]),
+        "pixels_sha256": sorted(training_set.pixel_digests(np.stack(pictures))),
+    }
+    lines = []
+    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, lines.append)
+    assert found["trained_the_bundle"] == {"known": True, "galaxies": 4, "by_id": 2, "by_pixels": 3}
+    assert found["galaxies"]["voted"] == COUNT - 4
+    assert any("left out: 4 that trained" in line for line in lines)
+
+
+def test_a_bundle_is_judged_by_its_predictive_distribution(images, table, manifest, tmp_path):
+    scale = np.tile(np.array([0.01, 0, 1], np.float32), (tree.N_QUESTIONS, 1))
+    reach = np.tile(np.linspace(-3, 3, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, len(EDGES) + 1, 1))
+    fitted = Predictive(scale, reach)
+    manifest["calibration"]["combinations"]["bayesian+svr"] = fitted.as_json()
+    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, print)
+    assert found["of"] == "known-1"
+    assert set(found["distribution"]["all"]["interval_score"]) == {f"{level:g}" for level in LEVELS}
+    widths = [found["intervals"][f"{level:g}"]["width"] for level in LEVELS]
+    assert 0 < widths[0] < widths[1] < widths[2] < widths[3] < 1
+    assert sum(found["distribution"]["asked"]["pit"]) == pytest.approx(1, abs=1e-3)
+    assert "Probability integral transform" in (tmp_path / "out" / "evaluation.html").read_text()
+
+
+def test_tables_of_facts_judge_classes_and_the_largest_fraction(images, manifest, tmp_path):
+    manifest["definition"] = "debiased"
+    classes = [["g0", "spiral"], ["g1", "round"], ["g2", ""]]
+    path = write_table(tmp_path / "classes.csv", ["galaxy_id", "class5"], classes)
+    found = evaluate.evaluate_bundle(None, path, images, str(tmp_path / "out"), 4, print)
+    assert found["clear_classes"]["galaxies"] == 2
+    assert "points" not in found
+    path = write_table(tmp_path / "largest.csv", ["GalaxyID", "argmax"], [["g0", "Class1.1"]])
+    found = evaluate.evaluate_bundle(None, path, images, str(tmp_path / "out"), 4, print)
+    assert found["largest"]["galaxies"] == 1
+
+
+def test_some_questions_of_the_challenge_judge_these_questions(images, truth, manifest, tmp_path):
+    manifest["definition"] = "debiased"
+    columns = tree.CHALLENGE_COLUMNS[:5]
+    rows = [[f"g{i}", *row[:5]] for i, row in enumerate(tree.cumulative(truth))]
+    path = write_table(tmp_path / "some.csv", ["GalaxyID", *columns], rows)
+    found = evaluate.evaluate_bundle(None, path, images, str(tmp_path / "out"), 4, print)
+    assert found["fractions"] == COUNT * 5
+    assert set(found["points"]["questions"]) == set(tree.QUESTION_NAMES[:2])
 
 
 def test_the_command_asks_for_one_thing_to_judge(table):
-    result = CliRunner().invoke(app, ["evaluate", "--labels", table])
-    assert isinstance(result.exception, UsageError)
+    for arguments in ([], ["--images", "x", "--catalog", "y"], ["--images", "x", "--definition", "debiased"]):
+        result = CliRunner().invoke(app, ["evaluate", "--labels", table, *arguments])
+        assert isinstance(result.exception, UsageError)
 
 
-def test_a_page_escapes_names_and_shows_classes():
-    found = {
-        "of": "<bundle>",
-        "galaxies": {"voted": 0, "classes": 1},
-        "clear_classes": {"accuracy": 1.0, "classes": ["round"], "confusion": [[1]]},
-    }
-    html = page.page(found)
-    assert "&lt;bundle&gt;" in html
-    assert "100.0% right" in html
+def test_the_command_passes_its_options_on(catalog, challenge, tmp_path):
+    arguments = ["--labels", challenge, "--catalog", "a-catalog", "--output", str(tmp_path / "out")]
+    refused = CliRunner().invoke(app, ["evaluate", *arguments])
+    assert isinstance(refused.exception, UsageError)
+    allowed = CliRunner().invoke(app, ["evaluate", *arguments, "--allow-other-definition"])
+    assert allowed.exit_code == 0
+    catalog["bundle_id"] = ["unknown-7"] * 25
+    stated = CliRunner().invoke(app, ["evaluate", *arguments, "--definition", "debiased"])
+    assert stated.exit_code == 0

@@ -1,0 +1,78 @@
+import re
+
+import numpy as np
+import pytest
+
+from gax_batch import tree
+from gax_batch.evaluation import distributions, metrics
+from gax_batch.evaluation.page import page
+from gax_batch.labels import Labels
+
+
+@pytest.fixture
+def result():
+    rng = np.random.default_rng(0)
+    prob, truth = (
+        tree.cumulative(tree.conditional(rng.gamma(0.5, size=(40, tree.N_ANSWERS)) + 1e-6)).astype(np.float32)
+        for _ in range(2)
+    )
+    ids = [str(i) for i in range(40)]
+    labels = Labels.of_fractions(ids, truth, 40.0, definition="debiased", numbering="GalaxyID")
+    intervals = {
+        level: (np.maximum(prob - reach, 0), np.minimum(prob + reach, 1))
+        for level, reach in (("0.5", np.float32(0.1)), ("0.9", np.float32(0.3)))
+    }
+    quantiles, levels = distributions.quantiles_of_intervals(prob, intervals)
+    error = metrics.squared_error(prob, labels)
+    return {
+        "of": "<bundle>",
+        "galaxies": {"voted": 40, "classes": 1, "largest": 0},
+        "definition": {"predictions": "debiased", "labels": "debiased"},
+        "trained_the_bundle": {"known": True, "galaxies": 3, "by_id": 3, "by_pixels": 0},
+        "points": metrics.point_metrics(prob, labels),
+        "vote_noise_rmse": metrics.vote_noise(labels),
+        "reliability": metrics.reliability(prob, labels),
+        "risk_coverage": {"interval width": metrics.risk_coverage(error, error)},
+        "intervals": {level: metrics.coverage(*ends, labels, prob) for level, ends in intervals.items()},
+        "distribution": distributions.distribution_metrics(quantiles, levels, labels),
+        "clear_classes": {"accuracy": 1.0, "classes": ["round"], "confusion": [[1]]},
+    }
+
+
+def test_the_page_shows_coverage_over_all_and_where_asked(result):
+    html = page(result)
+    titles = re.findall(r'aria-label="([^"]*)"', html)
+    assert [title for title in titles if "by question" in title and "Coverage" in title]
+    for part in ("share", "predicted fraction", "Reliability", "integral transform"):
+        assert [title for title in titles if part in title], part
+    found = result["intervals"]["0.9"]["questions"]["t10_arms_winding"]
+    for key in ("coverage", "coverage_asked"):
+        assert f"{found[key]:.1%}" in html
+    assert "100.0% right" in html
+
+
+def test_the_page_escapes_names(result):
+    html = page(result)
+    assert "&lt;bundle&gt;" in html
+    assert "<bundle>" not in html
+
+
+def test_the_page_warns_of_other_definitions_and_unknown_training_galaxies(result):
+    warning = 'class="warning"'
+    assert warning not in page(result)
+    assert (
+        page(result | {"definition": {"predictions": "weighted", "labels": "debiased"}}).count(warning) == 1
+    )
+    unknown = {"known": False, "galaxies": 0, "by_id": 0, "by_pixels": 0}
+    assert page(result | {"trained_the_bundle": unknown}).count(warning) == 1
+
+
+def test_a_page_of_classes_alone_has_no_plots():
+    found = {
+        "of": "bundle",
+        "galaxies": {"voted": 0, "classes": 1},
+        "clear_classes": {"accuracy": 1.0, "classes": ["round"], "confusion": [[1]]},
+    }
+    html = page(found)
+    assert "100.0% right" in html
+    assert "<svg" not in html
