@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gax_batch.board import INFERRED, INFERRING, READING, WAITING, WRITING, BoardView, Step
 from gax_batch.catalog.writer import Part
+from gax_batch.models.domain import Counts
 from gax_batch.unit import UnitResult
 
 Say = Callable[[str], None]
@@ -17,7 +18,10 @@ LINE_EVERY_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of a run: parts stored, units that failed, rejects by reason, seconds of work by step."""
+    """Counts of a run: parts stored, units that failed, rejects by reason, seconds of work by step.
+
+    `images` says how the images of the stored parts compare with the bundle's reference.
+    """
 
     parts: list[Part] = field(default_factory=list)
     reused_units: int = 0
@@ -26,6 +30,7 @@ class Tally:
     failed_cutouts: int = 0
     rejects_by_reason: Counter[str] = field(default_factory=Counter)
     seconds_by_step: Counter[str] = field(default_factory=Counter)
+    images: Counts = field(default_factory=Counts)
 
     @property
     def rows(self) -> int:
@@ -42,6 +47,7 @@ class Tally:
         self.parts.extend(parts)
         self.reused_units = len(parts)
         self.reused_cutouts = sum(part.planned for part in parts)
+        self.images += Counts.add_up(part.images for part in parts if part.images is not None)
         for part in parts:
             self.rejects_by_reason.update(part.rejects_by_reason)
 
@@ -53,6 +59,8 @@ class Tally:
             self.failed_cutouts += result.state.planned
             return
         self.parts.append(result.part)
+        if result.part.images is not None:
+            self.images += Counts.add_up([result.part.images])
         self.rejects_by_reason.update(result.part.rejects_by_reason)
 
 

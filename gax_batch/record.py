@@ -10,6 +10,7 @@ from typing import Any
 from gax_batch import __version__
 from gax_batch.catalog.snapshots import write_run_record
 from gax_batch.machine import MIB
+from gax_batch.models.domain import Reference, warning_lines
 from gax_batch.plan import Plan
 from gax_batch.progress import Tally, duration
 
@@ -18,7 +19,10 @@ RECORDED_PACKAGES = ("ray", "tensorflow", "tensorflow-probability", "numpy", "py
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What identifies one run that has something to do; `settings` are plain JSON values."""
+    """What identifies one run that has something to do.
+
+    `settings` are plain JSON values; `reference` is the bundle's, None for one that has none.
+    """
 
     run_id: str
     started: datetime
@@ -27,6 +31,7 @@ class Run:
     settings: dict[str, Any]
     settings_fingerprint: str
     plan: Plan
+    reference: Reference | None = None
 
 
 class Clock:
@@ -84,6 +89,7 @@ def write(
             "rejects": tally.rejects,
             "rejects_by_reason": dict(sorted(tally.rejects_by_reason.items())),
         },
+        "domain": None if run.reference is None else run.reference.judge(tally.images).as_dict(),
         "failures": tally.failures,
         "seconds": {**clock.laps, "total": clock.total},
         "seconds_of_work": dict(tally.seconds_by_step),
@@ -111,5 +117,6 @@ def summary_lines(record: dict[str, Any]) -> list[str]:
         f"{duration(record['seconds']['total'])}, {speed}"
         f"peak memory {record['peak_memory_mib']:,} MiB besides the object store"
     )
+    lines += warning_lines(record["domain"])
     lines.append(f"snapshot {record['snapshot']} of {record['settings']['catalog']} (run {record['run_id']})")
     return lines

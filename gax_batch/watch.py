@@ -10,6 +10,7 @@ from typing import Protocol
 
 from gax_batch.display import Display
 from gax_batch.interrupt import StopRequest
+from gax_batch.models.domain import Alarm
 from gax_batch.progress import RunState, Sample, Stall, duration
 from gax_batch.unit import UnitResult
 
@@ -37,6 +38,7 @@ class Watch:
     grace_seconds: float
     metrics: Publisher
     stall: Stall
+    alarm: Alarm = field(default_factory=lambda: Alarm(None))
     _idle_looks: int = field(default=0, init=False)
 
     def ended(self, result: UnitResult) -> None:
@@ -44,6 +46,8 @@ class Watch:
         self.state.add(result)
         self.display.unit(result, self.state)
         self.metrics.unit(result)
+        for line in self.alarm.see(self.state.tally.images):
+            self.display.say(line)
 
     def see(self, sample: Sample) -> bool:
         """Take note of how the workers stand, and say whether no more units are to be begun."""

@@ -15,7 +15,17 @@ from gax_batch.progress import Say
 ATTEMPTS = 3
 _ANSWER_SECONDS = 10.0
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-_TOLD = ("run_id", "status", "cause", "started", "counts", "seconds", "galaxies_per_second", "snapshot")
+_TOLD = (
+    "run_id",
+    "status",
+    "cause",
+    "started",
+    "counts",
+    "seconds",
+    "galaxies_per_second",
+    "snapshot",
+    "domain",
+)
 
 
 class Webhook:
@@ -86,12 +96,14 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 def summary_of(record: dict[str, Any]) -> dict[str, Any]:
     """What is posted of a run's record; `text` is one line for people, as chat services show it."""
-    counts = record["counts"]
+    counts, domain = record["counts"], record["domain"]
     text = (
         f"gax run {record['run_id']}: {record['status']}; {counts['galaxies']:,} galaxies, "
         f"{counts['rejects']:,} rejects, {counts['units_failed']:,} failed units of "
         f"{record['settings']['catalog']}"
     )
+    if domain and domain["another_survey"]:
+        text += f"; warning: the images are not like those that {record['bundle_id']} knows"
     return {
         "text": text,
         "catalog": record["settings"]["catalog"],

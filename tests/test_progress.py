@@ -1,8 +1,12 @@
 """What a run tells the person who waits."""
 
+from dataclasses import replace
+
 import pytest
 
 from gax_batch.catalog.writer import Part
+from gax_batch.models.appearance import STATISTICS
+from gax_batch.models.domain import Counts
 from gax_batch.progress import Progress, Tally, duration
 from gax_batch.unit import UnitResult, UnitState
 
@@ -23,6 +27,17 @@ def test_a_tally_counts_new_and_reused_parts_and_failures():
     assert tally.rejects_by_reason == {"truncated": 3}
     assert tally.failures == {"c": "reading failed: gone"}
     assert tally.seconds_by_step == {"read": 1.5, "infer": 2.0}
+
+
+def test_a_tally_adds_up_what_new_and_reused_units_say_of_their_images():
+    counts = [Counts(n, n // 2, tuple(range(n, n + len(STATISTICS)))) for n in (3, 10, 4)]
+    parts = [replace(part(unit, 1), images=c.to_json()) for unit, c in zip("abc", counts, strict=True)]
+    tally = Tally()
+    tally.reuse(parts[:2])
+    tally.add(UnitResult(UnitState("c", "f", 1), parts[2]))
+    tally.add(UnitResult(UnitState("d", "f", 1), part("d", 1)))  # of a bundle without a reference
+    assert tally.images == counts[0] + counts[1] + counts[2]
+    assert tally.images.galaxies == 17
 
 
 def test_progress_says_how_far_how_fast_and_how_long():

@@ -6,9 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fakes import FakeEngine
+from simulated import galaxies
 
 from gax_batch import unit
+from gax_batch.catalog.writer import find_finished
 from gax_batch.errors import FatalError
+from gax_batch.models.domain import Counts, Reference, fit_reference
 
 
 def test_read_infer_write_give_a_part_of_rows_and_rejects(task, options, tmp_path):
@@ -68,3 +71,41 @@ def test_a_unit_of_rejects_alone_is_a_part_without_rows(task, options, tmp_path)
     assert part is not None
     assert (part.rows, part.rejects) == (0, 5)
     assert part.rejects_by_reason == {"changed": 5}
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    return Reference(fit_reference(galaxies(256)))
+
+
+def written(task: unit.UnitTask, options: unit.UnitOptions) -> unit.Part:
+    block = unit.infer(unit.read(task, options), FakeEngine(), options)
+    part = unit.parse_result(unit.result_row(unit.write(block, options))).part
+    assert part is not None
+    return part
+
+
+def test_a_unit_counts_how_its_good_images_compare_with_the_reference(task, options, reference):
+    part = written(task, replace(options, reference=reference))
+    counts = Counts.add_up([part.images])
+    assert counts.galaxies == part.rows == 4
+    again = find_finished(options.catalog, options.settings_fingerprint, [(part.unit_id, part.fingerprint)])
+    assert again == {part.unit_id: part}
+
+
+def test_the_reference_changes_no_row(task, options, reference, tmp_path):
+    plain, compared = written(task, options), written(task, replace(options, reference=reference))
+    assert plain.images is None
+    galaxies_root = tmp_path / "catalog" / "galaxies"
+    one, two = (pq.read_table(galaxies_root / part.key) for part in (plain, compared))
+    assert one.equals(two)
+    # A key never gets other bytes, and the counts are in the part's footer.
+    assert plain.key != compared.key
+    assert written(task, options) == plain
+
+
+def test_a_unit_of_rejects_alone_counts_no_images(task, options, reference, tmp_path):
+    for path in (tmp_path / "images").iterdir():
+        path.write_bytes(b"not an image")
+    part = written(task, replace(options, reference=reference))
+    assert Counts.add_up([part.images]) == Counts()

@@ -118,6 +118,7 @@ def test_a_summary_tells_people_and_programs_how_a_run_ended():
         "seconds": {"total": 10.0},
         "galaxies_per_second": 9.0,
         "snapshot": 3,
+        "domain": None,
         "versions": {},
     }
     told = summary_of(record)
@@ -126,4 +127,6 @@ def test_a_summary_tells_people_and_programs_how_a_run_ended():
     )
     assert told["counts"] == record["counts"]
     assert told["snapshot"] == 3
+    strange = record | {"domain": {"another_survey": True, "reasons": []}, "bundle_id": "b-1"}
+    assert "b-1" in summary_of(strange)["text"]
     assert "settings" not in told

@@ -18,6 +18,7 @@ from gax_batch.catalog.delta import Entry
 from gax_batch.catalog.snapshots import Catalog, open_existing, read_run_record
 from gax_batch.errors import UsageError
 from gax_batch.models.bundle import load_bundle
+from gax_batch.models.domain import warning_lines
 from gax_batch.population import Fraction, population
 from gax_batch.progress import Say, duration
 from gax_batch.rejects import MEANING, Reason
@@ -91,6 +92,7 @@ def render(catalog: Catalog, history: Sequence[Entry]) -> str:
             facts=dict(history[0].facts),
             made=datetime.now(UTC),
             release=__version__,
+            definition=tree.DEFINITION,
             found=found,
             cutouts_accounted=sum(catalog.planned().values()),
             units=len(catalog.parts()),
@@ -98,6 +100,7 @@ def render(catalog: Catalog, history: Sequence[Entry]) -> str:
             record=record,
             record_json=json.dumps(record, indent=2, ensure_ascii=False) if record else None,
             runs=runs,
+            compared=_compared(runs),
             drawings=_drawings(found, runs),
             population=_population(catalog),
             calibration=_calibration(found, record),
@@ -159,6 +162,16 @@ def _runs(catalog: Catalog, history: Sequence[Entry]) -> list[dict[str, Any]]:
         except (OSError, ValueError, KeyError):
             continue
     return runs
+
+
+def _compared(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How the images of each run compare with those that its bundle knows, as far as the bundle tells."""
+    domains = [(run["run_id"], run["record"].get("domain")) for run in runs]
+    return [
+        {"run_id": run_id, **domain, "warning": [line.strip() for line in warning_lines(domain)]}
+        for run_id, domain in reversed(domains)
+        if domain
+    ]
 
 
 def _rejects(catalog: Catalog) -> Rejects:

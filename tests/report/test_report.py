@@ -3,18 +3,24 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import write_images
 from shown import HOSTILE
+from simulated import galaxies
+from surveys import catalog_of
 from typer.testing import CliRunner
 
 from gax_batch import tree
 from gax_batch.catalog.snapshots import Catalog, open_existing, read_run_record
 from gax_batch.cli import app
 from gax_batch.errors import UsageError
+from gax_batch.models.domain import Reference, fit_reference
+from gax_batch.record import summary_lines
 from gax_batch.report.build import write_report
 from gax_batch.report.gather import COLUMNS, FRACTION_BINS, SHOWN, SHOWN_OF_A_CLASS, gather
 
@@ -125,7 +131,7 @@ def test_throughput_and_provenance_are_the_records(parsed, catalog):
 def test_the_calibration_is_the_bundles(parsed, catalog):
     from gax_batch.models.bundle import load_bundle
 
-    for values in load_bundle().manifest["metrics"]["intervals"].values():
+    for values in load_bundle().manifest["metrics"].get("intervals", {}).values():
         assert f"{100 * values['coverage']:.1f} %" in parsed.text
 
 
@@ -217,3 +223,36 @@ def test_a_vacuumed_snapshot_is_said_to_be_gone(catalog, tmp_path):
     shutil.rmtree(copy / "galaxies" / "parts" / "first")
     write_report(str(copy), None, str(tmp_path / "page.html"), print)
     assert "can no longer be compared with" in Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
+
+
+def test_images_of_another_survey_are_said_loudly_in_summary_record_and_report(options, tmp_path):
+    write_images(tmp_path / "images", 60)
+    compared = replace(options, reference=Reference(fit_reference(galaxies(256))))
+    catalog = catalog_of(tmp_path / "images", compared)
+    record = read_run_record(catalog, options.run_id)
+    assert record["domain"]["galaxies"] == 60
+    assert record["domain"]["another_survey"] is True
+    assert record["domain"]["shift"] > record["domain"]["shift_limit"]
+    write_report(catalog, None, str(tmp_path / "page.html"), print)
+    shown = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert [attrs for _, attrs in shown.tags if attrs.get("role") == "alert"]
+    for reason in record["domain"]["reasons"]:
+        assert any(reason in line for line in summary_lines(record))
+        assert reason in shown.text
+
+
+def test_a_bundle_without_a_reference_gives_no_verdict(parsed, catalog):
+    assert read_run_record(catalog, "run-2")["domain"] is None
+    assert not [attrs for _, attrs in parsed.tags if attrs.get("role") == "alert"]
+
+
+def test_the_record_of_an_earlier_release_has_no_verdict(options, tmp_path):
+    write_images(tmp_path / "images", 5)
+    catalog = catalog_of(tmp_path / "images", options)
+    path = Path(catalog) / "runs" / options.run_id / "run.json"
+    record = json.loads(path.read_text())
+    del record["domain"]
+    path.write_text(json.dumps(record))
+    write_report(catalog, None, str(tmp_path / "page.html"), print)
+    shown = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "The bundle has no reference" in shown.text
