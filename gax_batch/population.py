@@ -3,8 +3,8 @@
 Two errors are told apart. The *model* error is the spread of the population's
 fraction over draws: all galaxies share it, so that more galaxies do not lower it, but a better model does.
 The *sampling* error is that of finitely many galaxies which stand for all galaxies like them; it falls with
-the root of their number, and is of no concern where the survey itself is the population. What all draws
-have wrong alike is in neither.
+the root of their number, and is of no concern where the survey itself is the population. Neither term
+contains errors that all draws share, such as those that depend on image quality: see `CAUTION`.
 """
 
 import csv
@@ -36,6 +36,12 @@ from gax_batch.sums import (
     add_up,
     values_of,
 )
+
+CAUTION = (
+    "A trend with redshift, apparent size, brightness or image quality does not show that galaxies differ: "
+    "blur and noise hide arms and bars from the model as from volunteers. No interval here contains that."
+)
+"""Printed below every table, since any grouping can follow one of these quantities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +159,11 @@ def render_table(rows: Sequence[Fraction], level: float) -> str:
         console.print(table)
         galaxies = "" if grouped else f"{rows[0].galaxies:,} galaxies. "
         console.print(
-            f"{galaxies}Fractions with {level:.0%} intervals. model: standard error since the model is "
-            "uncertain, shared by all galaxies; sampling: of finitely many galaxies. The interval has both."
+            f"{galaxies}Fractions ({tree.DEFINITION.name}) with {level:.0%} intervals. model: standard error "
+            "since the model is uncertain, shared by all galaxies; sampling: of finitely many galaxies. The "
+            "interval has both."
         )
+        console.print(CAUTION)
     return capture.get().rstrip()
 
 

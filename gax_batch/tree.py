@@ -1,9 +1,14 @@
 """The Galaxy Zoo 2 decision tree: 11 questions, 37 answers, and the arithmetic between them.
 
 A vector of 37 numbers is *cumulative* when an answer's value is the fraction of all volunteers who
-gave it (the columns of the Galaxy Zoo challenge), and *conditional* when it is the fraction among
-those who were asked (Hart et al. 2016's weighted fractions). Question names, order and answers are
-those of Willett et al. 2013, table 2, with the column names of Hart et al. 2016.
+gave it (as the Galaxy Zoo challenge publishes them), and *conditional* when it is the fraction of those
+who were asked its question (as Hart et al. 2016 publish them).
+
+Both can be *weighted*, the votes for the image as it is, or *debiased*, corrected for what distance hides.
+The catalog's fractions are cumulative and debiased, see `DEFINITION`.
+
+Question names, order and answers are those of Willett et al. 2013, table 2, with the column names of Hart
+et al. 2016.
 """
 
 import difflib
@@ -38,6 +43,14 @@ class Question:
     def columns(self) -> slice:
         """The question's columns in a vector of 37 answers."""
         return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What a set of fractions is: a short name, and one phrase for a person that stands alone."""
+
+    name: str
+    description: str
 
 
 # name, answers, 0-based parent column, letter of each answer in Willett et al. 2013's class string
@@ -93,6 +106,13 @@ QUESTION_NAMES: tuple[str, ...] = tuple(q.name for q in QUESTIONS)
 ANSWERS: tuple[str, ...] = tuple(f"{q.name}_{a}" for q in QUESTIONS for a in q.answers)
 N_QUESTIONS = len(QUESTIONS)
 N_ANSWERS = len(ANSWERS)
+DEFINITION = Definition(
+    "debiased",
+    "fraction of all volunteers who would give the answer if the galaxy were nearby, as in the Galaxy Zoo "
+    "challenge (cumulative; debiased as by Willett et al. 2013)",
+)
+"""What the catalog's 37 fractions are; a bundle names its own in its manifest, under `definition`."""
+
 HART16_COLUMNS: tuple[str, ...] = tuple(f"{a}_weighted_fraction" for a in ANSWERS)
 CHALLENGE_COLUMNS: tuple[str, ...] = tuple(
     f"Class{i}.{j}" for i, q in enumerate(QUESTIONS, 1) for j in range(1, len(q.answers) + 1)
@@ -115,6 +135,9 @@ def find_question(name: str) -> Question:
     nearest = difflib.get_close_matches(name, QUESTION_NAMES, n=1, cutoff=0)[0]
     raise UsageError(f"there is no question '{name}'; did you mean '{nearest}'?")
 
+
+# The answer to the first question that ends the class string.
+_STAR = 2
 
 _WORDS = {"edgeon": "edge-on", "cant tell": "can't tell"}
 
@@ -206,28 +229,66 @@ def inconsistency(cumulative: npt.NDArray[Float]) -> float:
 
 
 def gz2_class(cumulative: npt.NDArray[Float]) -> list[str]:
-    """The class string of Willett et al. 2013 (appendix A) from the most likely path through the tree.
+    """Return the class string of Willett et al. 2013 (appendix A): the most likely path through the tree.
 
     `Er Ei Ec` are smooth galaxies, `Ser Seb Sen` edge-on disks, `S[B]{d,c,b,a}` other disks with the
     number (`1234+?`) and winding (`tml`) of their arms if spiral, `A` stars and artifacts; an odd
-    feature follows in parentheses.
+    feature follows in parentheses. From Hart et al. 2016's debiased fractions these are the published
+    strings; from weighted fractions only about half of them are.
 
     Args:
-        cumulative: `[N, 37]` probabilities.
+        cumulative: Fractions `[N, 37]`; conditional ones give the same. Of equal answers the first wins.
 
     Returns:
         N strings.
     """
-    # Which answer of a question wins is the same for cumulative and conditional fractions.
-    winners = np.stack([np.argmax(cumulative[:, q.columns], axis=1) for q in QUESTIONS], axis=1)
-    return [_class_string([int(w) for w in row]) for row in winners]
+    return [_class_string(row) for row in _winners(cumulative).tolist()]
+
+
+def gz2_class_margin(cumulative: npt.NDArray[Float]) -> npt.NDArray[Float]:
+    """Return how far each galaxy's `gz2_class` is from another class string.
+
+    At each question that decides a letter of the string, the margin is the fraction of the winning answer
+    minus that of the second, among the volunteers who are asked the question. The smallest of these is
+    the galaxy's: the string stays the same unless some fraction of those asked changes by half of it.
+    The string of a star or artifact is `A` whatever odd features it has, so only the first question counts.
+
+    Args:
+        cumulative: Fractions `[N, 37]`; conditional ones give the same.
+
+    Returns:
+        `[N]` of the same dtype, 0 (another answer is as likely) to 1 (all volunteers agree). 0 also where
+        the path reaches a question that nobody is asked.
+    """
+    fractions = conditional(cumulative)
+    winners = _winners(cumulative)
+    margin = np.ones(len(fractions), fractions.dtype)
+    for index, question in enumerate(QUESTIONS):
+        ranked = np.sort(fractions[:, question.columns], axis=1)
+        margin = np.where(_decides(index, winners), np.minimum(margin, ranked[:, -1] - ranked[:, -2]), margin)
+    return margin
+
+
+def _winners(fractions: npt.NDArray[Float]) -> npt.NDArray[np.intp]:
+    """The winning answer of each question, `[N, 11]`: the same for cumulative and conditional fractions."""
+    return np.stack([np.argmax(fractions[:, q.columns], axis=1) for q in QUESTIONS], axis=1)
+
+
+def _decides(index: int, winners: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Whether a question has a letter in each galaxy's class string, `[N]`."""
+    parent = QUESTIONS[index].parent
+    if parent is None:
+        return np.full(len(winners), True) if index == 0 else winners[:, 0] != _STAR
+    above = next(i for i, q in enumerate(QUESTIONS) if q.start <= parent < q.stop)
+    leads: npt.NDArray[np.bool_] = winners[:, above] == parent - QUESTIONS[above].start
+    return leads & _decides(above, winners)
 
 
 def _class_string(winner: Sequence[int]) -> str:
     def letter(question: int) -> str:
         return QUESTIONS[question].letters[winner[question]].strip()
 
-    if winner[0] == 2:
+    if winner[0] == _STAR:
         return "A"
     if winner[0] == 0:
         text = "E" + letter(6)

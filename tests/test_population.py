@@ -20,7 +20,7 @@ from gax_batch.catalog.writer import Part
 from gax_batch.cli import app
 from gax_batch.errors import UsageError
 from gax_batch.plan import make_plan
-from gax_batch.population import population, render_csv, render_json, render_table
+from gax_batch.population import CAUTION, population, render_csv, render_json, render_table
 from gax_batch.sources import open_source, read_positions
 from gax_batch.sums import Grouping
 
@@ -85,6 +85,23 @@ def test_the_interval_includes_the_known_spread_of_the_draws(cataloged):
         model = np.sqrt(1.25 * leans.var(ddof=1)) * abs(ANCHOR[index] - mean[index])
         assert row.model_std == pytest.approx(model, rel=1e-3, abs=1e-7)
         assert 0 <= row.lo <= row.value <= row.hi <= 1
+
+
+def test_the_models_spread_is_that_of_the_kept_draws_and_of_the_column(options, tmp_path):
+    """Item 11: `_std`, kept draws and `model_std` disagreed by up to a factor of four."""
+    write_images(tmp_path / "images", 1)
+    (tmp_path / "positions.csv").write_text("galaxy_id,ra,dec\n000000,10,20\n")
+    alone = run(tmp_path, replace(options, catalog=str(tmp_path / "alone"), keep_draws=True), 16)
+    column = Catalog(alone).galaxies([f"{a}_std" for a in tree.ANSWERS])
+    std = np.array([values[0].as_py() for values in column.columns])
+    assert std.max() > 0.01
+    draws = read_draws(alone, ["000000"])[0].astype(np.float64)
+    np.testing.assert_allclose(draws.std(axis=0), std, atol=np.finfo(np.float16).eps)
+    rows = {r.answer: r for r in population(alone) if (r.statistic, r.of) == ("expected", "all")}
+    model = np.array([rows[answer].model_std for answer in tree.ANSWERS])
+    # Of S draws: the sample's variance, and that of a mean of S draws.
+    count = len(draws)
+    np.testing.assert_allclose(model, std * np.sqrt((count + 1) / (count - 1)), atol=1e-6)
 
 
 @pytest.mark.parametrize("by", [None, "healpix", "ood_score"])
@@ -152,6 +169,8 @@ def test_table_csv_and_json_say_the_same(cataloged):
     table = render_table(population(cataloged, question="t02"), 0.9)
     assert "40 galaxies" in table
     assert f"{rows[0].answer}" in table
+    for rows in (population(cataloged), population(cataloged, by="ood_score")):
+        assert CAUTION in " ".join(render_table(rows, 0.9).split())
 
 
 def test_the_command_prints_a_table_csv_or_json(cataloged):

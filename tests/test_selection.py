@@ -32,6 +32,7 @@ def columns_of(count, seed=0):
     # Scores with many ties, and some missing.
     score = np.round(rng.random(count), 1).astype(np.float32)
     score[::17] = np.nan
+    columns["gz2_class_margin"] = rng.random(count).astype(np.float32)
     return columns | {"gz2_class": ["Er"] * count, "ood_score": score, "out_of_distribution": score > 2}
 
 

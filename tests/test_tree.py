@@ -134,6 +134,72 @@ def test_gz2_class_spells_the_most_likely_path(answers, expected):
     assert tree.gz2_class(galaxy(**answers)) == [expected]
 
 
+def test_gz2_class_is_the_published_one_from_debiased_fractions_alone(shared_data):
+    """The class string is defined by debiased fractions (Willett et al. 2013, appendix A)."""
+
+    def read(name: str) -> dict[str, dict[str, str]]:
+        with (shared_data / "gz2" / name).open() as file:
+            return {row["asset_id"]: row for row in csv.DictReader(file)}
+
+    weighted, debiased = read("hart16_votes.csv"), read("hart16_debiased.csv")
+    published = [row["gz2_class"] for row in weighted.values()]
+
+    def agreement(fractions: list[list[float]]) -> float:
+        found = tree.gz2_class(tree.cumulative(tree.conditional(np.array(fractions))))
+        return float(np.mean([ours == theirs for ours, theirs in zip(found, published, strict=True)]))
+
+    assert len(published) == 748
+    assert agreement([[float(debiased[i][f"{a}_debiased"]) for a in tree.ANSWERS] for i in weighted]) == 1
+    assert agreement([[float(row[c]) for c in tree.HART16_COLUMNS] for row in weighted.values()]) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 0.8),
+        # Spiral or not is asked of a disk that is not edge-on, ...
+        ({"t04_spiral": (0.55, 0.45)}, 0.1),
+        # ... and the second of several answers counts, not the sum of the others.
+        ({"t11_arms_number": (0.1, 0.4, 0.3, 0.1, 0.1, 0)}, 0.1),
+        ({"t01_smooth_or_features": (0.4, 0.6, 0)}, 0.2),
+        ({"t06_odd": (0.48, 0.52)}, 0.04),
+        # Questions that are not on the path do not count, ...
+        ({"t07_rounded": (0.3, 0.4, 0.3), "t09_bulge_shape": (0.4, 0.3, 0.3)}, 0.8),
+        ({"t08_odd_feature": (0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1)}, 0.8),
+        # ... but those that become part of it do: two odd features are as likely.
+        ({"t06_odd": (0.9, 0.1), "t08_odd_feature": (0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1)}, 0),
+        # A star's string has no other letter.
+        ({"t01_smooth_or_features": (0.1, 0.3, 0.6), "t06_odd": (0.5, 0.5)}, 0.3),
+    ],
+)
+def test_the_margin_is_the_smallest_lead_on_the_path(changes, expected):
+    fractions = tree.conditional(
+        galaxy(t01="a02", t02="a05", t03="a07", t04="a08", t05="a11", t06="a15", t10="a28", t11="a32")
+    )
+    for name, values in changes.items():
+        fractions[0, tree.find_question(name).columns] = values
+    assert tree.gz2_class_margin(fractions) == pytest.approx([expected])
+    assert tree.gz2_class_margin(tree.cumulative(fractions)) == pytest.approx([expected])
+
+
+@given(fractions, st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_changes_of_less_than_half_the_margin_leave_the_class(values, seed):
+    before = normalized(values)
+    margin = tree.gz2_class_margin(before)
+    assert ((margin >= 0) & (margin <= 1 + 1e-12)).all()
+    moved = np.random.default_rng(seed).uniform(-0.499, 0.499, before.shape) * margin[:, None]
+    assert tree.gz2_class(before + moved) == tree.gz2_class(before)
+
+
+def test_the_margin_keeps_the_dtype_and_is_that_of_each_galaxy_alone():
+    prob = tree.cumulative(tree.conditional(np.random.default_rng(3).random((50, 37)).astype(np.float32)))
+    margin = tree.gz2_class_margin(prob)
+    assert margin.dtype == np.float32
+    assert margin.tolist() == [tree.gz2_class_margin(row[None])[0] for row in prob]
+    assert tree.gz2_class_margin(prob[:0]).shape == (0,)
+
+
 def test_the_published_columns_agree_with_the_published_votes(shared_data):
     """Hart et al.'s conditional votes, multiplied down the tree, are the challenge's columns."""
     with (shared_data / "gz2" / "hart16_votes.csv").open() as file:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, Field, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -27,6 +27,7 @@ from gax_batch.storage import local_path
 
 FORMAT_KEY = "gax.formatVersion"
 FORMAT_VERSION = 2
+ADD_COLUMNS = "add_columns"
 
 Answer = TypeVar("Answer")
 
@@ -191,6 +192,35 @@ class Table:
             if self._table is None:
                 raise FatalError(f"the table {self.uri} cannot be created: {one_line(error)}") from error
         self.refresh()
+
+    def add_columns(self, schema: pa.Schema, metadata: Mapping[str, str | int]) -> None:
+        """Add the columns that a table of an earlier release lacks, by a commit of its own.
+
+        Args:
+            schema: All columns of this release; those that the table lacks must be nullable.
+            metadata: Kept with the commit, besides what the newest snapshot's has: it holds the same rows.
+
+        Raises:
+            FatalError: The store refused.
+        """
+        for _ in range(ANSWER_ATTEMPTS):
+            self.refresh()
+            if self._table is None:
+                raise FatalError(f"the table {self.uri} does not exist")
+            there = {field.name for field in self._table.schema().fields}
+            missing = [Field.from_arrow(field) for field in schema if field.name not in there]
+            if not missing:
+                return
+            facts = {**self.history()[0].facts, **metadata, "operation": ADD_COLUMNS}
+            facts |= {name: 0 for name in facts if name.endswith(("_added", "_removed"))}
+            properties = CommitProperties(custom_metadata={f"gax.{k}": v for k, v in facts.items()})
+            try:
+                self._table.alter.add_columns(missing, commit_properties=properties)
+            except CommitFailedError:
+                continue
+            except (DeltaError, OSError) as error:
+                raise FatalError(f"the commit to {self.uri} failed: {one_line(error)}") from error
+        raise FatalError(f"other commits to {self.uri} came first; run again when it is quiet")
 
     def commit(
         self,

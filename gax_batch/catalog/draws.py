@@ -42,8 +42,9 @@ def read_draws(catalog: str, ids: Sequence[str], version: int | None = None) -> 
         version: The snapshot's number; the newest if None.
 
     Returns:
-        float32 `[N, S, 37]` cumulative fractions, in the order of `ids`: what `<answer>_prob` would be if
-        the posterior were draw k alone, rounded to float16.
+        float32 `[N, S, 37]` cumulative fractions, in the order of `ids`, rounded to float16: what
+        `<answer>_prob` would be of draw k alone. `<answer>_prob` and `<answer>_std` are the mean and the
+        standard deviation of the draws; of more draws than are kept if the run had a target error.
 
     Raises:
         UsageError: The catalog keeps no draws, has none of these galaxies, or was made with different

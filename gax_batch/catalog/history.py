@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gax_batch import paths, storage
-from gax_batch.catalog.delta import Entry
+from gax_batch.catalog.delta import ADD_COLUMNS, Entry
 from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.catalog.writer import Part, read_part
 from gax_batch.errors import UsageError
@@ -146,4 +146,6 @@ def _author(entry: Entry) -> str:
         return "created, empty"
     if facts.get("operation") == RESTORE:
         return f"{facts['run_id']} (snapshot {facts['restored_version']} restored)"
+    if facts.get("operation") == ADD_COLUMNS:
+        return f"{facts['run_id']} (columns of a newer release added)"
     return str(facts["run_id"])

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from gax_batch.errors import FatalError
 from gax_batch.imaging import ImageFlag
 from gax_batch.rejects import MEANING, Stage
-from gax_batch.tree import ANSWERS, QUESTION_NAMES
+from gax_batch.tree import ANSWERS, DEFINITION, QUESTION_NAMES
 
 Values = npt.NDArray[Any] | Sequence[Any]
 
@@ -48,21 +48,37 @@ class Column:
         return pa.field(self.name, self.type, self.nullable, {k: v for k, v in metadata.items() if v})
 
 
+DESCRIPTION = f"galaxy morphology: {DEFINITION.name} vote fractions with uncertainties, a row per galaxy"
+"""What the table of galaxies is; each `_prob` column says what `debiased` means."""
+
+_INTERVAL = (
+    "the 90 % predictive interval of the fraction, with the scatter of votes; calibrated by question and by "
+    "the predicted share of volunteers who are asked it"
+)
+
 ANSWER_QUANTITIES: dict[str, tuple[str, str]] = {
     "prob": (
         "stat.probability;src.morph.type",
-        "expected fraction of volunteers: posterior mean, Bayesian CNN and CNN-SVR blended",
+        f"expected {DEFINITION.description}; mean of the draws, each a blend of Bayesian CNN and CNN-SVR",
     ),
-    "std": ("stat.stdev;src.morph.type", "epistemic standard deviation of the fraction over posterior draws"),
-    "lo": ("src.morph.type;stat.min", "lower end of the calibrated 90 % predictive interval of the fraction"),
-    "hi": ("src.morph.type;stat.max", "upper end of the calibrated 90 % predictive interval of the fraction"),
-    "svr": ("stat.probability;src.morph.type", "fraction by the CNN-SVR alone"),
+    "std": (
+        "stat.stdev;src.morph.type",
+        "model uncertainty of the fraction: standard deviation of the same draws, over the weights of the "
+        "Bayesian CNN and the CNN-SVR's own error; without the scatter of votes",
+    ),
+    "lo": ("src.morph.type;stat.min", f"lower end of {_INTERVAL}"),
+    "hi": ("src.morph.type;stat.max", f"upper end of {_INTERVAL}"),
+    "svr": ("stat.probability;src.morph.type", "the same fraction by the CNN-SVR alone"),
 }
 QUESTION_QUANTITIES: dict[str, tuple[str, str]] = {
-    "entropy": ("stat.param;src.morph.type", "entropy of the answers in nats"),
+    "entropy": (
+        "stat.param;src.morph.type",
+        "entropy in nats of the answer of a volunteer who is asked, by the mean of the draws",
+    ),
     "mutual_info": (
         "stat.param;src.morph.type",
-        "mutual information of answer and network weights in nats: the entropy that training could lower",
+        "mutual information in nats of that answer and the draw: how much of the entropy is disagreement of "
+        "the draws, which more training galaxies could lower",
     ),
 }
 
@@ -97,9 +113,29 @@ def _galaxy_columns() -> Iterator[Column]:
     for question in QUESTION_NAMES:
         for quantity, (ucd, meaning) in QUESTION_QUANTITIES.items():
             yield Column(f"{question}_{quantity}", real, "", ucd, f"{question}: {meaning}")
-    yield Column("gz2_class", text, "", "src.morph.type", "class string of Willett et al. 2013, appendix A")
     yield Column(
-        "ood_score", real, "", "stat.param", "distance from everything the model has seen; 1 is farthest"
+        "gz2_class",
+        text,
+        "",
+        "src.morph.type",
+        "class string of Willett et al. 2013, appendix A: the most likely path through the tree by "
+        f"{DEFINITION.name} fractions",
+    )
+    yield Column(
+        "gz2_class_margin",
+        real,
+        "",
+        "stat.param;src.morph.type",
+        "how far gz2_class is from another string: the fraction of the winning answer minus that of the "
+        "second, of those asked, where it is smallest on the path; 0 is a tie, 1 unanimous",
+    )
+    yield Column(
+        "ood_score",
+        real,
+        "",
+        "stat.param",
+        "1 minus the likeness to the nearest training galaxy of the CNN-SVR other than the galaxy itself; 0 "
+        "is alike, 1 unlike all of them",
     )
     yield Column("flags", pa.int32(), "", "meta.code", f"sum of bits: {_flag_meaning()}", False)
     yield from _provenance()
@@ -125,6 +161,9 @@ def _reject_columns() -> Iterator[Column]:
 
 COLUMNS: tuple[Column, ...] = tuple(_galaxy_columns())
 REJECT_COLUMNS: tuple[Column, ...] = tuple(_reject_columns())
+ADDED_COLUMNS = frozenset({"gz2_class_margin"})
+"""Columns that parts and tables of earlier releases lack; they are read as null there."""
+
 GALAXIES: pa.Schema = pa.schema([column.field for column in COLUMNS])
 NUMERIC_COLUMNS: tuple[str, ...] = tuple(
     column.name for column in COLUMNS if pa.types.is_floating(column.type) or pa.types.is_integer(column.type)

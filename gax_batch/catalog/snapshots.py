@@ -16,7 +16,7 @@ from gax_batch import paths, storage
 from gax_batch.catalog import companions
 from gax_batch.catalog.commits import REJECTS_VERSION, Commit, by_unit
 from gax_batch.catalog.delta import Entry, Table
-from gax_batch.catalog.schema import GALAXIES, REJECTS
+from gax_batch.catalog.schema import DESCRIPTION, GALAXIES, REJECTS
 from gax_batch.catalog.writer import Part, read_columns, read_in_turn
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
@@ -44,7 +44,7 @@ says that a passing fault of the storage rejected it, which another try may find
 """
 
 _DESCRIPTIONS = {
-    paths.GALAXIES_TABLE: (GALAXIES, "galaxy morphology probabilities with uncertainties, a row per galaxy"),
+    paths.GALAXIES_TABLE: (GALAXIES, DESCRIPTION),
     paths.REJECTS_TABLE: (REJECTS, "cutouts that could not be cataloged, and why"),
 }
 
@@ -213,9 +213,12 @@ class Catalog:
         if not (parts or removed) and self.version is not None:
             return self.version
         for table in (self._rejects, self._galaxies):
+            name = table.uri.rpartition("/")[2]
+            schema, description = _DESCRIPTIONS[name]
             if table.version is None:
-                schema, description = _DESCRIPTIONS[table.uri.rpartition("/")[2]]
-                table.create(f"gax {table.uri.rpartition('/')[2]}", description, schema)
+                table.create(f"gax {name}", description, schema)
+            else:
+                table.add_columns(schema, {"run_id": run_id})
         change = Commit(self._galaxies, self._rejects, self._active, parts, removed)
         change.run(run_id, {**metadata, "run_id": run_id})
         # Only ours: what other runs did meanwhile must still count as unseen in the next commit.

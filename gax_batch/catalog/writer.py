@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from gax_batch import paths, storage
 from gax_batch.catalog import companions
 from gax_batch.catalog.delta import one_line
-from gax_batch.catalog.schema import GALAXIES, REJECTS
+from gax_batch.catalog.schema import ADDED_COLUMNS, GALAXIES, REJECTS
 from gax_batch.errors import FatalError
 from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
@@ -53,6 +53,8 @@ class Part:
         stats: The galaxies part's statistics, JSON as in Delta's `add` action.
         reject_size: The rejects part's size in bytes; None where there is none.
         rejects_by_reason: Number of rejects by reason code.
+        images: How its images compare with the bundle's reference, as JSON of counts that
+            add up (`gax_batch.models.domain.Counts`); None for a bundle without a reference.
     """
 
     unit_id: str
@@ -65,6 +67,7 @@ class Part:
     stats: str
     reject_size: int | None
     rejects_by_reason: dict[str, int]
+    images: str | None = None
 
     @property
     def reject_key(self) -> str | None:
@@ -88,6 +91,7 @@ def write_unit(
     planned: int,
     origin: str = paths.MANY_ORIGINS,
     beside: Mapping[str, pa.Table] | None = None,
+    images: str | None = None,
 ) -> Part:
     """Store a unit's rows.
 
@@ -101,6 +105,7 @@ def write_unit(
         planned: Cutouts that were planned.
         origin: Of the unit, see `PartName`.
         beside: Its companions by kind (see `gax_batch.catalog.companions`).
+        images: See `Part`.
 
     Returns:
         What a commit needs to know.
@@ -114,6 +119,9 @@ def write_unit(
     encoded = {kind: companions.encode(table) for kind, table in sorted((beside or {}).items())}
     content = _digest(galaxies) + _digest(rejects)
     content += b"".join(hashlib.sha256(data).digest() for data in encoded.values())
+    if images is not None:
+        # They are in the part's footer, and a key never gets other bytes.
+        content += images.encode()
     digest = hashlib.sha256(content).hexdigest()
     by_reason = {
         str(item["values"]): int(item["counts"]) for item in pc.value_counts(rejects["reason"]).to_pylist()
@@ -130,6 +138,7 @@ def write_unit(
         "rejects_by_reason": dict(sorted(by_reason.items())),
         "sha256": digest,
     }
+    facts |= {} if images is None else {"images": images}
     for kind, data in encoded.items():
         storage.write_bytes(paths.companion(catalog, kind, name.key), data)
     reject_size = None
@@ -203,7 +212,7 @@ def read_columns(root: str, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
 
 
 def read_in_turn(root: str, keys: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The same, part by part, with few of them in memory."""
+    """Read the same part by part, with few of them in memory."""
 
     def read(key: str) -> pa.Table:
         uri = storage.join(root, key)
@@ -211,7 +220,7 @@ def read_in_turn(root: str, keys: Sequence[str], schema: pa.Schema) -> Iterator[
             with storage.open_for_arrow(uri) as file:
                 part = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
                 table = part.read(schema.names, use_threads=False)
-            return table.cast(schema)
+            return _with_added(table, schema).cast(schema)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise FatalError(
                 f"the catalog is damaged: its part {uri} cannot be read ({one_line(error)}); "
@@ -219,6 +228,15 @@ def read_in_turn(root: str, keys: Sequence[str], schema: pa.Schema) -> Iterator[
             ) from error
 
     yield from map_threads(read, keys, companions.read_threads(root))
+
+
+def _with_added(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Complete a part of an earlier release: columns that were added since are null."""
+    missing = ADDED_COLUMNS.intersection(schema.names).difference(table.column_names)
+    for name in missing:
+        table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
+    # Other columns that are missing make the cast fail.
+    return table.select([name for name in schema.names if name in table.column_names])
 
 
 def _check_conservation(galaxies: pa.Table, rejects: pa.Table, unit_id: str, planned: int) -> None:
@@ -293,7 +311,8 @@ def _statistics(galaxies: pa.Table) -> dict[str, Any]:
 
 def _part(name: PartName, size: int, facts: Mapping[str, Any]) -> Part:
     taken = ("rows", "rejects", "planned", "stats", "reject_size", "rejects_by_reason")
-    return Part(name.unit_id, name.fingerprint, name.key, size, **{fact: facts[fact] for fact in taken})
+    told = {fact: facts[fact] for fact in taken}
+    return Part(name.unit_id, name.fingerprint, name.key, size, **told, images=facts.get("images"))
 
 
 def _finished(candidate: tuple[PartName, storage.ObjectInfo]) -> Part | None:

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gax_batch import __version__, storage
+from gax_batch.catalog.schema import DESCRIPTION
 from gax_batch.processes import map_threads
 from gax_batch.publish.manifest import CATALOG, COLLECTION, HatsSettings
 from gax_batch.publish.selection import described
 from gax_batch.publish.tasks import INDEX, Gathered
 from gax_batch.publish.tiling import CELL_ORDER, INDEX_ORDER, Ints, histogram_of
-from gax_batch.publish.votable import DESCRIPTION, Provenance, voparquet, votable_header
+from gax_batch.publish.votable import Provenance, voparquet, votable_header
 
 MAP_ORDER = 8
 """Order of the maps of where galaxies are (pixels of 14 arcmin)."""

@@ -14,11 +14,10 @@ from xml.sax.saxutils import escape  # writes only
 import pyarrow as pa
 
 from gax_batch import __version__
-from gax_batch.catalog.schema import Column
+from gax_batch.catalog.schema import DESCRIPTION, Column
 
 VOPARQUET = {"version": "IVOA.VOTable-Parquet.version", "content": "IVOA.VOTable-Parquet.content"}
 TABLE_NAME = "galaxies"
-DESCRIPTION = "galaxy morphology probabilities with uncertainties, a row per galaxy"
 
 _NUMBER = re.compile(r"(?<=<DESCRIPTION>)\s*#(\d+)\s*(?=</DESCRIPTION>)")
 _DATATYPES = {pa.float32(): "float", pa.float64(): "double", pa.int32(): "int", pa.int64(): "long"}

@@ -46,6 +46,7 @@ def make_model_columns(count: int, value: float = 0.25) -> dict[str, object]:
     }
     return columns | {
         "gz2_class": ["Er"] * count,
+        "gz2_class_margin": np.full(count, value, np.float32),
         "ood_score": np.zeros(count, np.float32),
         "out_of_distribution": np.zeros(count, bool),
     }

@@ -8,6 +8,7 @@ from astropy.io.votable.ucd import check_ucd
 
 from gax_batch.catalog.schema import (
     COLUMNS,
+    DESCRIPTION,
     GALAXIES,
     REJECT_COLUMNS,
     REJECTS,
@@ -19,7 +20,7 @@ from gax_batch.catalog.schema import (
 from gax_batch.errors import FatalError
 from gax_batch.imaging import ImageFlag
 from gax_batch.rejects import Reason, Stage
-from gax_batch.tree import ANSWERS, QUESTION_NAMES
+from gax_batch.tree import ANSWERS, DEFINITION, QUESTION_NAMES
 
 PLAIN = {pa.string(), pa.float32(), pa.float64(), pa.int32()}
 LABELS = {"unit_id": "unit", "bundle_id": "bundle", "run_id": "run"}
@@ -37,16 +38,25 @@ def test_units_and_ucds_are_the_virtual_observatorys_and_types_are_plain(column)
 def test_the_columns_are_those_of_the_design():
     names = GALAXIES.names
     assert names[:3] == ["galaxy_id", "ra", "dec"]
-    assert len(names) == len(set(names)) == 3 + 5 * len(ANSWERS) + 2 * len(QUESTION_NAMES) + 8
+    assert len(names) == len(set(names)) == 3 + 5 * len(ANSWERS) + 2 * len(QUESTION_NAMES) + 9
     assert {f"{a}_{q}" for a in ANSWERS for q in ("prob", "std", "lo", "hi", "svr")} < set(names)
     assert {f"{q}_{m}" for q in QUESTION_NAMES for m in ("entropy", "mutual_info")} < set(names)
-    assert names[-8:] == [
-        "gz2_class", "ood_score", "flags", "source_uri", "source_version", "unit_id", "bundle_id", "run_id",
+    assert names[-9:] == [
+        "gz2_class", "gz2_class_margin", "ood_score", "flags", "source_uri", "source_version", "unit_id",
+        "bundle_id", "run_id",
     ]  # fmt: skip
     assert REJECTS.names == [
         "galaxy_id", "source_uri", "source_version", "stage", "reason", "detail", "attempts", "unit_id",
         "run_id",
     ]  # fmt: skip
+
+
+def test_the_fractions_say_what_they_are():
+    by_name = {column.name: column.description for column in COLUMNS}
+    assert all(DEFINITION.description in by_name[f"{answer}_prob"] for answer in ANSWERS)
+    assert all(
+        DEFINITION.name in text for text in (DESCRIPTION, by_name["gz2_class"], DEFINITION.description)
+    )
 
 
 def test_fields_carry_unit_ucd_and_description():
