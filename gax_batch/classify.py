@@ -1,7 +1,7 @@
 """A few images classified in this process: no Ray, no catalog, nothing written."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from gax_batch import storage, tree
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 from gax_batch.models import Precision
-from gax_batch.models.bundle import load_bundle
+from gax_batch.models.bundle import load_catalog_bundle
+from gax_batch.models.domain import Reference, warning_lines
 from gax_batch.quiet import quiet_native_stderr
 from gax_batch.rejects import RejectError
 from gax_batch.tree_plot import plot_tree
@@ -27,6 +28,9 @@ _BAR = 40
 _WIDTH = 110
 
 
+def _ignore(line: str) -> None: ...
+
+
 def classify_images(
     uris: Sequence[str],
     *,
@@ -35,18 +39,29 @@ def classify_images(
     draws: int,
     precision: Precision,
     decoder: Decoder,
+    warn: Callable[[str], None] = _ignore,
 ) -> list[dict[str, Any]]:
     """Classify images.
 
+    Args:
+        uris: The images.
+        bundle: The bundle's folder or URI; the shipped one if None.
+        models: Networks to run.
+        draws: Weight draws of the Bayesian CNN.
+        precision: Of the convolutions.
+        decoder: Makes cutouts of the images.
+        warn: Called with each line of a warning if the images, as a whole, are not like those that the
+            model knows.
+
     Returns:
-        For each image, in order: `image`, and either `gz2_class`, `ood_score`, `answers` (37 times
-        `prob`, `std`, `lo`, `hi`, cumulative fractions) and `questions` (11 times `entropy` and
-        `mutual_info`, nats), or `rejected` with reason and detail.
+        For each image, in order: `image`, and either `gz2_class`, `gz2_class_margin`, `ood_score`,
+        `answers` (37 times `prob`, `std`, `lo`, `hi`, cumulative fractions) and `questions` (11 times
+        `entropy` and `mutual_info`, nats), or `rejected` with reason and detail.
 
     Raises:
         UsageError: an image that does not exist, or a bundle that cannot be used.
     """
-    loaded = load_bundle(bundle)
+    loaded = load_catalog_bundle(bundle)
     cutouts: list[np.ndarray] = []
     outcomes: list[dict[str, Any] | None] = []
     for uri in uris:
@@ -64,6 +79,10 @@ def classify_images(
 
             engine = Engine(loaded, models=models, draws=draws, precision=precision)
             summary = engine.summarize(np.stack(cutouts))
+        if (reference := Reference.of_bundle(loaded.manifest)) is not None:
+            verdict = reference.judge(reference.count(np.stack(cutouts)))
+            for line in warning_lines(verdict.as_dict()):
+                warn(line)
         galaxies = iter(_galaxies(summary))
     return [
         {"image": uri, **(next(galaxies) if o is None else o)} for uri, o in zip(uris, outcomes, strict=True)
@@ -89,7 +108,10 @@ def render_trees(rows: list[dict[str, Any]]) -> str:
                     f"{image}: rejected: {row['rejected']} ({row['detail']})", markup=False, soft_wrap=True
                 )
                 continue
-            head = f"{image}: {row['gz2_class']}, out-of-distribution score {_score(row['ood_score'])}"
+            head = (
+                f"{image}: {row['gz2_class']}, margin {row['gz2_class_margin']:.2f}, "
+                f"out-of-distribution score {_score(row['ood_score'])}"
+            )
             console.print(head, style="bold", markup=False, highlight=False)
             console.print(_tree(row["answers"]))
         console.print(
@@ -204,6 +226,7 @@ def _galaxies(summary: Summary) -> list[dict[str, Any]]:
     return [
         {
             "gz2_class": summary.gz2_class[i],
+            "gz2_class_margin": number(summary.gz2_class_margin[i]),
             "ood_score": number(summary.ood_score[i]),
             "answers": {
                 answer: {

@@ -24,6 +24,7 @@ def run_demo(settings: RunSettings, galaxies: int, say: Say) -> int:
     say(f"1. Simulating {galaxies:,} galaxies into {settings.input}")
     simulate_survey(settings.input, galaxies, SEED)
     say(f"2. Cataloging them: gax run --input {settings.input} --catalog {settings.catalog}")
+    say("   (The model knows real galaxies: it may warn that simulated images are not like them)")
     outcome = run_survey(settings, say)
     say(f"3. What is in {settings.catalog}")
     say(describe_catalog(settings.catalog))

@@ -14,7 +14,7 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import RunSettings
 from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.machine import MIB, MemoryNeed, Resources, available_bytes
-from gax_batch.models.bundle import load_bundle
+from gax_batch.models.bundle import load_catalog_bundle
 from gax_batch.plan import Plan
 from gax_batch.preparation import plan_run, resources_of, settings_fingerprint, settle_precision
 from gax_batch.progress import Say, duration
@@ -69,7 +69,7 @@ def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True, budget:
         TransientError: The store kept failing.
         FatalError: The storage refused the sample.
     """
-    bundle = load_bundle(settings.bundle)
+    bundle = load_catalog_bundle(settings.bundle)
     catalog = Catalog(settings.catalog)
     settings = settle_precision(settings, bundle, catalog)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:

@@ -132,8 +132,9 @@ class Engine:
 
         Returns:
             Of the models that run: `bayesian` `[S, N, 37]` (every draw), `classic` and `svr` `[N, 37]`,
-            all cumulative fractions; and with `svr`, `closeness` `[N]`, the largest kernel value to any
-            support vector.
+            all cumulative fractions; and with `svr`, `svr_draws` `[16, N, 37]` (see
+            `uncertainty.svr_fractions`) and `closeness` `[N]`, the largest kernel value to any support
+            vector that is not the galaxy itself.
 
         Raises:
             FatalError: a model returned NaN or infinity.
@@ -142,12 +143,12 @@ class Engine:
         if "bayesian" in shapes:
             shapes["bayesian"] = (self._n_draws, 0, N_ANSWERS)
         if "svr" in shapes:
-            shapes["closeness"] = (0,)
+            shapes |= {"closeness": (0,), "svr_draws": (DRAW_SET, 0, N_ANSWERS)}
         parts = {name: [np.empty(shape, np.float32)] for name, shape in shapes.items()}
         for outputs, count in self._outputs(images, self._run):
             for name, values in _rows_of(outputs, np.arange(count)).items():
                 parts[name].append(values)
-        return {name: np.concatenate(kept, axis=int(name == "bayesian")) for name, kept in parts.items()}
+        return {name: np.concatenate(kept, axis=max(kept[0].ndim - 2, 0)) for name, kept in parts.items()}
 
     def draws(self, images: Images) -> Float:
         """Every draw's cumulative fractions, float32 `[S, N, 37]`, each consistent with the tree.
@@ -242,13 +243,13 @@ def _checked(outputs: dict[str, Float]) -> dict[str, Float]:
         if not np.isfinite(values).all():
             raise FatalError(f"{name} returned NaN or infinity; the bundle or the device is broken")
     if "svr" in outputs:
-        outputs["svr"] = uncertainty.regression_to_fractions(outputs["svr"])
+        outputs["svr"], outputs["svr_draws"] = uncertainty.svr_fractions(outputs["svr"])
     return outputs
 
 
 def _rows_of(outputs: Mapping[str, Float], rows: npt.NDArray[np.intp] | slice) -> dict[str, Float]:
-    """The outputs of some galaxies, which the Bayesian CNN has behind its draws."""
-    return {name: v[:, rows] if name == "bayesian" else v[rows] for name, v in outputs.items()}
+    """The outputs of some galaxies, which come behind the draws where there are any."""
+    return {name: v[:, rows] if v.ndim == 3 else v[rows] for name, v in outputs.items()}
 
 
 def _configure(threads: int) -> bool:
@@ -310,6 +311,7 @@ def _no_galaxies(draws: int) -> Summary:
         mutual_info=questions,
         ood_score=np.empty(0, np.float32),
         gz2_class=[],
+        gz2_class_margin=np.empty(0, np.float32),
         out_of_distribution=np.empty(0, bool),
         draws=np.empty((0, draws, N_ANSWERS), np.float32),
     )

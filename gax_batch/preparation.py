@@ -38,7 +38,7 @@ from gax_batch.sources import (
 from gax_batch.stretches import PRESETS
 
 # Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
-RESULTS_VERSION = 5
+RESULTS_VERSION = 6
 
 
 def plan_run(

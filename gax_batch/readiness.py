@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from gax_batch import storage
 from gax_batch.config import RunSettings
 from gax_batch.errors import UsageError
-from gax_batch.models.bundle import load_bundle
+from gax_batch.models.bundle import load_catalog_bundle
 from gax_batch.preparation import open_input
 from gax_batch.rayjob import Problem
 from gax_batch.uncertainty import Calibration
@@ -23,7 +23,7 @@ def survey_problems(settings: RunSettings) -> Iterator[Problem]:
         "input": lambda: open_input(settings, settings.catalog, lambda _: None, keep_index=False),
         "catalog": lambda: storage.check_writable(settings.catalog),
         "bundle": lambda: Calibration.of_bundle(
-            load_bundle(settings.bundle).manifest["calibration"], settings.models
+            load_catalog_bundle(settings.bundle).manifest["calibration"], settings.models
         ),
     }
     for key, look in looks.items():

@@ -26,7 +26,8 @@ from gax_batch.machine import (
     require_memory,
 )
 from gax_batch.models import Precision
-from gax_batch.models.bundle import load_bundle
+from gax_batch.models.bundle import load_bundle, load_catalog_bundle
+from gax_batch.models.domain import Alarm, Reference
 from gax_batch.preparation import plan_run, resources_of, settings_fingerprint, settle_precision
 from gax_batch.progress import RunState, Say, Stall, Tally
 from gax_batch.quiet import native_stderr_in
@@ -69,9 +70,10 @@ def run_survey(settings: RunSettings, say: Say, display: Display | None = None) 
 def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome:
     clock = Clock()
     webhook = Webhook(settings.webhook)
-    bundle = load_bundle(settings.bundle)
+    bundle = load_catalog_bundle(settings.bundle)
     # The engine would find out too, but only once Ray has started.
     Calibration.of_bundle(bundle.manifest["calibration"], settings.models)
+    reference = Reference.of_bundle(bundle.manifest)
     catalog = Catalog(settings.catalog)
     settings = settle_precision(settings, bundle, catalog)
     fingerprint = settings_fingerprint(settings, bundle)
@@ -95,6 +97,7 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
             settings=settings.model_dump(mode="json"),
             settings_fingerprint=fingerprint,
             plan=plan,
+            reference=reference,
         )
         return _process(run, settings, catalog, resources, clock, display, webhook)
 
@@ -202,6 +205,7 @@ def _execute(
         decoder=settings.decoder,
         grouping=settings.grouping,
         keep_draws=settings.keep_draws,
+        reference=run.reference,
     )
     factory = partial(
         load_engine,
@@ -221,7 +225,7 @@ def _execute(
         metrics, stall = telemetry.Metrics(run.run_id), Stall(60 * settings.stall_minutes)
         with (
             finishes_first(settings.grace) as stop,
-            Watch(state, display, stop, settings.grace, metrics, stall).on() as watch,
+            Watch(state, display, stop, settings.grace, metrics, stall, Alarm(run.reference)).on() as watch,
             # Closed here, not when a traceback lets it go: it must not outlive Ray.
             closing(
                 pipeline.execute(

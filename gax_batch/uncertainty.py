@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gax_batch import tree
 from gax_batch.errors import UsageError
+from gax_batch.predictive import Predictive
 
 Float = npt.NDArray[np.float32]
 INTERVAL = 0.9
@@ -26,17 +27,18 @@ class Summary:
 
     Attributes:
         prob: float32 `[N, 37]`, cumulative fractions: the blend of the models that ran.
-        std: float32 `[N, 37]`, epistemic standard deviation over the Bayesian draws.
+        std: float32 `[N, 37]`, epistemic standard deviation over the blended draws.
         lo: float32 `[N, 37]`, lower end of the calibrated 90 % predictive interval; at most `prob`.
         hi: float32 `[N, 37]`, upper end; at least `prob`.
         svr: float32 `[N, 37]`, cumulative fractions by the CNN-SVR alone.
         entropy: float32 `[N, 11]`, nats.
         mutual_info: float32 `[N, 11]`, nats.
-        ood_score: float32 `[N]`, 0 (like a training galaxy) to 1 (like none of them).
+        ood_score: float32 `[N]`, 0 (like a training galaxy other than itself) to 1 (like none of them).
         gz2_class: N class strings of Willett et al. 2013.
+        gz2_class_margin: float32 `[N]`, see `tree.gz2_class_margin`.
         out_of_distribution: bool `[N]`, the score is above the bundle's threshold.
-        draws: float32 `[N, S, 37]`, what `prob` would be if the posterior were draw k alone; S is 0 where
-            the Bayesian CNN did not run.
+        draws: float32 `[N, S, 37]`, what `prob` would be of draw k alone: `prob` and `std` are their mean
+            and standard deviation. S is 0 where the Bayesian CNN did not run.
     """
 
     prob: Float
@@ -48,6 +50,7 @@ class Summary:
     mutual_info: Float
     ood_score: Float
     gz2_class: list[str]
+    gz2_class_margin: Float
     out_of_distribution: npt.NDArray[np.bool_]
     draws: Float
 
@@ -65,6 +68,7 @@ class Summary:
         }
         return columns | {
             "gz2_class": self.gz2_class,
+            "gz2_class_margin": self.gz2_class_margin,
             "ood_score": self.ood_score,
             "out_of_distribution": self.out_of_distribution,
         }
@@ -141,51 +145,6 @@ def blend(predictions: Mapping[str, Float], weights: Mapping[str, npt.ArrayLike]
     return np.clip(np.asarray(tree.cumulative(tree.conditional(np.asarray(mixed))), np.float32), 0, 1)
 
 
-def vote_scale(prob: Float, std: Float, n_votes: float, floor: float) -> Float:
-    """Expected scatter of a vote fraction about its prediction, `[N, 37]`.
-
-    Epistemic spread, binomial noise of `n_votes` volunteers and a floor for what neither knows of, in
-    quadrature. A spread of NaN (no draws) counts as none.
-    """
-    variance = np.square(np.nan_to_num(std)) + np.maximum(prob * (1 - prob), 0) / np.float32(n_votes)
-    return np.asarray(np.sqrt(variance + np.float32(floor) ** 2), np.float32)
-
-
-def fit_conformal(
-    prob: Float, std: Float, truth: Float, *, n_votes: float, floor: float, level: float = INTERVAL
-) -> Float:
-    """Each answer's conformal quantile: how many `vote_scale` an interval must reach to each side.
-
-    Split conformal prediction with normalized residuals (Vovk, Gammerman & Shafer 2005; Lei et al. 2018,
-    JASA 113, 1094): among exchangeable galaxies the interval covers a new one with probability `level`
-    at least, whatever is wrong with the model.
-
-    Args:
-        prob: predictions of N galaxies that trained nothing, `[N, 37]`.
-        std: their epistemic spreads, or NaN.
-        truth: their cumulative vote fractions.
-        n_votes: see `vote_scale`.
-        floor: see `vote_scale`.
-        level: coverage to guarantee.
-
-    Returns:
-        float32 `[37]`; infinite where N is too small for the level.
-    """
-    scores = np.sort(np.abs(truth - prob) / vote_scale(prob, std, n_votes, floor), axis=0)
-    rank = int(np.ceil((len(scores) + 1) * level))
-    if rank > len(scores):
-        return np.full(scores.shape[1], np.inf, np.float32)
-    return np.asarray(scores[rank - 1], np.float32)
-
-
-def interval(
-    prob: Float, std: Float, quantiles: Float, *, n_votes: float, floor: float
-) -> tuple[Float, Float]:
-    """The predictive interval of the vote fraction: `lo <= prob <= hi`, each float32 `[N, 37]` in [0, 1]."""
-    reach = quantiles * vote_scale(prob, std, n_votes, floor)
-    return np.maximum(prob - reach, np.float32(0)), np.minimum(prob + reach, np.float32(1))
-
-
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What calibration galaxies taught, for one choice of models; part of the bundle.
@@ -193,22 +152,18 @@ class Calibration:
     Attributes:
         models: the models that run.
         weights: `[11]` blending weights by model; see `blend`.
-        quantiles: float32 `[37]` of `fit_conformal`, for this very choice of models.
-        n_votes: see `vote_scale`.
-        floor: see `vote_scale`.
+        predictive: the distribution of vote fractions, for this very choice of models.
         ood_threshold: galaxies with a larger `ood_score` are flagged.
     """
 
     models: tuple[str, ...]
     weights: Mapping[str, npt.ArrayLike]
-    quantiles: Float
-    n_votes: float
-    floor: float
+    predictive: Predictive
     ood_threshold: float
 
     @classmethod
     def of_bundle(cls, values: Mapping[str, Any], models: Sequence[str]) -> "Calibration":
-        """The part of a bundle's `calibration` that a choice of models needs.
+        """Return the part of a bundle's `calibration` that a choice of models needs.
 
         Raises:
             UsageError: It lacks that choice, or a question.
@@ -220,26 +175,18 @@ class Calibration:
                 f"the bundle was not calibrated for the models {', '.join(chosen)}; choose others, or "
                 "another bundle"
             )
-        _require_whole(combination)
+        for name, row in combination["blend"].items():
+            if len(row) != tree.N_QUESTIONS:
+                raise UsageError(
+                    f"the bundle's calibration has {len(row)} values of blend of {name}, not "
+                    f"{tree.N_QUESTIONS}: it lost a question of the tree; use another bundle"
+                )
         return cls(
             models=chosen,
             weights=combination["blend"],
-            quantiles=np.array(combination["quantiles"], np.float32),
-            n_votes=float(values["n_votes"]),
-            floor=float(values["floor"]),
+            predictive=Predictive.of_json(combination),
             ood_threshold=float(values["ood_threshold"]),
         )
-
-
-def _require_whole(combination: Mapping[str, Any]) -> None:
-    lengths = {f"blend of {name}": (len(row), tree.N_QUESTIONS) for name, row in combination["blend"].items()}
-    lengths["quantiles"] = (len(combination["quantiles"]), tree.N_ANSWERS)
-    for name, (found, wanted) in lengths.items():
-        if found != wanted:
-            raise UsageError(
-                f"the bundle's calibration has {found} values of {name}, not {wanted}: it lost a question or "
-                "an answer of the tree; use another bundle"
-            )
 
 
 def combination_name(models: Sequence[str]) -> str:
@@ -253,36 +200,56 @@ def regression_to_fractions(raw: Float) -> Float:
     return np.clip(np.asarray(tree.cumulative(conditional), np.float32), 0, 1)
 
 
+def svr_fractions(raw: Float) -> tuple[Float, Float]:
+    """Return the regressions' fractions, and what they would be had other galaxies trained them.
+
+    Half the difference of the fits on two complementary halves of the training galaxies scatters as the fit
+    on all of them does (a delete-half jackknife: Shao & Tu 1995, The Jackknife and Bootstrap, section 2.3);
+    added and subtracted it gives two draws.
+
+    Args:
+        raw: float32 `[1 + P, N, 37]`, the regressions and P such halves of differences.
+
+    Returns:
+        Cumulative fractions `[N, 37]` and `[2 P, N, 37]`, each consistent with the tree; draw k and draw
+        k + P have opposite deviations.
+    """
+    mean, deviations = raw[0], raw[1:]
+    draws = np.concatenate([mean + deviations, mean - deviations])
+    return regression_to_fractions(mean), regression_to_fractions(draws)
+
+
 def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary:
     """Turn the outputs of the models that ran into the catalog's numbers.
 
-    Without draws there is no spread and no mutual information, and the entropy is the blend's; the
-    intervals then hold the vote noise and what calibration adds.
+    Mean, spread, entropy and information are those of the blended draws. Without draws there is no spread
+    and no mutual information, and the entropy is the blend's.
 
     Args:
         calibration: for the same choice of models.
         outputs: float32 cumulative fractions, `bayesian` `[S, N, 37]` (draws), `classic` and `svr`
-            `[N, 37]`; and with the latter `closeness` `[N]`, the largest kernel value to any support
-            vector.
+            `[N, 37]`; and with the latter `svr_draws` `[2 P, N, 37]` (see `svr_fractions`) and `closeness`
+            `[N]`, the largest kernel value to any support vector that is not the galaxy itself.
 
     Returns:
         N rows.
     """
     predictions = {name: outputs[name] for name in calibration.models}
-    std = information = uncertainty = None
     if "bayesian" in outputs:
-        predictions["bayesian"], std, uncertainty, information = draw_statistics(outputs["bayesian"])
-    prob = blend(predictions, calibration.weights)
-    draws = np.empty((len(prob), 0, tree.N_ANSWERS), np.float32)
-    if "bayesian" in outputs:
+        if "svr" in outputs:
+            predictions["svr"] = repeated(outputs["svr_draws"], len(outputs["bayesian"]))
+        each = blend(predictions, calibration.weights)
+        prob, std, uncertainty, information = draw_statistics(each)
         # Draws come first for the models, galaxies for the catalog.
-        each = blend(predictions | {"bayesian": outputs["bayesian"]}, calibration.weights)
         draws = np.swapaxes(each, 0, 1)
-    absent = np.full_like(prob, np.nan)
-    std = absent if std is None else std
-    if uncertainty is None:
+    else:
+        prob = blend(predictions, calibration.weights)
+        std = np.full_like(prob, np.nan)
         uncertainty = entropy(np.asarray(tree.conditional(prob), np.float32))
-    lo, hi = interval(prob, std, calibration.quantiles, n_votes=calibration.n_votes, floor=calibration.floor)
+        information = np.full_like(uncertainty, np.nan)
+        draws = np.empty((len(prob), 0, tree.N_ANSWERS), np.float32)
+    lo, hi = calibration.predictive.interval(prob, std, INTERVAL)
+    absent = np.full_like(prob, np.nan)
     ood_score = 1 - outputs["closeness"] if "closeness" in outputs else absent[:, 0]
     return Summary(
         prob=prob,
@@ -291,9 +258,15 @@ def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary
         hi=hi,
         svr=outputs.get("svr", absent),
         entropy=uncertainty,
-        mutual_info=np.full_like(uncertainty, np.nan) if information is None else information,
+        mutual_info=information,
         ood_score=ood_score,
         gz2_class=tree.gz2_class(prob),
+        gz2_class_margin=tree.gz2_class_margin(prob),
         out_of_distribution=ood_score > calibration.ood_threshold,
         draws=draws,
     )
+
+
+def repeated(draws: Float, count: int) -> Float:
+    """Return `count` draws, from the first one again after the last: `[D, N, 37]` to `[count, N, 37]`."""
+    return draws[np.arange(count) % len(draws)]

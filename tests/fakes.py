@@ -50,7 +50,10 @@ def known_draws(prob: np.ndarray) -> np.ndarray:
 
 
 class FakeEngine:
-    """Fractions that are a function of the pixels alone; each batch leaves a line in `log`."""
+    """Fractions that are a function of the pixels alone; each batch leaves a line in `log`.
+
+    The spread is that of the draws, as in every engine; the fractions are those of the first draw.
+    """
 
     def __init__(self, log: str | None = None, seconds: float = 0.0, fail_on: int | None = None) -> None:
         self._log, self._seconds, self._fail_on = log, seconds, fail_on
@@ -65,10 +68,11 @@ class FakeEngine:
             raise FatalError("the model returned NaN")
         flat = images.reshape(len(images), 64 * 64 * 3)[:, : tree.N_ANSWERS].astype(np.float32) + 1
         prob = tree.cumulative(tree.conditional(flat)).astype(np.float32)
+        draws = known_draws(prob)
         entropy = np.repeat(prob[:, :1], tree.N_QUESTIONS, axis=1)
         return Summary(
             prob=prob,
-            std=prob * np.float32(0.1),
+            std=draws.std(axis=1),
             lo=prob * np.float32(0.5),
             hi=np.minimum(prob * np.float32(1.5), 1),
             svr=prob,
@@ -76,8 +80,9 @@ class FakeEngine:
             mutual_info=entropy * np.float32(0.1),
             ood_score=prob[:, 0],
             gz2_class=tree.gz2_class(prob),
+            gz2_class_margin=tree.gz2_class_margin(prob),
             out_of_distribution=prob[:, 0] > 0.9,
-            draws=known_draws(prob),
+            draws=draws,
         )
 
 

@@ -168,6 +168,7 @@ def catalog_of(survey: Path, options: UnitOptions, source: Source | None = None,
         settings=settings.model_dump(mode="json"),
         settings_fingerprint=options.settings_fingerprint,
         plan=plan,
+        reference=options.reference,
     )
     for result in run_units(plan, options, engine):
         tally.add(result)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from gax_batch import __version__
 from gax_batch.cli import app
+from gax_batch.tree import DEFINITION
 
 
 def commands(group: Any = get_command(app), names: tuple[str, ...] = ()) -> list[tuple[str, ...]]:  # noqa: B008
@@ -108,9 +109,11 @@ def test_config_show_prints_every_setting():
 
 def test_bundle_show_prints_the_model_card():
     text = CliRunner().invoke(app, ["bundle", "show"]).output
-    assert "RMSE" in text
     card = json.loads(CliRunner().invoke(app, ["bundle", "show", "--json"]).output)
     assert card["bundle_id"] in text
+    assert card["definition"] == DEFINITION.name
+    for found in card["metrics"].get("models", {}).values():
+        assert f"{found['rmse']:.4f}" in text
 
 
 def test_classify_gives_trees_json_and_a_picture(tmp_path):
@@ -132,7 +135,7 @@ def test_classify_gives_trees_json_and_a_picture(tmp_path):
     done = CliRunner().invoke(app, [*arguments, "--plot", str(plot)])
     assert done.exit_code == 0, done.output
     trees = done.output.splitlines()
-    assert trees[0].startswith(f"a.jpg: {first['gz2_class']}, ")
+    assert trees[0].startswith(f"a.jpg: {first['gz2_class']}, margin {first['gz2_class_margin']:.2f}, ")
     assert "c.jpg: rejected: not_an_image" in done.output
     smooth = first["answers"]["t01_smooth_or_features_a01_smooth"]
     (line,) = [line for line in trees[:49] if line.startswith("├ smooth ")]

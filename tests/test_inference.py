@@ -4,12 +4,28 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics.pairwise import rbf_kernel
 
 from gax_batch import tree
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.inference import Engine
+from gax_batch.models import DRAW_SET, svr
 from gax_batch.models.bayesian import monte_carlo_error
 from gax_batch.models.bundle import Bundle, load_bundle
+from gax_batch.models.runtime import tf
+
+NUMBERS = (
+    "prob",
+    "std",
+    "lo",
+    "hi",
+    "svr",
+    "entropy",
+    "mutual_info",
+    "ood_score",
+    "gz2_class_margin",
+    "draws",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +57,7 @@ def images():
 
 def assert_same_bits(first, second):
     assert first.gz2_class == second.gz2_class
-    for name in ("prob", "std", "lo", "hi", "svr", "entropy", "mutual_info", "ood_score", "draws"):
+    for name in NUMBERS:
         a, b = np.ascontiguousarray(getattr(first, name)), np.ascontiguousarray(getattr(second, name))
         assert a.dtype == np.float32
         np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32), err_msg=name)
@@ -65,7 +81,6 @@ def test_every_draw_is_consistent_and_draws_differ(engine, images):
     assert tree.inconsistency(draws) < 1e-5
     assert np.all((draws >= 0) & (draws <= 1))
     assert np.all(draws.std(axis=0).max(axis=1) > 0)
-    np.testing.assert_allclose(engine.summarize(images).std, draws.std(axis=0), atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +149,7 @@ def test_a_row_does_not_depend_on_place_neighbors_number_or_padding(engine, imag
     order = np.array([7, 2, 19, 0, 11, 18, 3])
     moved = engine.summarize(images[order])
     for row, source in enumerate(order):
-        for name in ("prob", "std", "lo", "hi", "svr", "entropy", "mutual_info", "ood_score", "draws"):
+        for name in NUMBERS:
             a, b = getattr(moved, name)[row], getattr(whole, name)[source]
             np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32), err_msg=name)
     assert_same_bits(engine.summarize(images[:1]), whole.head(1))
@@ -205,9 +220,36 @@ def test_the_catalogs_draws_spread_about_its_fractions(engine, images):
     summary = engine.summarize(images)
     assert summary.draws.shape == (20, 3, 37)
     assert tree.inconsistency(summary.draws) < 1e-5
-    # The blend is not linear in the draws, but nearly so over their spread.
-    np.testing.assert_allclose(summary.draws.mean(axis=1), summary.prob, atol=0.01)
-    assert np.all(summary.draws.std(axis=1).max(axis=1) > 0)
+    np.testing.assert_allclose(summary.draws.mean(axis=1), summary.prob, atol=1e-6)
+    np.testing.assert_allclose(summary.draws.std(axis=1), summary.std, atol=1e-6)
+    assert np.all(summary.std.max(axis=1) > 0)
+
+
+def test_the_regressions_draws_are_fractions_that_scatter(engine, images):
+    outputs = engine.outputs(images)
+    draws = outputs["svr_draws"]
+    assert outputs["svr"].shape == (20, 37)
+    assert draws.shape == (DRAW_SET, 20, 37)
+    assert tree.inconsistency(draws) < 1e-5
+    assert np.all((draws >= 0) & (draws <= 1))
+    assert np.all(draws.std(axis=0).max(axis=1) > 0)
+    np.testing.assert_array_equal(engine.outputs(images[:5])["svr_draws"], draws[:, :5])
+
+
+def test_a_galaxy_that_trained_the_regressions_does_not_score_as_its_own_neighbor(bundle, precision, images):
+    arrays = dict(bundle.arrays["svr"])
+    pictures = tf.constant(images.astype(np.float32) / 255)
+    features = svr.Features(arrays, tf.float32)(pictures).numpy()
+    support = arrays["svr/support"].copy()
+    support[:20] = (features - arrays["svr/mean"]) / arrays["svr/deviation"]
+    kernel = rbf_kernel(support[:20], support, gamma=arrays["svr/gamma"][0])
+    itself = np.arange(len(support)) == np.arange(20)[:, None]
+    expected = np.where(itself, 0, kernel).max(axis=1)
+    trained = Bundle("trained", bundle.manifest, {**bundle.arrays, "svr": arrays | {"svr/support": support}})
+    score = Engine(trained, models=("svr",), precision=precision).summarize(images).ood_score
+    # Also in bfloat16, in which no image has the very features that trained.
+    np.testing.assert_allclose(1 - score, expected, atol=1e-4 if precision == "float32" else 0.02)
+    assert np.all(score > 0.001)
 
 
 @pytest.mark.parametrize("models", [("classic",), ("svr",)])

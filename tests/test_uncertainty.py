@@ -1,12 +1,19 @@
 import copy
+import itertools
 
 import numpy as np
 import pytest
 
 from gax_batch import tree, uncertainty
 from gax_batch.errors import UsageError
-from gax_batch.models.bundle import load_bundle
+from gax_batch.models.bundle import MODELS, load_bundle
+from gax_batch.predictive import GRID, Predictive
 from gax_batch.uncertainty import Calibration, Summary
+
+PREDICTIVE = Predictive(
+    np.tile(np.array([0.0004, 0.05, 1], np.float32), (tree.N_QUESTIONS, 1)),
+    np.tile(np.linspace(-2, 2, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, 4, 1)),
+)
 
 
 def random_fractions(*shape, seed=0):
@@ -14,15 +21,27 @@ def random_fractions(*shape, seed=0):
     return tree.cumulative(tree.conditional(raw)).astype(np.float32)
 
 
-def calibration(*models, quantile=2.0):
+def calibration(*models, weights=None):
     return Calibration(
         models=models,
-        weights={name: [1 / len(models)] * tree.N_QUESTIONS for name in models},
-        quantiles=np.full(tree.N_ANSWERS, quantile, np.float32),
-        n_votes=40.0,
-        floor=0.02,
+        weights=weights or {name: [1 / len(models)] * tree.N_QUESTIONS for name in models},
+        predictive=PREDICTIVE,
         ood_threshold=0.5,
     )
+
+
+def outputs_of(galaxies=6, draws=16, seed=0):
+    """Outputs of Bayesian CNN and CNN-SVR: the regressions' draws scatter around them."""
+    rng = np.random.default_rng(seed)
+    raw = rng.normal(0.3, 0.2, (1, galaxies, tree.N_ANSWERS))
+    deviations = rng.normal(0, 0.05, (8, galaxies, tree.N_ANSWERS))
+    svr, svr_draws = uncertainty.svr_fractions(np.concatenate([raw, deviations]).astype(np.float32))
+    return {
+        "bayesian": random_fractions(draws, galaxies, seed=seed),
+        "svr": svr,
+        "svr_draws": svr_draws,
+        "closeness": np.linspace(0, 1, galaxies, dtype=np.float32),
+    }
 
 
 def test_entropy_is_zero_for_certainty_and_log_n_for_ignorance():
@@ -80,43 +99,6 @@ def test_blend_of_one_model_is_that_model():
     np.testing.assert_allclose(mixed, prediction, atol=1e-6)
 
 
-def test_conformal_intervals_cover_as_promised_even_if_the_model_is_wrong():
-    rng = np.random.default_rng(3)
-
-    def galaxies(count):
-        true = random_fractions(count, seed=int(rng.integers(1 << 30)))
-        votes = rng.binomial(40, np.clip(true, 0, 1)) / 40
-        # Biased predictions, and a claimed spread that is far too small.
-        predicted = np.clip(true + 0.1 + rng.normal(0, 0.1, true.shape), 0, 1).astype(np.float32)
-        return predicted, np.full_like(true, 0.001), votes.astype(np.float32)
-
-    prob, std, truth = galaxies(400)
-    quantiles = uncertainty.fit_conformal(prob, std, truth, n_votes=40, floor=0.02)
-    prob, std, truth = galaxies(4000)
-    lo, hi = uncertainty.interval(prob, std, quantiles, n_votes=40, floor=0.02)
-    covered = ((truth >= lo) & (truth <= hi)).mean(axis=0)
-    assert covered.mean() == pytest.approx(0.9, abs=0.02)
-    assert covered.min() > 0.84
-
-
-def test_conformal_rank_has_the_finite_sample_correction():
-    errors = np.arange(1, 10, dtype=np.float32)[:, None] / 100
-    prob, std = np.zeros_like(errors), np.zeros_like(errors)
-    quantile = uncertainty.fit_conformal(prob, std, errors, n_votes=40, floor=1.0)
-    assert quantile == pytest.approx(0.09)
-    too_few = uncertainty.fit_conformal(prob[:8], std[:8], errors[:8], n_votes=40, floor=1.0)
-    assert np.isinf(too_few).all()
-
-
-def test_intervals_hold_the_probability_and_stay_in_the_unit_interval():
-    prob, std = random_fractions(50), random_fractions(50, seed=9)
-    quantiles = np.full(tree.N_ANSWERS, np.inf, np.float32)
-    quantiles[:20] = 1.5
-    quantiles[20] = 0
-    lo, hi = uncertainty.interval(prob, std, quantiles, n_votes=40, floor=0.02)
-    assert np.all((lo >= 0) & (lo <= prob) & (prob <= hi) & (hi <= 1))
-
-
 def test_a_regression_becomes_fractions():
     raw = np.random.default_rng(0).normal(0.3, 0.4, (200, tree.N_ANSWERS)).astype(np.float32)
     raw[0] = -1
@@ -125,18 +107,97 @@ def test_a_regression_becomes_fractions():
     assert np.all((fractions >= 0) & (fractions <= 1))
 
 
+@pytest.fixture
+def pairs():
+    """Eight halves of differences of regressions that are well inside of the fractions' bounds."""
+    rng = np.random.default_rng(1)
+    mean = random_fractions(1, 20) + np.float32(0.1)
+    return np.concatenate([mean, rng.normal(0, 0.005, (8, 20, tree.N_ANSWERS))]).astype(np.float32)
+
+
+def test_the_regressions_draws_are_fractions_and_opposite_eight_apart(pairs):
+    mean, draws = uncertainty.svr_fractions(pairs)
+    assert mean.shape == (20, tree.N_ANSWERS)
+    assert draws.shape == (16, 20, tree.N_ANSWERS)
+    assert mean.dtype == draws.dtype == np.float32
+    assert tree.inconsistency(draws) < 1e-6
+    assert np.all((draws >= 0) & (draws <= 1))
+    above, below = draws[:8] - mean, draws[8:] - mean
+    assert np.abs(above).max() > 5e-3
+    # Opposite but for what normalization down the tree bends.
+    np.testing.assert_allclose(above, -below, atol=0.1 * np.abs(above).max())
+    np.testing.assert_array_equal(mean, uncertainty.regression_to_fractions(pairs[0]))
+    np.testing.assert_array_equal(draws[3], uncertainty.regression_to_fractions(pairs[0] + pairs[4]))
+    np.testing.assert_array_equal(draws[11], uncertainty.regression_to_fractions(pairs[0] - pairs[4]))
+
+
+def test_draws_start_again_after_the_last():
+    draws = np.arange(3, dtype=np.float32)[:, None, None]
+    assert uncertainty.repeated(draws, 7).ravel().tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert uncertainty.repeated(draws, 2).ravel().tolist() == [0, 1]
+
+
+class TestBlendedDraws:
+    """`prob`, `std`, the kept draws and what `population` sums are of the same draws."""
+
+    @pytest.fixture(params=[3, 16, 32, 40])
+    def outputs(self, request):
+        return outputs_of(draws=request.param)
+
+    def test_the_spread_of_the_kept_draws_is_the_columns(self, outputs):
+        summary = uncertainty.summarize(calibration("bayesian", "svr"), outputs)
+        assert summary.std.min() > 0
+        np.testing.assert_allclose(summary.draws.std(axis=1), summary.std, atol=1e-6)
+        stored = summary.draws.astype(np.float16).astype(np.float64)
+        np.testing.assert_allclose(stored.std(axis=1), summary.std, atol=np.finfo(np.float16).eps)
+
+    def test_the_fractions_are_the_mean_of_the_draws_and_sum_up(self, outputs):
+        summary = uncertainty.summarize(calibration("bayesian", "svr"), outputs)
+        assert summary.draws.shape == (6, len(outputs["bayesian"]), tree.N_ANSWERS)
+        np.testing.assert_allclose(summary.draws.mean(axis=1), summary.prob, atol=1e-6)
+        assert tree.inconsistency(summary.prob) < 1e-5
+        assert tree.inconsistency(summary.draws) < 1e-5
+
+    def test_draw_k_is_the_blend_of_both_models_draws_k(self, outputs):
+        both = calibration("bayesian", "svr")
+        summary = uncertainty.summarize(both, outputs)
+        for k in range(len(outputs["bayesian"])):
+            each = {"bayesian": outputs["bayesian"][k], "svr": outputs["svr_draws"][k % 16]}
+            np.testing.assert_allclose(summary.draws[:, k], uncertainty.blend(each, both.weights), atol=1e-6)
+
+    def test_information_and_entropy_are_of_the_same_draws(self, outputs):
+        summary = uncertainty.summarize(calibration("bayesian", "svr"), outputs)
+        _, _, entropy, information = uncertainty.draw_statistics(np.swapaxes(summary.draws, 0, 1))
+        np.testing.assert_allclose(summary.entropy, entropy, atol=1e-6)
+        np.testing.assert_allclose(summary.mutual_info, information, atol=1e-6)
+
+    def test_the_regressions_error_is_in_the_spread(self):
+        outputs = outputs_of(draws=16)
+        alone = {"bayesian": [0.0] * tree.N_QUESTIONS, "svr": [1.0] * tree.N_QUESTIONS}
+        summary = uncertainty.summarize(calibration("bayesian", "svr", weights=alone), outputs)
+        np.testing.assert_allclose(summary.std, outputs["svr_draws"].std(axis=0), atol=1e-6)
+        certain = outputs | {"svr_draws": np.repeat(outputs["svr"][None], 16, axis=0)}
+        none = uncertainty.summarize(calibration("bayesian", "svr", weights=alone), certain)
+        np.testing.assert_allclose(none.std, 0, atol=1e-6)
+
+    def test_half_a_model_without_spread_halves_the_spread(self):
+        """Item 11: `std` was the Bayesian CNN's alone, `draws` of the blend."""
+        outputs = {"bayesian": random_fractions(16, 6), "classic": random_fractions(6, seed=3)}
+        summary = uncertainty.summarize(calibration("bayesian", "classic"), outputs)
+        first = tree.QUESTIONS[0].columns
+        np.testing.assert_allclose(
+            summary.std[:, first], outputs["bayesian"].std(axis=0)[:, first] / 2, atol=1e-6
+        )
+
+
 def test_a_summary_of_all_models_has_every_number():
-    summary = uncertainty.summarize(
-        calibration("bayesian", "svr"),
-        {
-            "bayesian": random_fractions(4, 6),
-            "svr": random_fractions(6),
-            "closeness": np.linspace(0, 1, 6, dtype=np.float32),
-        },
-    )
+    summary = uncertainty.summarize(calibration("bayesian", "svr"), outputs_of())
     assert all(np.isfinite(values).all() for name, values in summary.columns().items() if name != "gz2_class")
     assert summary.out_of_distribution.tolist() == [True, True, True, False, False, False]
-    assert tree.inconsistency(summary.prob) < 1e-6
+    np.testing.assert_array_equal(summary.gz2_class_margin, tree.gz2_class_margin(summary.prob))
+    np.testing.assert_array_equal(summary.svr, outputs_of()["svr"])
+    lo, hi = PREDICTIVE.interval(summary.prob, summary.std, 0.9)
+    np.testing.assert_array_equal((summary.lo, summary.hi), (lo, hi))
 
 
 def test_what_absent_models_would_say_is_nan():
@@ -149,11 +210,11 @@ def test_what_absent_models_would_say_is_nan():
 
 
 def test_columns_are_named_as_in_the_catalog():
-    summary = uncertainty.summarize(
-        calibration("svr"), {"svr": random_fractions(3), "closeness": np.ones(3, np.float32)}
-    )
+    outputs = {name: values for name, values in outputs_of(3).items() if name != "bayesian"}
+    summary = uncertainty.summarize(calibration("svr"), outputs)
+    assert np.isnan(summary.std).all()
     columns = summary.columns()
-    assert len(columns) == 37 * 5 + 11 * 2 + 3
+    assert len(columns) == 37 * 5 + 11 * 2 + 4
     np.testing.assert_array_equal(columns["t02_edgeon_a04_yes_svr"], summary.svr[:, 3])
     np.testing.assert_array_equal(columns["t06_odd_entropy"], summary.entropy[:, 5])
 
@@ -168,34 +229,24 @@ def test_summaries_are_cut_and_joined_by_rows():
 class TestCalibrationOfABundle:
     """What a run reads from the bundle before it starts."""
 
-    @pytest.mark.parametrize("lost", ["quantiles", "blend"])
+    @pytest.mark.parametrize("lost", ["quantiles", "scale", "blend"])
     def test_a_bundle_that_lost_a_question_is_refused(self, lost):
         values = copy.deepcopy(load_bundle().manifest["calibration"])
         part = values["combinations"]["bayesian+svr"]
         row = part["blend"]["svr"] if lost == "blend" else part[lost]
         row.pop()
-        with pytest.raises(UsageError, match="lost a question") as caught:
+        with pytest.raises(UsageError, match=lost) as caught:
             Calibration.of_bundle(values, ["svr", "bayesian"])
         assert "\n" not in str(caught.value)
+
+    def test_the_shipped_bundle_is_calibrated_for_every_choice_of_models(self):
+        for size in (1, 2, 3):
+            for models in itertools.combinations(MODELS, size):
+                usable = Calibration.of_bundle(load_bundle().manifest["calibration"], models)
+                assert usable.models == tuple(sorted(models))
+                np.testing.assert_allclose(np.sum([usable.weights[m] for m in models], axis=0), 1, atol=1e-4)
 
     def test_models_it_was_not_calibrated_for_are_refused(self):
         values = {**load_bundle().manifest["calibration"], "combinations": {}}
         with pytest.raises(UsageError, match="not calibrated for the models svr"):
             Calibration.of_bundle(values, ["svr"])
-
-
-def test_draw_k_is_what_prob_would_be_of_that_network_alone():
-    outputs = {
-        "bayesian": random_fractions(4, 6),
-        "svr": random_fractions(6, seed=1),
-        "closeness": np.ones(6, np.float32),
-    }
-    both = calibration("bayesian", "svr")
-    summary = uncertainty.summarize(both, outputs)
-    assert summary.draws.shape == (6, 4, 37)
-    assert tree.inconsistency(summary.draws) < 1e-6
-    for k in range(4):
-        alone = uncertainty.summarize(both, outputs | {"bayesian": outputs["bayesian"][k : k + 1]})
-        np.testing.assert_allclose(summary.draws[:, k], alone.prob, atol=1e-6)
-    without = uncertainty.summarize(calibration("classic"), {"classic": random_fractions(5)})
-    assert without.draws.shape == (5, 0, 37)

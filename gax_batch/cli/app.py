@@ -8,7 +8,7 @@ from gax_batch import __version__
 
 app = typer.Typer(
     name="gax",
-    help="From a survey's galaxy cutouts to a catalog of morphology probabilities with uncertainties.",
+    help="From a survey's galaxy cutouts to Galaxy Zoo 2's debiased vote fractions with uncertainties.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -15,7 +15,11 @@ def population(
     catalog: Catalog,
     by: Annotated[
         str | None,
-        typer.Option(help="healpix, or a column of population_bins.", show_default="all galaxies together"),
+        typer.Option(
+            help="healpix, or a column of population_bins. Do not compare bins that differ in redshift, "
+            "apparent size, brightness or image quality: blur and noise hide arms and bars.",
+            show_default="all galaxies together",
+        ),
     ] = None,
     question: Annotated[
         str | None, typer.Option(help="One question, such as t04_spiral or t04.", show_default="all")
@@ -25,6 +29,8 @@ def population(
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Estimate the survey's fraction of each morphology, with the model's uncertainty.
+
+    Fractions are debiased vote fractions, as in the catalog.
 
     Example: gax population --catalog s3://survey/catalog --by healpix --question t04_spiral
     """

@@ -1,5 +1,6 @@
 """From a survey's images: `run`, `plan`, `pack`, `classify`, and the settings that they share."""
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -62,6 +63,9 @@ def run(
     config: flags.ConfigFile = None,
 ) -> None:
     """Catalog a survey, or bring its catalog up to date.
+
+    The catalog has the 37 debiased vote fractions of Galaxy Zoo 2: what volunteers would say if the galaxy
+    were nearby, of all volunteers.
 
     Example: gax run --input s3://survey/cutouts --catalog s3://survey/catalog
     """
@@ -206,6 +210,8 @@ def classify(
 ) -> None:
     """Classify a few images in this process, without Ray or a catalog: their trees with intervals.
 
+    The fractions are those of a catalog: debiased, of all volunteers.
+
     Example: gax classify ngc6976.jpg --plot ngc6976.png
     """
     given = {"bundle": bundle, "models": models, "draws": draws, "precision": precision, "preset": preset}
@@ -223,6 +229,7 @@ def classify(
         draws=settings.draws,
         precision=settings.precision,
         decoder=settings.decoder,
+        warn=partial(typer.echo, err=True),
     )
     typer.echo(render_json(rows) if json else render_trees(rows))
     if plot is not None:

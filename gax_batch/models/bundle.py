@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 
 from gax_batch import storage
 from gax_batch.errors import UsageError
+from gax_batch.tree import DEFINITION
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "bundle.json"
 MODELS = ("bayesian", "classic", "svr")
 SHIPPED = Path(__file__).resolve().parents[1] / "bundles"
@@ -38,7 +39,8 @@ class Bundle:
     Attributes:
         bundle_id: its name and the first 12 hexadecimal digits of its manifest's sha256, which covers
             the checksums of all other files.
-        manifest: `bundle.json`: name, seed, preprocessing, training, calibration, metrics, files.
+        manifest: `bundle.json`: name, seed, definition, preprocessing, training, calibration, metrics,
+            files.
         arrays: each model's arrays by name, float32.
     """
 
@@ -61,6 +63,29 @@ def load_bundle(uri: str | None = None) -> Bundle:
     manifest = _parse(place, raw)
     arrays = {model: _arrays(place, manifest, model) for model in MODELS}
     return Bundle(f"{manifest['name']}-{hashlib.sha256(raw).hexdigest()[:12]}", manifest, arrays)
+
+
+def load_catalog_bundle(uri: str | None = None) -> Bundle:
+    """Read a bundle whose fractions may go into a catalog, where the columns state their definition.
+
+    Args:
+        uri: see `load_bundle`.
+
+    Raises:
+        UsageError: as `load_bundle`, and if the bundle's fractions are of another definition than
+            `gax_batch.tree.DEFINITION`, or it does not name one.
+    """
+    bundle = load_bundle(uri)
+    name = bundle.manifest.get("definition")
+    if name != DEFINITION.name:
+        what = "does not name the definition of its fractions"
+        if name is not None:
+            what = f"predicts {str(name)[:80]!r} fractions"
+        raise UsageError(
+            f"the bundle {bundle.bundle_id} {what}, but the columns of a catalog are {DEFINITION.name} "
+            f"fractions; {REMEDY}"
+        )
+    return bundle
 
 
 def save_bundle(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, Arrays]) -> str:

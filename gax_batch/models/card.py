@@ -1,86 +1,223 @@
-"""A bundle's model card: what it was trained on, what it reached on held-out galaxies, its limits."""
+"""A bundle's model card: what its fractions are, how good they are on galaxies new to it, its limits."""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gax_batch.models.bundle import Bundle
+from gax_batch.tree import DEFINITION
+
+Facts = Mapping[str, Any]
+PARTS = ("definition", "metrics", "limits", "training", "preprocessing", "seed")
+LEVEL = "0.9"
 
 
 def model_card(bundle: Bundle) -> dict[str, Any]:
-    """The card as plain data; numbers that the bundle does not hold are absent."""
-    manifest = bundle.manifest
-    return {"bundle_id": bundle.bundle_id} | {
-        key: manifest[key]
-        for key in ("seed", "preprocessing", "training", "metrics", "limits")
-        if key in manifest
-    }
+    """Return the card as plain data.
+
+    What the bundle does not hold is absent, and so are the hashes of its training galaxies.
+    """
+    card = {name: bundle.manifest[name] for name in PARTS if name in bundle.manifest}
+    if "training" in card:
+        card["training"] = {
+            name: value for name, value in card["training"].items() if not isinstance(value, list)
+        }
+    return {"bundle_id": bundle.bundle_id} | card
 
 
 def card_json(bundle: Bundle) -> str:
-    """The card as JSON."""
+    """Return the card as JSON."""
     return json.dumps(model_card(bundle), indent=2)
 
 
 def card_text(bundle: Bundle) -> str:
-    """The card as lines for a person."""
+    """Return the card as lines for a person."""
     card = model_card(bundle)
-    lines = [f"bundle {card['bundle_id']}", *_training(card.get("training", {}))]
-    lines += _metrics(card.get("metrics", {}))
+    training, metrics = card.get("training", {}), card.get("metrics", {})
+    lines = [f"bundle {card['bundle_id']}", _definition(card.get("definition")), *_split(training, metrics)]
+    lines += _metrics(metrics)
+    lines += _training(training)
     lines += ["limits:", *(f"  - {limit}" for limit in card.get("limits", []))] if card.get("limits") else []
     return "\n".join(lines)
 
 
-def _training(training: dict[str, Any]) -> list[str]:
-    if not training:
-        return ["training: not recorded"]
-    galaxies, svr = training["galaxies"], training["svr"]
-    lines = [
-        f"trained on: {training['data']}",
-        f"  {galaxies['voted']} galaxies with votes, {galaxies['classes']} with a class alone",
-        f"  CNN-SVR: {svr['support_vectors']:.0f} support vectors, C {svr['C']:g}, "
-        f"epsilon {svr['epsilon']:g}, gamma {svr['gamma']:g}",
-        "Bayesian CNN, standard deviations (prior; the posterior's 10th, 50th and 90th percentile):",
+def _definition(name: str | None) -> str:
+    if name is None:
+        return "fractions: their definition is not recorded"
+    return f"fractions: {name}" + (f", each the {DEFINITION.description}" if name == DEFINITION.name else "")
+
+
+def _split(training: Facts, metrics: Facts) -> list[str]:
+    """What trained and what judged; the two samples have no galaxy in common."""
+    lines = [f"trained on: {training['data']}"] if "data" in training else ["training: not recorded"]
+    counts = dict(training.get("galaxies", {}))
+    if counts:
+        total = f"{counts.pop('all'):,} galaxies: " if "all" in counts else "galaxies: "
+        lines.append("  " + total + ", ".join(f"{count:,} with {name}" for name, count in counts.items()))
+    if not metrics:
+        return [*lines, "numbers of galaxies that did not train it: not recorded"]
+    lines.append(f"judged on: {metrics.get('sample', 'a sample that is not recorded')}")
+    if "galaxies" in metrics:
+        judged = metrics["galaxies"]
+        draws = f"; {metrics['draws']} draws" if "draws" in metrics else ""
+        lines.append(
+            f"  {judged['voted']:,} galaxies with fractions, {judged['classes']:,} of a clear class{draws}"
+        )
+    return lines
+
+
+def _metrics(metrics: Facts) -> list[str]:
+    parts = (_models, _classes, _intervals, _questions, _distribution, _epistemic, _robustness)
+    return [line for part in parts for line in part(metrics)]
+
+
+def _models(metrics: Facts) -> list[str]:
+    if "models" not in metrics:
+        return []
+    header = ("", "RMSE, all 37", "RMSE, any fractions", "votes' neg. log lik.", "five clear classes")
+    rows: list[Sequence[str]] = [
+        (
+            name,
+            _number(found, "rmse", ".4f"),
+            _number(found, "rmse_of_some_fractions", ".4f"),
+            _number(found, "votes_nll", ".2f"),
+            _number(found, "class_accuracy", ".1%"),
+        )
+        for name, found in metrics["models"].items()
     ]
-    bound = training["evidence"]
+    if "vote_noise_rmse" in metrics:
+        rows.append(("noise of the votes alone", "", _number(metrics, "vote_noise_rmse", ".4f")))
+    return _table(header, rows)
+
+
+def _classes(metrics: Facts) -> list[str]:
+    found = metrics.get("clear_classes", {}).get("accuracy_by_class")
+    if not found:
+        return []
+    return ["clear classes recognized: " + ", ".join(f"{name} {share:.1%}" for name, share in found.items())]
+
+
+def _intervals(metrics: Facts) -> list[str]:
+    if "intervals" not in metrics:
+        return []
+    blind = metrics.get("intervals without the Bayesian spread", {})
+    header = [
+        "intervals hold",
+        "all fractions",
+        "where asked",
+        "worst answer",
+        "mean width",
+        "width where asked",
+    ]
+    header += ["without Bayesian spread", "its mean width"] if blind else []
+    rows = []
+    for level, found in metrics["intervals"].items():
+        names = ("coverage", "coverage_asked", "coverage_worst_answer", "width", "width_asked")
+        cells = [_number(found, name, ".3f" if name.startswith("width") else ".1%") for name in names]
+        other = blind.get(level, {})
+        cells += [_number(other, "coverage", ".1%"), _number(other, "width", ".3f")] if blind else []
+        rows.append([f"{float(level):.0%}", *cells])
+    return _table(header, rows)
+
+
+def _questions(metrics: Facts) -> list[str]:
+    """Return what depends on the question: an average over all of them hides the rarely asked ones."""
+    held = metrics.get("intervals", {}).get(LEVEL, {}).get("questions", {})
+    if not held:
+        return []
+    errors = metrics.get("points", {}).get("questions", {})
+    scores = metrics.get("distribution", {}).get("questions", {})
+    header = ("question", "RMSE", "90% hold", "where asked", "galaxies asked", "CRPS where asked")
+    return _table(
+        header,
+        [
+            (
+                name,
+                _number(errors.get(name, {}), "rmse", ".4f"),
+                _number(found, "coverage", ".1%"),
+                _number(found, "coverage_asked", ".1%"),
+                _number(found, "galaxies_asked", ","),
+                _number(scores.get(name, {}), "crps", ".4f"),
+            )
+            for name, found in held.items()
+        ],
+    )
+
+
+def _distribution(metrics: Facts) -> list[str]:
+    found = metrics.get("distribution", {})
     return [
-        *lines,
-        *(_layer(name, layer) for name, layer in training["posterior"].items()),
-        f"  evidence lower bound {bound['evidence_lower_bound']:.1f} nats a galaxy: expected log likelihood "
-        f"{bound['expected_log_likelihood']:.1f}, divergence {bound['divergence_per_galaxy']:.1f}",
+        f"predictive distribution, {words}: CRPS {found[name]['crps']:.4f}, calibration error "
+        f"{found[name]['calibration_error']:.3f}"
+        for name, words in (("all", "all fractions"), ("asked", "where asked"))
+        if found.get(name)
     ]
 
 
-def _layer(name: str, layer: dict[str, float]) -> str:
+def _epistemic(metrics: Facts) -> list[str]:
+    return [
+        f"90% intervals of the draws alone, {name}: would hold {found['coverage_of_draws_alone']:.1%}, mean "
+        f"standard deviation {found['mean_std']:.4f}"
+        for name, found in metrics.get("epistemic", {}).items()
+    ]
+
+
+def _robustness(metrics: Facts) -> list[str]:
+    lines = []
+    if "out_of_distribution" in metrics:
+        areas = dict(metrics["out_of_distribution"])
+        whole = areas.pop("auc")
+        kinds = ", ".join(f"{name.removeprefix('auc_')} {area:.3f}" for name, area in areas.items())
+        lines.append(f"out-of-distribution score: AUC {whole:.3f}" + (f" ({kinds})" if kinds else ""))
+    if "rotation_mean_change" in metrics:
+        change = metrics["rotation_mean_change"]
+        lines.append(f"a turn by 90 degrees changes the blend by {change:.4f} on average")
+    return lines
+
+
+def _training(training: Facts) -> list[str]:
+    lines = []
+    if "svr" in training:
+        svr = training["svr"]
+        lines.append(
+            f"CNN-SVR: {svr['support_vectors']:,.0f} support vectors, C {svr['C']:g}, "
+            f"epsilon {svr['epsilon']:g}, gamma {svr['gamma']:g}"
+        )
+    if "posterior" in training:
+        lines.append(
+            "Bayesian CNN, standard deviations (prior; the posterior's 10th, 50th and 90th percentile):"
+        )
+        lines += [_layer(name, layer) for name, layer in training["posterior"].items()]
+    if "evidence" in training:
+        bound = training["evidence"]
+        lines.append(
+            f"  evidence lower bound {bound['evidence_lower_bound']:.1f} nats per galaxy: expected log "
+            f"likelihood {bound['expected_log_likelihood']:.1f}, divergence "
+            f"{bound['divergence_per_galaxy']:.1f}"
+        )
+    return lines
+
+
+def _layer(name: str, layer: Facts) -> str:
     parts = "".join(f"{layer[f'deviation_{p}']:>10.5f}" for p in (10, 50, 90))
     return f"  {name:<10}{layer['prior_deviation']:>9.4f};{parts}"
 
 
-def _metrics(metrics: dict[str, Any]) -> list[str]:
-    if not metrics:
-        return ["out-of-fold numbers: not recorded"]
-    galaxies, anomalies = metrics["galaxies"], metrics["out_of_distribution"]
-    lines = [
-        f"out-of-fold numbers ({galaxies['voted']} galaxies with votes, {galaxies['classes']} of a clear "
-        f"class, {metrics['draws']} draws):",
-        "                              RMSE of 37   votes' negative    five clear",
-        "                               fractions   log likelihood        classes",
-        *(_point(name, values) for name, values in metrics["points"].items()),
-        f"  the noise of the votes alone is an RMSE of {metrics['vote_noise_rmse']:.4f}",
-    ]
-    for level, found in metrics["intervals"].items():
-        lines.append(
-            f"  {float(level):.0%} intervals hold {found['coverage']:.1%} of the fractions (worst answer "
-            f"{found['coverage_worst_answer']:.1%}), mean width {found['width']:.3f}"
-        )
-    draws = metrics["epistemic"]["bayesian"]["coverage_of_draws_alone"]
+def _number(found: Facts, name: str, form: str) -> str:
+    """Return a number as text, or nothing where there is none."""
+    value = found.get(name)
+    return "" if value is None else format(value, form)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return lines of columns: the first one aligned to the left, the others to the right."""
+    table = [header, *rows]
+    widths = [max(len(row[i]) for row in table if i < len(row)) for i in range(len(header))]
     return [
-        *lines,
-        f"  90 % intervals of the draws alone would hold {draws:.1%}",
-        f"  out-of-distribution score: AUC {anomalies['auc']:.3f}",
-        f"  a turn by 90 degrees changes the blend by {metrics['rotation_mean_change']:.4f} on average",
+        "  "
+        + "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ).rstrip()
+        for row in table
     ]
-
-
-def _point(name: str, values: dict[str, Any]) -> str:
-    accuracy = f"{values['class_accuracy']:>13.1%}" if "class_accuracy" in values else ""
-    return f"  {name:<27}{values['rmse']:>11.4f}{values['votes_nll']:>18.2f}{accuracy}"

@@ -29,13 +29,20 @@ def build(seed: int = 0) -> Any:
             name=f"convolution_{index}",
         )
         x = layers.block(x, convolution, index)
-    x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
     x = keras.layers.Dense(
-        256, activation="relu", kernel_initializer=keras.initializers.HeNormal(seed=seed + 3), name="hidden"
+        256,
+        activation="relu",
+        dtype="float32",
+        kernel_initializer=keras.initializers.HeNormal(seed=seed + 3),
+        name="hidden",
     )(x)
-    x = keras.layers.Dropout(DROPOUT, seed=seed + 4, name="dropout")(x)
+    x = keras.layers.Dropout(DROPOUT, seed=seed + 4, dtype="float32", name="dropout")(x)
     logits = keras.layers.Dense(
-        N_ANSWERS, kernel_initializer=keras.initializers.GlorotNormal(seed=seed + 5), name="logits"
+        N_ANSWERS,
+        dtype="float32",
+        kernel_initializer=keras.initializers.GlorotNormal(seed=seed + 5),
+        name="logits",
     )(x)
     return keras.Model(images, logits, name="classic")
 

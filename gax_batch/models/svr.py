@@ -5,7 +5,6 @@ one kernel width, and so the distances to the union of their support vectors: on
 one exponential, one matrix product, whatever the number of answers.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,10 @@ import numpy.typing as npt
 from gax_batch.models import layers
 from gax_batch.models.runtime import tf
 from gax_batch.tree import N_ANSWERS
+
+# A kernel value above this is of the galaxy itself, which trained the regressions. It must not count as
+# one of the galaxies that are like it.
+ITSELF = 0.999
 
 
 def build(seed: int = 0) -> Any:
@@ -31,9 +34,12 @@ def build(seed: int = 0) -> Any:
             name=f"convolution_{index}",
         )
         x = layers.block(x, convolution, index)
-    features = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    features = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
     logits = keras.layers.Dense(
-        N_ANSWERS, kernel_initializer=keras.initializers.GlorotNormal(seed=seed + 3), name="logits"
+        N_ANSWERS,
+        dtype="float32",
+        kernel_initializer=keras.initializers.GlorotNormal(seed=seed + 3),
+        name="logits",
     )(features)
     return keras.Model(images, logits, name="svr")
 
@@ -48,37 +54,8 @@ def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
     return arrays
 
 
-def export_regressions(
-    regressions: Sequence[Any],
-    training: npt.NDArray[np.float32],
-    *,
-    mean: npt.NDArray[np.float32],
-    deviation: npt.NDArray[np.float32],
-) -> dict[str, npt.NDArray[np.float32]]:
-    """37 fitted `sklearn.svm.SVR` of one numeric `gamma` as the arrays of a shared-kernel evaluation.
-
-    Args:
-        regressions: fitted on `training`, one per answer.
-        training: standardized features `[N, 256]`.
-        mean: mean of the features `[256]` before they were standardized.
-        deviation: their standard deviation.
-    """
-    used = np.unique(np.concatenate([r.support_ for r in regressions]))
-    dual = np.zeros((len(used), len(regressions)))
-    for answer, regression in enumerate(regressions):
-        dual[np.searchsorted(used, regression.support_), answer] = regression.dual_coef_[0]
-    return {
-        "svr/mean": mean,
-        "svr/deviation": deviation,
-        "svr/support": training[used],
-        "svr/dual": dual.astype(np.float32),
-        "svr/intercept": np.array([r.intercept_[0] for r in regressions], np.float32),
-        "svr/gamma": np.array([regressions[0].gamma], np.float32),
-    }
-
-
 class Regressions:
-    """All regressions of `export_regressions`; call it inside a `tf.function`.
+    """All regressions of `training.regression.fit`; call it inside a `tf.function`.
 
     The kernel's exponent is `x.s - |x|**2 / 2 - |s|**2 / 2` of features and support vectors that are
     scaled by the root of `2 gamma`. What depends on the support vectors alone is computed once.
@@ -91,14 +68,21 @@ class Regressions:
         support = scale * arrays["svr/support"].astype(np.float64)
         self._support = tf.constant(support, tf.float32)
         self._halves = tf.constant(np.square(support).sum(axis=1)[:, None] / 2, tf.float32)
-        self._dual = tf.constant(arrays["svr/dual"].T, tf.float64)
-        self._intercept = tf.constant(arrays["svr/intercept"], tf.float64)
+        # The regressions, and behind them half the difference of those of complementary halves.
+        dual = np.concatenate([arrays["svr/dual"][None], arrays["svr/half_dual"]])
+        intercept = np.concatenate([arrays["svr/intercept"][None], arrays["svr/half_intercept"]])
+        self._dual = tf.constant(np.moveaxis(dual, 1, 2).reshape(-1, len(support)), tf.float64)
+        self._intercept = tf.constant(intercept.reshape(-1, 1), tf.float64)
 
     def __call__(self, features: Any) -> tuple[Any, Any]:
-        """Raw predictions `[N, 37]`, and the largest kernel value to any support vector `[N]`, float32.
+        """Predict raw fractions.
 
         Args:
             features: `[N, 256]` float32, not standardized.
+
+        Returns:
+            float32 `[1 + P, N, 37]`: the regressions, then their P deviations; and the largest kernel value
+            to any support vector that is not the galaxy itself, float32 `[N]`.
         """
         x = (features - self._mean) * self._scale
         # The support vectors are the left factor: as the right one they would be packed for each micro-batch.
@@ -106,8 +90,10 @@ class Regressions:
         halves = self._halves + tf.reduce_sum(x * x, axis=1) / 2
         kernel = tf.exp(tf.minimum(products - halves, 0.0))
         # Thousands of large terms that cancel: in float32 their sum would be wrong by up to 1e-4.
-        sums = tf.transpose(tf.matmul(self._dual, tf.cast(kernel, tf.float64)))
-        return tf.cast(sums + self._intercept, tf.float32), tf.reduce_max(kernel, axis=0)
+        sums = tf.matmul(self._dual, tf.cast(kernel, tf.float64)) + self._intercept
+        fractions = tf.transpose(tf.reshape(sums, (-1, N_ANSWERS, x.shape[0])), (0, 2, 1))
+        closeness = tf.reduce_max(tf.where(kernel < ITSELF, kernel, 0.0), axis=0)
+        return tf.cast(fractions, tf.float32), closeness
 
 
 class Features:
@@ -139,5 +125,5 @@ class Predictor:
         self._regressions = Regressions(arrays)
 
     def __call__(self, images: Any) -> tuple[Any, Any]:
-        """Raw regressions `[N, 37]` and largest kernel values `[N]` of images `[N, 64, 64, 3]`."""
+        """Raw regressions `[1 + P, N, 37]` and largest kernel values `[N]` of images `[N, 64, 64, 3]`."""
         return self._regressions(self._features(images))

@@ -4,10 +4,14 @@ import shutil
 
 import numpy as np
 import pytest
+from fakes import write_images
+from typer.testing import CliRunner
 
+from gax_batch.cli import app
 from gax_batch.errors import UsageError
 from gax_batch.models import bundle as bundles
-from gax_batch.models.card import card_json, card_text
+from gax_batch.models.card import card_text
+from gax_batch.tree import DEFINITION
 
 MANIFEST = {"name": "tiny", "seed": 1, "preprocessing": {"side": 64}, "calibration": {}}
 
@@ -94,21 +98,56 @@ def test_a_file_that_is_no_safetensors_is_refused(folder):
         bundles.load_bundle(str(folder))
 
 
-def test_a_bundle_without_numbers_still_has_a_card(folder):
-    loaded = bundles.load_bundle(str(folder))
-    assert "not recorded" in card_text(loaded)
-    assert json.loads(card_json(loaded))["seed"] == 1
+class TestForACatalog:
+    """Its columns state the definition of the fractions, so that a bundle must have the same one."""
+
+    def test_a_bundle_of_the_catalogs_definition_is_read(self, folder):
+        rewrite(folder, definition=DEFINITION.name)
+        loaded = bundles.load_catalog_bundle(str(folder))
+        assert loaded.bundle_id == bundles.load_bundle(str(folder)).bundle_id
+
+    @pytest.mark.parametrize("definition", ["weighted", "", 3, None, ["debiased"], "x" * 10_000])
+    def test_another_definition_is_refused_in_one_line(self, folder, definition):
+        rewrite(folder, definition=definition)
+        with pytest.raises(UsageError) as caught:
+            bundles.load_catalog_bundle(str(folder))
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 500
+        found = "definition" if definition is None else str(definition)[:50]
+        for fact in (DEFINITION.name, bundles.load_bundle(str(folder)).bundle_id, found):
+            assert fact in str(caught.value)
+
+    def test_a_bundle_that_does_not_name_its_definition_is_refused(self, folder):
+        with pytest.raises(UsageError, match=f"definition.*{DEFINITION.name}"):
+            bundles.load_catalog_bundle(str(folder))
+
+    def test_a_run_and_its_plan_refuse_it_before_they_start(self, folder, tmp_path):
+        rewrite(folder, definition="weighted")
+        write_images(tmp_path / "images", 1)
+        settings = ["--input", str(tmp_path / "images"), "--catalog", str(tmp_path / "catalog")]
+        for words in (
+            ["run", *settings],
+            ["plan", *settings],
+            ["classify", str(tmp_path / "images" / "000000.jpg")],
+        ):
+            done = CliRunner().invoke(app, [*words, "--bundle", str(folder)])
+            said = done.output + str(done.exception)
+            assert done.exit_code != 0
+            assert "weighted" in said
+            assert DEFINITION.name in said
+        assert not (tmp_path / "catalog").exists()
 
 
-def test_the_shipped_bundle_is_small_and_says_how_good_it_is():
-    loaded = bundles.load_bundle()
-    assert sum(entry["bytes"] for entry in loaded.manifest["files"].values()) < 12e6
-    points = loaded.manifest["metrics"]["points"]
-    for name in ("bayesian", "svr", "classic", "blend"):
-        assert points[name]["rmse"] < 0.75 * points["mean of training"]["rmse"]
-    for level, found in loaded.manifest["metrics"]["intervals"].items():
-        assert found["coverage"] == pytest.approx(float(level), abs=0.02)
-    assert loaded.manifest["metrics"]["out_of_distribution"]["auc"] > 0.9
-    text = card_text(loaded)
+def test_the_shipped_bundle_is_small_and_its_card_has_its_numbers():
+    loaded = bundles.load_catalog_bundle()
+    manifest, text = loaded.manifest, card_text(loaded)
     assert loaded.bundle_id in text
-    assert f"{points['blend']['rmse']:.4f}" in text
+    assert manifest["definition"] in text
+    assert sum(entry["bytes"] for entry in manifest["files"].values()) < 20e6
+    for name, found in manifest["metrics"].get("models", {}).items():
+        assert name in text
+        assert f"{found['rmse']:.4f}" in text
+    for found in manifest["metrics"].get("intervals", {}).values():
+        assert f"{found['coverage']:.1%}" in text
+        assert f"{found['coverage_asked']:.1%}" in text
+    assert manifest["limits"][-1] in text

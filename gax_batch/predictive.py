@@ -1,0 +1,203 @@
+"""The predictive distribution of a vote fraction: conformal quantiles by what is known in advance.
+
+An interval that holds 90 % of all fractions may hold far fewer of those that matter: most galaxies are never
+asked how many arms they have, and their fractions of 0 are easy. Residuals are therefore measured in units of
+a fitted scale and compared within groups of galaxies of the same predicted share of volunteers who are asked
+the question (Mondrian conformal prediction: Vovk, Gammerman & Shafer 2005, section 4.5). NumPy only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.optimize
+
+from gax_batch import tree
+from gax_batch.errors import UsageError
+
+Float = npt.NDArray[np.float32]
+# Probabilities at which the distribution is tabulated; between them quantiles are interpolated.
+GRID = (0.005, 0.025, 0.05, 0.1, 0.16, 0.25, 0.4, 0.5, 0.6, 0.75, 0.84, 0.9, 0.95, 0.975, 0.995)
+# Predicted share of volunteers who are asked a question, between the groups.
+EDGES = (0.1, 0.3, 0.6)
+# Below this many galaxies a group is merged with the one below it.
+FEWEST = 60
+FLOOR = 0.02
+# A fraction of 0 of a question that nobody was asked is easy to hold. With equal weights the galaxies that
+# were asked would pay for it: their arms' intervals held 83 % instead of 90 %; on them alone, 95 % of all.
+UNASKED_WEIGHT = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Predictive:
+    """What held-out galaxies taught of the residuals; plain data of a bundle's calibration.
+
+    Attributes:
+        scale: float32 `[11, 3]`, by question the weights of 1, of `p (1 - p)` and of the squared spread in
+            the variance of a residual.
+        quantiles: float32 `[11, G, L]`, by question, group and probability of `GRID`, of the residuals in
+            units of the scale; `G` is one more than the number of `EDGES`.
+    """
+
+    scale: Float
+    quantiles: Float
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> "Predictive":
+        """Read what `as_json` returned.
+
+        Raises:
+            UsageError: It lacks a question or a group, or holds something else than numbers.
+        """
+        try:
+            scale, quantiles = (np.array(values[name], np.float32) for name in ("scale", "quantiles"))
+        except (KeyError, TypeError, ValueError):
+            # Rows of unequal lengths are a ValueError too.
+            raise UsageError(
+                "the bundle's calibration lacks scales or quantiles, or a part of them, so it has no "
+                "intervals; use another bundle"
+            ) from None
+        wanted = ((tree.N_QUESTIONS, 3), (tree.N_QUESTIONS, len(EDGES) + 1, len(GRID)))
+        if (scale.shape, quantiles.shape) != wanted:
+            raise UsageError(
+                f"the bundle's calibration has scales {list(scale.shape)} and quantiles "
+                f"{list(quantiles.shape)}, not {list(wanted[0])} and {list(wanted[1])}; use another bundle"
+            )
+        if not (np.isfinite(scale).all() and np.isfinite(quantiles).all() and scale.min() >= 0):
+            raise UsageError(
+                "the bundle's calibration has quantiles or scales that are not finite, or negative scales; "
+                "use another bundle"
+            )
+        return cls(scale, quantiles)
+
+    @classmethod
+    def certain(cls) -> "Predictive":
+        """Return the distribution without any width, to calibrate with."""
+        groups = len(EDGES) + 1
+        return cls(
+            np.zeros((tree.N_QUESTIONS, 3), np.float32),
+            np.zeros((tree.N_QUESTIONS, groups, len(GRID)), np.float32),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return nested lists of rounded numbers."""
+        return {
+            "scale": np.round(self.scale.astype(np.float64), 6).tolist(),
+            "quantiles": np.round(self.quantiles.astype(np.float64), 5).tolist(),
+        }
+
+    def at(self, prob: Float, std: Float, levels: Sequence[float]) -> Float:
+        """Return the quantiles of the vote fractions.
+
+        Args:
+            prob: float32 `[N, 37]`, predicted cumulative fractions.
+            std: float32 `[N, 37]`, their spreads; NaN counts as none.
+            levels: L probabilities.
+
+        Returns:
+            float32 `[L, N, 37]` in [0, 1], not decreasing along L.
+        """
+        widths, groups = residual_scale(self.scale, prob, std), groups_of(prob)
+        table = _interpolated(self.quantiles, levels)
+        reach = table[QUESTION_OF[None, :], groups]
+        values = prob[None] + widths[None] * np.moveaxis(reach, -1, 0)
+        return np.asarray(np.clip(values, 0, 1), np.float32)
+
+    def interval(self, prob: Float, std: Float, level: float) -> tuple[Float, Float]:
+        """Return the central interval of a level, widened to hold `prob`: lower and upper end, `[N, 37]`."""
+        low, high = self.at(prob, std, [(1 - level) / 2, (1 + level) / 2])
+        return np.minimum(low, prob), np.maximum(high, prob)
+
+
+# The question of each answer.
+QUESTION_OF = np.repeat(np.arange(tree.N_QUESTIONS), [len(q.answers) for q in tree.QUESTIONS])
+
+
+def groups_of(prob: Float) -> npt.NDArray[np.intp]:
+    """Return the group of each galaxy and answer, `[N, 37]`: how many of `EDGES` its share asked exceeds."""
+    return np.searchsorted(np.array(EDGES, np.float32), tree.parents(prob), side="right")
+
+
+def residual_scale(scale: Float, prob: Float, std: Float) -> Float:
+    """Return the expected scatter of fractions around their prediction, float32 `[N, 37]`."""
+    constant, binomial, spread = scale[QUESTION_OF].T
+    variance = constant + binomial * np.maximum(prob * (1 - prob), 0) + spread * np.square(np.nan_to_num(std))
+    return np.asarray(np.sqrt(variance), np.float32)
+
+
+def fit(prob: Float, std: Float, truth: Float) -> Predictive:
+    """Fit scales and quantiles.
+
+    Args:
+        prob: predictions of N galaxies that trained nothing, `[N, 37]`.
+        std: their spreads, or NaN.
+        truth: their fractions, NaN where unknown.
+    """
+    scale = np.stack([_fit_scale(prob, std, truth, question) for question in tree.QUESTIONS])
+    scores = (truth - prob) / residual_scale(scale, prob, std)
+    groups = groups_of(prob)
+    weights = np.where(tree.parents(truth) == 0, UNASKED_WEIGHT, 1.0)
+    quantiles = [
+        _group_quantiles(scores[:, q.columns], weights[:, q.columns], groups[:, q.start])
+        for q in tree.QUESTIONS
+    ]
+    return Predictive(scale, np.stack(quantiles))
+
+
+def _fit_scale(prob: Float, std: Float, truth: Float, question: tree.Question) -> Float:
+    """Non-negative least squares of the squared residuals, relative to what they are expected to be."""
+    p, s, t = (
+        np.asarray(v[:, question.columns], np.float64).ravel() for v in (prob, np.nan_to_num(std), truth)
+    )
+    known = np.isfinite(t)
+    terms = np.stack([np.ones_like(p), np.maximum(p * (1 - p), 0), s**2], axis=1)[known]
+    squares = np.square(t - p)[known]
+    weight = 1 / (FLOOR**2 + terms[:, 1] * squares.mean() / max(terms[:, 1].mean(), 1e-9))
+    solution, _ = scipy.optimize.nnls(terms * weight[:, None], squares * weight)
+    solution[0] = max(solution[0], FLOOR**2)
+    return np.asarray(solution, np.float32)
+
+
+def _group_quantiles(scores: Float, weights: npt.NDArray[np.float64], groups: npt.NDArray[np.intp]) -> Float:
+    known = np.isfinite(scores).all(axis=1)
+    tables: list[Float] = []
+    members = [np.flatnonzero(known & (groups == g)) for g in range(len(EDGES) + 1)]
+    for number, rows in enumerate(members):
+        below = above = number
+        while len(rows) < FEWEST and below > 0:
+            below -= 1
+            rows = np.concatenate([members[below], rows])
+        while len(rows) < FEWEST and above < len(EDGES):
+            above += 1
+            rows = np.concatenate([rows, members[above]])
+        tables.append(conformal_quantiles(scores[rows].ravel(), weights[rows].ravel()))
+    return np.stack(tables)
+
+
+def conformal_quantiles(
+    scores: npt.NDArray[np.floating[Any]], weights: npt.NDArray[np.float64] | None = None
+) -> Float:
+    """Return the quantiles of `GRID` that hold for a further score of the same kind.
+
+    The k-th of n scores of equal weight has the probability k / (n + 1) (weighted: Tibshirani et al. 2019,
+    NeurIPS). A tail that the scores are too few for reaches to the most extreme of them.
+    """
+    order = np.argsort(scores, kind="stable")
+    heavy = np.ones(len(scores)) if weights is None else weights[order]
+    below = np.cumsum(heavy) / (heavy.sum() + heavy.max())
+    grid, last = np.array(GRID), len(scores) - 1
+    # Rounding must not move a rank.
+    low = np.searchsorted(below, grid + 1e-9, side="right") - 1
+    high = np.searchsorted(below, grid - 1e-9, side="left")
+    ranks = np.clip(np.where(grid < 0.5, low, high), 0, last)
+    return np.asarray(scores[order][ranks], np.float32)
+
+
+def _interpolated(quantiles: Float, levels: Sequence[float]) -> Float:
+    """Quantiles `[11, G, L]` at other probabilities."""
+    grid = np.array(GRID)
+    flat = quantiles.reshape(-1, len(GRID))
+    rows = [np.interp(levels, grid, row) for row in flat]
+    return np.asarray(rows, np.float32).reshape(*quantiles.shape[:2], len(levels))
