@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 FUZZ := image fits tar parquet
 FUZZ_SECONDS := 300
 
-.PHONY: help install demo browser s3-server prometheus test test-deploy test-faults soak test-slow test-newcomer fuzz audit sbom bench lint format train clean
+.PHONY: help install demo browser s3-server prometheus test test-deploy test-faults soak test-slow test-newcomer fuzz audit sbom bench lint format train calibrate clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -79,8 +79,11 @@ test-newcomer: $(STAMP)  ## what the documentation shows, run: its tutorial, eac
 bench: $(STAMP)  ## measure speed and memory beside the plain ways (BENCH='jpeg packed' for some of it)
 	PYTHONPATH=.:tests $(BIN)/python -m benchmarks $(BENCH)
 
-train: $(STAMP)  ## train the shipped bundle again: make train DATA=FOLDER OUTPUT=FOLDER
+train: $(STAMP)  ## train the shipped bundle again (two hours on 2 cores): make train DATA=FOLDER OUTPUT=FOLDER
 	$(BIN)/python -m training.build --data $(DATA) --output $(OUTPUT)
+
+calibrate: $(STAMP)  ## calibrate and measure the weights of a bundle again: make calibrate DATA=... WEIGHTS=BUNDLE OUTPUT=...
+	$(BIN)/python -m training.build --data $(DATA) --weights $(WEIGHTS) --output $(OUTPUT)
 
 format: $(STAMP)  ## format the code
 	$(BIN)/ruff check --fix .

@@ -1,8 +1,4 @@
-"""Blend, intervals and the out-of-distribution threshold, fitted on out-of-fold predictions.
-
-The intervals are cross-conformal (Vovk 2015, Ann. Math. Artif. Intell. 74, 9): residuals of every galaxy
-under the models that did not see it, in units of its own predicted scatter.
-"""
+"""Fit blend, predictive distribution and anomaly threshold on galaxies that trained nothing."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,36 +8,31 @@ import numpy as np
 import numpy.typing as npt
 import scipy.optimize
 
-from gax_batch import tree, uncertainty
-from gax_batch.evaluation.metrics import LEVELS
+from gax_batch import predictive, tree, uncertainty
 from gax_batch.labels import Labels
 from gax_batch.models.bundle import MODELS
-from gax_batch.uncertainty import Summary
+from gax_batch.predictive import Predictive
 
 Float = npt.NDArray[np.float32]
-# A scatter that neither the draws nor the votes know of; it also keeps intervals open where both vanish.
-FLOOR = 0.02
-# Pulls the blend to equal weights, as strongly as this many galaxies with that many votes would.
+# Pulls the blend to equal weights, as strongly as this many galaxies would.
 RIDGE_GALAXIES = 10.0
 OOD_PERCENTILE = 99.0
 
 
 def combinations() -> Iterator[tuple[str, ...]]:
-    """Every choice of models."""
+    """Yield every choice of models."""
     for size in range(1, len(MODELS) + 1):
         yield from itertools.combinations(sorted(MODELS), size)
 
 
 def neutral() -> dict[str, Any]:
-    """A calibration that blends equally and has intervals of no width, to calibrate with."""
+    """Return a calibration that blends equally and has intervals of no width, to calibrate with."""
     return {
-        "n_votes": 1.0,
-        "floor": FLOOR,
         "ood_threshold": 1.0,
         "combinations": {
             uncertainty.combination_name(models): {
                 "blend": {name: [1 / len(models)] * tree.N_QUESTIONS for name in models},
-                "quantiles": [0.0] * tree.N_ANSWERS,
+                **Predictive.certain().as_json(),
             }
             for models in combinations()
         },
@@ -56,107 +47,54 @@ def calibrate(
     """Fit everything a bundle's `calibration` holds.
 
     Args:
-        labels: of galaxies that trained nothing of what predicts them; those with votes are used.
+        labels: of galaxies that trained nothing; those with fractions are used.
         outputs: what all three models say of them (see `gax_batch.inference.Engine.outputs`).
         choices: of models; all of them by default.
     """
-    mean, std, _, _ = uncertainty.draw_statistics(outputs["bayesian"])
-    predictions = {"bayesian": mean, "classic": outputs["classic"], "svr": outputs["svr"]}
-    n_votes = float(np.median(labels.reached[labels.voted, 0]))
-    fitted = {
-        uncertainty.combination_name(models): _fit_choice(
-            labels,
-            {name: predictions[name] for name in models},
-            std if "bayesian" in models else np.full_like(std, np.nan),
-            n_votes,
-        )
-        for models in (combinations() if choices is None else choices)
-    }
+    known = np.flatnonzero(labels.voted)
+    chosen, outputs = labels.take(known), select(outputs, known)
     return {
-        "n_votes": n_votes,
-        "floor": FLOOR,
         "level": uncertainty.INTERVAL,
         "ood_threshold": round(float(np.percentile(1 - outputs["closeness"], OOD_PERCENTILE)), 6),
-        "combinations": fitted,
+        "combinations": {
+            uncertainty.combination_name(models): _fit_choice(chosen, outputs, models)
+            for models in (combinations() if choices is None else choices)
+        },
     }
 
 
-def _fit_choice(
-    labels: Labels, predictions: Mapping[str, Float], spread: Float, n_votes: float
-) -> dict[str, Any]:
-    voted = np.flatnonzero(labels.voted)
-    chosen = labels.take(voted)
-    predictions = {name: values[voted] for name, values in predictions.items()}
-    weights = fit_blend(chosen, predictions)
-    prob = uncertainty.blend(predictions, weights)
-    levels = {
-        f"{level:g}": [
-            round(float(q), 5)
-            for q in uncertainty.fit_conformal(
-                prob, spread[voted], chosen.cumulative, n_votes=n_votes, floor=FLOOR, level=level
-            )
-        ]
-        for level in LEVELS
-    }
-    return {
-        "blend": weights,
-        "quantiles": levels[f"{uncertainty.INTERVAL:g}"],
-        "levels": levels,
-    }
+def without_spread(
+    labels: Labels, outputs: Mapping[str, Float], calibration: Mapping[str, Any], models: tuple[str, ...]
+) -> Predictive:
+    """Return the predictive distribution that is not told the draws' spread, for comparison."""
+    known = np.flatnonzero(labels.voted)
+    usable = uncertainty.Calibration.of_bundle(calibration, models)
+    prob = uncertainty.summarize(usable, needed(select(outputs, known), models)).prob
+    return predictive.fit(prob, np.full_like(prob, np.nan), labels.take(known).cumulative)
+
+
+def _fit_choice(labels: Labels, outputs: Mapping[str, Float], models: tuple[str, ...]) -> dict[str, Any]:
+    means = {name: outputs[name].mean(axis=0) if name == "bayesian" else outputs[name] for name in models}
+    weights = fit_blend(labels, means)
+    draft = uncertainty.Calibration(models, weights, Predictive.certain(), 1.0)
+    summary = uncertainty.summarize(draft, needed(outputs, models))
+    fitted = predictive.fit(summary.prob, summary.std, labels.cumulative)
+    return {"blend": weights, **fitted.as_json()}
+
+
+def needed(outputs: Mapping[str, Float], models: Iterable[str]) -> dict[str, Float]:
+    """Return the outputs that a choice of models has."""
+    names = set(models) | ({"svr_draws", "closeness"} if "svr" in models else set())
+    return {name: values for name, values in outputs.items() if name in names}
 
 
 def select(outputs: Mapping[str, Float], rows: npt.NDArray[np.intp]) -> dict[str, Float]:
-    """Some galaxies' outputs; the Bayesian CNN's have the draws first."""
+    """Return some galaxies' outputs; those of draws have the draws first."""
     return {name: v[:, rows] if v.ndim == 3 else v[rows] for name, v in outputs.items()}
 
 
-def cross_calibrated(
-    labels: Labels, folds: npt.NDArray[np.int8], outputs: Mapping[str, Float], models: tuple[str, ...]
-) -> tuple[Summary, dict[str, tuple[Float, Float]]]:
-    """Each fold's galaxies by a calibration of the other folds: numbers that nothing was fitted to.
-
-    Args:
-        labels: N galaxies.
-        folds: `[N]`, the fold whose models made the outputs.
-        outputs: out-of-fold.
-        models: which blend.
-
-    Returns:
-        Their summary, and the intervals `(lo, hi)` by level.
-    """
-    parts: list[Summary] = []
-    rows: list[npt.NDArray[np.intp]] = []
-    intervals: dict[str, list[tuple[Float, Float]]] = {f"{level:g}": [] for level in LEVELS}
-    for fold in np.unique(folds):
-        others, own = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        values = calibrate(labels.take(others), select(outputs, others), [tuple(sorted(models))])
-        usable = uncertainty.Calibration.of_bundle(values, models)
-        needed = {k: v for k, v in select(outputs, own).items() if k in (*models, "closeness")}
-        summary = uncertainty.summarize(usable, needed)
-        levels = values["combinations"][uncertainty.combination_name(models)]["levels"]
-        for level, quantiles in levels.items():
-            reach = np.array(quantiles, np.float32)
-            intervals[level].append(
-                uncertainty.interval(
-                    summary.prob, summary.std, reach, n_votes=usable.n_votes, floor=usable.floor
-                )
-            )
-        parts.append(summary)
-        rows.append(own)
-    order = np.argsort(np.concatenate(rows), kind="stable")
-    whole = Summary.concatenate(parts)
-    sorted_intervals = {
-        level: (
-            np.concatenate([lo for lo, _ in pairs])[order],
-            np.concatenate([hi for _, hi in pairs])[order],
-        )
-        for level, pairs in intervals.items()
-    }
-    return whole.take(order), sorted_intervals
-
-
 def fit_blend(labels: Labels, predictions: Mapping[str, Float]) -> dict[str, list[float]]:
-    """Each question's weights: least squares on conditional fractions, weighted with the votes.
+    """Return each question's weights: least squares on the conditional fractions that are known.
 
     Returns:
         `[11]` non-negative weights by model, that sum to 1 over models.
@@ -165,9 +103,10 @@ def fit_blend(labels: Labels, predictions: Mapping[str, Float]) -> dict[str, lis
     conditional = np.stack([tree.conditional(predictions[n]) for n in names]).astype(np.float64)
     weights = np.empty((len(names), tree.N_QUESTIONS))
     for index, question in enumerate(tree.QUESTIONS):
-        votes = np.sqrt(labels.reached[:, index, None].astype(np.float64))
-        design = (conditional[:, :, question.columns] * votes).reshape(len(names), -1).T
-        target = (labels.fractions[:, question.columns].astype(np.float64) * votes).ravel()
+        # An error of a conditional fraction counts by the share of volunteers who were asked.
+        share = labels.reached[:, index, None].astype(np.float64) / np.maximum(labels.volunteers[:, None], 1)
+        design = (conditional[:, :, question.columns] * share).reshape(len(names), -1).T
+        target = (labels.fractions[:, question.columns].astype(np.float64) * share).ravel()
         pull = np.sqrt(RIDGE_GALAXIES / len(labels)) * np.linalg.norm(target) / len(question.answers)
         weights[:, index] = _simplex_least_squares(design, target, pull)
     return {name: [round(float(w), 5) for w in row] for name, row in zip(names, weights, strict=True)}

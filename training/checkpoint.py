@@ -27,19 +27,38 @@ def load(path: Path) -> Arrays | None:
         return None
 
 
-def model_state(model: Any, optimizer: Any, step: int) -> Arrays:
-    """Everything that a training needs to go on after `step` steps."""
-    arrays = {f"model/{i:03d}": w for i, w in enumerate(model.get_weights())}
-    arrays |= {f"optimizer/{i:03d}": np.asarray(v) for i, v in enumerate(optimizer.variables)}
+def model_state(model: Any, optimizer: Any, averages: Sequence[Any], step: int) -> Arrays:
+    """Return everything that a training needs to continue after `step` steps."""
+    arrays = _numbered("model", model.weights)
+    arrays |= _numbered("optimizer", optimizer.variables) | _numbered("average", averages)
     return arrays | {"step": np.array([step])}
 
 
-def restore(model: Any, optimizer: Any, variables: Sequence[Any], arrays: Arrays) -> int:
-    """Put a state back, that of an optimizer of these variables included; the number of steps done."""
+def restore(
+    model: Any, optimizer: Any, variables: Sequence[Any], averages: Sequence[Any], arrays: Arrays
+) -> int:
+    """Put a state back, that of an optimizer of these variables included; return the number of steps done."""
     optimizer.build(variables)
-    model.set_weights([arrays[k] for k in sorted(arrays) if k.startswith("model/")])
-    for variable, name in zip(
-        optimizer.variables, sorted(k for k in arrays if k.startswith("optimizer/")), strict=True
+    for kind, variables in (
+        ("model", model.weights),
+        ("optimizer", optimizer.variables),
+        ("average", averages),
     ):
-        variable.assign(arrays[name].reshape(variable.shape))
+        saved = sorted(name for name in arrays if name.startswith(f"{kind}/"))
+        for variable, name in zip(variables, saved, strict=True):
+            variable.assign(arrays[name].reshape(variable.shape))
     return int(arrays["step"][0])
+
+
+def weights(model: Any) -> Arrays:
+    """Return a model's weights in their order, for `set_weights`."""
+    return _numbered("weight", model.weights)
+
+
+def set_weights(model: Any, arrays: Arrays) -> None:
+    """Put back what `weights` returned."""
+    model.set_weights([arrays[name] for name in sorted(arrays)])
+
+
+def _numbered(kind: str, variables: Sequence[Any]) -> Arrays:
+    return {f"{kind}/{i:04d}": np.asarray(v) for i, v in enumerate(variables)}

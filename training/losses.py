@@ -1,8 +1,15 @@
-"""The likelihood of Galaxy Zoo votes: a Dirichlet-multinomial for each question of the tree.
+"""The likelihood of every kind of label, as a function of the 37 predicted fractions.
 
-A multinomial would take the network's probabilities for exact. The Dirichlet-multinomial lets the
-true fraction scatter around them (Walmsley et al. 2020, MNRAS 491, 1554); with its concentration going
-to infinity it becomes the multinomial.
+A label says something about a galaxy's true fractions, which scatter by `SCATTER` about the predicted ones:
+
+- published fractions are those values themselves (all 37 or some of them);
+- a class says that some of them exceed thresholds, "none of the five" that for each class one does not;
+- the largest of five answers says which of five fractions is the largest.
+
+So fractions have a Gaussian density, and the other labels are probabilities under the same Gaussian (Tobin
+1958, Econometrica 26, 24). Fractions are also votes: a Dirichlet-multinomial for each question of the tree,
+which lets the true fraction scatter around the network's probability (Walmsley et al. 2020, MNRAS 491, 1554).
+All values are in nats for each galaxy.
 """
 
 import math
@@ -11,23 +18,27 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gax_batch.labels import CLASS_COLUMNS
-from gax_batch.models.layers import conditional_probabilities, cumulative_probabilities
+from gax_batch.labels import CLASS_CONDITIONS, LARGEST_COLUMNS, NO_CLASS, STRICT_SPIRAL
+from gax_batch.models.layers import conditional_probabilities
 from gax_batch.tree import N_QUESTIONS, QUESTIONS
 
 # Sum of a question's Dirichlet parameters: fractions scatter by sqrt(p (1 - p) / 31), about 0.09 at most.
 CONCENTRATION = 30.0
-# The inverse scale of the noise between the two catalogs' fractions.
-SHARPNESS = 10.0
 # Scatter of cumulative fractions around a good prediction.
-SCATTER = 0.08
+SCATTER = 0.1
+# Scale of the Gumbel noise of the five fractions of which the largest is known: the difference of two such
+# noises has the deviation of the difference of two fractions that scatter by `SCATTER`.
+LARGEST_SCALE = SCATTER * math.sqrt(6.0) / math.pi
+# Relaxed spirals were selected with another threshold on the share of spirals among all volunteers.
+_SPIRAL, _SPIRAL_COLUMN = 4, 7
 _QUESTION_OF = np.repeat(np.arange(N_QUESTIONS), [len(q.answers) for q in QUESTIONS])
+_SMALLEST = 1e-6
 
 
 def negative_log_likelihood(
     logits: Any, fractions: Any, reached: Any, concentration: float = CONCENTRATION
 ) -> Any:
-    """Negative log probability of each galaxy's votes, in nats, without the multinomial coefficient.
+    """Return the negative log probability of each galaxy's votes, without the multinomial coefficient.
 
     The coefficient depends on the votes alone; leaving it out changes no gradient. Votes are weighted
     and so need not be whole numbers.
@@ -35,13 +46,13 @@ def negative_log_likelihood(
     Args:
         logits: `[N, 37]` float32.
         fractions: `[N, 37]` conditional vote fractions.
-        reached: `[N, 11]` votes that reached each question; questions nobody reached add nothing.
+        reached: `[N, 11]` votes that reached each question; questions that no vote reached add nothing.
         concentration: sum of the Dirichlet parameters, or infinity for a multinomial.
 
     Returns:
         `[N]` float32.
     """
-    probability = tf.maximum(conditional_probabilities(logits), 1e-6)
+    probability = tf.maximum(conditional_probabilities(logits), _SMALLEST)
     counts = fractions * tf.gather(reached, _QUESTION_OF, axis=1)
     if math.isinf(concentration):
         return -tf.reduce_sum(counts * tf.math.log(probability), axis=1)
@@ -51,52 +62,83 @@ def negative_log_likelihood(
     return tf.reduce_sum(questions, axis=1) - tf.reduce_sum(answers, axis=1)
 
 
-def fraction_error(logits: Any, cumulative: Any) -> Any:
-    """Half the squared error of each galaxy's cumulative fractions, in units of `SCATTER`.
-
-    It is the negative log likelihood of a Gaussian scatter, up to a constant; its root mean is what the
-    Galaxy Zoo challenge was judged by.
+def fraction_error(cumulative: Any, truth: Any, weight: Any) -> Any:
+    """Return the negative log density of published fractions, without its constant.
 
     Args:
-        logits: `[N, 37]` float32.
-        cumulative: `[N, 37]` cumulative vote fractions.
+        cumulative: `[N, 37]` predicted fractions.
+        truth: `[N, 37]` published ones; any finite number where there are none.
+        weight: `[N, 37]`, 0 where there are none, less than 1 for fractions that are less exact.
 
     Returns:
         `[N]` float32.
     """
-    errors = tf.square(cumulative_probabilities(logits) - cumulative)
-    return tf.reduce_sum(errors, axis=1) / (2 * SCATTER**2)
+    return tf.reduce_sum(weight * tf.square(truth - cumulative), axis=1) / (2 * SCATTER**2)
 
 
-def fact_loss(logits: Any, classes: Any, sharpness: float = SHARPNESS) -> Any:
-    """Negative log likelihood of each galaxy's clear class, in nats.
+def class_error(cumulative: Any, classes: Any, strict: Any) -> Any:
+    """Return the negative log probability of what is known of each galaxy's class.
 
-    Given that a galaxy is one of the five, its class is taken to be the one whose fraction is largest in
-    the challenge, and that fraction to be the predicted one plus Gumbel noise of scale `1 / sharpness`
-    (the multinomial logit of McFadden 1974, in Frontiers in Econometrics). The noise stands for how the
-    challenge's fractions differ from those of Hart et al. 2016 that the networks predict. A fact that
-    leads clearly is satisfied and pulls no further. Two other likelihoods did worse: the plain
-    probability of passing the thresholds pulled the fractions away from the votes (RMSE 0.134 in a short
-    trial), and odds in proportion to the fractions themselves went on pulling (86.1 % of the clear
-    classes right on a development fold, against 89.0 %).
+    The conditions of one class lie on one path through the tree, so that one noise moves all of its
+    fractions: the class holds with the probability of its weakest condition. The noises of the classes are
+    taken as independent of each other: "none of the five" holds with the product of the probabilities that
+    each of them does not.
 
     Args:
-        logits: `[N, 37]` float32.
-        classes: `[N]` integers, index into `gax_batch.labels.CLEAR_CLASSES`.
-        sharpness: see above.
+        cumulative: `[N, 37]` predicted fractions.
+        classes: `[N]` integers, index into `gax_batch.labels.CLEAR_CLASSES`, `NO_CLASS`, or -1 for unknown.
+        strict: `[N]` bool, whether a spiral is known to hold the stricter threshold.
 
     Returns:
-        `[N]` float32.
+        `[N]` float32, 0 where the class is unknown.
     """
-    fraction = tf.gather(cumulative_probabilities(logits), CLASS_COLUMNS, axis=1)
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(classes, tf.int32), sharpness * fraction)
+    holds = tf.stack([_log_class(cumulative, index, strict) for index in range(NO_CLASS)], axis=1)
+    own = tf.gather(holds, tf.clip_by_value(classes, 0, NO_CLASS - 1), batch_dims=1)
+    none = tf.reduce_sum(tf.math.log(tf.maximum(1 - tf.exp(holds), _SMALLEST)), axis=1)
+    known = tf.where(classes == NO_CLASS, none, own)
+    return tf.where(classes < 0, tf.zeros_like(known), -known)
+
+
+def _log_class(cumulative: Any, index: int, strict: Any) -> Any:
+    margins = []
+    for column, threshold in CLASS_CONDITIONS[index]:
+        limit: Any = threshold
+        if (index, column) == (_SPIRAL, _SPIRAL_COLUMN):
+            limit = tf.where(strict, STRICT_SPIRAL, threshold)
+        margins.append((cumulative[:, column] - limit) / SCATTER)
+    return log_normal_probability(tf.reduce_min(tf.stack(margins), axis=0))
+
+
+def log_normal_probability(values: Any) -> Any:
+    """Return the logarithm of the standard normal distribution function; linear below -10."""
+    inner = tf.maximum(values, -10.0)
+    inside = tf.math.log(0.5 * tf.math.erfc(-inner / math.sqrt(2.0)))
+    # The slope at -10, so that a hopeless prediction is still pulled back.
+    return inside + 10.0981 * (tf.minimum(values, -10.0) + 10.0)
+
+
+def largest_error(cumulative: Any, largest: Any) -> Any:
+    """Return the negative log probability that the known one of five fractions is the largest.
+
+    The five predicted fractions with Gumbel noise: a multinomial logit (McFadden 1974, in Frontiers in
+    Econometrics).
+
+    Args:
+        cumulative: `[N, 37]` predicted fractions.
+        largest: `[N]` integers, index into `gax_batch.labels.LARGEST_COLUMNS`, or -1 for unknown.
+
+    Returns:
+        `[N]` float32, 0 where it is unknown.
+    """
+    five = tf.gather(cumulative, LARGEST_COLUMNS, axis=1) / LARGEST_SCALE
+    error = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(largest, 0), five)
+    return tf.where(largest < 0, tf.zeros_like(error), error)
 
 
 def kl_weight(step: Any, warm_up_steps: int, examples: int, temperature: float) -> Any:
-    """The divergence's share in one example's loss: it grows linearly to `temperature / examples`.
+    """Return the divergence's share in one example's loss: it grows linearly to `temperature / examples`.
 
-    Below a temperature of 1 the posterior is a cold one (Wenzel et al. 2020, ICML): the evidence
-    bound's balance between 446,000 weights and a few hundred galaxies would leave only the prior.
+    Below a temperature of 1 the posterior is a cold one (Wenzel et al. 2020, ICML).
     """
     growth = tf.minimum(1.0, tf.cast(step, tf.float32) / max(1, warm_up_steps))
     return growth * temperature / examples

@@ -1,9 +1,6 @@
 """How long, how fast and at which resolution each network is trained.
 
-The convolutions are trained once, in the CNN-SVR. The Bayesian and the classic CNN take them over; the
-Bayesian CNN learns how uncertain they are, and both train their dense layers on the trunk's features.
-
-The trunks end in a global average pooling, so that they run on images of any size: most steps see
+The networks end in a global average pooling, so that they run on images of any size: most steps see
 smaller images, which cost a quarter (32 pixels) or 9/16 (48 pixels) of the final 64, and the last ones
 the full size (progressive resizing, Tan & Le 2021, ICML, section 4).
 """
@@ -16,20 +13,27 @@ from gax_batch.imaging import IMAGE_SIDE
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Some of the training, at one resolution."""
+    """A part of the training, at one resolution."""
 
     side: int
     """Pixels of the images."""
     steps: int
+    sky: float | None = None
+    """Sky in the images, in pixels of a cutout; None is the default of `field`."""
+
+    @property
+    def halved(self) -> bool:
+        """Whether the windows are first averaged to half of their resolution."""
+        return self.side <= IMAGE_SIDE // 2
 
     @property
     def field(self) -> float:
-        """Sky in the images, in final pixels.
+        """Sky in the images, in pixels of a cutout.
 
-        The geometric mean of all of the cutout (galaxies would look half as large as they finally do)
-        and of its center at the final scale (their outskirts would be missing).
+        By default the geometric mean of all of the cutout (galaxies would look half as large as they
+        finally do) and of its center at the final scale (their outskirts would be missing).
         """
-        return math.sqrt(IMAGE_SIDE * self.side)
+        return math.sqrt(IMAGE_SIDE * self.side) if self.sky is None else self.sky
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +42,27 @@ class Recipe:
 
     Attributes:
         stages: one after the other, under one learning rate schedule.
-        learning_rate: the largest; reached after the first 5 % of steps, then down a cosine to 0.
-        voted: galaxies with votes in a batch.
-        facts: galaxies of which only the clear class is known in a batch.
-        fact_weight: what their mean loss weighs beside the mean loss of the votes.
+        learning_rate: the largest; reached after the first 2 % of steps, then down a cosine to 0.
+        counts: galaxies in a batch with all of the challenge's fractions, with some of them, with Hart et
+            al. 2016's fractions, with a clear class, and with none; the last two in the shares that they have
+            of all galaxies.
+        teacher_share: weight of the teacher's fractions beside the labels, 0 to 1.
+        averaging: decay of the average of the weights over the steps.
+        decay: weight of the sum of squares of the kernels.
         temperature: weight of the divergence from the prior, per training example (`losses.kl_weight`).
         deviations: train nothing but the deviations of the convolutions' posterior.
+        mixed: compute in bfloat16 where that is faster.
     """
 
     stages: tuple[Stage, ...]
     learning_rate: float
-    voted: int = 10
-    facts: int = 6
-    fact_weight: float = 10.0
+    counts: tuple[int, int, int, int, int]
+    teacher_share: float = 0.0
+    averaging: float = 0.998
+    decay: float = 0.0
     temperature: float = 0.0
     deviations: bool = False
+    mixed: bool = False
 
     @property
     def steps(self) -> int:
@@ -60,8 +70,8 @@ class Recipe:
         return sum(stage.steps for stage in self.stages)
 
     def scaled(self, factor: float) -> "Recipe":
-        """The same for `factor` times as many steps, at least one per stage."""
-        stages = tuple(Stage(s.side, max(1, round(s.steps * factor))) for s in self.stages)
+        """Return the same for `factor` times as many steps, at least one per stage."""
+        stages = tuple(replace(s, steps=max(1, round(s.steps * factor))) for s in self.stages)
         return replace(self, stages=stages)
 
 
@@ -71,53 +81,42 @@ class DenseRecipe:
 
     Attributes:
         learning_rate: the largest, at the first step.
+        counts: as of `Recipe`.
         steps: in all.
+        teacher_share: as of `Recipe`.
         temperature: weight of the divergence from the prior, per training example.
         decay: weight of the sum of squares of the kernels.
-        voted: galaxies with votes in a batch.
-        facts: galaxies of which only the clear class is known in a batch.
-        fact_weight: what their mean loss weighs beside the mean loss of the votes.
-        sharpness: of `losses.fact_loss`.
     """
 
     learning_rate: float
-    steps: int = 4000
+    counts: tuple[int, int, int, int, int] = (12, 40, 12, 90, 102)
+    steps: int = 6000
+    teacher_share: float = 0.7
     temperature: float = 0.0
     decay: float = 0.0
-    voted: int = 128
-    facts: int = 128
-    fact_weight: float = 10.0
-    sharpness: float = 25.0
 
     def scaled(self, factor: float) -> "DenseRecipe":
-        """The same for `factor` times as many steps, at least one."""
+        """Return the same for `factor` times as many steps, at least one."""
         return replace(self, steps=max(1, round(self.steps * factor)))
 
 
 RECIPES = {
-    "svr": Recipe((Stage(32, 1500), Stage(48, 1200), Stage(64, 1000)), 2e-3),
-    # At a temperature of 1 the evidence of a few hundred galaxies would leave the 369,000 weights of the
-    # convolutions little but the prior (on fold 0 deviations of 0.2 of it alone cost an RMSE of 0.018).
-    "bayesian": Recipe((Stage(64, 150),), 2e-2, temperature=0.05, deviations=True),
+    "teacher": Recipe(
+        (Stage(96, 1300, 64.0), Stage(128, 500, 64.0)), 1e-3, (4, 10, 4, 22, 24), averaging=0.995, decay=5e-6
+    ),
+    "svr": Recipe(
+        (Stage(32, 3000), Stage(48, 4000), Stage(64, 6500)),
+        3e-3,
+        (3, 8, 3, 23, 27),
+        0.7,
+        decay=5e-6,
+        mixed=True,
+    ),
+    "bayesian": Recipe(
+        (Stage(64, 400),), 2e-2, (3, 8, 3, 23, 27), 0.7, averaging=0.9, temperature=1.0, deviations=True
+    ),
 }
-# Chosen on the development folds. Temperatures of 0.02, 0.1, 0.3, 2 and 4 did worse.
 DENSE = {
     "bayesian": DenseRecipe(1e-3, temperature=1.0),
-    "classic": DenseRecipe(2e-3, decay=0.06),
+    "classic": DenseRecipe(2e-3, decay=1e-4),
 }
-# What members of the ensemble take of the classic CNN's steps; half of them cost an RMSE of 0.0007 and
-# 0.0008 on the development folds.
-MEMBER_EFFORT = 0.5
-# Without the simulated galaxies, as founded, but for as many steps as the trunk.
-LITERAL = replace(RECIPES["svr"], voted=16, facts=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Pretraining:
-    """The first training of the trunk, on simulated galaxies."""
-
-    galaxies: int
-    recipe: Recipe
-
-
-PRETRAINING = Pretraining(12_000, Recipe((Stage(32, 1200), Stage(48, 700)), 2e-3, voted=16, facts=0))

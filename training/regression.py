@@ -1,35 +1,40 @@
-"""Fit the CNN-SVR's 37 support vector regressions; hyperparameters by cross-validation."""
+"""Fit the CNN-SVR's 37 support vector regressions on bounded numbers of galaxies.
+
+Features of the galaxies that trained the trunk fit their labels better than those of others, so the
+hyperparameters are chosen on galaxies that trained nothing.
+"""
 
 import itertools
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from sklearn.model_selection import KFold
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVR
 
-from gax_batch.labels import CLASS_COLUMNS, CLEAR_CLASSES, Labels
-from gax_batch.models import layers, svr
+from gax_batch import tree
+from gax_batch.models import svr
 from gax_batch.uncertainty import regression_to_fractions
 
 Float = npt.NDArray[np.float32]
-FOLDS = 4
+Rows = npt.NDArray[np.intp]
 BATCH = 16
 # The kernel width in units of 1 / 256, the inverse of the mean squared distance to the mean.
-GAMMAS = (0.125, 0.25, 0.5)
-COSTS = (1.0, 3.0)
-# A galaxy of which only the class is known: by how much that class shall lead, and its weight beside one
-# with votes; chosen on a development fold, where the votes' RMSE rose by 0.0004 (at a weight of 1: by
-# 0.005) and the accuracy on the clear classes by 5 points.
-MARGIN = 0.3
-FACT_WEIGHT = 0.3
-CLEARLY = 0.4
-# Every galaxy becomes a support vector, and a fit takes time and memory as their number squared.
-MOST_GALAXIES = 6000
+GAMMAS = (0.06, 0.125, 0.25)
+COSTS = (0.3, 1.0, 3.0)
+TUBES = (0.03, 0.06)
+# Galaxies, and so support vectors at most: a fit takes time and memory as their number squared.
+MOST_GALAXIES = 4000
+SEARCH_GALAXIES = 1600
+# Pairs of complementary halves that the regressions' own error is estimated from.
+PAIRS = 8
 SMALLEST_SHARE = 1e-3
-TUBES = (0.03,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,17 @@ class Hyperparameters:
     epsilon: float
 
 
-def features(arrays: dict[str, Float], images: npt.NDArray[np.uint8], dtype: Any = tf.bfloat16) -> Float:
-    """Pooled features `[N, 256]` of cutouts, as the engine computes them."""
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """One answer's fitted regression: `kernel(x, rows) @ dual + intercept`."""
+
+    rows: Rows
+    dual: npt.NDArray[np.float64]
+    intercept: float
+
+
+def features(arrays: dict[str, Float], images: npt.NDArray[np.uint8], dtype: Any = tf.float32) -> Float:
+    """Return pooled features `[N, 256]` of cutouts, as the engine computes them."""
     network = svr.Features(arrays, dtype)
     run = tf.function(lambda x: network(tf.cast(tf.cast(x, tf.float32) / 255.0, dtype)))
     padded = np.concatenate([images, np.zeros((-len(images) % BATCH, *images.shape[1:]), np.uint8)])
@@ -50,101 +64,139 @@ def features(arrays: dict[str, Float], images: npt.NDArray[np.uint8], dtype: Any
     return np.concatenate(parts)[: len(images)]
 
 
-def targets(inputs: Float, model: Any, labels: Labels) -> Float:
-    """Cumulative fractions for the regressions to learn, `[N, 37]`.
-
-    Where there are votes, they are theirs. Where only the clear class is known, they are the network's
-    own, mixed with the mean of the voted galaxies that are clearly of this class just so far that the
-    known class leads the other four by `MARGIN`. (Every mixture of consistent fractions is consistent.)
-    No vote is invented: they teach what the network already believes, and the fact.
+def complete(cumulative: Float, teacher: Float) -> Float:
+    """Return cumulative fractions `[N, 37]`, each question's from the labels or else from the teacher.
 
     Args:
-        inputs: pooled features `[N, 256]` of the trained network.
-        model: that network.
-        labels: N galaxies.
+        cumulative: of the labels, NaN where unknown.
+        teacher: of the teacher.
     """
-    kernel, bias = model.get_layer("logits").get_weights()
-    result = layers.cumulative_probabilities(tf.constant(inputs @ kernel + bias)).numpy()
-    truth = labels.cumulative[labels.voted]
-    paths = truth[:, list(CLASS_COLUMNS)]
-    for index in range(len(CLEAR_CLASSES)):
-        rows = np.flatnonzero((labels.classes == index) & ~labels.voted)
-        clear = truth[(paths.argmax(axis=1) == index) & (paths[:, index] >= CLEARLY)]
-        if len(clear) and len(rows):
-            result[rows] = _mix(result[rows], clear.mean(axis=0), index)
-    result[labels.voted] = truth
-    return np.asarray(result, np.float32)
+    known, filled = np.isfinite(cumulative), tree.conditional(teacher)
+    labels = tree.conditional(np.nan_to_num(cumulative))
+    for question in tree.QUESTIONS:
+        # Where no volunteer was asked, the labels know no conditional fractions.
+        sums = np.nansum(cumulative[:, question.columns], axis=1)
+        rows = known[:, question.columns].all(axis=1) & (sums > 0)
+        filled[rows, question.columns] = labels[rows, question.columns]
+    return np.asarray(tree.cumulative(filled), np.float32)
 
 
-def _mix(own: Float, pure: Float, index: int) -> Float:
-    columns = np.array(CLASS_COLUMNS)
-    # By how much each class is short of lying a margin below the known one, now and in the pure mean.
-    short = own[:, columns] - own[:, columns[index], None] + MARGIN
-    pure_short = pure[columns] - pure[columns[index]] + MARGIN
-    short[:, index] = 0
-    share = (short / np.maximum(short - pure_short, 1e-6)).max(axis=1, initial=0)
-    share = np.clip(share, 0, 1)[:, None].astype(np.float32)
-    return np.asarray((1 - share) * own + share * pure, np.float32)
+def choose_rows(representative: npt.NDArray[np.bool_], most: int = MOST_GALAXIES) -> Rows:
+    """Return the galaxies to fit: those of the representative sample first, then others, evenly spaced."""
+    first, others = np.flatnonzero(representative), np.flatnonzero(~representative)
+    room = max(0, most - len(first))
+    picked = others[np.unique(np.linspace(0, len(others) - 1, min(room, len(others))).astype(np.intp))]
+    return np.sort(np.concatenate([first[:most], picked]))
 
 
 def fit(
-    inputs: Float, fractions: Float, voted: npt.NDArray[np.bool_] | None = None
+    inputs: Float, fractions: Float, held_out: tuple[Float, Float], say: Callable[[str], None] = print
 ) -> tuple[dict[str, Float], dict[str, float]]:
-    """Standardize, choose hyperparameters, fit, on at most `MOST_GALAXIES` galaxies.
+    """Standardize, choose hyperparameters on held-out galaxies, fit all answers, and estimate their error.
 
     Args:
         inputs: features of the training galaxies `[N, 256]`.
         fractions: their cumulative fractions `[N, 37]`.
-        voted: which of them have votes, and so choose the hyperparameters; all of them by default.
+        held_out: features and cumulative fractions (NaN where unknown) of galaxies that trained nothing.
+        say: called with lines of progress.
 
     Returns:
-        The arrays of `gax_batch.models.svr.export_regressions`, and a record of the choice.
+        The arrays of `gax_batch.models.svr.Regressions`, and a record of the choice.
     """
-    few = np.unique(np.linspace(0, len(inputs) - 1, min(len(inputs), MOST_GALAXIES)).astype(np.intp))
-    inputs, fractions = inputs[few], fractions[few]
     mean, deviation = inputs.mean(axis=0), floor_deviation(inputs.std(axis=0))
-    standardized = (inputs - mean) / deviation
-    chosen = np.ones(len(inputs), bool) if voted is None else voted[few]
-    choice, error = _cross_validate(standardized[chosen], fractions[chosen])
-    weights = np.where(chosen, 1.0, FACT_WEIGHT)
-    regressions = _fit_all(standardized, fractions, choice, weights)
-    arrays = svr.export_regressions(regressions, standardized, mean=mean, deviation=deviation)
+    points, others = ((x - mean) / deviation for x in (inputs, held_out[0]))
+    choice, error = _search(points, fractions, others, held_out[1])
+    say(f"regressions: {choice}, RMSE {error:.4f} on held-out galaxies")
+    kernel = rbf_kernel(points, gamma=choice.gamma)
+    whole = _fit_all(kernel, fractions, choice, [np.arange(len(points))])[0]
+    halves = _halves(len(points))
+    pairs = _fit_all(kernel, fractions, choice, [half for pair in halves for half in pair])
+    dual, intercept = _gather(whole, len(points))
+    # Half the difference of two independent halves' fits scatters as the fit of the whole does.
+    deviations = [
+        [(a - b) / 2 for a, b in zip(_gather(first, len(points)), _gather(second, len(points)), strict=True)]
+        for first, second in zip(pairs[::2], pairs[1::2], strict=True)
+    ]
+    used = (dual != 0).any(axis=1) | np.any([d[0] != 0 for d in deviations], axis=(0, 2))
+    arrays = {
+        "svr/mean": mean,
+        "svr/deviation": deviation,
+        "svr/support": points[used],
+        "svr/dual": dual[used],
+        "svr/intercept": intercept,
+        "svr/gamma": np.array([choice.gamma]),
+        "svr/half_dual": np.stack([d[0][used] for d in deviations]),
+        "svr/half_intercept": np.stack([d[1] for d in deviations]),
+    }
     record = {
         "gamma": choice.gamma,
         "C": choice.cost,
         "epsilon": choice.epsilon,
-        "cv_rmse": error,
-        "support_vectors": float(len(arrays["svr/support"])),
+        "held_out_rmse": error,
+        "support_vectors": float(used.sum()),
     }
-    return arrays, record
+    return {name: np.asarray(values, np.float32) for name, values in arrays.items()}, record
 
 
 def floor_deviation(deviation: Float) -> Float:
-    """Deviations `[256]`, none of them tiny: a feature that never varies must not magnify rounding errors."""
+    """Return deviations `[256]`, none of them tiny: a constant feature must not magnify rounding errors."""
     middle = np.median(deviation)
     return np.where(deviation < SMALLEST_SHARE * middle, middle, deviation).astype(np.float32)
 
 
+def _halves(count: int) -> list[tuple[Rows, Rows]]:
+    """Random complementary halves of `count` galaxies."""
+    pairs = []
+    for number in range(PAIRS):
+        order = np.random.default_rng([number, count]).permutation(count)
+        pairs.append((np.sort(order[: count // 2]), np.sort(order[count // 2 :])))
+    return pairs
+
+
+def _gather(
+    regressions: list[Regression], count: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Dual coefficients `[count, 37]` and intercepts `[37]`."""
+    dual = np.zeros((count, len(regressions)))
+    for answer, regression in enumerate(regressions):
+        dual[regression.rows, answer] = regression.dual
+    return dual, np.array([r.intercept for r in regressions])
+
+
 def _fit_all(
-    inputs: Float,
-    fractions: Float,
-    choice: Hyperparameters,
-    weights: npt.NDArray[np.float64] | None = None,
-) -> list[Any]:
-    options = {"gamma": choice.gamma, "C": choice.cost, "epsilon": choice.epsilon}
-    return [SVR(**options).fit(inputs, column, sample_weight=weights) for column in fractions.T]
+    kernel: npt.NDArray[np.float64], fractions: Float, choice: Hyperparameters, subsets: Iterable[Rows]
+) -> list[list[Regression]]:
+    """The regressions of all answers on each subset of the galaxies."""
+    results = []
+    # LIBSVM releases Python's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for rows in subsets:
+            part = kernel[np.ix_(rows, rows)]
+            columns = fractions[rows].astype(np.float64).T
+            results.append(list(pool.map(partial(_fit_one, part, choice, rows), columns)))
+    return results
 
 
-def _cross_validate(inputs: Float, fractions: Float) -> tuple[Hyperparameters, float]:
+def _fit_one(
+    kernel: npt.NDArray[np.float64], choice: Hyperparameters, rows: Rows, values: npt.NDArray[np.float64]
+) -> Regression:
+    model = SVR(kernel="precomputed", C=choice.cost, epsilon=choice.epsilon, cache_size=500)
+    model.fit(kernel, values)
+    return Regression(rows[model.support_], model.dual_coef_[0], float(model.intercept_[0]))
+
+
+def _search(points: Float, fractions: Float, others: Float, truth: Float) -> tuple[Hyperparameters, float]:
+    few = choose_rows(np.zeros(len(points), bool), SEARCH_GALAXIES)
     scores: dict[Hyperparameters, float] = {}
-    for gamma, cost, epsilon in itertools.product(GAMMAS, COSTS, TUBES):
-        choice = Hyperparameters(gamma / inputs.shape[1], cost, epsilon)
-        errors = []
-        for train, held_out in KFold(FOLDS).split(inputs):
-            regressions = _fit_all(inputs[train], fractions[train], choice)
-            raw = np.stack([r.predict(inputs[held_out]) for r in regressions], axis=1)
-            predicted = regression_to_fractions(raw.astype(np.float32))
-            errors.append(float(np.mean((predicted - fractions[held_out]) ** 2)))
-        scores[choice] = float(np.sqrt(np.mean(errors)))
+    for gamma in GAMMAS:
+        width = gamma / points.shape[1]
+        kernel, across = (rbf_kernel(x, points[few], gamma=width) for x in (points[few], others))
+        for cost, epsilon in itertools.product(COSTS, TUBES):
+            choice = Hyperparameters(width, cost, epsilon)
+            dual, intercept = _gather(
+                _fit_all(kernel, fractions[few], choice, [np.arange(len(few))])[0], len(few)
+            )
+            predicted = regression_to_fractions((across @ dual + intercept).astype(np.float32))
+            scores[choice] = float(np.sqrt(np.nanmean(np.square(predicted - truth, dtype=np.float64))))
     best = min(scores, key=lambda choice: scores[choice])
     return best, scores[best]

@@ -1,153 +1,139 @@
-"""Every number of the model card, from out-of-fold predictions alone."""
+"""Every number of the model card, from galaxies that trained, tuned and calibrated nothing."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gax_batch import uncertainty
-from gax_batch.evaluation import metrics
+from gax_batch import predictive, uncertainty
+from gax_batch.evaluation import distributions, evaluate, metrics
 from gax_batch.evaluation.anomalies import auc
-from gax_batch.labels import Labels
+from gax_batch.labels import NO_CLASS, Labels
 from gax_batch.models.bundle import MODELS
-from training import baselines, calibrate
-from training.data import Galaxies
+from training import calibrate
 
 Float = npt.NDArray[np.float32]
 DEFAULT = ("bayesian", "svr")
-DEVELOPMENT_FOLDS = (0, 4)
-"""The recipe was chosen by looking at these folds; numbers without them are told as well."""
+PREDICTIVE_LEVELS = np.array([0.005, *np.arange(0.05, 0.96, 0.05), 0.995])
 
 
-def measure(galaxies: Galaxies, outputs: Mapping[str, Float], work: Path) -> dict[str, Any]:
-    """The metrics of every model, blend and baseline.
+@dataclass(frozen=True, slots=True)
+class Distorted:
+    """Outputs for the first galaxies of the sample, turned by 90 degrees, and for images of no galaxies.
+
+    Attributes:
+        turned: see `gax_batch.inference.Engine.outputs`.
+        closeness: `[M]` by kind of anomaly.
+    """
+
+    turned: dict[str, Float]
+    closeness: dict[str, Float]
+
+
+def measure(
+    labels: Labels,
+    outputs: Mapping[str, Float],
+    calibration: Mapping[str, Any],
+    blind: predictive.Predictive,
+    distorted: Distorted,
+) -> dict[str, Any]:
+    """Return the metrics of every model and blend.
 
     Args:
-        galaxies: all of them.
-        outputs: out-of-fold, see `training.assemble.out_of_fold`.
-        work: where the baselines left theirs.
+        labels: of the sample that reports.
+        outputs: of all models, and of the classic CNN with `dropout`.
+        calibration: of the bundle.
+        blind: the default blend's predictive distribution that is not told the draws' spread.
+        distorted: what is not a galaxy as it is.
     """
-    labels, folds = galaxies.labels, galaxies.folds
-    core = {name: outputs[name] for name in (*MODELS, "closeness")}
-    default, intervals = calibrate.cross_calibrated(labels, folds, core, DEFAULT)
-    everything, all_intervals = calibrate.cross_calibrated(labels, folds, core, MODELS)
+    default, everything = (_summarize(calibration, outputs, models) for models in (DEFAULT, MODELS))
     points = {
+        "blend": default.prob,
         "bayesian": outputs["bayesian"].mean(axis=0),
         "svr": outputs["svr"],
         "classic": outputs["classic"],
-        "blend": default.prob,
-        "blend of all three": everything.prob,
         "classic with MC dropout": outputs["dropout"].mean(axis=0),
-        **baselines.predictions(galaxies, work),
+        "blend of all three": everything.prob,
     }
-    voted = np.flatnonzero(labels.voted)
-    known = np.flatnonzero(labels.classes >= 0)
-    return {
-        "galaxies": {"voted": len(voted), "classes": len(known)},
+    fitted = uncertainty.Calibration.of_bundle(calibration, DEFAULT).predictive
+    levels = {f"{x:g}": fitted.interval(default.prob, default.std, x) for x in metrics.LEVELS}
+    values = {name: getattr(default, name) for name in ("prob", "std", "lo", "hi")}
+    judged = evaluate.judge(labels, values, levels)
+    known = np.flatnonzero(labels.voted)
+    quantiles = fitted.at(default.prob[known], default.std[known], list(PREDICTIVE_LEVELS))
+    return judged | {
+        "sample": "representative galaxies of the challenge that trained and calibrated nothing",
         "draws": len(outputs["bayesian"]),
-        "points": {name: _point(labels, folds, values) for name, values in points.items()},
-        "vote_noise_rmse": round(metrics.vote_noise(labels.take(voted)), 4),
-        "intervals": _coverage(labels, voted, intervals),
-        "intervals of all three": _coverage(labels, voted, all_intervals),
-        "intervals without the Bayesian spread": _coverage(labels, voted, _spreadless(labels, folds, core)),
-        "epistemic": _epistemic(labels, voted, outputs, baselines.ensemble(galaxies, work)),
-        "risk_coverage": _risk(labels, voted, default),
-        "out_of_distribution": _anomalies(outputs),
-        "rotation_mean_change": _rotation(labels, core, outputs),
-        "confusion": metrics.clear_metrics(default.prob[known], labels.classes[known]) if len(known) else {},
+        "models": {name: _point(labels, prob) for name, prob in points.items()},
+        "distribution": distributions.distribution_metrics(quantiles, PREDICTIVE_LEVELS, labels.take(known)),
+        "intervals without the Bayesian spread": _spreadless(labels, default, blind),
+        "epistemic": _epistemic(labels, outputs, default),
+        "out_of_distribution": _anomalies(outputs, distorted),
+        "rotation_mean_change": _rotation(calibration, default, distorted),
     }
 
 
-def _point(labels: Labels, folds: npt.NDArray[np.int8], values: Float) -> dict[str, Any]:
-    told = np.isfinite(values).all(axis=1)
-    voted = np.flatnonzero(labels.voted & told)
-    result = metrics.point_metrics(values[voted], labels.take(voted)) | {"galaxies": len(voted)}
-    unseen = voted[~np.isin(folds[voted], DEVELOPMENT_FOLDS)]
-    if len(unseen):
-        truth = labels.take(unseen).cumulative
-        result["rmse_without_development_folds"] = round(metrics.rmse(values[unseen], truth), 4)
-    known = np.flatnonzero((labels.classes >= 0) & told)
-    if len(known):
-        result["class_accuracy"] = metrics.clear_metrics(values[known], labels.classes[known])["accuracy"]
-        unseen = known[~np.isin(folds[known], DEVELOPMENT_FOLDS)]
-        found = metrics.clear_metrics(values[unseen], labels.classes[unseen])
-        result["class_accuracy_without_development_folds"] = found["accuracy"]
+def _summarize(
+    calibration: Mapping[str, Any], outputs: Mapping[str, Float], models: tuple[str, ...]
+) -> uncertainty.Summary:
+    usable = uncertainty.Calibration.of_bundle(calibration, models)
+    return uncertainty.summarize(usable, calibrate.needed(outputs, models))
+
+
+def _point(labels: Labels, prob: Float) -> dict[str, Any]:
+    """Errors on the galaxies with all 37 fractions, with some, and of a clear class."""
+    complete, voted = np.flatnonzero(labels.complete), np.flatnonzero(labels.voted)
+    clear = np.flatnonzero((labels.classes >= 0) & (labels.classes != NO_CLASS))
+    result = metrics.point_metrics(prob[complete], labels.take(complete)) | {
+        "galaxies": len(complete),
+        "rmse_of_some_fractions": metrics.point_metrics(prob[voted], labels.take(voted))["rmse"],
+    }
+    if len(clear):
+        found = metrics.clear_metrics(prob[clear], labels.classes[clear])
+        result |= {"class_accuracy": found["accuracy"], "by_class": found["accuracy_by_class"]}
     return result
 
 
-def _coverage(
-    labels: Labels, voted: npt.NDArray[np.intp], intervals: Mapping[str, tuple[Float, Float]]
-) -> dict[str, Any]:
-    chosen = labels.take(voted)
-    return {level: metrics.coverage(lo[voted], hi[voted], chosen) for level, (lo, hi) in intervals.items()}
-
-
-def _spreadless(
-    labels: Labels, folds: npt.NDArray[np.int8], core: Mapping[str, Float]
-) -> dict[str, tuple[Float, Float]]:
-    """The same conformal recipe about the same kind of blend, told nothing of the draws' spread."""
-    mean = core["bayesian"].mean(axis=0, keepdims=True)
-    _, intervals = calibrate.cross_calibrated(labels, folds, {**core, "bayesian": mean}, DEFAULT)
-    return intervals
+def _spreadless(labels: Labels, summary: uncertainty.Summary, blind: predictive.Predictive) -> dict[str, Any]:
+    known = np.flatnonzero(labels.complete)
+    prob, std = summary.prob[known], np.full_like(summary.std[known], np.nan)
+    return {
+        f"{level:g}": metrics.coverage(*blind.interval(prob, std, level), labels.take(known))
+        for level in metrics.LEVELS
+    }
 
 
 def _epistemic(
-    labels: Labels, voted: npt.NDArray[np.intp], outputs: Mapping[str, Float], ensemble: Float
+    labels: Labels, outputs: Mapping[str, Float], default: uncertainty.Summary
 ) -> dict[str, dict[str, float]]:
-    """How often the central 90 % of the draws alone would hold the vote fraction."""
-    truth = labels.cumulative[voted]
-    result = {}
+    """How often the central 90 % of the draws alone would hold the fraction, and the draws' likelihood."""
+    known = np.flatnonzero(labels.complete)
+    truth = labels.cumulative[known]
     sources = {
+        "blend": np.swapaxes(default.draws, 0, 1),
         "bayesian": outputs["bayesian"],
         "classic with MC dropout": outputs["dropout"],
-        baselines.ENSEMBLE: ensemble,
     }
+    result = {}
     for name, values in sources.items():
-        draws = values[:, voted]
-        if not np.isfinite(draws).all():
-            continue
-        low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+        low, high = np.quantile(values[:, known], [0.05, 0.95], axis=0)
         result[name] = {
             "coverage_of_draws_alone": round(float(np.mean((truth >= low) & (truth <= high))), 4),
-            "mean_std": round(float(draws.std(axis=0).mean()), 4),
+            "mean_std": round(float(values[:, known].std(axis=0).mean()), 4),
         }
     return result
 
 
-def _risk(labels: Labels, voted: npt.NDArray[np.intp], summary: uncertainty.Summary) -> dict[str, Any]:
-    error = np.square(summary.prob - labels.cumulative, dtype=np.float64)[voted].mean(axis=1)
-    curves = {
-        "interval width": (summary.hi - summary.lo)[voted].mean(axis=1),
-        "epistemic spread": summary.std[voted].mean(axis=1),
-        "entropy": summary.entropy[voted][:, [0, 5]].mean(axis=1),
-        "none (random order)": np.random.default_rng(0).random(len(voted)),
-    }
-    return {name: metrics.risk_coverage(error, values) for name, values in curves.items()}
-
-
-def _rotation(labels: Labels, core: Mapping[str, Float], outputs: Mapping[str, Float]) -> float:
+def _rotation(calibration: Mapping[str, Any], default: uncertainty.Summary, distorted: Distorted) -> float:
     """The default blend's mean absolute change under a turn by 90 degrees."""
-    values = calibrate.calibrate(labels, core, [DEFAULT])
-    usable = uncertainty.Calibration.of_bundle(values, DEFAULT)
-    rows = np.flatnonzero(np.isfinite(outputs["turned/svr"]).all(axis=1))
-    before, after = (
-        uncertainty.summarize(
-            usable,
-            calibrate.select({name: outputs[prefix + name] for name in (*DEFAULT, "closeness")}, rows),
-        )
-        for prefix in ("", "turned/")
-    )
-    return round(float(np.mean(np.abs(before.prob - after.prob))), 5)
+    after = _summarize(calibration, distorted.turned, DEFAULT).prob
+    return round(float(np.mean(np.abs(default.prob[: len(after)] - after))), 5)
 
 
-def _anomalies(outputs: Mapping[str, Float]) -> dict[str, float]:
+def _anomalies(outputs: Mapping[str, Float], distorted: Distorted) -> dict[str, float]:
     inside = 1 - outputs["closeness"]
-    scores = {
-        name.removeprefix("anomaly/"): 1 - values
-        for name, values in outputs.items()
-        if name.startswith("anomaly/")
-    }
+    scores = {name: 1 - values for name, values in distorted.closeness.items()}
     result = {f"auc_{name}": round(auc(inside, score), 4) for name, score in scores.items()}
     return result | {"auc": round(auc(inside, np.concatenate(list(scores.values()))), 4)}

@@ -1,7 +1,11 @@
-"""Train one network: Adam on the labels' likelihood, cosine learning rate, fresh views at every step."""
+"""Train a network: Adam on the labels' likelihood, cosine learning rate, fresh views at every step.
+
+The weights that are kept are an exponential average over the steps (Polyak & Juditsky 1992, SIAM J. Control
+Optim. 30, 838), batch normalization's statistics included.
+"""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,45 +16,61 @@ import tensorflow as tf
 import tf_keras as keras
 
 from gax_batch.errors import FatalError
-from gax_batch.models import bayesian, classic, svr
+from gax_batch.labels import NO_CLASS
+from gax_batch.models import bayesian
+from gax_batch.tree import N_ANSWERS
 from training import checkpoint
 from training.augmentation import augment, half
-from training.data import Galaxies
-from training.losses import fact_loss, kl_weight, negative_log_likelihood
+from training.data import TRAIN, Galaxies
+from training.losses import kl_weight
 from training.recipe import Recipe, Stage
+from training.targets import Targets, label_loss
 
 Rows = npt.NDArray[np.intp]
-BUILDERS: dict[str, Callable[[int], Any]] = {
-    "svr": svr.build,
-    "bayesian": bayesian.build,
-    "classic": classic.build,
-}
-REPORT_STEPS = 50
-# Pooled features are hardly ever below -0.3 (measured: their first percentile is -0.24) and never below
-# -1.4. Flipout's noise needs room below; dropout's noise grows with the lift, which it drops as well.
-LIFTS = {"bayesian": 1.0, "classic": 0.3}
+REPORT_STEPS = 250
 SAVE_SECONDS = 60.0
+CLIP_NORM = 10.0
+WARM_UP_SHARE = 0.02
+# Another precision is another training: it must be faster by more than a tenth.
+WORTH = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """Which galaxies each step sees: a function of the seed and the step, so that a resume goes on.
+    """The galaxies of each step: a function of the seed and the step, so that a resumed training continues.
 
     Attributes:
-        voted: rows of galaxies with votes.
-        facts: rows of galaxies of which only the class is known; may be none.
+        kinds: rows of the galaxies of each kind of label.
         seed: of the order.
     """
 
-    voted: Rows
-    facts: Rows
+    kinds: tuple[Rows, ...]
     seed: int
 
-    def rows(self, step: int, recipe: Recipe) -> Rows:
-        """`recipe.voted` rows with votes, then `recipe.facts` without (none if there are none)."""
-        parts = [_pick(self.voted, step, recipe.voted, self.seed)]
-        if len(self.facts):
-            parts.append(_pick(self.facts, step, recipe.facts, self.seed + 1))
+    @classmethod
+    def of(cls, galaxies: Galaxies, seed: int) -> "Batches":
+        """Return the training galaxies by what is known of them.
+
+        The kinds are: all of the challenge's fractions, some of them, Hart et al. 2016's, one of the clear
+        classes, and the fact that there is none. Published classes are those of clear galaxies, five times
+        as many as are known to have none, where of all galaxies fewer than half are clear: a network that
+        saw them in these numbers would take ambiguous galaxies for clear ones.
+        """
+        train = galaxies.sample == TRAIN
+        some, whole = galaxies.representative, galaxies.complete
+        other = np.isfinite(galaxies.cumulative).any(axis=1) & ~some
+        fact = train & ~some & ~other
+        clear = (galaxies.classes >= 0) & (galaxies.classes != NO_CLASS)
+        kinds = (train & whole, train & some & ~whole, train & other, fact & clear, fact & ~clear)
+        return cls(tuple(np.flatnonzero(kind) for kind in kinds), seed)
+
+    def rows(self, step: int, counts: Sequence[int]) -> Rows:
+        """Return `counts[k]` rows of kind k; none of a kind that has none."""
+        parts = [
+            _pick(kind, step, count, self.seed + number)
+            for number, (kind, count) in enumerate(zip(self.kinds, counts, strict=True))
+            if len(kind)
+        ]
         return np.concatenate(parts)
 
 
@@ -62,49 +82,24 @@ def _pick(rows: Rows, step: int, count: int, seed: int) -> Rows:
     return np.array([orders[int(e)][p] for e, p in zip(epochs, places, strict=True)], np.intp)
 
 
-def make_deterministic(seed: int, threads: int = 0) -> None:
-    """Seed TensorFlow and make its operations reproducible; before anything else uses it."""
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
-    tf.random.set_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+def seed_everything(seed: int) -> None:
+    """Seed TensorFlow, before anything else uses it.
 
-
-def start_from(model: Any, trunk: Any) -> None:
-    """Begin a network as the function that the CNN-SVR's network has become.
-
-    The convolutions' shapes are the same in all three. The hidden layer, which the CNN-SVR lacks,
-    begins as the identity, lifted by a constant that the ReLU lets through and the outputs take off
-    again. For the Bayesian CNN these are the posterior's means: the empirical-Bayes start of Krishnan,
-    Subedar & Tickoo 2020 (AAAI).
+    Its operations stay free to add in another order: deterministic ones use one core where these use two,
+    and two trainings differ in their last bits only.
     """
-    kernel, bias = trunk.get_layer("logits").get_weights()
-    lift = LIFTS[model.name]
-    identity = np.eye(len(kernel), dtype=np.float32)
-    set_kernel(model.get_layer("hidden"), identity, np.full(len(kernel), lift, np.float32))
-    set_kernel(model.get_layer("logits"), kernel, bias - lift * kernel.sum(axis=0))
-    for index in range(3):
-        place = f"block_{index}" if model.name == "bayesian" else f"convolution_{index}"
-        set_kernel(model.get_layer(place), *trunk.get_layer(f"convolution_{index}").get_weights())
-        name = f"normalization_{index}"
-        model.get_layer(name).set_weights(trunk.get_layer(name).get_weights())
-
-
-def set_kernel(layer: Any, kernel: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> None:
-    """Put a kernel and bias into a layer; a Bayesian layer takes them as its posterior's means."""
-    if hasattr(layer, "kernel_posterior"):
-        layer.kernel_posterior.distribution.loc.assign(kernel)
-        layer.trainable_weights[-1].assign(bias)
-    else:
-        layer.set_weights([kernel, bias])
+    # Keras draws the seeds of initializers from Python's generator.
+    keras.utils.set_random_seed(seed)
 
 
 def fit(
     model: Any,
     galaxies: Galaxies,
+    targets: Targets,
     batches: Batches,
     recipe: Recipe,
     *,
+    fine: bool = False,
     state: Path | None = None,
     logs: Path | None = None,
     say: Callable[[str], None] = print,
@@ -112,10 +107,13 @@ def fit(
     """Train a model in place.
 
     Args:
-        model: of `BUILDERS`; the Bayesian CNN for a recipe of deviations.
-        galaxies: windows and labels.
+        model: images `[N, side, side, 3]` in [0, 1] to logits `[N, 37]`; its layer `features` feeds the
+            outputs of the weighted votes, which only training has.
+        galaxies: their windows.
+        targets: of the same galaxies, see `training.targets.targets_of`.
         batches: which of them to train on.
         recipe: how.
+        fine: see the windows of twice the resolution.
         state: file to resume from, and to save to every minute. After a resume the order of the
             galaxies and their views are those of an uninterrupted training; the noise of Flipout and
             dropout is another.
@@ -125,79 +123,131 @@ def fit(
     Raises:
         FatalError: the loss is NaN or infinite.
     """
+    training = _for_training(model)
+    variables = bayesian.deviations(model) if recipe.deviations else training.trainable_variables
     optimizer = optimizer_of(recipe)
-    variables = bayesian.deviations(model) if recipe.deviations else model.trainable_variables
+    averages = [tf.Variable(v, trainable=False) for v in training.weights]
     done = 0
     if state is not None and (saved := checkpoint.load(state)) is not None:
-        done = checkpoint.restore(model, optimizer, variables, saved)
+        done = checkpoint.restore(training, optimizer, variables, averages, saved)
         say(f"resumed at step {done} of {recipe.steps}")
-    flexible = any_size(model)
-    examples = len(batches.voted) + len(batches.facts)
-    clock = _Clock(done, recipe.steps, say, logs)
+    examples = sum(len(kind) for kind in batches.kinds)
+    windows = galaxies.fine if fine else galaxies.windows
+    clock = _Clock(model.name, done, recipe.steps, say, logs)
     first = 0
     for stage in recipe.stages:
         todo = range(max(first, done), first + stage.steps)
         first += stage.steps
-        if not len(todo):
-            continue
-        step = _step(flexible, variables, optimizer, recipe, stage, examples)
+        step = _step(training, variables, averages, optimizer, recipe, stage, examples)
         for number in todo:
-            rows = batches.rows(number, recipe)
-            labels = galaxies.labels
-            values = step(
-                galaxies.windows[rows],
-                labels.fractions[rows],
-                labels.reached[rows],
-                labels.classes[rows],
-                tf.constant([batches.seed, number]),
-            )
-            clock.tick(model.name, stage.side, number + 1, values)
+            rows = batches.rows(number, recipe.counts)
+            batch = {name: values[rows] for name, values in targets.items()}
+            values = step(windows[rows], batch, tf.constant([batches.seed, number]))
+            clock.tick(stage.side, number + 1, values)
             if state is not None and clock.save_is_due():
-                checkpoint.save(state, checkpoint.model_state(model, optimizer, number + 1))
+                checkpoint.save(state, checkpoint.model_state(training, optimizer, averages, number + 1))
+    for weight, average in zip(training.weights, averages, strict=True):
+        weight.assign(average)
 
 
-def any_size(model: Any) -> Any:
-    """The same layers, weights included, for images of any size `[N, side, side, 3]`."""
-    x = images = keras.Input((None, None, 3), name="images")
-    for layer in model.layers[1:]:
-        x = layer(x)
-    return keras.Model(images, x, name=model.name)
+def settle_statistics(model: Any, images: npt.NDArray[np.uint8], batch: int = 64) -> None:
+    """Set batch normalization's statistics to those of images as inference shows them.
+
+    Augmented images are blurred by their resampling, smaller ones look different, and an average of weights
+    is not the network that the running statistics were taken from (Izmailov et al. 2018, UAI, section 3.2).
+
+    Args:
+        model: trained, changed in place.
+        images: uint8 `[N, side, side, 3]`; whole batches of them are used.
+        batch: images in a batch.
+    """
+    normalizations = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    for number in range(len(images) // batch):
+        for layer in normalizations:
+            # The mean of all batches so far: the first one replaces what was there.
+            layer.momentum = number / (number + 1)
+        part = tf.cast(images[number * batch : (number + 1) * batch], tf.float32) / 255.0
+        model(part, training=True)
+
+
+def bfloat16_is_faster(repeats: int = 3) -> bool:
+    """Time a convolution of the trunk and its gradient in both precisions on this machine."""
+    seconds = {dtype: min(_seconds(dtype) for _ in range(repeats)) for dtype in (tf.float32, tf.bfloat16)}
+    return bool(seconds[tf.bfloat16] < WORTH * seconds[tf.float32])
+
+
+def _seconds(dtype: Any) -> float:
+    images = tf.zeros((64, 32, 32, 64), dtype)
+    kernel = tf.Variable(tf.zeros((3, 3, 64, 128), dtype))
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def run() -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.nn.conv2d(images, kernel, 1, "SAME"))
+        return tape.gradient(loss, kernel)
+
+    run()
+    started = time.perf_counter()
+    for _ in range(5):
+        run().numpy()
+    return time.perf_counter() - started
+
+
+def _for_training(model: Any) -> Any:
+    """The same layers, weights included, for images of any size, with outputs of the weighted votes too."""
+    if model.input_shape[1] is None:
+        images, features, logits = model.input, model.get_layer("features").output, model.output
+    else:
+        features = logits = images = keras.Input((None, None, 3), name="images")
+        for layer in model.layers[1:]:
+            logits = layer(logits)
+            features = logits if layer.name == "features" else features
+    weighted = keras.layers.Dense(N_ANSWERS, dtype="float32", name="weighted")(features)
+    return keras.Model(images, [logits, weighted], name=model.name)
 
 
 def optimizer_of(recipe: Recipe) -> Any:
-    """Adam with the recipe's schedule of learning rates, and gradients clipped at a norm of 20."""
-    warm_up = max(1, recipe.steps // 20)
+    """Return Adam with the recipe's learning rates and gradients clipped at a norm of 10."""
+    warm_up = max(1, round(recipe.steps * WARM_UP_SHARE))
     schedule = keras.optimizers.schedules.CosineDecay(
         recipe.learning_rate / 20,
         max(1, recipe.steps - warm_up),
         warmup_target=recipe.learning_rate,
         warmup_steps=warm_up,
     )
-    return keras.optimizers.Adam(schedule, clipnorm=20.0)
+    return keras.optimizers.Adam(schedule, clipnorm=CLIP_NORM)
 
 
 def _step(
-    model: Any, variables: Sequence[Any], optimizer: Any, recipe: Recipe, stage: Stage, examples: int
+    model: Any,
+    variables: Sequence[Any],
+    averages: Sequence[Any],
+    optimizer: Any,
+    recipe: Recipe,
+    stage: Stage,
+    examples: int,
 ) -> Any:
     warm_up = recipe.steps // 3
+    kernels = [v for v in variables if "kernel" in v.name] if recipe.decay else []
 
     @tf.function  # type: ignore[untyped-decorator]
-    def step(windows: Any, fractions: Any, reached: Any, classes: Any, seed: Any) -> Any:
-        pixels = half(windows) if stage.side == 32 else windows
-        images = augment(pixels, stage.side, seed, stage.field)
-        votes = recipe.voted
+    def step(windows: Any, batch: Mapping[str, Any], seed: Any) -> Any:
+        images = augment(half(windows) if stage.halved else windows, stage.side, seed, stage.field)
         with tf.GradientTape() as tape:
-            # The means, and so the statistics that they were trained with, stay.
-            logits = model(images, training=not recipe.deviations)
-            loss = tf.reduce_mean(negative_log_likelihood(logits[:votes], fractions[:votes], reached[:votes]))
-            facts = tf.constant(0.0)
-            if windows.shape[0] > votes:
-                facts = tf.reduce_mean(fact_loss(logits[votes:], classes[votes:]))
+            # Where only deviations are trained, the statistics that the means were trained with stay.
+            logits, weighted = model(images, training=not recipe.deviations)
+            loss = tf.reduce_mean(label_loss(logits, weighted, batch, recipe.teacher_share))
             divergence = tf.add_n(model.losses) if model.losses else tf.constant(0.0)
             weight = kl_weight(optimizer.iterations, warm_up, examples, recipe.temperature)
-            total = loss + recipe.fact_weight * facts + weight * divergence
+            total = loss + weight * divergence
+            if kernels:
+                total += recipe.decay * tf.add_n([tf.reduce_sum(tf.square(k)) for k in kernels])
         optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
-        return tf.stack([loss, facts, divergence])
+        done = tf.cast(optimizer.iterations, tf.float32)
+        keep = tf.minimum(recipe.averaging, done / (done + 20))
+        for average, value in zip(averages, model.weights, strict=True):
+            average.assign(keep * average + (1 - keep) * value)
+        return tf.stack([loss, divergence])
 
     return step
 
@@ -211,28 +261,31 @@ def _event_writer(folder: Path) -> Any:
 class _Clock:
     """Progress, the time left, and the stop on NaN."""
 
-    def __init__(self, done: int, steps: int, say: Callable[[str], None], logs: Path | None) -> None:
+    def __init__(
+        self, name: str, done: int, steps: int, say: Callable[[str], None], logs: Path | None
+    ) -> None:
         self._writer = _event_writer(logs) if logs is not None else None
-        self._first, self._steps, self._say = done, steps, say
+        self._name, self._first, self._steps, self._say = name, done, steps, say
         self._started = self._saved = time.monotonic()
         self._values: list[npt.NDArray[np.float32]] = []
 
-    def tick(self, name: str, side: int, step: int, values: Any) -> None:
+    def tick(self, side: int, step: int, values: Any) -> None:
         numbers = np.asarray(values)
         if not np.isfinite(numbers).all():
             raise FatalError(
-                f"{name}: the loss is {numbers[0]} at step {step} of {self._steps}; the last good weights "
-                "are kept. Try a learning rate half as large, or look at the labels of this training set"
+                f"{self._name}: the loss is {numbers[0]} at step {step} of {self._steps}; the last good "
+                "weights are kept. Try a learning rate half as large, or look at the labels of this training "
+                "set"
             )
         self._values.append(numbers)
         if step % REPORT_STEPS == 0 or step == self._steps:
-            votes, facts, divergence = np.mean(self._values, axis=0)
+            loss, divergence = np.mean(self._values, axis=0)
             self._values.clear()
-            self._log(step, {"votes": votes, "facts": facts, "divergence": divergence})
+            self._log(step, {"loss": loss, "divergence": divergence})
             seconds = time.monotonic() - self._started
             left = seconds / (step - self._first) * (self._steps - step)
             self._say(
-                f"{name} step {step}/{self._steps} at {side} px: votes {votes:.2f}, facts {facts:.3f}, "
+                f"{self._name} step {step}/{self._steps} at {side} px: loss {loss:.3f}, "
                 f"divergence {divergence:.0f}; {seconds:.0f} s, about {left:.0f} s left"
             )
 

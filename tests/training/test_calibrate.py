@@ -1,103 +1,129 @@
 import numpy as np
 import pytest
+from labelled import blurred, labels_of, partly, random_fractions
 
-from gax_batch import tree, uncertainty
+from gax_batch import predictive, tree, uncertainty
 from gax_batch.evaluation import metrics
-from gax_batch.labels import Labels
+from gax_batch.models.bundle import MODELS
 from training import calibrate
 
 
-def galaxies(count=300, seed=0):
+def outputs_of(truth, seed):
+    """What models say that err by 0.4, 2.0 (classic) and 0.4 in the logarithms."""
     rng = np.random.default_rng(seed)
-    raw = rng.gamma(0.8, size=(count, tree.N_ANSWERS)) + 1e-3
-    fractions = tree.conditional(raw).astype(np.float32)
-    cumulative = tree.cumulative(fractions)
-    reached = np.stack(
-        [np.full(count, 40.0) if q.parent is None else 40 * cumulative[:, q.parent] for q in tree.QUESTIONS],
-        axis=1,
-    )
-    classes = np.full(count, -1, np.int8)
-    return Labels([str(i) for i in range(count)], fractions, reached.astype(np.float32), classes)
+    base = blurred(truth, 0.35, seed + 1)
+    return {
+        "bayesian": blurred(base, 0.2, seed + 2, (4,)),
+        "classic": blurred(truth, 2.0, seed + 3),
+        "svr": blurred(truth, 0.4, seed + 4),
+        "svr_draws": blurred(truth, 0.4, seed + 5, (4,)),
+        "closeness": rng.random(len(truth)).astype(np.float32),
+    }
 
 
-def predictions(truth, noise, seed):
-    rng = np.random.default_rng(seed)
-    logits = np.log(truth.fractions) + rng.normal(0, noise, truth.fractions.shape)
-    return tree.cumulative(tree.conditional(np.exp(logits))).astype(np.float32)
+def points(outputs):
+    return {"bayesian": outputs["bayesian"].mean(axis=0)} | {n: outputs[n] for n in ("classic", "svr")}
 
 
 @pytest.fixture(scope="module")
 def truth():
-    return galaxies()
+    return random_fractions(400)
 
 
 @pytest.fixture(scope="module")
-def models(truth):
-    return {
-        "bayesian": predictions(truth, 0.4, 1),
-        "classic": predictions(truth, 2.5, 2),
-        "svr": predictions(truth, 0.4, 3),
-    }
+def outputs(truth):
+    return outputs_of(truth, 10)
 
 
-def test_weights_are_shares_and_prefer_the_better_model(truth, models):
-    weights = calibrate.fit_blend(truth, models)
-    table = np.array([weights[name] for name in sorted(models)])
+@pytest.fixture(scope="module")
+def values(truth, outputs):
+    return calibrate.calibrate(labels_of(truth), outputs)
+
+
+def test_weights_are_shares_and_prefer_the_better_models(truth, outputs):
+    weights = calibrate.fit_blend(labels_of(truth), points(outputs))
+    table = np.array([weights[name] for name in sorted(MODELS)])
     np.testing.assert_allclose(table.sum(axis=0), 1, atol=1e-4)
     assert np.all(table >= 0)
-    assert np.all(np.array(weights["classic"]) < np.array(weights["bayesian"]))
-    assert np.mean(weights["bayesian"]) == pytest.approx(np.mean(weights["svr"]), abs=0.1)
+    for name in ("bayesian", "svr"):
+        assert np.all(np.array(weights["classic"]) < np.array(weights[name]))
+    assert np.mean(weights["bayesian"]) == pytest.approx(np.mean(weights["svr"]), abs=0.15)
 
 
-def test_the_blend_beats_its_models(truth, models):
-    mixed = uncertainty.blend(models, calibrate.fit_blend(truth, models))
-    best = min(metrics.rmse(p, truth.cumulative) for p in models.values())
-    assert metrics.rmse(mixed, truth.cumulative) < best
+def test_a_model_that_is_right_gets_nearly_all_of_the_weight(truth):
+    models = {"bayesian": blurred(truth, 0.02, 1), "svr": blurred(truth, 1.5, 2)}
+    weights = calibrate.fit_blend(labels_of(truth), models)
+    assert np.mean(weights["bayesian"]) > 0.9
 
 
-def test_calibration_holds_every_choice_of_models_and_covers(truth, models):
-    closeness = np.linspace(0, 1, len(truth), dtype=np.float32)
-    draws = np.stack([models["bayesian"], predictions(truth, 0.4, 5)])
-    models = {**models, "bayesian": draws.mean(axis=0)}
-    values = calibrate.calibrate(truth, {**models, "bayesian": draws, "closeness": closeness})
-    std = draws.std(axis=0)
-    assert len(values["combinations"]) == 7
-    assert np.mean(1 - closeness > values["ood_threshold"]) == pytest.approx(0.01, abs=0.005)
-    for chosen in calibrate.combinations():
+def test_equal_models_share_equally(truth):
+    same = blurred(truth, 0.5, 1)
+    weights = calibrate.fit_blend(labels_of(truth), {"bayesian": same, "svr": same})
+    np.testing.assert_allclose(weights["bayesian"], 0.5, atol=1e-3)
+
+
+def test_the_blend_beats_its_models_on_other_galaxies(truth, outputs):
+    weights = calibrate.fit_blend(labels_of(truth), points(outputs))
+    others = random_fractions(400, seed=3)
+    models = points(outputs_of(others, 40))
+    best = min(metrics.rmse(p, others) for p in models.values())
+    assert metrics.rmse(uncertainty.blend(models, weights), others) < best
+
+
+def test_calibration_holds_every_choice_of_models_and_covers_other_galaxies(values, outputs):
+    others = random_fractions(600, seed=4)
+    judged = outputs_of(others, 50)
+    choices = list(calibrate.combinations())
+    assert len(values["combinations"]) == len(choices) == 7
+    assert np.mean(1 - outputs["closeness"] > values["ood_threshold"]) == pytest.approx(0.01, abs=0.006)
+    for chosen in choices:
         usable = uncertainty.Calibration.of_bundle(values, chosen)
-        prob = uncertainty.blend({name: models[name] for name in chosen}, usable.weights)
-        spread = std if "bayesian" in chosen else np.full_like(std, np.nan)
-        lo, hi = uncertainty.interval(
-            prob, spread, usable.quantiles, n_votes=usable.n_votes, floor=usable.floor
+        summary = uncertainty.summarize(usable, calibrate.needed(judged, chosen))
+        inside = (others >= summary.lo - 1e-5) & (others <= summary.hi + 1e-5)
+        assert inside.mean() == pytest.approx(0.9, abs=0.03), chosen
+
+
+def test_only_asked_choices_are_calibrated(truth, outputs, values):
+    found = calibrate.calibrate(labels_of(truth), outputs, [("bayesian", "svr")])
+    assert list(found["combinations"]) == ["bayesian+svr"]
+    assert found["combinations"]["bayesian+svr"] == values["combinations"]["bayesian+svr"]
+
+
+def test_galaxies_without_fractions_calibrate_nothing(truth, outputs, values):
+    rows = np.concatenate([np.arange(len(truth)), np.arange(20)])
+    more = truth[rows].copy()
+    more[len(truth) :] = np.nan
+    assert calibrate.calibrate(labels_of(more), calibrate.select(outputs, rows)) == values
+
+
+def test_galaxies_with_some_fractions_calibrate_these(truth, outputs):
+    mixed = truth.copy()
+    mixed[200:] = partly(truth[200:])
+    choice = [("classic",)]
+    some, none = (
+        calibrate.calibrate(labels, chosen, choice)["combinations"]["classic"]["quantiles"]
+        for labels, chosen in (
+            (labels_of(mixed), outputs),
+            (labels_of(truth[:200]), calibrate.select(outputs, np.arange(200))),
         )
-        inside = (truth.cumulative >= lo - 1e-5) & (truth.cumulative <= hi + 1e-5)
-        assert inside.mean() == pytest.approx(0.9, abs=0.02)
+    )
+    # Bar is in no table of 17 columns; smooth is.
+    np.testing.assert_allclose(some[2], none[2], rtol=1e-3, atol=1e-3)
+    assert some[0] != none[0]
+
+
+def test_the_distribution_without_spread_knows_none(truth, outputs, values):
+    blind = calibrate.without_spread(labels_of(truth), outputs, values, ("bayesian", "svr"))
+    assert np.all(blind.scale[:, 2] == 0)
+    usable = uncertainty.Calibration.of_bundle(values, ("bayesian", "svr"))
+    summary = uncertainty.summarize(usable, calibrate.needed(outputs, ("bayesian", "svr")))
+    lo, hi = blind.interval(summary.prob, np.full_like(summary.std, np.nan), 0.9)
+    assert ((truth >= lo) & (truth <= hi)).mean() == pytest.approx(0.9, abs=0.02)
 
 
 def test_the_neutral_calibration_serves_every_choice():
     for chosen in calibrate.combinations():
         usable = uncertainty.Calibration.of_bundle(calibrate.neutral(), chosen)
         assert usable.models == chosen
-
-
-def test_cross_calibrated_intervals_cover_galaxies_that_calibrated_nothing():
-    """Simulated data with known truth: votes of finitely many volunteers about a blurred prediction."""
-    rng = np.random.default_rng(5)
-    labels = galaxies(1500, 6)
-    draws = np.stack([predictions(labels, 0.5, seed) for seed in (1, 2, 3)])
-    outputs = {
-        "bayesian": draws,
-        "svr": predictions(labels, 0.4, 8),
-        "classic": predictions(labels, 0.6, 9),
-        "closeness": rng.random(len(labels)).astype(np.float32),
-    }
-    folds = (np.arange(len(labels)) % 5).astype(np.int8)
-    summary, intervals = calibrate.cross_calibrated(labels, folds, outputs, ("bayesian", "svr"))
-    assert metrics.rmse(summary.prob, labels.cumulative) < metrics.rmse(outputs["svr"], labels.cumulative)
-    for level, (lo, hi) in intervals.items():
-        found = metrics.coverage(lo, hi, labels)
-        assert found["coverage"] == pytest.approx(float(level), abs=0.01)
-        for question in found["questions"].values():
-            assert question["coverage"] == pytest.approx(float(level), abs=0.03)
-    assert np.all(intervals["0.5"][1] <= intervals["0.95"][1])
-    np.testing.assert_allclose(intervals["0.9"][0], summary.lo, atol=1e-6)
+        assert isinstance(usable.predictive, predictive.Predictive)
+        assert all(len(row) == tree.N_QUESTIONS for row in usable.weights.values())

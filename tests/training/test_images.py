@@ -1,0 +1,119 @@
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from fakes import galaxy_image, write_images
+
+from gax_batch.errors import UsageError
+from gax_batch.imaging import IMAGE_SIDE, decode_cutout
+from training import images
+from training.images import FINE_SIDE, WINDOW_SIDE
+
+
+def pack(archive, folder, names, prefix=""):
+    with zipfile.ZipFile(archive, "w") as opened:
+        for name in names:
+            opened.write(folder / name, f"{prefix}{name}")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_images(tmp_path / "plain", 5)
+    return tmp_path / "plain"
+
+
+@pytest.fixture
+def zips(tmp_path, folder):
+    """The same images: three in two zips, one of them in a folder, and two beside them."""
+    place = tmp_path / "zips"
+    (place / "more").mkdir(parents=True)
+    pack(place / "first.zip", folder, ["000000.jpg"], "images_training_rev1/")
+    pack(place / "more" / "second.zip", folder, ["000001.jpg", "000002.jpg"])
+    for name in ("000003.jpg", "more/000004.jpg"):
+        shutil.copy(folder / name.removeprefix("more/"), place / name)
+    return place
+
+
+def test_a_folder_of_zips_is_read_as_the_folder_of_their_images(folder, zips, tmp_path):
+    plain, zipped = images.list_images(folder), images.list_images(zips)
+    assert set(plain) == set(zipped) == {f"00000{i}" for i in range(5)}
+    windows = [
+        images.write_windows(tmp_path / f"{name}.npy", [found[key] for key in sorted(found)])
+        for name, found in (("plain", plain), ("zipped", zipped))
+    ]
+    np.testing.assert_array_equal(*windows)
+    assert windows[0].shape == (5, WINDOW_SIDE, WINDOW_SIDE, 3)
+
+
+def test_one_zip_is_read_as_its_folder(folder, tmp_path):
+    pack(tmp_path / "images.zip", folder, sorted(p.name for p in folder.iterdir()), "deep/er/")
+    found = images.list_images(tmp_path / "images.zip")
+    assert {key: name for key, (_, name) in found.items()} == {
+        f"00000{i}": f"deep/er/00000{i}.jpg" for i in range(5)
+    }
+
+
+def test_what_macs_and_editors_leave_in_archives_is_no_image(tmp_path, folder):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.write(folder / "000000.jpg", "a/1.JPG")
+        for name in ("__MACOSX/a/._1.jpg", "a/.2.jpg", "a/readme.txt", "a/"):
+            archive.writestr(name, b"")
+    assert list(images.list_images(tmp_path / "images.zip")) == ["1"]
+
+
+def test_two_images_of_one_galaxy_are_refused(zips, folder):
+    shutil.copy(folder / "000001.jpg", zips / "000001.jpg")
+    with pytest.raises(UsageError, match="000001"):
+        images.list_images(zips)
+
+
+def test_a_damaged_zip_and_what_is_no_place_of_images_are_refused(zips, tmp_path):
+    archive = zips / "first.zip"
+    archive.write_bytes(archive.read_bytes()[:50])
+    with pytest.raises(UsageError, match=r"first\.zip"):
+        images.list_images(zips)
+    for place in (tmp_path / "absent", archive):
+        with pytest.raises(UsageError, match=place.name):
+            images.list_images(place)
+
+
+def test_images_that_cannot_be_decoded_are_refused_and_leave_no_file(folder, tmp_path):
+    (folder / "000002.jpg").write_bytes(b"broken")
+    places = list(images.list_images(folder).values())
+    with pytest.raises(UsageError, match=r"1 .*000002\.jpg"):
+        images.write_windows(tmp_path / "windows.npy", places)
+    assert not list(tmp_path.glob("windows*"))
+
+
+def test_the_center_of_a_window_is_the_cutout_of_inference_and_fine_ones_show_the_same_sky(tmp_path):
+    path = tmp_path / "1.png"
+    galaxy_image(3, side=212).save(path)
+    place = [(tmp_path, "1.png")]
+    window = images.write_windows(tmp_path / "windows.npy", place)[0]
+    fine = images.write_windows(tmp_path / "fine.npy", place, FINE_SIDE)[0]
+    margin = (WINDOW_SIDE - IMAGE_SIDE) // 2
+    cutout, _ = decode_cutout(path.read_bytes())
+    np.testing.assert_array_equal(window[margin:-margin, margin:-margin], cutout)
+    assert fine.shape == (212, 212, 3)
+    means = fine.reshape(WINDOW_SIDE, 2, WINDOW_SIDE, 2, 3).mean(axis=(1, 3))
+    assert np.abs(means - window).max() <= 1
+
+
+def test_windows_are_decoded_once_and_mapped(folder, tmp_path, monkeypatch):
+    places = list(images.list_images(folder).values())
+    first = images.write_windows(tmp_path / "windows.npy", places)
+    monkeypatch.setattr(images, "_decode", None)
+    again = images.write_windows(tmp_path / "windows.npy", places)
+    np.testing.assert_array_equal(first, again)
+    assert isinstance(again.base, np.memmap) or isinstance(again, np.memmap)
+    assert not again.flags.writeable
+
+
+def test_the_digest_follows_the_files(folder):
+    places = list(images.list_images(folder).values())
+    before = images.digest(places)
+    assert images.digest(places) == before
+    assert images.digest(places[1:]) != before
+    (folder / "000001.jpg").write_bytes(b"longer or shorter")
+    assert images.digest(places) != before

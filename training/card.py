@@ -1,0 +1,164 @@
+"""Write a bundle's model card as a page of the documentation, with its figures.
+
+python -m training.card --bundle FOLDER --output docs
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gax_batch.errors import UsageError
+from gax_batch.evaluation.page import figures
+from gax_batch.models.bundle import Bundle, load_bundle
+
+PAGE = "model-card.md"
+NAMES = {
+    "blend": "blend of Bayesian CNN and CNN-SVR (the catalog's)",
+    "bayesian": "Bayesian CNN",
+    "svr": "CNN-SVR",
+    "classic": "classic CNN",
+    "classic with MC dropout": "classic CNN with MC dropout",
+    "blend of all three": "blend of all three",
+}
+
+
+def write_card(bundle: Bundle, folder: Path) -> Path:
+    """Write the page and its figures.
+
+    Args:
+        bundle: with metrics.
+        folder: of the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: the bundle was not measured.
+    """
+    manifest, metrics = bundle.manifest, bundle.manifest.get("metrics")
+    if not metrics:
+        raise UsageError(f"the bundle {bundle.bundle_id} has no metrics; train or calibrate it first")
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for name, drawing in figures(metrics).items():
+        # Within HTML an SVG needs no namespace, in a file of its own it does.
+        picture = drawing.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+        (folder / f"model-card-{name}.svg").write_text(picture + "\n", encoding="utf-8")
+        pictures.append(f"![{name}](model-card-{name}.svg)")
+    parts = [
+        f"# Model card of {bundle.bundle_id}",
+        "This page is written by `python -m training.card`; do not edit it.",
+        _definition(manifest),
+        "## Errors",
+        _sample(metrics),
+        _models(metrics["models"]),
+        "## Intervals",
+        _levels(metrics),
+        _questions(metrics),
+        "## Figures",
+        "\n".join(pictures),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in manifest["limits"]),
+    ]
+    path = folder / PAGE
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return path
+
+
+def _definition(manifest: Mapping[str, Any]) -> str:
+    training = manifest["training"]
+    counts = ", ".join(f"{count:,} ({name})" for name, count in training["galaxies"].items())
+    return (
+        f"Fractions are *{manifest['definition']}*. Trained on {training['data']}: {counts}. "
+        f"{training['svr']['support_vectors']:.0f} support vectors."
+    )
+
+
+def _sample(metrics: Mapping[str, Any]) -> str:
+    counts, complete = metrics["galaxies"], metrics["models"]["blend"]["galaxies"]
+    return (
+        f"Of {metrics['sample']}: {counts['voted']:,} with fractions, {complete} of them with all 37, and "
+        f"{counts['classes']:,} of a clear class; {metrics['draws']} draws. An RMSE of "
+        f"{metrics['vote_noise_rmse']:.3f} is what the noise of 40 votes alone would give."
+    )
+
+
+def _models(models: Mapping[str, Any]) -> str:
+    rows = [("", "RMSE of 37 fractions", "votes' NLL, nats", "five clear classes", "edge-on disks")]
+    for key, name in NAMES.items():
+        found = models[key]
+        rows.append(
+            (
+                name,
+                f"{found['rmse']:.4f}",
+                f"{found['votes_nll']:.2f}",
+                f"{found['class_accuracy']:.1%}",
+                f"{found['by_class'].get('edge_on', float('nan')):.1%}",
+            )
+        )
+    return _table(rows)
+
+
+def _levels(metrics: Mapping[str, Any]) -> str:
+    blind = metrics["intervals without the Bayesian spread"]
+    rows = [("level", "hold", "hold where asked", "width", "width without the Bayesian spread")]
+    for level, found in metrics["intervals"].items():
+        rows.append(
+            (
+                f"{float(level):.0%}",
+                f"{found['coverage']:.1%}",
+                f"{found['coverage_asked']:.1%}",
+                f"{found['width']:.3f}",
+                f"{blind[level]['width']:.3f} (hold {blind[level]['coverage']:.1%})",
+            )
+        )
+    scores = metrics["distribution"]["all"]
+    note = (
+        f"Continuous ranked probability score {scores['crps']:.4f}, calibration error "
+        f"{scores['calibration_error']:.3f}. Draws alone would hold "
+        f"{metrics['epistemic']['blend']['coverage_of_draws_alone']:.1%} in their central 90 %."
+    )
+    return _table(rows) + "\n\n" + note
+
+
+def _questions(metrics: Mapping[str, Any]) -> str:
+    rows = [
+        ("90 % intervals by question", "galaxies", "asked", "hold", "hold where asked", "width where asked")
+    ]
+    for name, found in metrics["intervals"]["0.9"]["questions"].items():
+        rows.append(
+            (
+                name,
+                f"{found['galaxies']:,}",
+                f"{found['galaxies_asked']:,}",
+                f"{found['coverage']:.1%}",
+                f"{found['coverage_asked']:.1%}",
+                f"{found['width_asked']:.3f}",
+            )
+        )
+    anomalies = metrics["out_of_distribution"]
+    return _table(rows) + f"\n\nOut-of-distribution score: AUC {anomalies['auc']:.3f}."
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def main() -> None:
+    """Command line: see the module's docstring."""
+    parser = argparse.ArgumentParser(description="Write a bundle's model card.")
+    parser.add_argument("--bundle", help="folder of the bundle; the shipped one by default")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the page")
+    options = parser.parse_args()
+    try:
+        print(write_card(load_bundle(options.bundle), options.output))
+    except UsageError as error:
+        print(f"card: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
