@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from gax_batch.config import RunSettings
 from gax_batch.imaging import ImageFlag
 from gax_batch.models.bundle import load_bundle
 from gax_batch.rejects import MEANING
-from gax_batch.tree import ANSWERS, QUESTION_NAMES
+from gax_batch.tree import ANSWERS, DEFINITION, QUESTION_NAMES, in_words
 
 
 def test_every_reason_is_explained():
@@ -35,6 +36,10 @@ def test_every_column_is_in_the_table():
         assert f"`{name}`" in README, name
 
 
+def test_the_manuals_say_what_the_fractions_are():
+    assert all(DEFINITION.name in text for text in (README, SPANISH, TUTORIAL))
+
+
 def test_every_flag_is_named():
     for flag in [*ImageFlag, *Flag]:
         assert f"{flag.value} {(flag.name or '').lower()}" in README
@@ -48,28 +53,36 @@ def test_the_settings_it_names_exist_with_these_defaults():
 
 
 def test_the_bundles_numbers_are_those_of_its_model_card():
-    metrics = load_bundle().manifest["metrics"]
+    plain = README.replace("**", "")
+    missing = [line for line in card_rows(load_bundle().manifest["metrics"]) if line not in plain]
+    assert not missing, "\n".join(missing)
+
+
+def card_rows(metrics: dict[str, Any]) -> Iterator[str]:
+    """Rows of the README's tables: errors by model, intervals by level, and intervals by question."""
     names = {
+        "blend": "blend of Bayesian CNN and CNN-SVR",
         "bayesian": "Bayesian CNN",
         "svr": "CNN-SVR",
         "classic": "classic CNN",
-        "blend": "blend of Bayesian CNN and CNN-SVR",
-        "blend of all three": "blend of all three",
-        "classic with MC dropout": "classic CNN with MC dropout",
-        "deep ensemble of five classic CNNs": "deep ensemble of five classic CNNs",
-        "literal classic CNN": "literal classic CNN",
-        "nearest neighbors, pixels": "10 nearest neighbors, pixels",
-        "nearest neighbors, features": "10 nearest neighbors, CNN-SVR features",
-        "mean of training": "predicting the mean",
     }
-    plain = README.replace("**", "")
-    for key, name in names.items():
-        point = metrics["points"][key]
-        accuracy = f"{100 * point['class_accuracy']:.1f} %"
-        assert f"| {name} | {point['rmse']:.4f} | {point['votes_nll']:.2f} | {accuracy} |" in plain
-    coverage = metrics["intervals"]["0.9"]
-    assert f"hold {100 * coverage['coverage']:.1f} % of the held-out fractions" in README
-    assert f"(worst answer {100 * coverage['coverage_worst_answer']:.1f} %)" in README
+    for key, point in metrics.get("models", {}).items():
+        numbers = (
+            f"{point['rmse']:.4f}",
+            f"{point['rmse_of_some_fractions']:.4f}",
+            f"{point['votes_nll']:.2f}",
+        )
+        yield f"| {names.get(key, key)} | {' | '.join(numbers)} | {percent(point['class_accuracy'])} |"
+    for level, found in metrics.get("intervals", {}).items():
+        shares = " | ".join(percent(found[name]) for name in ("coverage", "coverage_asked"))
+        yield f"| {100 * float(level):.0f} % | {shares} | {found['width']:.3f} |"
+    for name, found in metrics.get("intervals", {}).get("0.9", {}).get("questions", {}).items():
+        shares = " | ".join(percent(found[kind]) for kind in ("coverage", "coverage_asked"))
+        yield f"| {in_words(name)} | {shares} |"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def test_pandas_polars_duckdb_and_astropy_read_a_catalog_as_shown(stored_unit, tmp_path):
