@@ -22,7 +22,7 @@ def without_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gax_batch.inference", engine)
     shipped = load_bundle()
     known = replace(shipped, manifest=shipped.manifest | {"domain": fit_reference(galaxies(512))})
-    monkeypatch.setattr(classify, "load_bundle", lambda _: known)
+    monkeypatch.setattr(classify, "load_catalog_bundle", lambda _: known)
 
 
 def warnings_of(images: Images, folder: Path) -> list[str]:
