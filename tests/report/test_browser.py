@@ -57,7 +57,7 @@ def test_the_keyboard_reaches_the_sections(browser, page):
     tab.keyboard.press("Tab")
     tab.keyboard.press("Tab")
     tab.keyboard.press("Enter")
-    assert tab.url.endswith("#throughput")
+    assert tab.url.endswith("#images")
     tab.context.close()
 
 
