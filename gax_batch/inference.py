@@ -11,7 +11,7 @@ Imports TensorFlow: keep this module out of processes that do not infer.
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -125,7 +125,7 @@ class Engine:
         """All outputs, padding behind the last galaxy included, by a few galaxies."""
         for outputs, count in self._outputs(images, self._run):
             for start in range(0, count, SUMMARIZED_ROWS):
-                yield _rows_of(outputs, slice(start, start + SUMMARIZED_ROWS))
+                yield uncertainty.rows_of(outputs, slice(start, start + SUMMARIZED_ROWS))
 
     def outputs(self, images: Images) -> dict[str, Float]:
         """Everything the models say, float32, as `uncertainty.summarize` takes it.
@@ -146,7 +146,7 @@ class Engine:
             shapes |= {"closeness": (0,), "svr_draws": (DRAW_SET, 0, N_ANSWERS)}
         parts = {name: [np.empty(shape, np.float32)] for name, shape in shapes.items()}
         for outputs, count in self._outputs(images, self._run):
-            for name, values in _rows_of(outputs, np.arange(count)).items():
+            for name, values in uncertainty.rows_of(outputs, np.arange(count)).items():
                 parts[name].append(values)
         return {name: np.concatenate(kept, axis=max(kept[0].ndim - 2, 0)) for name, kept in parts.items()}
 
@@ -187,8 +187,8 @@ class Engine:
             if more is None:
                 enough[:] = True
             rows.append(left[enough])
-            parts += self._summaries(_rows_of(outputs, np.flatnonzero(enough)))
-            left, outputs = left[~enough], _rows_of(outputs, np.flatnonzero(~enough))
+            parts += self._summaries(uncertainty.rows_of(outputs, np.flatnonzero(enough)))
+            left, outputs = left[~enough], uncertainty.rows_of(outputs, np.flatnonzero(~enough))
             if not len(left):
                 break
             drawn = [found["bayesian"][:, :count] for found, count in self._outputs(images[left], more)]
@@ -201,7 +201,7 @@ class Engine:
         for start in range(0, count, self._micro_batch):
             # The last galaxy stands for the padding: see ROWS.
             rows = np.minimum(np.arange(start, start + self._micro_batch), count - 1)
-            summary = uncertainty.summarize(self._calibration, _rows_of(outputs, rows))
+            summary = uncertainty.summarize(self._calibration, uncertainty.rows_of(outputs, rows))
             summary = replace(summary, draws=summary.draws[:, : self._n_draws])
             yield summary.head(min(count - start, self._micro_batch))
 
@@ -245,11 +245,6 @@ def _checked(outputs: dict[str, Float]) -> dict[str, Float]:
     if "svr" in outputs:
         outputs["svr"], outputs["svr_draws"] = uncertainty.svr_fractions(outputs["svr"])
     return outputs
-
-
-def _rows_of(outputs: Mapping[str, Float], rows: npt.NDArray[np.intp] | slice) -> dict[str, Float]:
-    """The outputs of some galaxies, which come behind the draws where there are any."""
-    return {name: v[:, rows] if v.ndim == 3 else v[rows] for name, v in outputs.items()}
 
 
 def _configure(threads: int) -> bool:

@@ -16,6 +16,7 @@ import scipy.optimize
 
 from gax_batch import tree
 from gax_batch.errors import UsageError
+from gax_batch.tree import QUESTION_OF
 
 Float = npt.NDArray[np.float32]
 # Probabilities at which the distribution is tabulated; between them quantiles are interpolated.
@@ -109,10 +110,6 @@ class Predictive:
         """Return the central interval of a level, widened to hold `prob`: lower and upper end, `[N, 37]`."""
         low, high = self.at(prob, std, [(1 - level) / 2, (1 + level) / 2])
         return np.minimum(low, prob), np.maximum(high, prob)
-
-
-# The question of each answer.
-QUESTION_OF = np.repeat(np.arange(tree.N_QUESTIONS), [len(q.answers) for q in tree.QUESTIONS])
 
 
 def groups_of(prob: Float) -> npt.NDArray[np.intp]:

@@ -119,6 +119,8 @@ CHALLENGE_COLUMNS: tuple[str, ...] = tuple(
 )
 # Parents come before their children in this order, although question 6's children do not follow it.
 TOPOLOGICAL: tuple[int, ...] = (0, 1, 5, 6, 2, 3, 4, 8, 7, 9, 10)
+# The index of each answer's question.
+QUESTION_OF = np.repeat(np.arange(N_QUESTIONS), [len(q.answers) for q in QUESTIONS])
 # Of each answer: the answer that leads to its question, or -1.
 _PARENT_OF = np.array([-1 if q.parent is None else q.parent for q in QUESTIONS for _ in q.answers])
 

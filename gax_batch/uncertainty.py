@@ -267,6 +267,11 @@ def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary
     )
 
 
+def rows_of(outputs: Mapping[str, Float], rows: npt.NDArray[np.intp] | slice) -> dict[str, Float]:
+    """Return the outputs of some galaxies, which come behind the draws where there are any."""
+    return {name: v[:, rows] if v.ndim == 3 else v[rows] for name, v in outputs.items()}
+
+
 def repeated(draws: Float, count: int) -> Float:
     """Return `count` draws, from the first one again after the last: `[D, N, 37]` to `[count, N, 37]`."""
     return draws[np.arange(count) % len(draws)]

@@ -17,13 +17,14 @@ from gax_batch.evaluation.metrics import votes_nll
 from gax_batch.evaluation.training_set import IDS, PIXELS, pixel_digests
 from gax_batch.imaging import GZ2_CROP, IMAGE_SIDE
 from gax_batch.inference import Engine
+from gax_batch.labels import DEBIASED
 from gax_batch.models import Precision
 from gax_batch.models.bayesian import KERNELS, prior_deviation
 from gax_batch.models.bundle import MODELS, Bundle, load_bundle, save_bundle
 from gax_batch.models.domain import fit_reference
 from training import calibrate, checkpoint, dropout, networks, report
 from training.checkpoint import Arrays
-from training.data import CALIBRATE, DEFINITION, REPORT, TRAIN, Galaxies, Rows
+from training.data import CALIBRATE, REPORT, TRAIN, Galaxies, Rows
 from training.recipe import DENSE, RECIPES
 
 DRAWS = 32
@@ -78,7 +79,7 @@ def assemble(
     manifest = {
         "name": output.name,
         "seed": seed,
-        "definition": DEFINITION,
+        "definition": DEBIASED,
         "preprocessing": {"side": IMAGE_SIDE, "crop": GZ2_CROP},
         "calibration": values,
         "domain": fit_reference(galaxies.cutouts(_appearance(galaxies))),
@@ -139,7 +140,7 @@ def _trained(galaxies: Galaxies, work: Path, seed: int) -> tuple[dict[str, Array
             f"{work} lacks arrays of the training or they are damaged; run the same command again"
         )
     rows = galaxies.rows(TRAIN)
-    trained = np.isin(galaxies.sample, [TRAIN])
+    trained = galaxies.sample == TRAIN
     complete = trained & galaxies.complete
     steps = {name: recipe.steps for name, recipe in RECIPES.items()}
     return arrays, {

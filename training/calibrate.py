@@ -52,7 +52,7 @@ def calibrate(
         choices: of models; all of them by default.
     """
     known = np.flatnonzero(labels.voted)
-    chosen, outputs = labels.take(known), select(outputs, known)
+    chosen, outputs = labels.take(known), uncertainty.rows_of(outputs, known)
     return {
         "level": uncertainty.INTERVAL,
         "ood_threshold": round(float(np.percentile(1 - outputs["closeness"], OOD_PERCENTILE)), 6),
@@ -69,7 +69,7 @@ def without_spread(
     """Return the predictive distribution that is not told the draws' spread, for comparison."""
     known = np.flatnonzero(labels.voted)
     usable = uncertainty.Calibration.of_bundle(calibration, models)
-    prob = uncertainty.summarize(usable, needed(select(outputs, known), models)).prob
+    prob = uncertainty.summarize(usable, needed(uncertainty.rows_of(outputs, known), models)).prob
     return predictive.fit(prob, np.full_like(prob, np.nan), labels.take(known).cumulative)
 
 
@@ -86,11 +86,6 @@ def needed(outputs: Mapping[str, Float], models: Iterable[str]) -> dict[str, Flo
     """Return the outputs that a choice of models has."""
     names = set(models) | ({"svr_draws", "closeness"} if "svr" in models else set())
     return {name: values for name, values in outputs.items() if name in names}
-
-
-def select(outputs: Mapping[str, Float], rows: npt.NDArray[np.intp]) -> dict[str, Float]:
-    """Return some galaxies' outputs; those of draws have the draws first."""
-    return {name: v[:, rows] if v.ndim == 3 else v[rows] for name, v in outputs.items()}
 
 
 def fit_blend(labels: Labels, predictions: Mapping[str, Float]) -> dict[str, list[float]]:

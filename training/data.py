@@ -19,13 +19,12 @@ import numpy.typing as npt
 from gax_batch.errors import UsageError
 from gax_batch.evaluation.training_set import digest_of
 from gax_batch.imaging import IMAGE_SIDE
-from gax_batch.labels import Labels, join, read_labels
+from gax_batch.labels import CHALLENGE_VOTES, DEBIASED, WEIGHTED, Labels, join, read_labels
 from gax_batch.tree import N_ANSWERS
 from training.images import FINE_SIDE, WINDOW_SIDE, digest, list_images, write_windows
 
 Float = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
-DEFINITION, OTHER_DEFINITION = "debiased", "weighted"
 TABLES = (
     "solutions_37.csv",
     "solutions_17.csv",
@@ -110,11 +109,11 @@ class Galaxies:
         return Labels(
             ids=[self.keys[row] for row in rows],
             cumulative=own,
-            volunteers=np.where(self.representative[rows], np.float32(40), np.float32(0)),
+            volunteers=np.where(self.representative[rows], np.float32(CHALLENGE_VOTES), np.float32(0)),
             classes=self.classes[rows],
             strict=self.strict[rows],
             largest=self.largest[rows],
-            definition=DEFINITION,
+            definition=DEBIASED,
             numbering=SURVEY,
         )
 
@@ -238,7 +237,7 @@ def _merge(keys: list[str], tables: Iterable[Labels], twins: dict[str, str]) -> 
         there = [row for row, name in enumerate(labels.ids) if f"{labels.numbering}:{name}" in place]
         rows = np.array([place[f"{labels.numbering}:{labels.ids[row]}"] for row in there], np.intp)
         part = labels.take(np.array(there, np.intp))
-        if part.definition == OTHER_DEFINITION:
+        if part.definition == WEIGHTED:
             unknown["weighted"][rows], unknown["volunteers"][rows] = part.cumulative, part.volunteers
             continue
         unknown["cumulative"][rows] = part.cumulative

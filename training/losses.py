@@ -15,12 +15,11 @@ All values are in nats for each galaxy.
 import math
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from gax_batch.labels import CLASS_CONDITIONS, LARGEST_COLUMNS, NO_CLASS, STRICT_SPIRAL
 from gax_batch.models.layers import conditional_probabilities
-from gax_batch.tree import N_QUESTIONS, QUESTIONS
+from gax_batch.tree import QUESTION_OF
 
 # Sum of a question's Dirichlet parameters: fractions scatter by sqrt(p (1 - p) / 31), about 0.09 at most.
 CONCENTRATION = 30.0
@@ -31,7 +30,6 @@ SCATTER = 0.1
 LARGEST_SCALE = SCATTER * math.sqrt(6.0) / math.pi
 # Relaxed spirals were selected with another threshold on the share of spirals among all volunteers.
 _SPIRAL, _SPIRAL_COLUMN = 4, 7
-_QUESTION_OF = np.repeat(np.arange(N_QUESTIONS), [len(q.answers) for q in QUESTIONS])
 _SMALLEST = 1e-6
 
 
@@ -53,7 +51,7 @@ def negative_log_likelihood(
         `[N]` float32.
     """
     probability = tf.maximum(conditional_probabilities(logits), _SMALLEST)
-    counts = fractions * tf.gather(reached, _QUESTION_OF, axis=1)
+    counts = fractions * tf.gather(reached, QUESTION_OF, axis=1)
     if math.isinf(concentration):
         return -tf.reduce_sum(counts * tf.math.log(probability), axis=1)
     alpha = concentration * probability

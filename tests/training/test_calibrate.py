@@ -93,7 +93,7 @@ def test_galaxies_without_fractions_calibrate_nothing(truth, outputs, values):
     rows = np.concatenate([np.arange(len(truth)), np.arange(20)])
     more = truth[rows].copy()
     more[len(truth) :] = np.nan
-    assert calibrate.calibrate(labels_of(more), calibrate.select(outputs, rows)) == values
+    assert calibrate.calibrate(labels_of(more), uncertainty.rows_of(outputs, rows)) == values
 
 
 def test_galaxies_with_some_fractions_calibrate_these(truth, outputs):
@@ -104,7 +104,7 @@ def test_galaxies_with_some_fractions_calibrate_these(truth, outputs):
         calibrate.calibrate(labels, chosen, choice)["combinations"]["classic"]["quantiles"]
         for labels, chosen in (
             (labels_of(mixed), outputs),
-            (labels_of(truth[:200]), calibrate.select(outputs, np.arange(200))),
+            (labels_of(truth[:200]), uncertainty.rows_of(outputs, np.arange(200))),
         )
     )
     # Bar is in no table of 17 columns; smooth is.

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from labelled import blurred, labels_of, partly, random_fractions
 
+from gax_batch import uncertainty
 from gax_batch.labels import Labels
 from training import calibrate, report
 
@@ -53,7 +54,7 @@ def measured(sample):
     values = calibrate.calibrate(calibrating, outputs)
     blind = calibrate.without_spread(calibrating, outputs, values, report.DEFAULT)
     found = outputs_of(truth, 60)
-    first = calibrate.select(found, np.arange(8))
+    first = uncertainty.rows_of(found, np.arange(8))
     strange = {kind: np.full(6, 0.1, np.float32) for kind in KINDS}
     return report.measure(labels, found, values, blind, report.Distorted(first, strange))
 
@@ -111,7 +112,7 @@ def test_what_is_no_galaxy_is_recognized_and_what_was_not_turned_has_not_changed
 def test_a_sample_without_clear_classes_is_measured_too(sample):
     truth, labels = sample
     rows = np.arange(COMPLETE)
-    found = calibrate.select(outputs_of(truth, 60), rows)
+    found = uncertainty.rows_of(outputs_of(truth, 60), rows)
     values = calibrate.calibrate(labels.take(rows), found)
     blind = calibrate.without_spread(labels.take(rows), found, values, report.DEFAULT)
     distorted = report.Distorted(found, {"stars": np.zeros(3, np.float32)})
