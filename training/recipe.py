@@ -101,9 +101,7 @@ class DenseRecipe:
 
 
 RECIPES = {
-    "teacher": Recipe(
-        (Stage(96, 1300, 64.0), Stage(128, 500, 64.0)), 1e-3, (4, 10, 4, 22, 24), averaging=0.995, decay=5e-6
-    ),
+    "teacher": Recipe((Stage(96, 3600, 64.0), Stage(128, 1200, 64.0)), 1e-3, (3, 11, 4, 22, 24), decay=5e-6),
     "svr": Recipe(
         (Stage(32, 3000), Stage(48, 4000), Stage(64, 6500)),
         3e-3,

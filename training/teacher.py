@@ -30,7 +30,10 @@ SIDE = 2 * IMAGE_SIDE
 VIEWS = 2
 BATCH = 64
 MOMENTUM = 0.97
-DROPOUT = 0.2
+DROPOUT = 0.3
+# Share of the residual blocks that a galaxy skips at the last of them, growing from 0 at the first one: the
+# stochastic depth of Huang et al. 2016 (ECCV), with which EfficientNets are trained.
+SKIPPED = 0.2
 # Expansion, filters, repeats, stride and kernel size of each group of blocks.
 _BLOCKS = (
     (1, 16, 1, 1, 3),
@@ -41,6 +44,7 @@ _BLOCKS = (
     (6, 192, 4, 2, 5),
     (6, 320, 1, 1, 3),
 )
+_N_BLOCKS = sum(block[2] for block in _BLOCKS)
 _FIRST, _LAST = 32, 1280
 _STATISTICS = ("weight", "bias", "running_mean", "running_var")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\.(weight|bias|running_mean|running_var|num_batches_tracked)")
@@ -87,7 +91,8 @@ def build() -> Any:
             x = make.depthwise(x, side, step, f"{place}_depthwise_conv", f"{place}_bn1")
             x = make.convolution(x, filters, 1, 1, f"{place}_project_conv", f"{place}_bn2")
             if step == 1 and filters == channels:
-                x = x + before
+                skipped = SKIPPED * number / _N_BLOCKS
+                x = before + keras.layers.Dropout(skipped, (None, 1, 1, 1))(x)
             number += 1
     x = keras.layers.ReLU(6.0)(make.convolution(x, _LAST, 1, 1, "_conv_head", "_bn1"))
     x = keras.layers.GlobalAveragePooling2D(name="pooled")(x)
