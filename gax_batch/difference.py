@@ -29,26 +29,46 @@ _ORDER = "object_uri, row NULLS FIRST"
 # A position that is not a number is no position.
 _NUMBER = "CREATE MACRO number(x) AS CASE WHEN isnan(x) THEN NULL ELSE x END"
 _TWICE = "SELECT source_uri FROM listing GROUP BY source_uri HAVING count(*) > 1 LIMIT 1"
-_PLACE = """
-CREATE TABLE placed AS SELECT galaxy_id, any_value(ra) AS ra, any_value(dec) AS dec
-FROM positions WHERE galaxy_id IS NOT NULL GROUP BY galaxy_id
+_POSITIONS = """
+CREATE TABLE by_column AS SELECT id_column, galaxy_id, any_value(ra) AS ra, any_value(dec) AS dec,
+    min(ra) <> max(ra) OR min(dec) <> max(dec)
+    OR count(ra) NOT IN (0, count(*)) OR count(dec) NOT IN (0, count(*)) AS differ
+FROM positions WHERE galaxy_id IS NOT NULL GROUP BY id_column, galaxy_id
 """
-_TWO_POSITIONS = """
-SELECT galaxy_id FROM positions WHERE galaxy_id IS NOT NULL GROUP BY galaxy_id
-HAVING min(ra) <> max(ra) OR min(dec) <> max(dec)
-    OR count(ra) NOT IN (0, count(*)) OR count(dec) NOT IN (0, count(*)) LIMIT 1
+_COLUMNS = "SELECT DISTINCT id_column FROM positions ORDER BY id_column"
+_MATCHES = """
+SELECT id_column, count(*) AS galaxies FROM by_column SEMI JOIN listing USING (galaxy_id)
+GROUP BY id_column ORDER BY galaxies DESC, id_column
+"""
+_AMBIGUOUS = """
+SELECT other.id_column, other.galaxy_id
+FROM (SELECT * FROM by_column SEMI JOIN listing USING (galaxy_id) WHERE id_column <> $column) AS other
+    LEFT JOIN (SELECT * FROM by_column WHERE id_column = $column) AS chosen USING (galaxy_id)
+WHERE chosen.galaxy_id IS NULL OR chosen.ra IS DISTINCT FROM other.ra OR chosen.dec IS DISTINCT FROM other.dec
+LIMIT 1
+"""
+_TWO_POSITIONS = "SELECT galaxy_id FROM by_column WHERE id_column = $column AND differ LIMIT 1"
+_PLACE = "CREATE TABLE placed AS SELECT galaxy_id, ra, dec FROM by_column WHERE id_column = $column"
+# A galaxy keeps its position in the catalog until the table or the listing gives another one.
+_KNOWN_PLACES = """
+CREATE VIEW known_places AS SELECT galaxy_id, ra, dec FROM known WHERE NOT rejected AND ra IS NOT NULL
 """
 _SEE = """
 CREATE TABLE seen AS
 WITH located AS (
-    SELECT listing.* EXCLUDE (ra, dec),
+    SELECT listing.* EXCLUDE (ra, dec), placed.galaxy_id IS NOT NULL AS in_table,
         number(CASE WHEN placed.galaxy_id IS NULL THEN listing.ra ELSE placed.ra END) AS ra,
         number(CASE WHEN placed.galaxy_id IS NULL THEN listing.dec ELSE placed.dec END) AS dec
     FROM listing LEFT JOIN placed USING (galaxy_id)
+), kept AS (
+    SELECT located.* REPLACE (coalesce(located.ra, place.ra) AS ra, coalesce(located.dec, place.dec) AS dec)
+    FROM located LEFT JOIN known_places AS place
+        ON place.galaxy_id = located.galaxy_id
+        AND NOT in_table AND located.ra IS NULL AND located.dec IS NULL
 ), checked AS (
     SELECT *, reason IS NULL AND (ra IS NOT NULL OR dec IS NOT NULL)
         AND NOT coalesce(ra BETWEEN 0 AND 360 AND dec BETWEEN -90 AND 90, false) AS misplaced
-    FROM located
+    FROM kept
 ), marked AS (
     SELECT * EXCLUDE (misplaced) REPLACE (
         CASE WHEN misplaced THEN $stage ELSE stage END AS stage,
@@ -69,6 +89,12 @@ SELECT marked.* REPLACE (
             AND (known.ra IS DISTINCT FROM marked.ra OR known.dec IS DISTINCT FROM marked.dec) AS differs,
     coalesce(known.retry AND known.attempts < $max_attempts, false) AS retry
 FROM marked LEFT JOIN known USING (source_uri)
+"""
+_COUNT_PLACED = """
+SELECT count(*) AS cutouts, count(*) FILTER (in_table) AS in_table,
+    count(*) FILTER (NOT in_table AND (ra IS NOT NULL OR dec IS NOT NULL)) AS elsewhere,
+    min(galaxy_id) AS example
+FROM seen
 """
 _MISS = """
 CREATE TABLE gone AS
@@ -182,6 +208,27 @@ class Counts:
         return ", ".join(f"{name} {count:,}" for name, count in shown.items())
 
 
+@dataclass(frozen=True, slots=True)
+class PositionMatch:
+    """How a table of positions fits a listing.
+
+    Attributes:
+        columns: The id columns of the table.
+        column: The one whose ids are galaxies of the listing; None where no id is.
+        cutouts: Cutouts of the listing.
+        in_table: Those whose galaxy is in the table.
+        elsewhere: Those whose galaxy is not, with a position of the listing or of the catalog.
+        example: The id of a galaxy of the listing; None where none has one.
+    """
+
+    columns: tuple[str, ...]
+    column: str | None
+    cutouts: int
+    in_table: int
+    elsewhere: int
+    example: str | None
+
+
 class Difference:
     """Which members changed, and which known units are redone."""
 
@@ -210,25 +257,28 @@ class Difference:
             max_attempts: Runs that try a cutout again which the storage did not give.
 
         Raises:
-            UsageError: A vanished unit's galaxies are now listed under other URIs, or a galaxy has two
-                positions or is listed twice.
+            UsageError: A vanished unit's galaxies are now listed under other URIs, a galaxy has two positions
+                or is listed twice, or two id columns of the table match galaxies at different positions.
         """
         self._scratch = scratch
         self._full = full
         scratch.load("positions", POSITION_SCHEMA, positions)
-        self._refuse_two_positions()
         scratch.run(_NUMBER)
-        scratch.run(_PLACE)
         scratch.load("listing", MEMBER_SCHEMA, listing)
         self._refuse_twice()
+        column = self._choose_id_column()
         scratch.load("known", KNOWN_SCHEMA, known)
+        scratch.run(_KNOWN_PLACES)
         units = pa.table([list(stale.keys()), list(stale.values())], schema=_UNIT_SCHEMA)
         scratch.load("units", _UNIT_SCHEMA, [units])
         scratch.run("SET VARIABLE prune = $prune", prune=prune)
         scratch.run(_SEE, stage=Stage.PLAN.value, reason=Reason.BAD_POSITION.value, max_attempts=max_attempts)
-        for table in ("listing", "positions", "placed"):
+        columns = scratch.table(_COLUMNS)["id_column"].to_pylist()
+        self.matched = PositionMatch(tuple(columns), column, **dict(scratch.one(_COUNT_PLACED) or {}))
+        """How the positions fit the listing."""
+        for table in ("listing", "positions", "by_column", "placed"):
             scratch.run(f"DROP TABLE {table}")
-        for statement in (_MISS, "DROP TABLE known", _CLAIM, _KEEP):
+        for statement in (_MISS, "DROP VIEW known_places", "DROP TABLE known", _CLAIM, _KEEP):
             scratch.run(statement)
         self._refuse_moved()
         scratch.run(_SETTLE)
@@ -275,12 +325,24 @@ class Difference:
         if found is not None:
             raise UsageError(f"{found['source_uri']} is listed twice; keep one row per galaxy")
 
-    def _refuse_two_positions(self) -> None:
-        found = self._scratch.one(_TWO_POSITIONS)
+    def _choose_id_column(self) -> str | None:
+        """Make `placed` of the id column with the most galaxies of the listing; None where none has any."""
+        self._scratch.run(_POSITIONS)
+        matches = self._scratch.table(_MATCHES).to_pylist()
+        column = matches[0]["id_column"] if matches else None
+        if len(matches) > 1 and (found := self._scratch.one(_AMBIGUOUS, column=column)) is not None:
+            counts = " and ".join(f"{match['id_column']} ({match['galaxies']:,})" for match in matches)
+            raise UsageError(
+                f"several id columns of the position table have galaxies of the input: {counts}, and they "
+                f"disagree on galaxy {found['galaxy_id']}; remove or rename all but the right one"
+            )
+        found = self._scratch.one(_TWO_POSITIONS, column=column)
         if found is not None:
             raise UsageError(
                 f"the position table gives galaxy {found['galaxy_id']} two positions; keep one row per galaxy"
             )
+        self._scratch.run(_PLACE, column=column)
+        return column
 
     def _refuse_moved(self) -> None:
         """Refuse new claims to the ids of galaxies that stay: as duplicates they would quietly be lost."""

@@ -29,7 +29,7 @@ from gax_batch.errors import UsageError
 from gax_batch.listing import list_objects
 from gax_batch.machine import logical_cpus
 from gax_batch.plan import Plan, make_plan, read_unit_members
-from gax_batch.preparation import RESULTS_VERSION, joined_positions, open_input
+from gax_batch.preparation import RESULTS_VERSION, joined_positions, open_input, report_positions
 from gax_batch.processes import map_processes
 from gax_batch.progress import Progress, Say
 from gax_batch.rejects import PASSING
@@ -110,6 +110,7 @@ def pack_survey(
             folder=Path(folder),
             positions=joined_positions(settings),
         )
+        report_positions(settings, plan, say)
         tasks = _tasks(plan, output, settings.decoder, originals=originals)
         outdated = _outdated(output, {task.uri for task in tasks}, replace=replace)
         present = {info.uri for info in list_objects(output, missing_ok=True)}

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gax_batch import paths, storage
-from gax_batch.difference import NEW, Counts, Difference
+from gax_batch.difference import NEW, Counts, Difference, PositionMatch
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
 from gax_batch.rejects import MAX_ATTEMPTS
@@ -73,6 +73,8 @@ class Plan:
     """Members that are rejected already, by reason."""
     removed: list[str]
     """Units of the catalog that are taken out, since all their members vanished."""
+    matched: PositionMatch
+    """How the table of positions fits the listing."""
     _folder: Path
 
     @property
@@ -186,7 +188,8 @@ def make_plan(
         settings_fingerprint: Digest of bundle and settings; units of another one are redone.
         unit_size: Members of a new unit, at most. Rows of different shards never share a unit.
         folder: An empty folder on a local disk; the plan keeps its members there.
-        positions: Batches of `POSITION_SCHEMA`; they stand above the listing's own.
+        positions: Batches of `POSITION_SCHEMA`; they stand above the listing's own. A galaxy that
+            neither has keeps its position in the catalog.
         full: Redo every unit that has a member in the listing.
         prune: Take out what vanished: redo its units, and remove those of which nothing is left.
         max_attempts: Runs that try a cutout again which the storage did not give.
@@ -223,7 +226,7 @@ def make_plan(
             rejects.update(block["reason"].drop_null().to_pylist())
             files.write(block.select(MEMBER_SCHEMA.names).cast(MEMBER_SCHEMA), bounds)
         counts = diff.counts(passed_over=0 if settled is None else settled.cutouts)
-        return Plan(planned, counts, dict(rejects), diff.removed(), folder)
+        return Plan(planned, counts, dict(rejects), diff.removed(), diff.matched, folder)
 
 
 class ClaimError(Exception):

@@ -75,6 +75,7 @@ def plan_run(
         raise UsageError(f"{settings.input} holds no cutouts; check --input")
     ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
     say(f"{plan.counts.listed:,} cutouts in {settings.input}{ignored}: {plan.counts}")
+    report_positions(settings, plan, say)
     if plan.units or plan.removed:
         _refuse_shrinking(settings, plan)
     return plan
@@ -170,6 +171,30 @@ def open_input(
 def joined_positions(settings: RunSettings) -> Iterable[pa.Table]:
     """The positions that are joined to members by id; those of frames are members themselves."""
     return () if settings.positions is None or settings.frames else read_positions(settings.positions)
+
+
+def report_positions(settings: RunSettings, plan: Plan, say: Say) -> None:
+    """Show how many cutouts the table of positions has, and by which of its columns.
+
+    Raises:
+        UsageError: It has none of them, and no limit leaves out the others.
+    """
+    found = plan.matched
+    if settings.positions is None or settings.frames:
+        return
+    if not found.in_table and settings.limit is None:
+        columns = ", ".join(found.columns) or "it has no rows"
+        raise UsageError(
+            f"{settings.positions} has none of the {found.cutouts:,} cutouts of {settings.input} (id columns: "
+            f"{columns}; the input has, for example, {found.example}); give a table with the ids of the "
+            "input, or omit --positions"
+        )
+    by = f" (by {found.column})" if found.column else ""
+    without = found.cutouts - found.in_table - found.elsewhere
+    say(
+        f"positions: {found.in_table:,} of {found.cutouts:,} cutouts are in {settings.positions}{by}; of the "
+        f"others, {found.elsewhere:,} keep the position they have, {without:,} have none"
+    )
 
 
 def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog) -> RunSettings:

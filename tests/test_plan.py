@@ -21,7 +21,7 @@ from surveys import (
 
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.plan import Plan, read_unit_members
-from gax_batch.sources.base import MEMBER_SCHEMA
+from gax_batch.sources.base import MEMBER_SCHEMA, POSITION_SCHEMA
 
 
 def facts(plan: Plan) -> list[tuple[object, ...]]:
@@ -186,7 +186,6 @@ def cataloged() -> FakeCatalog:
         {"source_version": "2"},
         {"galaxy_id": "other"},
         {"ra": 1.0000001},
-        {"ra": None, "dec": None},
         {"galaxy_id": ""},
     ],
     ids=str,
@@ -207,6 +206,40 @@ def test_a_changed_member_redoes_its_whole_unit_under_the_same_name(cataloged, c
         "vanished": 0,
     }
     assert [m["source_uri"][-5] for m in planned(plan)[second]] == list("efgh")
+
+
+def table_of(**positions: tuple[float, float] | None) -> pa.Table:
+    rows = [
+        {"galaxy_id": name, "id_column": "id", **dict(zip(("ra", "dec"), place or (None, None), strict=True))}
+        for name, place in positions.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=POSITION_SCHEMA)
+
+
+def test_a_position_that_a_run_does_not_mention_is_kept(cataloged):
+    nowhere = {"ra": None, "dec": None}
+    forgotten = rows_now(**dict.fromkeys("abcdefgh", nowhere))
+    assert cataloged.plan(forgotten).units == []
+    changed = rows_now(**dict.fromkeys("abcdefgh", nowhere) | {"f": nowhere | {"source_version": "2"}})
+    (members,) = planned(cataloged.plan(changed)).values()
+    assert [(m["ra"], m["dec"]) for m in members] == [(1.0, 2.0)] * 4
+
+
+def test_a_galaxy_keeps_its_position_under_another_uri(cataloged):
+    moved = rows_now(f={"ra": None, "dec": None, "source_uri": "s3://survey/moved.jpg"})
+    units = planned(cataloged.plan(moved)).values()
+    (found,) = [m for members in units for m in members if m["galaxy_id"] == "f"]
+    assert (found["ra"], found["dec"]) == (1.0, 2.0)
+
+
+def test_a_table_of_positions_changes_and_removes_the_positions_that_it_has(cataloged):
+    nowhere = rows_now(**dict.fromkeys("abcdefgh", {"ra": None, "dec": None}))
+    plan = cataloged.plan(nowhere, positions=[table_of(a=(5.0, 6.0), b=None, z=(1.0, 1.0))])
+    assert plan.counts.changed == 2
+    (members,) = planned(plan).values()
+    assert [m["ra"] for m in members] == [5.0, None, 1.0, 1.0]
+    matched = plan.matched
+    assert (matched.column, matched.cutouts, matched.in_table, matched.elsewhere) == ("id", 8, 2, 6)
 
 
 def test_a_position_that_is_not_a_number_is_no_position(cataloged):

@@ -70,12 +70,35 @@ def test_settings_that_do_not_fit_together_are_one_line(tmp_path, flags, message
 
 def test_band_files_are_planned_as_galaxies_with_positions(band_files):
     plan, lines = plan_of(band_files, band_files=True, positions=str(band_files / "p.csv"))
-    (line,) = lines
-    assert line.startswith(f"2 cutouts in {band_files}/input: new 2, ")
+    assert lines[0].startswith(f"2 cutouts in {band_files}/input: new 2, ")
     sample = plan.sample(10)
     assert sample["galaxy_id"].to_pylist() == ["1", "2"]
     assert sample["ra"].to_pylist() == [10.0, None]
     assert plan.units[0].bytes == sum(p.stat().st_size for p in (band_files / "input").iterdir())
+
+
+def test_a_plan_reports_how_many_positions_matched_and_by_which_column(band_files):
+    _, lines = plan_of(band_files, band_files=True, positions=str(band_files / "p.csv"))
+    (line,) = [line for line in lines if "p.csv" in line]
+    assert "1 of 2" in line
+    assert "by id" in line
+
+
+@pytest.mark.parametrize("rows", ["", "8,10,20\n"], ids=["empty", "others"])
+def test_positions_of_no_galaxy_of_the_input_are_refused(band_files, rows):
+    (band_files / "p.csv").write_text(f"objid,ra,dec\n{rows}")
+    flags = {"band_files": True, "positions": str(band_files / "p.csv")}
+    with pytest.raises(UsageError, match="none of the 2 cutouts") as caught:
+        plan_of(band_files, **flags)
+    assert "\n" not in str(caught.value)
+    settings = load_settings(
+        None, flags | {"input": str(band_files / "input"), "catalog": str(band_files / "packed")}
+    )
+    with pytest.raises(UsageError, match="none of the 2 cutouts"):
+        pack_survey(settings, lambda _: None, processes=1)
+    plan, lines = plan_of(band_files, **flags, limit=1)
+    assert plan.members == 1
+    assert "0 of 1" in lines[-1]
 
 
 def test_band_files_are_packed_as_the_same_galaxy_of_one_file_and_redone_for_each_band(band_files, tmp_path):

@@ -152,7 +152,7 @@ def open_frames(
     folder = root if index_folder is None else storage.normalize_uri(index_folder)
     return FrameSource(
         _objects(uri, exclude),
-        read_positions(positions),
+        read_positions(positions, all_ids=False),
         table=storage.normalize_uri(positions),
         index=FrameIndex(folder, root, pattern is None, tuple(bands), keep_index, say),
         limit=limit,

@@ -49,8 +49,10 @@ POSITION_SCHEMA = pa.schema(
         pa.field("ra", pa.float64()),
         pa.field("dec", pa.float64()),
         pa.field("radius", pa.float64()),
+        pa.field("id_column", pa.string()),
     ]
 )
+"""Rows of a table of positions; `id_column` is the column of the table that `galaxy_id` is of."""
 
 CUTOUT_SCHEMA = pa.schema(
     [

@@ -30,22 +30,24 @@ _FORMATS = {
 }
 
 
-def read_positions(uri: str) -> Iterator[pa.Table]:
+def read_positions(uri: str, *, all_ids: bool = True) -> Iterator[pa.Table]:
     """Read a CSV, Parquet, FITS or VOTable table (or gzipped) with an id, `ra` and `dec` column.
 
     CSV and Parquet are read a batch at a time, FITS and VOTable as a whole.
 
     Args:
-        uri: Where the table is. The id column is the first of `galaxy_id`, `GalaxyID`, `objid`,
-            `asset_id`, `id` that it has, in any case; ids are read as text. Positions are in degrees ICRS,
-            null or NaN where unknown; a Petrosian R90 in arcseconds is taken from the first of `radius`,
-            `petroR90`, `petroR90_r`, `petroRad90`, `R90`.
+        uri: Where the table is. Its id columns are those named `galaxy_id`, `GalaxyID`, `objid`, `asset_id`
+            or `id`, in any case; ids are read as text. Positions are in degrees ICRS, null or NaN where
+            unknown; a Petrosian R90 in arcseconds is taken from the first of `radius`, `petroR90`,
+            `petroR90_r`, `petroRad90`, `R90`.
+        all_ids: Read the table once for each of its id columns; else only for the first of them in the
+            order above.
 
     Yields:
-        `POSITION_SCHEMA`.
+        `POSITION_SCHEMA`: a batch of rows by one of the id columns.
 
     Raises:
-        UsageError: It is missing, unreadable, lacks a column, or has numbers with a fraction for ids.
+        UsageError: It is missing, unreadable, lacks a column, or has only numbers with a fraction for ids.
     """
     name = uri.lower().removesuffix(".gz")
     kind = next((k for k, suffixes in _FORMATS.items() if name.endswith(suffixes)), None)
@@ -59,7 +61,7 @@ def read_positions(uri: str) -> Iterator[pa.Table]:
     try:
         with file:
             for table in _READERS[kind](uri, _unzipped(file)):
-                yield _positions(uri, table)
+                yield from _positions(uri, table, all_ids=all_ids)
     except (pa.ArrowException, OSError, EOFError, ValueError, LookupError, TypeError) as error:
         line = str(error).strip().partition("\n")[0]
         raise UsageError(f"the position table {uri} is no readable {kind} table: {line}") from None
@@ -71,19 +73,25 @@ def _unzipped(file: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, gzip.open(file)) if magic == _GZIP else file
 
 
-def _positions(uri: str, table: pa.Table) -> pa.Table:
-    wanted = _wanted_columns(uri, table.column_names)
-    keys = _plain(table[wanted[0]])
-    if pa.types.is_floating(keys.type):  # 587722981736054938 would be 5.87722981736055e17
-        raise UsageError(f"{uri}: column {wanted[0]} is {keys.type}; it must be integers or strings")
+def _positions(uri: str, table: pa.Table, *, all_ids: bool) -> Iterator[pa.Table]:
+    keys, *places = _wanted_columns(uri, table.column_names)
+    keys = keys if all_ids else keys[:1]
+    # 587722981736054938 would be 5.87722981736055e17
+    exact = [key for key in keys if not pa.types.is_floating(_plain(table[key]).type)]
+    if not exact:
+        kind = _plain(table[keys[0]]).type
+        raise UsageError(f"{uri}: column {keys[0]} is {kind}; it must be integers or strings")
     try:
-        ids = pc.utf8_trim_whitespace(pc.cast(keys, pa.string()))
-        ra, dec = (pc.cast(_plain(table[name]), pa.float64()) for name in wanted[1:])
+        ra, dec = (pc.cast(_plain(table[name]), pa.float64()) for name in places)
     except pa.ArrowException as error:
         line = str(error).partition("\n")[0]
-        raise UsageError(f"{uri}: column {wanted} cannot be used: {line}; ra and dec are degrees") from None
+        raise UsageError(f"{uri}: column {places} cannot be used: {line}; ra and dec are degrees") from None
     ra, dec = (pc.if_else(pc.is_nan(values), _NO_NUMBER, values) for values in (ra, dec))
-    return pa.table([ids, ra, dec, _radius(uri, table)], schema=POSITION_SCHEMA)
+    radius = _radius(uri, table)
+    for key in exact:
+        ids = pc.utf8_trim_whitespace(pc.cast(_plain(table[key]), pa.string()))
+        names = pa.repeat(key.strip(), len(table))
+        yield pa.table([ids, ra, dec, radius, names], schema=POSITION_SCHEMA)
 
 
 def _radius_columns(names: Sequence[str]) -> list[str]:
@@ -108,30 +116,27 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def _wanted_columns(uri: str, names: Sequence[str]) -> tuple[str, str, str]:
+def _wanted_columns(uri: str, names: Sequence[str]) -> tuple[list[str], str, str]:
     by_lower = {name.strip().lower(): name for name in reversed(names)}
-    found = [
-        next((by_lower[n] for n in choice if n in by_lower), None)
-        for choice in (ID_COLUMNS, ("ra",), ("dec",))
-    ]
-    if found[0] is None or found[1] is None or found[2] is None:
+    keys = [by_lower[name] for name in ID_COLUMNS if name in by_lower]
+    if not (keys and "ra" in by_lower and "dec" in by_lower):
         raise UsageError(
             f"{uri} needs a column galaxy_id (or {', '.join(ID_COLUMNS[1:])}), ra and dec; "
             f"it has {', '.join(names) or 'none'}"
         )
-    return found[0], found[1], found[2]
+    return keys, by_lower["ra"], by_lower["dec"]
 
 
 def _read_csv(uri: str, file: BinaryIO) -> Iterator[pa.Table]:
     header = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
     file.seek(0)
     names = next(csv.reader([header]), [])
-    key, ra, dec = _wanted_columns(uri, names)
+    keys, ra, dec = _wanted_columns(uri, names)
     radius = _radius_columns(names)
     # Ids stay text: 0012 is not 12, and 19 digits do not fit a float.
     options = pa_csv.ConvertOptions(
-        include_columns=[key, ra, dec, *radius],
-        column_types={key: pa.string()} | dict.fromkeys([ra, dec, *radius], pa.float64()),
+        include_columns=[*keys, ra, dec, *radius],
+        column_types=dict.fromkeys(keys, pa.string()) | dict.fromkeys([ra, dec, *radius], pa.float64()),
         strings_can_be_null=True,
     )
     for batch in pa_csv.open_csv(file, convert_options=options):
@@ -141,8 +146,8 @@ def _read_csv(uri: str, file: BinaryIO) -> Iterator[pa.Table]:
 def _read_parquet(uri: str, file: BinaryIO) -> Iterator[pa.Table]:
     parquet = pq.ParquetFile(file)
     names = parquet.schema_arrow.names
-    wanted = [*_wanted_columns(uri, names), *_radius_columns(names)]
-    for batch in parquet.iter_batches(columns=wanted):
+    keys, ra, dec = _wanted_columns(uri, names)
+    for batch in parquet.iter_batches(columns=[*keys, ra, dec, *_radius_columns(names)]):
         yield pa.Table.from_batches([batch])
 
 

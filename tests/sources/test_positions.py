@@ -114,6 +114,38 @@ def test_join_to_loose_images(tmp_path: Path) -> None:
     assert members["detail"][1].as_py() == "ra is 400.0, dec is 0.0"
 
 
+def images(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / f"{name}.png").write_bytes(encoded(galaxy(64)))
+
+
+def test_the_id_column_that_matches_the_galaxies_is_used(tmp_path: Path) -> None:
+    images(tmp_path, "100", "200", "300")
+    table = tmp_path / "mapping.csv"
+    table.write_text("asset_id,objid,ra,dec\n100,587722981736054938,1,2\n200,587722981736054939,3,4\n")
+    members = listed(open_source(f"{tmp_path}/*.png"), str(table))
+    assert members["ra"].to_pylist() == [1.0, 3.0, None]
+
+
+@pytest.mark.parametrize("key", ["objid", "objID"])
+def test_ids_without_digits_do_not_hide_a_column_with_all(tmp_path: Path, key: str) -> None:
+    images(tmp_path, "100")
+    pq.write_table(
+        pa.table({"asset_id": [100], key: [5.87722981736e17], "ra": [1.0], "dec": [2.0]}), tmp_path / "t.pq"
+    )
+    assert listed(open_source(f"{tmp_path}/*.png"), str(tmp_path / "t.pq"))["ra"].to_pylist() == [1.0]
+
+
+def test_two_id_columns_that_match_must_agree(tmp_path: Path) -> None:
+    images(tmp_path, "1", "2")
+    table = tmp_path / "t.csv"
+    table.write_text("id,asset_id,ra,dec\n1,1,1,2\n2,2,3,4\n")
+    assert listed(open_source(f"{tmp_path}/*.png"), str(table))["ra"].to_pylist() == [1.0, 3.0]
+    table.write_text("id,asset_id,ra,dec\n1,2,1,2\n2,1,3,4\n3,3,5,6\n")
+    with pytest.raises(UsageError, match=r"asset_id \(2\) and id \(2\)"):
+        listed(open_source(f"{tmp_path}/*.png"), str(table))
+
+
 @pytest.mark.parametrize("second", ["1,3", ",2", "nan,2", ","])
 def test_two_positions_of_one_galaxy_are_refused(tmp_path: Path, second: str) -> None:
     (tmp_path / "a.png").write_bytes(encoded(galaxy(64)))
