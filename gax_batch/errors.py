@@ -13,7 +13,10 @@ class GaxError(Exception):
 
 
 class UsageError(GaxError):
-    """The user's mistake: one line that says what, why, and what to do. Nothing has been written."""
+    """The user's mistake: one line that says what, why, and what to do.
+
+    Nothing has been committed. A run that finds it late has stored parts, which the next run uses.
+    """
 
     exit_code: ClassVar[int] = 2
 

@@ -83,6 +83,11 @@ def parts_folder(catalog: str, settings_fingerprint: str) -> str:
     return join(catalog, GALAXIES_TABLE, _PARTS, settings_fingerprint)
 
 
+def runs_folder(catalog: str) -> str:
+    """Where the records of all runs are."""
+    return join(catalog, RUNS)
+
+
 def run_record(catalog: str, run_id: str) -> str:
     """What ran, on what, how long and how many."""
     return join(catalog, RUNS, run_id, "run.json")

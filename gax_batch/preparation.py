@@ -185,8 +185,8 @@ def report_positions(settings: RunSettings, plan: Plan, say: Say) -> None:
     if not found.in_table and settings.limit is None:
         columns = ", ".join(found.columns) or "it has no rows"
         raise UsageError(
-            f"{settings.positions} has none of the {found.cutouts:,} cutouts of {settings.input} (id columns: "
-            f"{columns}; the input has, for example, {found.example}); give a table with the ids of the "
+            f"{settings.positions} has none of the {found.cutouts:,} cutouts of {settings.input} (its id "
+            f"columns: {columns}; an id of the input: {found.example}); give a table with the ids of the "
             "input, or omit --positions"
         )
     by = f" (by {found.column})" if found.column else ""

@@ -5,12 +5,13 @@ The only module that imports `pipeline` (and so Ray), and only when there is som
 
 import secrets
 import tempfile
-from collections.abc import Container, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Container
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gax_batch import record, storage
 from gax_batch.catalog.snapshots import Catalog
@@ -31,7 +32,7 @@ from gax_batch.models.domain import Alarm, Reference
 from gax_batch.preparation import plan_run, resources_of, settings_fingerprint, settle_precision
 from gax_batch.progress import RunState, Say, Stall, Tally
 from gax_batch.quiet import native_stderr_in
-from gax_batch.record import Clock, Run
+from gax_batch.record import Clock, Outcome, Run
 from gax_batch.uncertainty import Calibration
 from gax_batch.unit import Engine, UnitOptions, UnitTask
 from gax_batch.watch import Watch
@@ -59,9 +60,10 @@ def run_survey(settings: RunSettings, say: Say, display: Display | None = None) 
         display: shows how the run stands; plain lines where none is given.
 
     Raises:
-        UsageError: the user's mistake; nothing was written.
+        UsageError: the user's mistake; nothing was committed.
         FatalError: nothing was committed; finished units are kept, and the same run uses them.
-        StoppedError: SIGINT or SIGTERM; units in flight were finished and kept, or a second one came.
+        StoppedError: SIGINT or SIGTERM before the commit; units in flight were finished and kept, or a second
+            one came.
     """
     with stops_at_once():
         return _run_survey(settings, say, display or PlainLines(say))
@@ -79,6 +81,7 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
     fingerprint = settings_fingerprint(settings, bundle)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = plan_run(settings, catalog, fingerprint, Path(folder), say)
+        record.settle_lost(catalog.uri)
         if not (plan.units or plan.removed):
             say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
             webhook.send(_nothing_to_do(settings.catalog, catalog.version), say)
@@ -133,33 +136,91 @@ def _process(
     webhook: Webhook,
 ) -> RunOutcome:
     tally, say = Tally(), display.say
-    with _recorded_whatever_happens(run, tally, clock, say, webhook), MemoryMeter() as meter:
-        # What is forced is done again, although its parts are there.
-        units = [] if settings.full else [(unit.unit_id, unit.fingerprint) for unit in run.plan.units]
-        finished = find_finished(run.catalog, run.settings_fingerprint, units)
-        tally.reuse(list(finished.values()))
-        if finished:
-            say(f"{len(finished):,} of {len(run.plan.units):,} units were finished by an interrupted run")
-        tasks = _write_tasks(run, finished)
-        if tasks:
-            _execute(run, settings, tasks, resources, tally, clock, display)
-        clock.lap("process")
-        _refuse_rejects(tally, settings.max_rejects)
+    version: int | None = None
+    error: BaseException | None = None
+    with MemoryMeter() as meter:
+        try:
+            with record.kept_running(run, tally, clock):
+                _infer(run, settings, resources, tally, clock, display)
+            version, error = _commit(run, settings, catalog, tally)
+            clock.lap("commit")
+        except BaseException as caught:  # noqa: BLE001 (raised again below, once it is recorded)
+            error = caught
+    outcome = Outcome.of(version, failed_units=len(tally.failures), error=error)
+    written = record.describe(run, tally, clock, outcome, peak_bytes=meter.peak_bytes)
+    _conclude(written, outcome, settings, say, webhook)
+    if version is None and error is not None:
+        if isinstance(error, OSError):
+            raise FatalError(f"{run.catalog} cannot be written: {error}; free space or check it") from error
+        if isinstance(error, SystemExit):
+            raise FatalError(f"a library ended the run: {error}") from error
+        raise error
+    return RunOutcome(outcome.exit_code, run.run_id, version)
+
+
+def _infer(
+    run: Run, settings: RunSettings, resources: Resources, tally: Tally, clock: Clock, display: Display
+) -> None:
+    """Make the parts of all units that no interrupted run has left."""
+    # What is forced is done again, although its parts are there.
+    units = [] if settings.full else [(unit.unit_id, unit.fingerprint) for unit in run.plan.units]
+    finished = find_finished(run.catalog, run.settings_fingerprint, units)
+    tally.reuse(list(finished.values()))
+    if finished:
+        display.say(f"{len(finished):,} of {len(run.plan.units):,} units were finished by an interrupted run")
+    tasks = _write_tasks(run, finished)
+    if tasks:
+        _execute(run, settings, tasks, resources, tally, clock, display)
+    clock.lap("process")
+    _refuse_rejects(tally, settings.max_rejects)
+
+
+def _commit(
+    run: Run, settings: RunSettings, catalog: Catalog, tally: Tally
+) -> tuple[int, BaseException | None]:
+    """Commit the parts, and return the snapshot that has them, and an error that came after it."""
+    facts = {
+        "bundle_id": run.bundle_id,
+        "settings_fingerprint": run.settings_fingerprint,
+        "status": record.FAILED_UNITS if tally.failures else record.COMPLETE,
+    }
+    try:
         # A signal waits for the commit, which is the run's end.
         with finishes_first(settings.grace):
-            version = catalog.commit(
-                tally.parts,
-                run_id=run.run_id,
-                metadata={"bundle_id": run.bundle_id, "settings_fingerprint": run.settings_fingerprint},
-                removed=run.plan.removed,
-            )
-        clock.lap("commit")
-    status = "failed units" if tally.failures else "complete"
-    written = record.write(run, tally, clock, status=status, version=version, peak_bytes=meter.peak_bytes)
-    for line in record.summary_lines(written):
-        say(line)
-    webhook.send(summary_of(written), say)
-    return RunOutcome(3 if tally.failures else 0, run.run_id, version)
+            version = catalog.commit(tally.parts, run_id=run.run_id, metadata=facts, removed=run.plan.removed)
+    except BaseException as error:
+        try:
+            entry = record.commit_of(run.catalog, run.run_id)
+        except (GaxError, OSError) as unknown:
+            raise FatalError(
+                f"the commit of run {run.run_id} failed ({error}), and the catalog cannot be read "
+                f"({unknown}): gax catalog history shows whether it is there"
+            ) from error
+        if entry is None:
+            raise
+        return entry.version, error
+    return version, None
+
+
+def _conclude(
+    written: dict[str, Any], outcome: Outcome, settings: RunSettings, say: Say, webhook: Webhook
+) -> None:
+    """Store and show how a run ended; what fails here is shown, and does not change how it ended."""
+    committed = outcome.version is not None
+    try:
+        with finishes_first(settings.grace) if committed else nullcontext():
+            try:
+                record.store(settings.catalog, written)
+            except (GaxError, OSError) as error:
+                say(f"the record of run {written['run_id']} cannot be written: {error}")
+            for line in [*(record.summary_lines(written) if committed else []), *outcome.messages]:
+                say(line)
+            # Who was told to stop has little time left.
+            attempts = 1 if outcome.status == record.INTERRUPTED else ATTEMPTS
+            webhook.send(summary_of(written), say, attempts=attempts)
+    except StoppedError:
+        if not committed:
+            raise
 
 
 def _refuse_rejects(tally: Tally, threshold: float) -> None:
@@ -237,27 +298,6 @@ def _execute(
                 watch.ended(result)
             if stop.number is not None and state.ended_units < len(tasks):
                 raise StoppedError(stop.number)
-
-
-@contextmanager
-def _recorded_whatever_happens(
-    run: Run, tally: Tally, clock: Clock, say: Say, webhook: Webhook
-) -> Iterator[None]:
-    try:
-        record.write(run, tally, clock, status="running")
-        yield
-    except BaseException as error:
-        status = "interrupted" if isinstance(error, StoppedError | KeyboardInterrupt) else "failed"
-        say("nothing was committed; finished units are kept, and the same command goes on from there")
-        # Where the catalog itself is what fails, the record of it may not be written either.
-        with suppress(GaxError, OSError):
-            cause = str(error) or type(error).__name__
-            written = record.write(run, tally, clock, status=status, cause=cause)
-            # Who was told to stop has little time left.
-            webhook.send(summary_of(written), say, attempts=ATTEMPTS if status == "failed" else 1)
-        if isinstance(error, OSError):
-            raise FatalError(f"{run.catalog} cannot be written: {error}; free space or check it") from error
-        raise
 
 
 def _nothing_to_do(catalog: str, version: int | None) -> dict[str, object]:

@@ -16,7 +16,7 @@ from gax_batch.catalog.snapshots import KNOWN_SCHEMA, Catalog
 from gax_batch.config import load_settings
 from gax_batch.plan import Plan, make_plan, read_unit_members
 from gax_batch.progress import Tally
-from gax_batch.record import Clock, Run
+from gax_batch.record import Clock, Outcome, Run
 from gax_batch.sources import Source, open_source, read_positions
 from gax_batch.sources.base import MEMBER_SCHEMA, check_ids
 from gax_batch.unit import UnitOptions, UnitResult, UnitTask, infer, read, write
@@ -174,5 +174,5 @@ def catalog_of(survey: Path, options: UnitOptions, source: Source | None = None,
         tally.add(result)
     clock.lap("process")
     version = catalog.commit(tally.parts, run_id=options.run_id, metadata={"bundle_id": options.bundle_id})
-    record.write(run, tally, clock, status="complete", version=version)
+    record.store(run.catalog, record.describe(run, tally, clock, Outcome("complete", 0, version)))
     return options.catalog

@@ -233,7 +233,7 @@ def test_a_galaxy_keeps_its_position_under_another_uri(cataloged):
 
 
 def test_a_table_of_positions_changes_and_removes_the_positions_that_it_has(cataloged):
-    nowhere = rows_now(**dict.fromkeys("abcdefgh", {"ra": None, "dec": None}))
+    nowhere = rows_now(**{name: {"ra": None, "dec": None} for name in "abcdefgh"})
     plan = cataloged.plan(nowhere, positions=[table_of(a=(5.0, 6.0), b=None, z=(1.0, 1.0))])
     assert plan.counts.changed == 2
     (members,) = planned(plan).values()

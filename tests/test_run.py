@@ -11,24 +11,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 
 import hostile
 import numpy as np
 import pyarrow as pa
 import pytest
-from fakes import fake_engine, known_draws, write_images
+from fakes import FakeEngine, fake_engine, known_draws, write_images
 
-from gax_batch import pipeline, tree
+from gax_batch import pipeline, record, tree, unit
 from gax_batch import run as run_module
 from gax_batch.catalog.draws import read_draws
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import load_settings
 from gax_batch.demo import run_demo
-from gax_batch.errors import FatalError, UsageError
+from gax_batch.errors import FatalError, TransientError, UsageError
 from gax_batch.interrupt import StoppedError
 from gax_batch.machine import MIB, Resources
 from gax_batch.population import population
@@ -73,6 +74,23 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     log = tmp_path / "engine.log"
     monkeypatch.setattr(run_module, "load_engine", partial(fake_engine, log=str(log)))
     return log
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this test process their units one after the other in this process."""
+
+    def one_by_one(tasks: Any, factory: Any, options: Any, *_: Any) -> Iterator[unit.UnitResult]:
+        for task in tasks:
+            yield unit.write(unit.infer(unit.read(task, options), FakeEngine(), options), options)
+
+    monkeypatch.setattr(pipeline, "ray_session", lambda _: nullcontext(""))
+    monkeypatch.setattr(pipeline, "execute", one_by_one)
+
+
+def record_of(survey: Path) -> dict[str, Any]:
+    (path,) = (survey / "catalog" / "runs").rglob("run.json")
+    return json.loads(path.read_text())
 
 
 def test_a_survey_becomes_a_catalog_and_a_second_run_has_nothing_to_do(survey, fake):
@@ -250,24 +268,120 @@ def test_a_unit_that_fails_is_named_and_the_rest_is_committed(shared_ray, survey
     [
         (FatalError("the store is gone"), "failed"),
         (RuntimeError("a defect"), "failed"),
-        (SystemExit("Ray ended it"), "failed"),
         (KeyboardInterrupt("Ctrl-C"), "interrupted"),
         (StoppedError(15), "interrupted"),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_whatever_ends_a_run_is_in_its_record(survey, monkeypatch, error, status):
+def test_whatever_ends_a_run_is_in_its_record(survey, no_ray, monkeypatch, error, status):
     def execute(*_):
         raise error
         yield
 
-    monkeypatch.setattr(pipeline, "ray_session", lambda _: nullcontext(""))
     monkeypatch.setattr(pipeline, "execute", execute)
     with pytest.raises(type(error)):
         catalog_run(survey)
-    (record,) = (survey / "catalog" / "runs").rglob("run.json")
-    found = json.loads(record.read_text())
+    found = record_of(survey)
     assert (found["status"], found["cause"], found["snapshot"]) == (status, str(error), None)
+    assert found["exit_code"] == getattr(error, "exit_code", 130 if status == "interrupted" else 4)
+
+
+def test_a_library_that_exits_ends_a_run_with_the_exit_code_of_its_record(survey, no_ray, monkeypatch):
+    monkeypatch.setattr(pipeline, "execute", lambda *_: sys.exit("Ray ended it"))
+    with pytest.raises(FatalError, match="Ray ended it") as caught:
+        catalog_run(survey)
+    assert record_of(survey)["exit_code"] == caught.value.exit_code
+
+
+def raising(error: BaseException) -> Callable[..., NoReturn]:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [TransientError("too busy"), StoppedError(15)], ids=str)
+def test_an_error_after_the_commit_leaves_a_complete_run_that_names_it(survey, no_ray, monkeypatch, error):
+    commit = Catalog.commit
+
+    def commit_and_fail(self: Catalog, *arguments: Any, **named: Any) -> int:
+        commit(self, *arguments, **named)
+        raise error
+
+    monkeypatch.setattr(Catalog, "commit", commit_and_fail)
+    outcome, lines = catalog_run(survey)
+    found = record_of(survey)
+    assert (outcome.exit_code, outcome.version) == (0, Catalog(str(survey / "catalog")).version)
+    assert (found["status"], found["exit_code"], found["snapshot"]) == ("complete", 0, outcome.version)
+    assert found["cause"] == str(error)
+    assert not [line for line in lines if "nothing was committed" in line]
+    assert any(str(error) in line and f"snapshot {outcome.version}" in line for line in lines)
+
+
+def test_a_commit_that_fails_and_a_catalog_that_cannot_be_read_are_not_called_uncommitted(
+    survey, no_ray, monkeypatch
+):
+    monkeypatch.setattr(Catalog, "commit", raising(TransientError("gone")))
+    monkeypatch.setattr(Catalog, "history", raising(TransientError("gone too")))
+    with pytest.raises(FatalError, match="gax catalog history"):
+        catalog_run(survey)
+
+
+def test_a_record_that_cannot_be_written_is_completed_by_the_next_run(survey, no_ray, monkeypatch):
+    write = record.write_run_record
+
+    def write_if_running(catalog: str, run_id: str, values: dict[str, Any]) -> None:
+        if values["status"] != "running":
+            raise TransientError("too busy")
+        write(catalog, run_id, values | {"written": "2026-01-01T00:00:00+00:00"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "write_run_record", write_if_running)
+        outcome, lines = catalog_run(survey)
+    assert outcome.exit_code == 0
+    assert any("too busy" in line for line in lines)
+    assert record_of(survey)["status"] == "running"
+    catalog_run(survey)
+    found = record_of(survey)
+    assert (found["status"], found["snapshot"]) == ("complete", outcome.version)
+
+
+def test_the_record_of_a_killed_driver_does_not_stay_running(survey, no_ray, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "execute", raising(FatalError("the store is gone")))
+        with pytest.raises(FatalError):
+            catalog_run(survey)
+    (path,) = (survey / "catalog" / "runs").rglob("run.json")
+    written = json.loads(path.read_text()) | {"status": "running", "snapshot": None}
+    path.write_text(json.dumps(written))
+    catalog_run(survey)
+    assert json.loads(path.read_text())["status"] == "running"  # its driver may still be at work
+    path.write_text(json.dumps(written | {"written": "2026-01-01T00:00:00+00:00"}))
+    catalog_run(survey)
+    found = json.loads(path.read_text())
+    assert (found["status"], found["snapshot"]) == ("interrupted", None)
+
+
+def test_the_record_of_a_run_at_work_is_renewed(survey, no_ray, monkeypatch):
+    written: list[str] = []
+
+    def execute(*_):
+        deadline = time.monotonic() + 20
+        while len(set(written)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        raise FatalError("enough")
+        yield
+
+    monkeypatch.setattr(pipeline, "execute", execute)
+    monkeypatch.setattr(record, "BEAT_SECONDS", 0.01)
+    write = record.write_run_record
+    monkeypatch.setattr(
+        record, "write_run_record", lambda *a: (written.append(a[2]["written"]), write(*a))[1]
+    )
+    with pytest.raises(FatalError):
+        catalog_run(survey)
+    assert len(set(written)) >= 3
+    assert record_of(survey)["status"] == "failed"
 
 
 RESUMED = """

@@ -71,8 +71,8 @@ def prepare(kill: str | None, catalog: str, log: Path) -> None:
         there = len(list_objects(parts, missing_ok=True))
         when(lambda: len(list_objects(parts, missing_ok=True)) > there)
     elif kill == "before the record is written":
-        write = record.write
-        record.write = lambda *a, **k: die() if k.get("version") is not None else write(*a, **k)
+        store = record.store
+        record.store = lambda *a: die() if a[1]["snapshot"] is not None else store(*a)
     elif kill is not None:
         kill_at_commit(kill)
 
