@@ -1,6 +1,7 @@
 """How a run's state is shown: live on a terminal, as plain lines elsewhere, or as JSON lines for programs."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -177,12 +178,39 @@ class LiveDisplay:
         self._live = None
 
 
+class _LastingConsole(Console):
+    """A console that is silent once nobody reads it, where Rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        _discard_output()
+
+
 def open_display(write: Say, *, json_lines: bool) -> Display:
-    """The display for standard output: `write` shows one line of it."""
+    """Return the display for standard output, which a run outlasts where it is closed.
+
+    Args:
+        write: Shows one line of it.
+        json_lines: Show JSON lines, also on a terminal.
+    """
+
+    def write_if_read(line: str) -> None:
+        try:
+            write(line)
+        except OSError:
+            _discard_output()
+
     if json_lines:
-        return JsonLines(write)
-    console = Console()
-    return LiveDisplay(console) if console.is_terminal and not console.is_dumb_terminal else PlainLines(write)
+        return JsonLines(write_if_read)
+    console = _LastingConsole()
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveDisplay(console)
+    return PlainLines(write_if_read)
+
+
+def _discard_output() -> None:
+    """Let the rest of standard output vanish: else the interpreter's last flush of it fails."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def as_dict(state: RunState) -> dict[str, Any]:

@@ -9,7 +9,6 @@ number of threads.
 Imports TensorFlow: keep this module out of processes that do not infer.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gax_batch import uncertainty
+from gax_batch.cpus import logical_cpus
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.machine import faster_precision
@@ -85,8 +85,9 @@ class Engine:
             )
         if micro_batch % ROWS:
             raise UsageError(f"micro_batch must be a multiple of {ROWS}, not {micro_batch}")
+        threads = threads or logical_cpus()
         gpu = _configure(threads)
-        parallel = 1 if gpu else threads or os.cpu_count() or 1
+        parallel = 1 if gpu else threads
         self._micro_batch = micro_batch or (GPU_ROWS if gpu else ROWS)
         first, *more = bayesian.stages(draws) if target_error is not None else [range(draws)]
         self._n_draws, self._target_error = len(first), target_error
@@ -117,7 +118,7 @@ class Engine:
         if self._target_error is not None:
             return self._refined(images, self._target_error)
         # A GPU makes draws faster than one core summarizes them.
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(logical_cpus()) as pool:
             parts = pool.map(partial(uncertainty.summarize, self._calibration), self._pieces(images))
             return Summary.concatenate(list(parts)).head(len(images))
 

@@ -38,7 +38,8 @@ def iter_objects(uri: str, *, missing_ok: bool = False, exclude: str | None = No
 
     Args:
         uri: Path or URI. A local path that exists is never taken for a glob.
-        missing_ok: Yield nothing where nothing is found.
+        missing_ok: Yield nothing where nothing is found. The URI is then the name of a folder that may not be
+            there yet, and never a glob.
         exclude: A normalized URI below which nothing is listed.
 
     Yields:
@@ -50,7 +51,7 @@ def iter_objects(uri: str, *, missing_ok: bool = False, exclude: str | None = No
         TransientError: The store kept failing.
     """
     uri = storage.normalize_uri(uri)
-    folder, matches = split_glob(uri)
+    folder, matches = (uri, None) if missing_ok else split_glob(uri)
     found = False
     try:
         for info in _list(folder, exclude):

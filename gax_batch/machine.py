@@ -13,6 +13,7 @@ from typing import Literal
 
 import psutil
 
+from gax_batch.cpus import logical_cpus
 from gax_batch.errors import UsageError
 
 MIB = 1 << 20
@@ -103,11 +104,6 @@ def cluster_address(asked: str | None = None) -> str | None:
             "from a machine of the cluster, or start the run there: ray job submit -- gax run ..."
         )
     return None if address == "local" else address
-
-
-def logical_cpus() -> int:
-    """CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def faster_precision() -> Literal["float32", "bfloat16"]:

@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 
 from gax_batch import storage
 from gax_batch.config import RunSettings
+from gax_batch.cpus import logical_cpus
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 from gax_batch.listing import list_objects
-from gax_batch.machine import logical_cpus
 from gax_batch.plan import Plan, make_plan, read_unit_members
 from gax_batch.preparation import RESULTS_VERSION, joined_positions, open_input, report_positions
 from gax_batch.processes import map_processes

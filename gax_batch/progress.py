@@ -20,10 +20,13 @@ LINE_EVERY_SECONDS = 5.0
 class Tally:
     """Counts of a run: parts stored, units that failed, rejects by reason, seconds of work by step.
 
-    `images` says how the images of the stored parts compare with the bundle's reference.
+    `rows` are the galaxies and `rejects` the rejected cutouts of the stored parts; `images` says how the
+    images of the stored parts compare with the bundle's reference.
     """
 
     parts: list[Part] = field(default_factory=list)
+    rows: int = 0
+    rejects: int = 0
     reused_units: int = 0
     reused_cutouts: int = 0
     failures: dict[str, str] = field(default_factory=dict)
@@ -32,24 +35,12 @@ class Tally:
     seconds_by_step: Counter[str] = field(default_factory=Counter)
     images: Counts = field(default_factory=Counts)
 
-    @property
-    def rows(self) -> int:
-        """Galaxies in the stored parts."""
-        return sum(part.rows for part in self.parts)
-
-    @property
-    def rejects(self) -> int:
-        """Rejected cutouts of the stored parts."""
-        return sum(part.rejects for part in self.parts)
-
     def reuse(self, parts: list[Part]) -> None:
         """Take over the parts that an earlier, interrupted run has stored."""
-        self.parts.extend(parts)
         self.reused_units = len(parts)
         self.reused_cutouts = sum(part.planned for part in parts)
-        self.images += Counts.add_up(part.images for part in parts if part.images is not None)
         for part in parts:
-            self.rejects_by_reason.update(part.rejects_by_reason)
+            self._count(part)
 
     def add(self, result: UnitResult) -> None:
         """Count one unit's result."""
@@ -58,10 +49,16 @@ class Tally:
             self.failures[result.state.unit_id] = result.state.failure or "unknown"
             self.failed_cutouts += result.state.planned
             return
-        self.parts.append(result.part)
-        if result.part.images is not None:
-            self.images += Counts.add_up([result.part.images])
-        self.rejects_by_reason.update(result.part.rejects_by_reason)
+        self._count(result.part)
+
+    def _count(self, part: Part) -> None:
+        self.parts.append(part)
+        # Counted up, since what shows a run asks for them after every unit.
+        self.rows += part.rows
+        self.rejects += part.rejects
+        self.rejects_by_reason.update(part.rejects_by_reason)
+        if part.images is not None:
+            self.images += Counts.add_up([part.images])
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,14 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
+from gax_batch.cpus import logical_cpus
 from gax_batch.errors import UsageError
 
 MEMORY_BYTES = 512 * 1024 * 1024
 """What the database may take; the batches that go in and out come on top."""
+
+MAX_THREADS = 4
+"""Threads of the database: 128 MiB for each, which DuckDB's documentation recommends as the least."""
 
 BATCH_ROWS = 65_536
 """Rows of a batch: bounds memory, and keeps Arrow's 32-bit string offsets from overflow."""
@@ -39,6 +43,8 @@ class Scratch:
         settings: dict[str, Any] = {
             "memory_limit": f"{MEMORY_BYTES // 1024}KiB",
             "temp_directory": str(folder / "spill"),
+            # Each thread holds blocks of its own: many would exhaust the budget.
+            "threads": min(MAX_THREADS, logical_cpus()),
             # The order of rows is asked for where it matters; to keep it everywhere would take memory.
             "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,
@@ -62,7 +68,7 @@ class Scratch:
         """Make a table of a few rows, in the place of the one of that name.
 
         Raises:
-            UsageError: The disk is full.
+            UsageError: The disk is full, or the memory does not suffice.
         """
         self._insert(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM batch", rows)  # noqa: S608
 
@@ -75,7 +81,7 @@ class Scratch:
             batches: The rows.
 
         Raises:
-            UsageError: The disk is full.
+            UsageError: The disk is full, or the memory does not suffice.
         """
         create = f"CREATE TABLE {name} AS SELECT * FROM batch"  # noqa: S608 (our own names)
         self._insert(create, schema.empty_table())
@@ -86,7 +92,7 @@ class Scratch:
         """Add rows to a table, cast to its schema.
 
         Raises:
-            UsageError: The disk is full.
+            UsageError: The disk is full, or the memory does not suffice.
         """
         insert = f"INSERT INTO {name} SELECT * FROM batch"  # noqa: S608 (our own names)
         for start in range(0, len(batch), BATCH_ROWS):
@@ -96,7 +102,7 @@ class Scratch:
         """Execute one statement; `$name` in it stands for a value.
 
         Raises:
-            UsageError: The disk is full.
+            UsageError: The disk is full, or the memory does not suffice.
         """
         with self._translated():
             self._database.execute(sql, values)
@@ -105,7 +111,7 @@ class Scratch:
         """The first row of a query by column, if it has one.
 
         Raises:
-            UsageError: The disk is full.
+            UsageError: The disk is full, or the memory does not suffice.
         """
         # The one connection: another would not know the variables that are set.
         with self._translated():
@@ -120,7 +126,7 @@ class Scratch:
         """All rows of a query that is known to be small.
 
         Raises:
-            UsageError: The disk is full.
+            UsageError: The disk is full, or the memory does not suffice.
         """
         with self._translated():
             return self._database.sql(sql, params=values).to_arrow_reader(BATCH_ROWS).read_all()
@@ -129,7 +135,7 @@ class Scratch:
         """The rows of a query, a batch at a time.
 
         Raises:
-            UsageError: The disk is full.
+            UsageError: The disk is full, or the memory does not suffice.
         """
         with self._translated():
             reader = self._database.sql(sql, params=values).to_arrow_reader(BATCH_ROWS)
@@ -150,6 +156,12 @@ class Scratch:
             yield
         except (duckdb.IOException, duckdb.OutOfMemoryException, OSError) as error:
             line = str(error).strip().partition("\n")[0]
+            # The same exception says that the folder on the disk, to which blocks are offloaded, is full.
+            if isinstance(error, duckdb.OutOfMemoryException) and "offload" not in line:
+                raise UsageError(
+                    f"more memory is needed: {line}; free some, use a machine with more, or ask for fewer "
+                    "galaxies at once"
+                ) from error
             raise UsageError(
                 f"more room is needed on the disk of {self._folder}: {line}; free some, or set TMPDIR "
                 "to a folder on a larger disk"

@@ -212,8 +212,7 @@ def modified(uri: str) -> datetime:
         with buckets.translated(uri):
             return obstore.head(*bucket)["last_modified"]
     fs, name = filesystem(uri)
-    when: datetime = fs.modified(name)
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+    return _in_utc(fs.modified(name))
 
 
 def upload(path: Path, uri: str) -> None:
@@ -317,7 +316,13 @@ def of_fsspec(uri: str, info: dict[str, Any]) -> ObjectInfo:
         return ObjectInfo(uri, size, str(tag).strip('"'))
     when = next((info[k] for k in ("mtime", "LastModified", "modified", "created") if info.get(k)), "")
     # The same file system may give a number in a listing and a date for one object.
-    return ObjectInfo(uri, size, f"{size}-{when.timestamp() if isinstance(when, datetime) else when}")
+    moment = _in_utc(when).timestamp() if isinstance(when, datetime) else when
+    return ObjectInfo(uri, size, f"{size}-{moment}")
+
+
+def _in_utc(when: datetime) -> datetime:
+    """A date without a time zone is in UTC, whatever the zone of this machine is."""
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def _place_local(path: Path, fill: Callable[[BinaryIO], object]) -> None:

@@ -1,10 +1,13 @@
 """Who watches a run: its state, which results and samples bring up to date, and what is drawn of it.
 
 A signal is answered here, outside its handler: no more units are begun, those in flight are the last.
+Results come in the main thread and samples in another one: a lock lets one at a time change the state.
+A display that cannot be written, since its terminal or pipe is closed, ends neither.
 """
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -40,25 +43,30 @@ class Watch:
     stall: Stall
     alarm: Alarm = field(default_factory=lambda: Alarm(None))
     _idle_looks: int = field(default=0, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def ended(self, result: UnitResult) -> None:
         """Count and show one unit's result."""
-        self.state.add(result)
-        self.display.unit(result, self.state)
-        self.metrics.unit(result)
-        for line in self.alarm.see(self.state.tally.images):
-            self.display.say(line)
+        with self._lock:
+            self.state.add(result)
+            self.metrics.unit(result)
+            with suppress(OSError):
+                self.display.unit(result, self.state)
+                for line in self.alarm.see(self.state.tally.images):
+                    self.display.say(line)
 
     def see(self, sample: Sample) -> bool:
         """Take note of how the workers stand, and say whether no more units are to be begun."""
-        self.state.see(sample)
-        if self.stop.number is not None:
-            self._end_when_idle(sample)
-        self.display.refresh(self.state)
-        if line := self.stall.see(self.state.done, sample.view):
-            self.display.say(line)
-        self.metrics.state(self.state)
-        return self.state.stopping
+        with self._lock:
+            self.state.see(sample)
+            if self.stop.number is not None:
+                self._end_when_idle(sample)
+            self.metrics.state(self.state)
+            with suppress(OSError):
+                self.display.refresh(self.state)
+                if line := self.stall.see(self.state.done, sample.view):
+                    self.display.say(line)
+            return self.state.stopping
 
     @contextmanager
     def on(self) -> Iterator["Watch"]:
@@ -72,10 +80,11 @@ class Watch:
     def _end_when_idle(self, sample: Sample) -> None:
         if not self.state.stopping:
             self.state.stopping = True
-            self.display.say(
-                f"stopping: {sample.view.in_flight:,} units in flight are finished and kept, for at most "
-                f"{duration(self.grace_seconds)}; a second signal (Ctrl-C) stops at once"
-            )
+            with suppress(OSError):
+                self.display.say(
+                    f"stopping: {sample.view.in_flight:,} units in flight are finished and kept, for at most "
+                    f"{duration(self.grace_seconds)}; a second signal (Ctrl-C) stops at once"
+                )
             return
         self._idle_looks = 0 if sample.view.in_flight else self._idle_looks + 1
         if self._idle_looks >= _LOOKS_BEFORE_THE_END:

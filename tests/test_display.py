@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -167,3 +170,23 @@ def test_lines_pass_above_the_live_panel_as_they_are():
 def test_what_is_not_a_terminal_gets_lines():
     assert isinstance(open_display(print, json_lines=False), PlainLines)
     assert isinstance(open_display(print, json_lines=True), JsonLines)
+
+
+CLOSED = """
+import sys, typer
+from gax_batch.display import open_display
+display = open_display(typer.echo, json_lines={json_lines})
+for _ in range(3):
+    display.say("a line")
+sys.stderr.write("went on")
+"""
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_a_closed_pipe_does_not_end_a_run(json_lines):
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = CLOSED.format(json_lines=json_lines)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"went on")

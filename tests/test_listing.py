@@ -164,3 +164,11 @@ def test_a_page_that_breaks_off_is_asked_for_again_behind_the_last_object(
     found = listing._list_prefix("s3://bucket/x", None, "x")  # type: ignore[arg-type]
     assert [meta["path"] for meta in found] == keys
     assert asked == [None, "x/1", "x/3"]
+
+
+@pytest.mark.parametrize("name", ["catalog [1]", "catalog*", "{root}/deep/x?"])
+def test_a_folder_that_is_not_there_yet_is_no_glob(
+    tree: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing.os, "scandir", lambda path: pytest.fail(f"{path} was listed"))
+    assert list_objects(f"{tree}/{name}", missing_ok=True) == []

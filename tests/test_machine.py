@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from gax_batch.cpus import logical_cpus
 from gax_batch.errors import UsageError
 from gax_batch.machine import (
     MIB,
@@ -17,7 +18,6 @@ from gax_batch.machine import (
     faster_precision,
     lay_out,
     local_resources,
-    logical_cpus,
     predict_memory,
     require_memory,
 )

@@ -61,3 +61,13 @@ def test_progress_says_how_far_how_fast_and_how_long():
 )
 def test_durations_are_said_as_a_person_does(seconds, words):
     assert duration(seconds) == words
+
+
+def test_a_tally_does_not_read_all_parts_again_for_each_unit():
+    class Unread(list):
+        def __iter__(self):
+            pytest.fail("all parts were read")
+
+    tally = Tally(parts=Unread())
+    tally.add(UnitResult(UnitState("a", "f", 3), part("a", 2, truncated=1)))
+    assert (tally.rows, tally.rejects, len(tally.parts)) == (2, 1, 1)

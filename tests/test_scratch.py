@@ -88,3 +88,19 @@ def test_one_row_knows_the_variables_that_were_set_and_leaves_no_work_unfinished
         assert scratch.one("SELECT getvariable('wanted') AS found FROM range(3)") == {"found": 7}
         scratch.run("CREATE TABLE after AS SELECT 1 AS x")
         assert scratch.one("SELECT x FROM after WHERE false") is None
+
+
+def test_too_little_memory_is_not_called_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MEMORY_BYTES", 8 * 1024 * 1024)
+    with Scratch(tmp_path) as scratch, pytest.raises(UsageError, match="memory") as caught:
+        scratch.run("CREATE TABLE t AS SELECT list(range) AS one FROM range(5000000)")
+    assert "disk" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MEMORY_BYTES", 32 * 1024 * 1024)
+    with Scratch(tmp_path) as scratch:
+        scratch.run("SET max_temp_directory_size = '1MiB'")
+        with pytest.raises(UsageError, match=f"disk of {tmp_path}"):
+            scratch.run("CREATE TABLE t AS SELECT repeat('x', 200) || range AS name FROM range(1000000)")

@@ -1,4 +1,6 @@
 import os
+import time
+from datetime import datetime
 from pathlib import Path
 
 import fsspec
@@ -140,3 +142,15 @@ def test_fsspec_scheme() -> None:
             list_objects("memory://elsewhere")
     finally:
         fsspec.filesystem("memory").rm("/survey", recursive=True)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_versions_do_not_depend_on_the_time_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        found = storage.of_fsspec("x://y", {"size": 5, "modified": datetime(2026, 7, 1)})
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert found.version == "5-1782864000.0"

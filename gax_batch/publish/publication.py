@@ -11,9 +11,10 @@ from typing import TypeVar
 
 from gax_batch import paths, storage
 from gax_batch.catalog.snapshots import Catalog
+from gax_batch.cpus import logical_cpus
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
-from gax_batch.machine import MIB, Resources, cluster_address, logical_cpus
+from gax_batch.machine import MIB, Resources, cluster_address
 from gax_batch.progress import Say
 from gax_batch.publish.formats import Format
 from gax_batch.publish.hats_catalog import publish_hats

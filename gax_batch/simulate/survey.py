@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from gax_batch import storage, tree
+from gax_batch.cpus import logical_cpus
 from gax_batch.errors import UsageError
 from gax_batch.listing import list_objects
-from gax_batch.machine import logical_cpus
 from gax_batch.processes import map_processes
 from gax_batch.simulate.footprint import draw_positions
 from gax_batch.simulate.light import SIDE

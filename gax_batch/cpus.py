@@ -1,0 +1,49 @@
+"""The CPUs that this process may use: its affinity and the quotas of its control groups."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_MEMBERSHIPS = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
+
+
+def logical_cpus() -> int:
+    """Return how many CPUs this process may use; a quota of a part of a CPU counts as a whole one."""
+    affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(affine, math.ceil(min(_quotas(), default=affine))))
+
+
+def _quotas() -> Iterator[float]:
+    """The quotas, in CPUs, of the control groups (version 1 or 2) of this process and of their parents."""
+    try:
+        memberships = _MEMBERSHIPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in memberships:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = _GROUPS / "cpu" if controllers else _GROUPS
+        group = root / path.lstrip("/")
+        # In a container its own group is the root, and the path is often the host's: not there is no quota.
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(root):
+                break
+            quota = _quota(folder)
+            if quota is not None:
+                yield quota
+
+
+def _quota(group: Path) -> float | None:
+    """The quota of one group in CPUs; None where it has none."""
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        limit = int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is no number
+        return None
+    return limit if limit > 0 else None
