@@ -9,12 +9,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def open_catalog(uri: str, version: int | None = None) -> "Snapshot":
+def open_catalog(uri: str, version: int | None = None, sources: str | None = None) -> "Snapshot":
     """Open a catalog for reading, as in a notebook.
 
     Args:
         uri: Its folder or URI.
         version: The number of a snapshot, as `gax catalog log` lists them; the newest if None.
+        sources: The folder or prefix that the survey's files are below now, where they were moved, or touched
+            so that their modification times differ: a file of the same size is taken for the one that was
+            cataloged. None: cutouts are read only from unchanged files in their old places.
 
     Returns:
         The snapshot; its rows are read when they are asked for.
@@ -28,5 +31,5 @@ def open_catalog(uri: str, version: int | None = None) -> "Snapshot":
     4
     """
     # Imported by name and late: `import gax_batch` stays light, and no layer below is tied to that one.
-    snapshot: Snapshot = import_module("gax_batch.notebook").Snapshot(uri, version)
+    snapshot: Snapshot = import_module("gax_batch.notebook").Snapshot(uri, version, sources)
     return snapshot

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gax_batch import storage
 from gax_batch.catalog.snapshots import read_run_record
 from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, TransientError
@@ -15,7 +17,8 @@ from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.limits import ImageLimits
 from gax_batch.plan import find_members
 from gax_batch.rejects import Reason, Reject, Stage
-from gax_batch.sources import on_frames, read_unit, recall_members
+from gax_batch.sources import MovedSources, on_frames, read_unit, recall_members
+from gax_batch.stretches import PRESETS
 
 Rows = npt.NDArray[np.int64]
 
@@ -38,12 +41,13 @@ class Cutouts:
     missing: dict[int, Reject] = field(default_factory=dict)
 
 
-def read_cutouts(catalog: str, galaxies: pa.Table) -> Cutouts:
+def read_cutouts(catalog: str, galaxies: pa.Table, sources: str | None = None) -> Cutouts:
     """Read the cutouts of galaxies as their runs did.
 
     Args:
         catalog: The catalog's URI.
         galaxies: The columns `NEEDED`, N rows, no galaxy twice.
+        sources: As for `find_again`.
 
     Returns:
         The cutouts, row by row; a source that is gone, changed or unreadable is no error.
@@ -55,7 +59,7 @@ def read_cutouts(catalog: str, galaxies: pa.Table) -> Cutouts:
     count = len(galaxies)
     found = Cutouts(np.zeros((count, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8))
     found.missing = dict.fromkeys(range(count), PLAN_GONE)
-    for members, rows, decoder in find_again(catalog, galaxies):
+    for members, rows, decoder in find_again(catalog, galaxies, sources):
         try:
             unit = read_unit(members, decoder)
         except (TransientError, FatalError) as error:
@@ -66,12 +70,17 @@ def read_cutouts(catalog: str, galaxies: pa.Table) -> Cutouts:
     return found
 
 
-def find_again(catalog: str, galaxies: pa.Table) -> Iterator[tuple[pa.Table, Rows, Decoder]]:
+def find_again(
+    catalog: str, galaxies: pa.Table, sources: str | None = None
+) -> Iterator[tuple[pa.Table, Rows, Decoder]]:
     """Where the cutouts of galaxies are; what may fail together comes together.
 
     Args:
         catalog: The catalog's URI.
         galaxies: The columns `NEEDED`.
+        sources: The folder or prefix that the survey's files are below now, where they were moved or touched
+            since their run: files of the same size are taken for those that were cataloged. None: only
+            unchanged files in their old places.
 
     Yields:
         `MEMBER_SCHEMA`, their rows in `galaxies`, and the decoder of their run: of each run all loose
@@ -85,8 +94,13 @@ def find_again(catalog: str, galaxies: pa.Table) -> Iterator[tuple[pa.Table, Row
     runs = galaxies["run_id"]
     for run_id in sorted(set(runs.to_pylist())):
         rows = np.flatnonzero(pc.equal(runs, run_id).to_numpy())
-        decoder = _decoder(catalog, run_id)
-        for members, places in _members(catalog, run_id, galaxies.take(rows), rows):
+        record = _record(catalog, run_id)
+        decoder = _decoder(record)
+        moved = None
+        if sources is not None and "input_root" in record:
+            now = storage.normalize_uri(sources)
+            moved = MovedSources(record["input_root"], now, PRESETS[decoder.preset].bands)
+        for members, places in _members(catalog, run_id, galaxies.take(rows), rows, moved):
             yield members, places, decoder
 
 
@@ -100,11 +114,18 @@ def _take(unit: pa.Table, rows: Rows, found: Cutouts) -> None:
             found.pixels[row] = np.frombuffer(value["cutout"], np.uint8).reshape(IMAGE_SIDE, IMAGE_SIDE, 3)
 
 
-def _decoder(catalog: str, run_id: str) -> Decoder:
-    """As the run had it."""
+def _record(catalog: str, run_id: str) -> dict[str, Any]:
+    """The record of a run; empty where it is gone."""
     try:
-        settings = read_run_record(catalog, run_id)["settings"]
-    except (FileNotFoundError, KeyError):
+        return read_run_record(catalog, run_id)
+    except FileNotFoundError:
+        return {}
+
+
+def _decoder(record: dict[str, Any]) -> Decoder:
+    """As the run had it."""
+    settings = record.get("settings")
+    if settings is None:
         return Decoder()
     return Decoder(
         crop=settings["crop"],
@@ -114,18 +135,33 @@ def _decoder(catalog: str, run_id: str) -> Decoder:
     )
 
 
-def _members(catalog: str, run_id: str, galaxies: pa.Table, rows: Rows) -> Iterator[tuple[pa.Table, Rows]]:
+def _members(
+    catalog: str, run_id: str, galaxies: pa.Table, rows: Rows, moved: MovedSources | None
+) -> Iterator[tuple[pa.Table, Rows]]:
     """`MEMBER_SCHEMA` and their rows of the selection: all loose images, then each shared object's."""
     framed = on_frames(galaxies["source_uri"])
-    members = recall_members(galaxies.filter(pc.invert(framed)))
+    loose_galaxies = galaxies.filter(pc.invert(framed))
+    if moved is not None:
+        loose_galaxies = _with(loose_galaxies, "source_uri", moved.relocate(loose_galaxies["source_uri"]))
+    members = recall_members(loose_galaxies)
+    places = rows[~framed.to_numpy()]
     if pc.any(framed).as_py():
-        planned = find_members(catalog, run_id, galaxies["source_uri"].filter(framed).to_pylist())
+        uris = galaxies["source_uri"].combine_chunks()
+        planned = find_members(catalog, run_id, uris.filter(framed).to_pylist())
+        places = np.concatenate([places, rows[pc.index_in(planned["source_uri"], uris).to_numpy()]])
+        if moved is not None:
+            planned = _with(planned, "object_uri", moved.relocate(planned["object_uri"]))
         members = pa.concat_tables([members, planned])
-    known = galaxies["source_uri"].combine_chunks()
-    places = rows[pc.index_in(members["source_uri"], known).to_numpy()]
+    if moved is not None:
+        members = moved.accept(members)
     loose = pc.is_null(members["row"])
     if pc.any(loose).as_py():
         yield members.filter(loose), places[loose.to_numpy()]
     for uri in sorted(set(members["object_uri"].filter(pc.invert(loose)).to_pylist())):
         mine = pc.and_(pc.equal(members["object_uri"], uri), pc.invert(loose))
         yield members.filter(mine), places[mine.to_numpy()]
+
+
+def _with(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(place), values)

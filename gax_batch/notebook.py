@@ -38,8 +38,9 @@ class Snapshot:
         version: The snapshot's number.
     """
 
-    def __init__(self, uri: str, version: int | None = None) -> None:
+    def __init__(self, uri: str, version: int | None = None, sources: str | None = None) -> None:
         """Open it; see `gax_batch.open_catalog`."""
+        self._sources = sources
         self._catalog = open_existing(uri, version)
         self.uri = self._catalog.uri
         self.version = int(self._catalog.version or 0)
@@ -209,14 +210,15 @@ class Snapshot:
         """
         each = list(dict.fromkeys(ids))
         rows = self.galaxies(each, NEEDED)
-        found = read_cutouts(self.uri, rows)
+        found = read_cutouts(self.uri, rows, self._sources)
         if found.missing:
             place = min(found.missing)
             reject = found.missing[place]
             raise UsageError(
                 f"{len(found.missing):,} of {len(rows):,} cutouts cannot be read, as that of "
                 f"{rows['galaxy_id'][place].as_py()} ({reject.reason}: {reject.detail}); bring the survey's "
-                "files back, or leave these galaxies out"
+                "files back, leave these galaxies out, or name the folder that the files are in now, which "
+                "also accepts files that were touched: open_catalog(..., sources=FOLDER)"
             )
         place_of = {name: place for place, name in enumerate(each)}
         return found.pixels[[place_of[name] for name in ids]]

@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as package_version
 from typing import Any
 
-from gax_batch import __version__, paths
+from gax_batch import __version__, paths, storage
 from gax_batch.catalog.delta import Entry
 from gax_batch.catalog.snapshots import Catalog, read_run_record, write_run_record
 from gax_batch.errors import GaxError
 from gax_batch.interrupt import StoppedError
-from gax_batch.listing import list_objects
+from gax_batch.listing import list_objects, split_glob
 from gax_batch.machine import MIB
 from gax_batch.models.domain import Reference, warning_lines
 from gax_batch.plan import Plan
@@ -130,6 +130,7 @@ def describe(
         "started": run.started.isoformat(),
         "written": datetime.now(UTC).isoformat(),
         "settings": run.settings,
+        "input_root": split_glob(storage.normalize_uri(run.settings["input"]))[0],
         "settings_fingerprint": run.settings_fingerprint,
         "bundle_id": run.bundle_id,
         "versions": {"gax-batch": __version__, "python": platform.python_version()}

@@ -60,7 +60,13 @@ class Subjects:
 
 
 def write_subjects(
-    catalog: str, selection: Selection, root: str, *, by: str, question: str | None
+    catalog: str,
+    selection: Selection,
+    root: str,
+    *,
+    by: str,
+    question: str | None,
+    sources: str | None = None,
 ) -> Subjects:
     """Write the images of selected galaxies, read again from their sources, and the manifest.
 
@@ -72,6 +78,7 @@ def write_subjects(
         root: The URI of an empty folder or prefix.
         by: The criterion, for the manifest.
         question: The question, for the manifest.
+        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
 
     Returns:
         What was written; galaxies whose sources are gone or changed are not in the manifest.
@@ -82,7 +89,7 @@ def write_subjects(
     subjects = Subjects()
     catalog = storage.normalize_uri(catalog)
     ids = selection.galaxies["galaxy_id"].to_pylist()
-    for members, places, decoder in find_again(catalog, selection.galaxies):
+    for members, places, decoder in find_again(catalog, selection.galaxies, sources):
         writer = _Writer(decoder, root, ids, places, subjects)
         try:
             visit_members(members, writer, decoder)
@@ -173,7 +180,15 @@ def _manifest(selection: Selection, subjects: Subjects, by: str, question: str |
 
 
 def select_subjects(
-    catalog: str, *, by: str, question: str | None, count: int, diverse: bool, output: str, say: Say
+    catalog: str,
+    *,
+    by: str,
+    question: str | None,
+    count: int,
+    diverse: bool,
+    output: str,
+    say: Say,
+    sources: str | None = None,
 ) -> Subjects:
     """Select galaxies, write them as subjects, and say what became of them.
 
@@ -185,6 +200,7 @@ def select_subjects(
         diverse: See `selection.select`.
         output: An empty folder or prefix.
         say: Shows one line to the person who waits.
+        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
 
     Raises:
         UsageError: An unknown criterion or question, no such scores, or an output that is in use.
@@ -203,7 +219,7 @@ def select_subjects(
     fewer = f": all there are, fewer than {count:,}" if found < count else ""
     say(f"{found:,} of {selection.considered:,} galaxies selected by {by}{fewer}")
     name = None if question is None else asked[0].name
-    subjects = write_subjects(catalog, selection, root, by=by, question=name)
+    subjects = write_subjects(catalog, selection, root, by=by, question=name, sources=sources)
     say(f"{len(subjects.images):,} images and {MANIFEST} are in {output}")
     ids = selection.galaxies["galaxy_id"]
     for row, reject in sorted(subjects.lost.items())[:_SHOWN_LOST]:

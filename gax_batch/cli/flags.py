@@ -146,3 +146,11 @@ LogFormat = Annotated[
     str | None,
     typer.Option(help="text (live on a terminal) or json (one object a line).", show_default="text"),
 ]
+Sources = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder or prefix that the survey's files are below now; files of the same size count as those "
+        "that were cataloged.",
+        show_default="their old places, unchanged",
+    ),
+]

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from gax_batch.cli import flags
 from gax_batch.cli.app import app
 from gax_batch.errors import UsageError
 
@@ -57,6 +58,7 @@ def select(
     diverse: Annotated[
         bool, typer.Option("--diverse", help="Of ten times as many, take those that differ most.")
     ] = False,
+    sources: flags.Sources = None,
 ) -> None:
     """Select the galaxies most worth a human's vote: images, and a manifest for Zooniverse.
 
@@ -65,5 +67,12 @@ def select(
     from gax_batch.subjects import select_subjects
 
     select_subjects(
-        catalog, by=by, question=question, count=n, diverse=diverse, output=output, say=typer.echo
+        catalog,
+        by=by,
+        question=question,
+        count=n,
+        diverse=diverse,
+        output=output,
+        say=typer.echo,
+        sources=sources,
     )

@@ -16,7 +16,7 @@ from gax_batch.progress import Say
 ADDRESS = "127.0.0.1"
 
 
-def explore(uri: str, version: int | None, port: int, say: Say) -> None:
+def explore(uri: str, version: int | None, port: int, say: Say, sources: str | None = None) -> None:
     """Serve a snapshot's pages.
 
     Args:
@@ -24,6 +24,7 @@ def explore(uri: str, version: int | None, port: int, say: Say) -> None:
         version: The snapshot's number; the newest if None.
         port: To listen on; 0 for a free one.
         say: Called with each line.
+        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
 
     Raises:
         UsageError: There is no such snapshot, it cannot be read whole, or the port is taken.
@@ -32,7 +33,7 @@ def explore(uri: str, version: int | None, port: int, say: Say) -> None:
     catalog = open_existing(uri, version)
     with listen(port) as listener, tempfile.TemporaryDirectory(prefix="gax-") as folder:
         say(f"reading snapshot {catalog.version} of {catalog.uri}: {catalog.galaxy_count():,} galaxies")
-        survey = Survey(catalog, Path(folder))
+        survey = Survey(catalog, Path(folder), sources)
         say(f"explore it at http://{ADDRESS}:{listener.getsockname()[1]}/ (Ctrl-C ends)")
         with suppress(KeyboardInterrupt):
             make_server(survey).run(sockets=[listener])

@@ -74,19 +74,20 @@ class Detail:
 class Survey:
     """A snapshot, opened for as long as the pages are shown."""
 
-    def __init__(self, catalog: Catalog, folder: Path) -> None:
+    def __init__(self, catalog: Catalog, folder: Path, sources: str | None = None) -> None:
         """Read what every question needs: identifiers and positions.
 
         Args:
             catalog: The snapshot.
             folder: An empty folder on a local disk, for its columns.
+            sources: Where the survey's files are now; see `gax_batch.open_catalog`.
 
         Raises:
             UsageError: A part of the snapshot is gone or unreadable.
             TransientError: The store kept failing.
         """
         self.catalog, self.version = catalog, int(catalog.version or 0)
-        self._folder = folder
+        self._folder, self._sources = folder, sources
         self._columns = Columns(catalog, folder)
         self._finder = Finder(self._columns)
         self.pictures = Pictures(self._needed, self._read_cutouts)
@@ -179,7 +180,7 @@ class Survey:
         return self._columns.rows(np.array([self._columns.place(galaxy_id)]), NEEDED)
 
     def _read_cutouts(self, galaxies: pa.Table) -> Cutouts:
-        return read_cutouts(self.catalog.uri, galaxies)
+        return read_cutouts(self.catalog.uri, galaxies, self._sources)
 
 
 def _answers(row: dict[str, Any], filters: Filters) -> list[Answer]:

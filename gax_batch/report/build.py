@@ -48,7 +48,9 @@ class Rejects:
         ]
 
 
-def write_report(uri: str, version: int | None, output: str | None, say: Say) -> str:
+def write_report(
+    uri: str, version: int | None, output: str | None, say: Say, sources: str | None = None
+) -> str:
     """Write the page of a snapshot.
 
     Args:
@@ -56,6 +58,7 @@ def write_report(uri: str, version: int | None, output: str | None, say: Say) ->
         version: The snapshot's number; the newest if None.
         output: File or URI to write; if None, beside the record of the run that made the snapshot.
         say: Called with each line.
+        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
 
     Returns:
         Where it is.
@@ -67,7 +70,7 @@ def write_report(uri: str, version: int | None, output: str | None, say: Say) ->
     catalog = open_existing(uri, version)
     history = catalog.history()
     place = storage.normalize_uri(output) if output else _place(catalog, history)
-    page = render(catalog, history)
+    page = render(catalog, history, sources)
     try:
         storage.write_bytes(place, page.encode())
     except OSError as error:
@@ -76,7 +79,7 @@ def write_report(uri: str, version: int | None, output: str | None, say: Say) ->
     return place
 
 
-def render(catalog: Catalog, history: Sequence[Entry]) -> str:
+def render(catalog: Catalog, history: Sequence[Entry], sources: str | None = None) -> str:
     """The page's HTML."""
     changes, unchanged = _changes(catalog, history)
     moved = [] if changes is None else [galaxy.galaxy_id for galaxy in changes.most]
@@ -104,7 +107,7 @@ def render(catalog: Catalog, history: Sequence[Entry]) -> str:
             drawings=_drawings(found, runs),
             population=_population(catalog),
             calibration=_calibration(found, record),
-            galleries=galleries(catalog.uri, found, changes, unchanged),
+            galleries=galleries(catalog.uri, found, changes, unchanged, sources),
             changes=changes,
             duration=duration,
         )

@@ -78,7 +78,9 @@ _TEXTS = {
 }
 
 
-def galleries(catalog: str, found: Gathered, changes: Changes | None, unchanged: str) -> list[Gallery]:
+def galleries(
+    catalog: str, found: Gathered, changes: Changes | None, unchanged: str, sources: str | None = None
+) -> list[Gallery]:
     """All galleries, with cutouts read from their sources.
 
     Args:
@@ -86,10 +88,11 @@ def galleries(catalog: str, found: Gathered, changes: Changes | None, unchanged:
         found: The chosen galaxies.
         changes: Against the snapshot before.
         unchanged: Why there are no changed galaxies, if so.
+        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
     """
     chosen = {name: best.rows for name, best in found.galleries.items()}
     chosen["changed"] = _moved(found, changes)
-    pictures = _pictures(catalog, chosen.values())
+    pictures = _pictures(catalog, chosen.values(), sources)
     shown = [
         Gallery(
             answer,
@@ -177,7 +180,7 @@ _OF = {
 }
 
 
-def _pictures(catalog: str, tables: Iterable[pa.Table]) -> Pictures:
+def _pictures(catalog: str, tables: Iterable[pa.Table], sources: str | None) -> Pictures:
     """A data URI, or why there is none, by `galaxy_id`; each galaxy is read once."""
     needed = [table.select(list(NEEDED)) for table in tables if len(table)]
     if not needed:
@@ -186,7 +189,7 @@ def _pictures(catalog: str, tables: Iterable[pa.Table]) -> Pictures:
     ids = rows["galaxy_id"].to_pylist()
     first = {name: row for row, name in reversed(list(enumerate(ids)))}
     rows = rows.take(list(first.values()))
-    found: Cutouts = read_cutouts(catalog, rows)
+    found: Cutouts = read_cutouts(catalog, rows, sources)
     return {
         name: (None, str(found.missing[row].reason).replace("_", " "))
         if row in found.missing

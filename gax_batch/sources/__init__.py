@@ -25,7 +25,7 @@ from gax_batch.sources.images import ImageSource
 from gax_batch.sources.originals import read_originals
 from gax_batch.sources.positions import read_positions
 from gax_batch.sources.reading import Visitor, visit_members
-from gax_batch.sources.recall import on_frames, recall_members
+from gax_batch.sources.recall import MovedSources, on_frames, recall_members
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import Settled, ShardSource
 from gax_batch.sources.tensors import Found, Pixels, Stored
@@ -36,6 +36,7 @@ __all__ = [
     "MEMBER_SCHEMA",
     "ORIGINAL_SCHEMA",
     "Found",
+    "MovedSources",
     "Pixels",
     "Settled",
     "Source",

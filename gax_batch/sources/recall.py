@@ -1,16 +1,78 @@
 """Members found again from what the catalog's rows say of their source."""
 
+import re
 import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch import storage
+from gax_batch.errors import TransientError
+from gax_batch.sources.bands import BAND, SEPARATOR
 from gax_batch.sources.base import MEMBER_SCHEMA, is_named
 from gax_batch.sources.tars import SUFFIXES as TAR_SUFFIXES
 
 _IN_SHARD = r"^(?P<object>.+)#(?:row|offset)=(?P<row>\d+)$"
+_SIZE_AND_TIME = re.compile(r"(\d{1,18})-[\d.]+")
 _ON_FRAMES = r"#galaxy=.+$"
+
+
+@dataclass(frozen=True, slots=True)
+class MovedSources:
+    """A survey whose files are elsewhere than when they were cataloged, or were touched since.
+
+    Attributes:
+        root: The URI that all of them were below.
+        now: The URI that they are below now; it may be the same.
+        bands: The bands of files that are named by one, in the order of their versions.
+    """
+
+    root: str
+    now: str
+    bands: Sequence[str]
+
+    def relocate(self, uris: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the URIs as they are now; those that were not below the root stay."""
+        below = pc.or_(pc.equal(uris, self.root), pc.starts_with(uris, f"{self.root}/"))
+        inner = pc.utf8_slice_codeunits(uris, len(self.root))
+        return pc.if_else(below, pc.binary_join_element_wise(self.now, inner, ""), uris)
+
+    def accept(self, members: pa.Table) -> pa.Table:
+        """Take the versions that are there now for those that were cataloged, where sizes do not differ.
+
+        Args:
+            members: `MEMBER_SCHEMA`, with the URIs as they are now.
+
+        Returns:
+            `MEMBER_SCHEMA`; an object of another size, or that is not there, keeps the version that was
+            cataloged, so that reading it fails.
+        """
+        objects = list(
+            zip(members["object_uri"].to_pylist(), members["source_version"].to_pylist(), strict=True)
+        )
+        accepted = {found: self._accepted(*found) for found in set(objects)}
+        versions = pa.array([accepted[found] for found in objects], pa.string())
+        place = members.schema.get_field_index("source_version")
+        return members.set_column(place, members.schema.field(place), versions)
+
+    def _accepted(self, uri: str, version: str) -> str:
+        if BAND not in uri:
+            return _version_now(uri, version)
+        versions = version.split(SEPARATOR)
+        for index, band in enumerate(self.bands[: len(versions)]):
+            versions[index] = _version_now(uri.replace(BAND, band), versions[index])
+        return SEPARATOR.join(versions)
+
+
+def _version_now(uri: str, version: str) -> str:
+    try:
+        found = storage.stat(uri)
+    except (OSError, TransientError):
+        return version
+    known = _SIZE_AND_TIME.fullmatch(version)
+    return version if known is not None and int(known[1]) != found.size else found.version
 
 
 def on_frames(source_uris: pa.ChunkedArray) -> pa.ChunkedArray:
