@@ -158,8 +158,8 @@ class RunSettings(BaseModel):
     )
     frame_index: str | None = Field(
         None,
-        description="Folder in which the index of the frames (.gax-frames.parquet) is kept; the frames' own "
-        "when absent.",
+        description="Folder in which the index of the frames (.gax-frames.parquet) is kept; by default "
+        "the catalog's folder frames.",
     )
     band_files: bool = Field(
         False,

@@ -102,7 +102,9 @@ def pack_survey(
     output = storage.normalize_uri(settings.catalog)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = make_plan(
-            open_input(settings, output, say, keep_index=True).list_members(),
+            open_input(
+                settings, output, say, keep_index=True, index_folder=settings.frame_index
+            ).list_members(),
             [],
             {},
             settings_fingerprint="",

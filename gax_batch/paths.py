@@ -5,6 +5,7 @@ CATALOG/galaxies/parts/<settings fingerprint>/<unit_id>-<unit fingerprint>-<orig
 CATALOG/rejects/...               the same for rejects; a unit's two parts have the same key
 CATALOG/{population,draws}/...    companions of a galaxies part: of its key, valid while it is active
 CATALOG/runs/<run_id>/{run.json,report.html,plan/<number>.parquet}
+CATALOG/frames/...                the index of the frames that the survey's galaxies are cut out of
 """
 
 import hashlib
@@ -20,7 +21,8 @@ POPULATION = "population"
 DRAWS = "draws"
 COMPANIONS = (POPULATION, DRAWS)
 RUNS = "runs"
-TOP_LEVEL = frozenset({GALAXIES_TABLE, REJECTS_TABLE, *COMPANIONS, RUNS})
+FRAMES = "frames"
+TOP_LEVEL = frozenset({GALAXIES_TABLE, REJECTS_TABLE, *COMPANIONS, RUNS, FRAMES})
 DELTA_LOG = "_delta_log"
 
 _PARTS = "parts"
@@ -106,3 +108,8 @@ def plan_folder(catalog: str, run_id: str) -> str:
 def plan_file(catalog: str, run_id: str, number: int) -> str:
     """The members of some of the units that a run works on."""
     return join(plan_folder(catalog, run_id), f"{number:06}.parquet")
+
+
+def frames_folder(catalog: str) -> str:
+    """Where the index of frames is, unless the user names another folder."""
+    return join(catalog, FRAMES)

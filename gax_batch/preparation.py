@@ -23,7 +23,7 @@ from gax_batch.machine import (
     predict_memory,
 )
 from gax_batch.models.bundle import Bundle
-from gax_batch.paths import parts_folder
+from gax_batch.paths import frames_folder, parts_folder
 from gax_batch.plan import ClaimError, Plan, make_plan
 from gax_batch.progress import Say
 from gax_batch.settled import SettledShards
@@ -61,9 +61,12 @@ def plan_run(
         keep_index: Whether the index of frames is written.
 
     Raises:
-        UsageError: The user's mistake; nothing was written to the catalog.
+        UsageError: The user's mistake; nothing but the index of frames was written.
     """
-    open_survey = partial(open_input, settings, catalog.uri, say, keep_index=keep_index)
+    index_folder = settings.frame_index or frames_folder(catalog.uri)
+    open_survey = partial(
+        open_input, settings, catalog.uri, say, keep_index=keep_index, index_folder=index_folder
+    )
     settled = _settled_shards(settings, catalog, fingerprint)
     try:
         source = open_survey(settled=settled)
@@ -114,7 +117,13 @@ def _compare(
 
 
 def open_input(
-    settings: RunSettings, exclude: str, say: Say, *, keep_index: bool, settled: Settled | None = None
+    settings: RunSettings,
+    exclude: str,
+    say: Say,
+    *,
+    keep_index: bool,
+    index_folder: str | None,
+    settled: Settled | None = None,
 ) -> Source:
     """Open the survey that the settings name; nothing below `exclude` is part of it.
 
@@ -123,6 +132,7 @@ def open_input(
         exclude: A folder of our own.
         say: Shows one line to the person who waits.
         keep_index: Whether the index of frames is written.
+        index_folder: Where the index of frames is; None where there is none.
         settled: As for `open_source`.
 
     Raises:
@@ -162,7 +172,7 @@ def open_input(
         limit=settings.limit,
         exclude=exclude,
         limits=settings.listing_limits,
-        index_folder=settings.frame_index,
+        index_folder=index_folder,
         keep_index=keep_index,
         say=say,
     )

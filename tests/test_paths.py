@@ -34,6 +34,7 @@ def test_every_object_of_a_catalog_is_below_one_of_its_folders():
         *(paths.companion(catalog, kind, "parts/s/u-f-d.parquet") for kind in paths.COMPANIONS),
         paths.run_record(catalog, "run"),
         paths.plan_file(catalog, "run", 0),
+        f"{paths.frames_folder(catalog)}/index",
     ]
     tops = {uri.removeprefix(catalog + "/").partition("/")[0] for uri in uris}
     assert tops == paths.TOP_LEVEL

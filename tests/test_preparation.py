@@ -131,7 +131,8 @@ def test_a_run_keeps_the_index_of_frames_and_a_plan_writes_nothing(frames):
     plan, _ = plan_of(frames, **flags)
     assert plan.members == 2
     assert plan.rejects == {"off_frame": 1}
-    assert (frames / "input" / INDEX_NAME).exists()
+    assert (frames / "catalog" / "frames" / INDEX_NAME).exists()
+    assert not (frames / "input" / INDEX_NAME).exists()
     _, (line,) = plan_of(frames, **flags)
     assert line.startswith(f"2 cutouts in {frames}/input: new 2, ")
 
@@ -141,6 +142,7 @@ def test_the_index_of_frames_is_kept_where_the_user_says(frames):
     plan_of(frames, frames=True, positions=str(frames / "p.csv"), frame_index=str(folder))
     assert (folder / INDEX_NAME).exists()
     assert not (frames / "input" / INDEX_NAME).exists()
+    assert not (frames / "catalog").exists()
 
 
 class Cataloged:

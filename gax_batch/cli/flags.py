@@ -99,7 +99,7 @@ Frames = Annotated[
 ]
 FrameIndex = Annotated[
     str | None,
-    typer.Option(help="Folder for the index of the frames.", show_default="beside the frames"),
+    typer.Option(help="Folder for the index of the frames.", show_default="in the catalog"),
 ]
 BandFiles = Annotated[
     bool | None,

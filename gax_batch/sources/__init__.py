@@ -140,7 +140,7 @@ def open_frames(
         limit: Take the first so many galaxies of the table only.
         exclude: As for `open_source`.
         limits: What ids may be.
-        index_folder: Where the index of the frames is; beside them when absent.
+        index_folder: Where the index of the frames is; without, every header is opened.
         keep_index: Whether it is written when it changes.
         say: Shows one line to the person who waits.
 
@@ -150,7 +150,7 @@ def open_frames(
     """
     _check(uri, limit, exclude)
     root, pattern = split_glob(storage.normalize_uri(uri))
-    folder = root if index_folder is None else storage.normalize_uri(index_folder)
+    folder = None if index_folder is None else storage.normalize_uri(index_folder)
     return FrameSource(
         _objects(uri, exclude),
         read_positions(positions, all_ids=False),

@@ -1,6 +1,6 @@
 """The index of frames: a Parquet file of footprints, so that a night opens no header it knows already.
 
-It is kept beside the frames, or in a folder that the user names, one row for each field: the footprint of the
+It is kept in the catalog, or in a folder that the user names, one row for each field: the footprint of the
 first of its bands that is there, and that file's version. Only headers of files that are new, or have another
 version than in the index, are opened. An index that is damaged or not ours is built again: nothing in it is
 worth more than the headers. It is replaced as a whole, so that a torn write leaves the old one.
@@ -51,7 +51,6 @@ _FOUND = f"""
 SELECT uri, {BAND_SETS}.version AS versions, size, indexed.* EXCLUDE (field, band, version)
 FROM {BAND_SETS} JOIN indexed ON {_KNOWN} ORDER BY uri
 """  # noqa: S608 (our own names)
-_SINGLE = f"SELECT uri FROM {BAND_SETS} WHERE replace(uri, $band, first_band) = $root"  # noqa: S608 (as above)
 _TWICE = "SELECT field FROM indexed GROUP BY field, band HAVING count(*) > 1 LIMIT 1"
 
 
@@ -60,7 +59,7 @@ class FrameIndex:
     """Where an index is kept, and what was listed.
 
     Attributes:
-        folder: Of the index.
+        folder: Of the index; None where none is kept.
         root: Of the listing: a folder, or a single frame's URI.
         whole: Whether everything below `root` was listed.
         bands: That are looked for.
@@ -68,7 +67,7 @@ class FrameIndex:
         say: Shows one line to the person who waits.
     """
 
-    folder: str
+    folder: str | None
     root: str
     whole: bool
     bands: tuple[str, ...]
@@ -76,9 +75,9 @@ class FrameIndex:
     say: Callable[[str], None]
 
     @property
-    def uri(self) -> str:
+    def uri(self) -> str | None:
         """The index itself."""
-        return storage.join(self.folder, INDEX_NAME)
+        return None if self.folder is None else storage.join(self.folder, INDEX_NAME)
 
     def fields(self, scratch: Scratch) -> pa.Table:
         """Bring the index up to date with the listing.
@@ -93,12 +92,10 @@ class FrameIndex:
             UsageError: A frame cannot be used; what was read of others is kept.
             TransientError: The store kept failing.
         """
-        # Nothing can be kept beside a frame that is itself the input.
-        known = scratch.one(_SINGLE, band=BAND, root=self.root) is None
         scratch.load("indexed", INDEX_SCHEMA, [])
-        if known:
-            self._load(scratch)
-        keep = known and self.keep
+        if self.uri is not None:
+            self._load(scratch, self.uri)
+        keep = self.keep
         before = _count(scratch, "indexed")
         scratch.run(_DROP, whole=self.whole, below=f"{self.root}/", bands=list(self.bands))
         dropped = before - _count(scratch, "indexed")
@@ -117,10 +114,10 @@ class FrameIndex:
             self._store(scratch)
         return scratch.table(_FOUND)
 
-    def _load(self, scratch: Scratch) -> None:
+    def _load(self, scratch: Scratch, uri: str) -> None:
         """Fill the table `indexed` from the stored index; not at all where that cannot be used."""
         try:
-            for rows in _read(self.uri):
+            for rows in _read(uri):
                 scratch.insert("indexed", INDEX_SCHEMA, rows)
             if scratch.one(_TWICE) is None:
                 return
@@ -130,10 +127,12 @@ class FrameIndex:
         except (OSError, TransientError, pa.ArrowException, ValueError) as error:
             problem = str(error).strip().partition("\n")[0][:200]
         scratch.run("DELETE FROM indexed")
-        self.say(f"the index of frames {self.uri} cannot be used and is built again: {problem}")
+        self.say(f"the index of frames {uri} cannot be used and is built again: {problem}")
 
     def _store(self, scratch: Scratch) -> bool:
         """Write the index; False, and a line about it, where that cannot be done."""
+        if self.uri is None:
+            return False
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, INDEX_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
             for rows in scratch.stream("SELECT * FROM indexed ORDER BY field, band"):

@@ -37,7 +37,8 @@ class Survey:
         """Each galaxy's field, and how many headers were opened."""
         self._opened.clear()
         self.lines.clear()
-        options = {"bands": BANDS, "keep_index": True, "say": self.lines.append} | options
+        kept = {"index_folder": str(self.frames), "keep_index": True}
+        options = {"bands": BANDS, "say": self.lines.append} | kept | options
         members = listed(open_frames(uri or str(self.frames), self.positions, **options))
         fields = [uri.rsplit("/", 1)[-1][0] for uri in members["object_uri"].to_pylist()]
         reasons = members["reason"].to_pylist()
@@ -297,11 +298,15 @@ def test_what_was_read_before_a_bad_frame_is_kept(survey, monkeypatch):
     assert survey.listed() == (GOOD, 1)
 
 
-def test_a_single_frame_has_no_index(survey):
-    survey.positions = write_table(survey.frames.parent / "one.csv", {"a": (150.0, 2.0)})
-    found, opened = survey.listed(str(survey.frames / "a-g-7.fits"))
-    assert (found, opened) == ({"a": "a"}, 1)
-    assert survey.lines == ["frames: 1 of 1 fields are new or changed"]
+def test_a_single_frame_is_found_from_an_index_and_drops_no_others(survey):
+    survey.listed()
+    assert survey.listed(str(survey.frames / "a-g-7.fits"))[1] == 0
+    assert survey.listed() == (GOOD, 0)
+
+
+def test_without_a_folder_there_is_no_index(survey):
+    for _ in range(2):
+        assert survey.listed(index_folder=None) == (GOOD, 3)
     assert not survey.index.exists()
 
 
@@ -311,9 +316,10 @@ def test_an_index_in_an_object_store(survey):
     memory = fsspec.filesystem("memory")
     memory.pipe({f"/frames/{path.name}": path.read_bytes() for path in survey.frames.glob("*.fits")})
     try:
-        assert survey.listed("memory://frames") == (GOOD, 3)
+        kept = {"index_folder": "memory://frames"}
+        assert survey.listed("memory://frames", **kept) == (GOOD, 3)
         assert memory.exists(f"/frames/{INDEX_NAME}")
-        assert survey.listed("memory://frames") == (GOOD, 0)
+        assert survey.listed("memory://frames", **kept) == (GOOD, 0)
     finally:
         memory.rm("/frames", recursive=True)
 
