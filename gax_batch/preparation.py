@@ -122,7 +122,7 @@ def open_input(
     say: Say,
     *,
     keep_index: bool,
-    index_folder: str | None,
+    index_folder: str | None = None,
     settled: Settled | None = None,
 ) -> Source:
     """Open the survey that the settings name; nothing below `exclude` is part of it.
