@@ -31,3 +31,7 @@ class NoAnswerError(TransientError):
 
 class FatalError(GaxError):
     """Something that no retry mends; always raised with its cause."""
+
+
+class UnknownCommitError(FatalError):
+    """A commit failed, and the catalog cannot be read to see whether it is there all the same."""

@@ -17,7 +17,7 @@ from typing import Any
 from gax_batch import __version__, paths, storage
 from gax_batch.catalog.delta import Entry
 from gax_batch.catalog.snapshots import Catalog, read_run_record, write_run_record
-from gax_batch.errors import GaxError
+from gax_batch.errors import GaxError, UnknownCommitError
 from gax_batch.interrupt import StoppedError
 from gax_batch.listing import list_objects, split_glob
 from gax_batch.machine import MIB
@@ -68,12 +68,14 @@ class Outcome:
         exit_code: 0, 3 with failed units; without a commit 2, 4, or 130 and 143 for signals.
         version: The snapshot that the run committed; None where nothing was committed.
         cause: The error that ended the run, or that came after the commit; None if there was none.
+        unknown: Whether nobody knows if there is a commit; `version` is None then.
     """
 
     status: str
     exit_code: int
     version: int | None = None
     cause: str | None = None
+    unknown: bool = False
 
     @classmethod
     def of(cls, version: int | None, *, failed_units: int, error: BaseException | None) -> "Outcome":
@@ -85,11 +87,14 @@ class Outcome:
             return cls(INTERRUPTED, 130, None, cause)
         if isinstance(error, StoppedError):
             return cls(INTERRUPTED, error.exit_code, None, cause)
-        return cls(FAILED, error.exit_code if isinstance(error, GaxError) else 4, None, cause)
+        exit_code = error.exit_code if isinstance(error, GaxError) else 4
+        return cls(FAILED, exit_code, None, cause, isinstance(error, UnknownCommitError))
 
     @property
     def messages(self) -> list[str]:
         """Lines for the person who waits; none where everything went well."""
+        if self.unknown:
+            return []  # the error says it
         if self.version is None:
             return ["nothing was committed; finished units are kept, and the same command goes on from there"]
         if self.cause is not None:

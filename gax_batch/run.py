@@ -18,7 +18,7 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
 from gax_batch.display import Display, PlainLines
-from gax_batch.errors import FatalError, GaxError, UsageError
+from gax_batch.errors import FatalError, GaxError, UnknownCommitError, UsageError
 from gax_batch.interrupt import StoppedError, finishes_first, stops_at_once
 from gax_batch.machine import (
     MemoryMeter,
@@ -192,9 +192,9 @@ def _commit(
         try:
             entry = record.commit_of(run.catalog, run.run_id)
         except (GaxError, OSError) as unknown:
-            raise FatalError(
+            raise UnknownCommitError(
                 f"the commit of run {run.run_id} failed ({error}), and the catalog cannot be read "
-                f"({unknown}): gax catalog history shows whether it is there"
+                f"({unknown}): gax catalog log shows whether it is there"
             ) from error
         if entry is None:
             raise

@@ -323,8 +323,11 @@ def test_a_commit_that_fails_and_a_catalog_that_cannot_be_read_are_not_called_un
 ):
     monkeypatch.setattr(Catalog, "commit", raising(TransientError("gone")))
     monkeypatch.setattr(Catalog, "history", raising(TransientError("gone too")))
-    with pytest.raises(FatalError, match="gax catalog history"):
-        catalog_run(survey)
+    lines: list[str] = []
+    values = {"input": str(survey / "images"), "catalog": str(survey / "catalog")}
+    with pytest.raises(FatalError, match="gax catalog log"):
+        run_survey(load_settings(None, values), lines.append)
+    assert not [line for line in lines if "nothing was committed" in line]
 
 
 def test_a_record_that_cannot_be_written_is_completed_by_the_next_run(survey, no_ray, monkeypatch):
