@@ -70,10 +70,13 @@ def test_different_quantities_and_numberings_do_not_mix(one, changed):
         Labels.concatenate([one, replace(one, **changed)])
 
 
-def test_the_likeliest_path_is_the_class():
+def test_the_class_of_the_most_exceeded_weakest_condition_is_the_likeliest():
     cumulative = np.zeros((5, tree.N_ANSWERS), np.float32)
-    for row, column in enumerate(labels.CLASS_COLUMNS):
-        cumulative[row, column] = 0.5
+    for row, conditions in enumerate(labels.CLASS_CONDITIONS):
+        for column, limit in conditions:
+            cumulative[row, column] = limit + 0.05
+    # Class4.1 is larger than Class7.2, but misses its limit.
+    cumulative[1, [0, 1, 4, 16, 7]] = 0.7, 0.3, 0.72, 0.56, 0.6
     assert labels.clear_class(cumulative).tolist() == [0, 1, 2, 3, 4]
 
 
