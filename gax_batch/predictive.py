@@ -1,9 +1,13 @@
-"""The predictive distribution of a vote fraction: conformal quantiles by what is known in advance.
+"""The predictive distribution of vote fractions: conformal quantiles by what is known in advance.
 
 An interval that holds 90 % of all fractions may hold far fewer of those that matter: most galaxies are never
 asked how many arms they have, and their fractions of 0 are easy. Residuals are therefore measured in units of
 a fitted scale and compared within groups of galaxies of the same predicted share of volunteers who are asked
-the question (Mondrian conformal prediction: Vovk, Gammerman & Shafer 2005, section 4.5). NumPy only.
+the question (Mondrian conformal prediction: Vovk, Gammerman & Shafer 2005, section 4.5).
+
+There is one distribution of cumulative fractions (of all volunteers), and one of conditional fractions (of
+the volunteers who are asked the question) at galaxies where somebody is asked. Both are functions of a
+catalog's `_prob` and `_std`. NumPy only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,6 +33,9 @@ FLOOR = 0.02
 # A fraction of 0 of a question that nobody was asked is easy to hold. With equal weights the galaxies that
 # were asked would pay for it: their arms' intervals held 83 % instead of 90 %; on them alone, 95 % of all.
 UNASKED_WEIGHT = 0.3
+# Where somebody was asked, it was one of about 40 volunteers at least.
+LEAST_SHARE = 1 / 40
+_ROOT = np.array([question.parent is None for question in tree.QUESTIONS])[QUESTION_OF]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +43,18 @@ class Predictive:
     """What held-out galaxies taught of the residuals; plain data of a bundle's calibration.
 
     Attributes:
-        scale: float32 `[11, 3]`, by question the weights of 1, of `p (1 - p)` and of the squared spread in
-            the variance of a residual.
+        scale: float32 `[11, 3]`, by question the weights of `variance_terms` in the variance of a residual.
         quantiles: float32 `[11, G, L]`, by question, group and probability of `GRID`, of the residuals in
             units of the scale; `G` is one more than the number of `EDGES`.
+        conditional: whether the fractions are of the volunteers who are asked the question.
     """
 
     scale: Float
     quantiles: Float
+    conditional: bool = False
 
     @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> "Predictive":
+    def of_json(cls, values: Mapping[str, Any], *, conditional: bool = False) -> "Predictive":
         """Read what `as_json` returned.
 
         Raises:
@@ -71,15 +79,16 @@ class Predictive:
                 "the bundle's calibration has quantiles or scales that are not finite, or negative scales; "
                 "use another bundle"
             )
-        return cls(scale, quantiles)
+        return cls(scale, quantiles, conditional)
 
     @classmethod
-    def certain(cls) -> "Predictive":
+    def certain(cls, *, conditional: bool = False) -> "Predictive":
         """Return the distribution without any width, to calibrate with."""
         groups = len(EDGES) + 1
         return cls(
             np.zeros((tree.N_QUESTIONS, 3), np.float32),
             np.zeros((tree.N_QUESTIONS, groups, len(GRID)), np.float32),
+            conditional,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -100,16 +109,21 @@ class Predictive:
         Returns:
             float32 `[L, N, 37]` in [0, 1], not decreasing along L.
         """
-        widths, groups = residual_scale(self.scale, prob, std), groups_of(prob)
+        widths, groups = residual_scale(self.scale, prob, std, conditional=self.conditional), groups_of(prob)
         table = _interpolated(self.quantiles, levels)
         reach = table[QUESTION_OF[None, :], groups]
-        values = prob[None] + widths[None] * np.moveaxis(reach, -1, 0)
+        values = self.expected(prob)[None] + widths[None] * np.moveaxis(reach, -1, 0)
         return np.asarray(np.clip(values, 0, 1), np.float32)
 
+    def expected(self, prob: Float) -> Float:
+        """Return the predicted fractions, `[N, 37]`: `prob`, or the conditional fractions that it implies."""
+        return np.asarray(tree.conditional(prob), np.float32) if self.conditional else prob
+
     def interval(self, prob: Float, std: Float, level: float) -> tuple[Float, Float]:
-        """Return the central interval of a level, widened to hold `prob`: lower and upper end, `[N, 37]`."""
+        """Return the central interval, `[N, 37]` each end, widened to hold the predicted fraction."""
         low, high = self.at(prob, std, [(1 - level) / 2, (1 + level) / 2])
-        return np.minimum(low, prob), np.maximum(high, prob)
+        expected = self.expected(prob)
+        return np.minimum(low, expected), np.maximum(high, expected)
 
 
 def groups_of(prob: Float) -> npt.NDArray[np.intp]:
@@ -117,42 +131,74 @@ def groups_of(prob: Float) -> npt.NDArray[np.intp]:
     return np.searchsorted(np.array(EDGES, np.float32), tree.parents(prob), side="right")
 
 
-def residual_scale(scale: Float, prob: Float, std: Float) -> Float:
+def variance_terms(prob: Float, std: Float, *, conditional: bool = False) -> Float:
+    """Return what the variance of a residual is made of, float32 `[3, N, 37]`.
+
+    Terms are 1, the scatter of one vote and the squared spread. A conditional fraction is of few votes where
+    few volunteers are asked, and its spread is that of a quotient.
+
+    Args:
+        prob: float32 `[N, 37]`, predicted cumulative fractions.
+        std: float32 `[N, 37]`, their spreads; NaN counts as none.
+        conditional: whether the residuals are those of conditional fractions.
+    """
+    fraction, spread = prob, np.square(np.nan_to_num(std))
+    share: Float | float = 1.0
+    if conditional:
+        fraction = np.asarray(tree.conditional(prob), np.float32)
+        share = np.maximum(tree.parents(prob), np.float32(LEAST_SHARE))
+        above = np.where(_ROOT, np.float32(0), tree.parents(spread))
+        # As if the share and the conditional fraction, whose product `prob` is, erred independently.
+        spread = np.maximum(spread - np.square(fraction) * above, 0) / np.square(share)
+    votes = np.maximum(fraction * (1 - fraction), 0) / share
+    return np.stack([np.ones_like(prob), votes, spread])
+
+
+def residual_scale(scale: Float, prob: Float, std: Float, *, conditional: bool = False) -> Float:
     """Return the expected scatter of fractions around their prediction, float32 `[N, 37]`."""
-    constant, binomial, spread = scale[QUESTION_OF].T
-    variance = constant + binomial * np.maximum(prob * (1 - prob), 0) + spread * np.square(np.nan_to_num(std))
+    terms = variance_terms(prob, std, conditional=conditional)
+    variance = (terms * scale[QUESTION_OF].T[:, None]).sum(axis=0)
     return np.asarray(np.sqrt(variance), np.float32)
 
 
-def fit(prob: Float, std: Float, truth: Float) -> Predictive:
+def fit(prob: Float, std: Float, truth: Float, *, conditional: bool = False) -> Predictive:
     """Fit scales and quantiles.
 
     Args:
-        prob: predictions of N galaxies that trained nothing, `[N, 37]`.
+        prob: predictions of N galaxies that trained nothing, cumulative `[N, 37]`.
         std: their spreads, or NaN.
         truth: their fractions, NaN where unknown.
+        conditional: whether `truth` is of the volunteers who were asked; NaN also where nobody was.
     """
-    scale = np.stack([_fit_scale(prob, std, truth, question) for question in tree.QUESTIONS])
-    scores = (truth - prob) / residual_scale(scale, prob, std)
+    terms = variance_terms(prob, std, conditional=conditional)
+    draft = Predictive.certain(conditional=conditional)
+    residuals = truth - draft.expected(prob)
+    scale = np.stack([_fit_scale(terms[:, :, q.columns], residuals[:, q.columns]) for q in tree.QUESTIONS])
+    scores = residuals / residual_scale(scale, prob, std, conditional=conditional)
     groups = groups_of(prob)
-    weights = np.where(tree.parents(truth) == 0, UNASKED_WEIGHT, 1.0)
+    unasked = np.zeros(truth.shape, bool) if conditional else tree.parents(truth) == 0
+    weights = np.where(unasked, UNASKED_WEIGHT, 1.0)
     quantiles = [
         _group_quantiles(scores[:, q.columns], weights[:, q.columns], groups[:, q.start])
         for q in tree.QUESTIONS
     ]
-    return Predictive(scale, np.stack(quantiles))
+    return Predictive(scale, np.stack(quantiles), conditional)
 
 
-def _fit_scale(prob: Float, std: Float, truth: Float, question: tree.Question) -> Float:
-    """Non-negative least squares of the squared residuals, relative to what they are expected to be."""
-    p, s, t = (
-        np.asarray(v[:, question.columns], np.float64).ravel() for v in (prob, np.nan_to_num(std), truth)
-    )
-    known = np.isfinite(t)
-    terms = np.stack([np.ones_like(p), np.maximum(p * (1 - p), 0), s**2], axis=1)[known]
-    squares = np.square(t - p)[known]
-    weight = 1 / (FLOOR**2 + terms[:, 1] * squares.mean() / max(terms[:, 1].mean(), 1e-9))
-    solution, _ = scipy.optimize.nnls(terms * weight[:, None], squares * weight)
+def _fit_scale(terms: Float, residuals: Float) -> Float:
+    """Non-negative least squares of the squared residuals, relative to what they are expected to be.
+
+    Args:
+        terms: those of a question's answers, `[3, N, A]`.
+        residuals: `[N, A]`, NaN where unknown.
+    """
+    known = np.isfinite(residuals)
+    if not known.any():
+        return np.array([FLOOR**2, 0, 0], np.float32)
+    design, squares = terms[:, known].astype(np.float64).T, np.square(residuals[known], dtype=np.float64)
+    votes = design[:, 1]
+    weight = 1 / (FLOOR**2 + votes * squares.mean() / max(votes.mean(), 1e-9))
+    solution, _ = scipy.optimize.nnls(design * weight[:, None], squares * weight)
     solution[0] = max(solution[0], FLOOR**2)
     return np.asarray(solution, np.float32)
 
@@ -179,8 +225,11 @@ def conformal_quantiles(
     """Return the quantiles of `GRID` that hold for a further score of the same kind.
 
     The k-th of n scores of equal weight has the probability k / (n + 1) (weighted: Tibshirani et al. 2019,
-    NeurIPS). A tail that the scores are too few for reaches to the most extreme of them.
+    NeurIPS). A tail that the scores are too few for reaches to the most extreme of them; without any score,
+    tails reach to every fraction.
     """
+    if not len(scores):
+        return np.asarray(np.sign(np.array(GRID) - 0.5) / FLOOR, np.float32)
     order = np.argsort(scores, kind="stable")
     heavy = np.ones(len(scores)) if weights is None else weights[order]
     below = np.cumsum(heavy) / (heavy.sum() + heavy.max())

@@ -152,7 +152,8 @@ class Calibration:
     Attributes:
         models: the models that run.
         weights: `[11]` blending weights by model; see `blend`.
-        predictive: the distribution of vote fractions, for this very choice of models.
+        predictive: the distribution of cumulative fractions, for this very choice of models.
+        conditional: that of conditional fractions; None in bundles of earlier releases.
         ood_threshold: galaxies with a larger `ood_score` are flagged.
     """
 
@@ -160,6 +161,7 @@ class Calibration:
     weights: Mapping[str, npt.ArrayLike]
     predictive: Predictive
     ood_threshold: float
+    conditional: Predictive | None = None
 
     @classmethod
     def of_bundle(cls, values: Mapping[str, Any], models: Sequence[str]) -> "Calibration":
@@ -181,11 +183,13 @@ class Calibration:
                     f"the bundle's calibration has {len(row)} values of blend of {name}, not "
                     f"{tree.N_QUESTIONS}: it lost a question of the tree; use another bundle"
                 )
+        asked = combination.get("conditional")
         return cls(
             models=chosen,
             weights=combination["blend"],
             predictive=Predictive.of_json(combination),
             ood_threshold=float(values["ood_threshold"]),
+            conditional=None if asked is None else Predictive.of_json(asked, conditional=True),
         )
 
 

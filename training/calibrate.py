@@ -33,6 +33,7 @@ def neutral() -> dict[str, Any]:
             uncertainty.combination_name(models): {
                 "blend": {name: [1 / len(models)] * tree.N_QUESTIONS for name in models},
                 **Predictive.certain().as_json(),
+                "conditional": Predictive.certain(conditional=True).as_json(),
             }
             for models in combinations()
         },
@@ -79,7 +80,8 @@ def _fit_choice(labels: Labels, outputs: Mapping[str, Float], models: tuple[str,
     draft = uncertainty.Calibration(models, weights, Predictive.certain(), 1.0)
     summary = uncertainty.summarize(draft, needed(outputs, models))
     fitted = predictive.fit(summary.prob, summary.std, labels.cumulative)
-    return {"blend": weights, **fitted.as_json()}
+    asked = predictive.fit(summary.prob, summary.std, labels.conditional, conditional=True)
+    return {"blend": weights, **fitted.as_json(), "conditional": asked.as_json()}
 
 
 def needed(outputs: Mapping[str, Float], models: Iterable[str]) -> dict[str, Float]:
