@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gax_batch import tree
-from gax_batch.catalog.schema import CONDITIONAL_COLUMNS, CONDITIONAL_QUANTITIES
+from gax_batch.catalog.schema import CONDITIONAL_COLUMNS
 from gax_batch.errors import UsageError
 from gax_batch.models.bundle import Bundle
 from gax_batch.predictive import Predictive
@@ -80,14 +80,13 @@ class Conditional:
             )
         prob, std = (_values(rows, kind, slice(None)) for kind in ("prob", "std"))
         fitted = self._fitted(rows, prob, std)
-        ends = fitted.interval(prob, std, INTERVAL)
-        known = np.isfinite(prob)
-        by_quantity = dict(zip(CONDITIONAL_QUANTITIES, (fitted.expected(prob), *ends), strict=True))
-        for number, answer in enumerate(tree.ANSWERS):
-            for quantity, values in by_quantity.items():
-                column = pa.array(values[:, number], pa.float32(), mask=~known[:, number])
-                rows = rows.append_column(f"{answer}_{quantity}", column)
-        return rows
+        quantities = [fitted.expected(prob), *fitted.interval(prob, std, INTERVAL)]
+        # A question of which nothing is known has equal fractions; they are no prediction.
+        values = np.where(np.isfinite(prob), np.stack(quantities), np.float32(np.nan))
+        columns = np.moveaxis(values, 0, 2).reshape(len(rows), len(NAMES)).T
+        arrays = [pa.array(column, pa.float32(), from_pandas=True) for column in columns]
+        schema = pa.schema([*rows.schema, *(column.field for column in CONDITIONAL_COLUMNS)])
+        return pa.Table.from_arrays([*rows.columns, *arrays], schema=schema)
 
     def _fitted(self, rows: pa.Table, prob: Float, std: Float) -> Predictive:
         """Return the distribution for the models that made rows: those whose intervals the rows have."""

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from labelled import random_fractions
+from labelled import labels_of, random_fractions
 
 from gax_batch import predictive, tree
 from gax_batch.errors import UsageError
@@ -297,3 +297,104 @@ def test_a_damaged_calibration_is_refused_in_one_line(fitted, damage):
     with pytest.raises(UsageError, match="use another bundle") as caught:
         Predictive.of_json(values)
     assert "\n" not in str(caught.value)
+
+
+def polled(count, seed, *, volunteers=40):
+    """Predictions, their spreads, and conditional fractions of simulated votes; NaN where nobody is asked.
+
+    What the volunteers think differs from the prediction, and of a rare question there are few votes.
+    """
+    rng = np.random.default_rng(seed)
+    raw = rng.gamma(0.7, size=(count, tree.N_ANSWERS)) + 1e-2
+    prob = tree.cumulative(tree.conditional(raw)).astype(np.float32)
+    errors = rng.normal(0, 0.3, raw.shape)
+    opinion = tree.conditional(tree.conditional(raw) * np.exp(errors))
+    std = (0.3 * prob * (1 - prob)).astype(np.float32)
+    votes = np.zeros((count, tree.N_ANSWERS), int)
+    for index in tree.TOPOLOGICAL:
+        question = tree.QUESTIONS[index]
+        asked = np.full(count, volunteers) if question.parent is None else votes[:, question.parent]
+        votes[:, question.columns] = rng.multinomial(asked, opinion[:, question.columns])
+    labels = labels_of((votes / volunteers).astype(np.float32))
+    return prob, std, labels.conditional
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return predictive.fit(*polled(3000, 21), conditional=True)
+
+
+def test_conditional_coverage_holds_in_each_group_of_the_share_asked(asked):
+    before, sample = polled(3000, 21), polled(6000, 22)
+    inside, groups = covered(asked, sample), predictive.groups_of(sample[0])
+    fit_groups = predictive.groups_of(before[0])
+    judged = 0
+    for question in tree.QUESTIONS:
+        for group in range(GROUPS):
+            taught, rows = (
+                np.isfinite(truth[:, question.start]) & (found[:, question.start] == group)
+                for truth, found in ((before[2], fit_groups), (sample[2], groups))
+            )
+            if taught.sum() >= FEWEST and rows.any():
+                found = inside[rows, question.columns].mean()
+                near = tolerance(taught.sum(), rows.sum())
+                # Fractions of a few votes are a few values, of which an end may be one.
+                assert 0.9 - near <= found <= 0.9 + near + 0.05, (question.name, group)
+                judged += 1
+    assert judged > 25
+
+
+def test_a_conditional_fraction_of_few_votes_has_a_wider_interval(asked):
+    few = np.tile(random_fractions(1, seed=3), (2, 1))
+    few[0, 4], few[1, 4] = 0.31, 0.59  # of one group
+    bar = tree.QUESTIONS[2].columns
+    few[:, bar] = few[:, [4]] * np.array([0.3, 0.7], np.float32)
+    lo, hi = asked.interval(few, np.full_like(few, 0.01), 0.9)
+    assert np.all((hi - lo)[0, bar] > (hi - lo)[1, bar])
+    np.testing.assert_allclose(asked.expected(few)[:, bar], [[0.3, 0.7]] * 2, rtol=1e-5)
+
+
+def test_scatter_of_few_votes_is_not_that_of_a_cumulative_fraction():
+    """The scale of conditional fractions knows how many votes there are: it needs no groups for that."""
+    prob, std, truth = polled(6000, 23)
+    fitted = predictive.fit(prob, std, truth, conditional=True)
+    scores = (truth - fitted.expected(prob)) / predictive.residual_scale(
+        fitted.scale, prob, std, conditional=True
+    )
+    rows = np.isfinite(truth) & (tree.parents(prob) < 1)
+    for fifth in np.array_split(np.argsort(tree.parents(prob)[rows]), 5)[1:]:
+        assert scores[rows][fifth].std() == pytest.approx(1, abs=0.2)
+
+
+def test_questions_that_all_are_asked_have_the_same_intervals_of_both_kinds():
+    prob, std, truth = polled(2000, 24)
+    everybody = [column for q in tree.QUESTIONS if q.parent is None for column in range(q.start, q.stop)]
+    one, other = (predictive.fit(prob, std, truth, conditional=c) for c in (False, True))
+    for level in (0.5, 0.9):
+        for end, same in zip(one.interval(prob, std, level), other.interval(prob, std, level), strict=True):
+            np.testing.assert_allclose(end[:, everybody], same[:, everybody], atol=1e-4)
+
+
+def test_conditional_intervals_hold_the_prediction_and_stay_in_the_unit_interval(asked):
+    prob, std, _ = polled(300, 25)
+    prob[:20, 1:] = 0
+    for level in (0.05, 0.9, 0.99):
+        lo, hi = asked.interval(prob, std, level)
+        expected = tree.conditional(prob)
+        assert np.all((lo >= 0) & (lo <= expected) & (expected <= hi) & (hi <= 1))
+
+
+def test_a_question_that_nobody_is_known_to_be_asked_may_have_any_fraction():
+    prob, std, truth = polled(200, 26)
+    truth[:, tree.QUESTIONS[10].columns] = np.nan
+    lo, hi = predictive.fit(prob, std, truth, conditional=True).interval(prob, std, 0.9)
+    arms = tree.QUESTIONS[10].columns
+    assert np.all(lo[:, arms] == 0)
+    assert np.all(hi[:, arms] == 1)
+
+
+def test_json_keeps_what_kind_of_fractions_it_is_of(asked):
+    again = Predictive.of_json(json.loads(json.dumps(asked.as_json())), conditional=True)
+    prob, std, _ = polled(100, 27)
+    for one, other in zip(asked.interval(prob, std, 0.9), again.interval(prob, std, 0.9), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
