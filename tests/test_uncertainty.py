@@ -246,6 +246,16 @@ class TestCalibrationOfABundle:
                 assert usable.models == tuple(sorted(models))
                 np.testing.assert_allclose(np.sum([usable.weights[m] for m in models], axis=0), 1, atol=1e-4)
 
+    def test_a_bundle_of_an_earlier_release_serves_a_catalog_without_conditional_intervals(self):
+        values = copy.deepcopy(load_bundle().manifest["calibration"])
+        combination = values["combinations"]["bayesian+svr"]
+        combination.pop("conditional", None)
+        assert Calibration.of_bundle(values, ["svr", "bayesian"]).conditional is None
+        combination["conditional"] = PREDICTIVE.as_json()
+        asked = Calibration.of_bundle(values, ["svr", "bayesian"]).conditional
+        assert asked is not None
+        assert asked.conditional
+
     def test_models_it_was_not_calibrated_for_are_refused(self):
         values = {**load_bundle().manifest["calibration"], "combinations": {}}
         with pytest.raises(UsageError, match="not calibrated for the models svr"):

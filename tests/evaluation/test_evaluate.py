@@ -176,6 +176,19 @@ def test_a_bundle_is_judged_by_its_predictive_distribution(images, table, manife
     assert 0 < widths[0] < widths[1] < widths[2] < widths[3] < 1
     assert sum(found["distribution"]["asked"]["pit"]) == pytest.approx(1, abs=1e-3)
     assert "Probability integral transform" in (tmp_path / "out" / "evaluation.html").read_text()
+    assert "conditional" not in found
+
+
+def test_intervals_of_conditional_fractions_are_judged_where_the_bundle_has_them(
+    images, table, manifest, tmp_path
+):
+    combination = manifest["calibration"]["combinations"]["bayesian+svr"]
+    combination["conditional"] = Predictive.certain(conditional=True).as_json()
+    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, print)
+    assert found["conditional"]["galaxies"] == COUNT
+    assert set(found["conditional"]["questions"]) == set(tree.QUESTION_NAMES)
+    assert found["conditional"]["width"] == 0
+    assert "onditional fractions" in (tmp_path / "out" / "evaluation.html").read_text()
 
 
 def test_tables_of_facts_judge_classes_and_the_largest_fraction(images, manifest, tmp_path):
