@@ -2,15 +2,16 @@
 
 An interval that holds 90 % of all fractions may hold far fewer of those that matter: most galaxies are never
 asked how many arms they have, and their fractions of 0 are easy. Residuals are therefore measured in units of
-a fitted scale and compared within groups of galaxies of the same predicted share of volunteers who are asked
-the question (Mondrian conformal prediction: Vovk, Gammerman & Shafer 2005, section 4.5).
+a fitted scale and compared within groups of the same predicted share of volunteers who are asked the question
+and of about the same predicted fraction (Mondrian conformal prediction: Vovk, Gammerman & Shafer 2005,
+section 4.5).
 
 There is one distribution of cumulative fractions (of all volunteers), and one of conditional fractions (of
 the volunteers who are asked the question) at galaxies where somebody is asked. Both are functions of a
 catalog's `_prob` and `_std`. NumPy only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +24,18 @@ from gax_batch.errors import UsageError
 from gax_batch.tree import QUESTION_OF
 
 Float = npt.NDArray[np.float32]
+Groups = npt.NDArray[np.intp]
 # Probabilities at which the distribution is tabulated; between them quantiles are interpolated.
 GRID = (0.005, 0.025, 0.05, 0.1, 0.16, 0.25, 0.4, 0.5, 0.6, 0.75, 0.84, 0.9, 0.95, 0.975, 0.995)
 # Predicted share of volunteers who are asked a question, between the groups.
 EDGES = (0.1, 0.3, 0.6)
-# Below this many galaxies a group is merged with the one below it.
+# Predicted fraction, between the groups. Small fractions cannot err downwards by much: with those of all
+# sizes in one group, 90 % intervals held 76 to 96 % by tenth of the predicted fraction. With these groups
+# they hold 86 to 95 %, and the interval score is better by 3 % (cross-validated where it is calibrated).
+FRACTION_EDGES = (0.05, 0.15, 0.3, 0.6, 0.85)
+# Below this many galaxies a group is merged with those around it.
 FEWEST = 60
+GROUPS = (len(EDGES) + 1, len(FRACTION_EDGES) + 1)
 FLOOR = 0.02
 # A fraction of 0 of a question that nobody was asked is easy to hold. With equal weights the galaxies that
 # were asked would pay for it: their arms' intervals held 83 % instead of 90 %; on them alone, 95 % of all.
@@ -44,8 +51,9 @@ class Predictive:
 
     Attributes:
         scale: float32 `[11, 3]`, by question the weights of `variance_terms` in the variance of a residual.
-        quantiles: float32 `[11, G, L]`, by question, group and probability of `GRID`, of the residuals in
-            units of the scale; `G` is one more than the number of `EDGES`.
+        quantiles: float32 `[11, G, F, L]`, by question, group of the share asked, group of the fraction and
+            probability of `GRID`, of the residuals in units of the scale; `G` and `F` are one more than the
+            numbers of `EDGES` and of `FRACTION_EDGES`.
         conditional: whether the fractions are of the volunteers who are asked the question.
     """
 
@@ -68,7 +76,10 @@ class Predictive:
                 "the bundle's calibration lacks scales or quantiles, or a part of them, so it has no "
                 "intervals; use another bundle"
             ) from None
-        wanted = ((tree.N_QUESTIONS, 3), (tree.N_QUESTIONS, len(EDGES) + 1, len(GRID)))
+        if quantiles.ndim == 3:
+            # Bundles of earlier releases have no groups of the fraction.
+            quantiles = np.repeat(quantiles[:, :, None], len(FRACTION_EDGES) + 1, axis=2)
+        wanted = ((tree.N_QUESTIONS, 3), (tree.N_QUESTIONS, *GROUPS, len(GRID)))
         if (scale.shape, quantiles.shape) != wanted:
             raise UsageError(
                 f"the bundle's calibration has scales {list(scale.shape)} and quantiles "
@@ -84,10 +95,9 @@ class Predictive:
     @classmethod
     def certain(cls, *, conditional: bool = False) -> "Predictive":
         """Return the distribution without any width, to calibrate with."""
-        groups = len(EDGES) + 1
         return cls(
             np.zeros((tree.N_QUESTIONS, 3), np.float32),
-            np.zeros((tree.N_QUESTIONS, groups, len(GRID)), np.float32),
+            np.zeros((tree.N_QUESTIONS, *GROUPS, len(GRID)), np.float32),
             conditional,
         )
 
@@ -109,10 +119,11 @@ class Predictive:
         Returns:
             float32 `[L, N, 37]` in [0, 1], not decreasing along L.
         """
-        widths, groups = residual_scale(self.scale, prob, std, conditional=self.conditional), groups_of(prob)
+        expected = self.expected(prob)
+        widths = residual_scale(self.scale, prob, std, conditional=self.conditional)
         table = _interpolated(self.quantiles, levels)
-        reach = table[QUESTION_OF[None, :], groups]
-        values = self.expected(prob)[None] + widths[None] * np.moveaxis(reach, -1, 0)
+        reach = table[QUESTION_OF[None, :], share_groups(prob), fraction_groups(expected)]
+        values = expected[None] + widths[None] * np.moveaxis(reach, -1, 0)
         return np.asarray(np.clip(values, 0, 1), np.float32)
 
     def expected(self, prob: Float) -> Float:
@@ -126,9 +137,14 @@ class Predictive:
         return np.minimum(low, expected), np.maximum(high, expected)
 
 
-def groups_of(prob: Float) -> npt.NDArray[np.intp]:
+def share_groups(prob: Float) -> Groups:
     """Return the group of each galaxy and answer, `[N, 37]`: how many of `EDGES` its share asked exceeds."""
     return np.searchsorted(np.array(EDGES, np.float32), tree.parents(prob), side="right")
+
+
+def fraction_groups(expected: Float) -> Groups:
+    """Return how many of `FRACTION_EDGES` each predicted fraction exceeds, `[N, 37]`."""
+    return np.searchsorted(np.array(FRACTION_EDGES, np.float32), expected, side="right")
 
 
 def variance_terms(prob: Float, std: Float, *, conditional: bool = False) -> Float:
@@ -171,15 +187,17 @@ def fit(prob: Float, std: Float, truth: Float, *, conditional: bool = False) -> 
         conditional: whether `truth` is of the volunteers who were asked; NaN also where nobody was.
     """
     terms = variance_terms(prob, std, conditional=conditional)
-    draft = Predictive.certain(conditional=conditional)
-    residuals = truth - draft.expected(prob)
+    expected = Predictive.certain(conditional=conditional).expected(prob)
+    residuals = truth - expected
     scale = np.stack([_fit_scale(terms[:, :, q.columns], residuals[:, q.columns]) for q in tree.QUESTIONS])
     scores = residuals / residual_scale(scale, prob, std, conditional=conditional)
-    groups = groups_of(prob)
+    shares, fractions = share_groups(prob), fraction_groups(expected)
     unasked = np.zeros(truth.shape, bool) if conditional else tree.parents(truth) == 0
     weights = np.where(unasked, UNASKED_WEIGHT, 1.0)
     quantiles = [
-        _group_quantiles(scores[:, q.columns], weights[:, q.columns], groups[:, q.start])
+        group_quantiles(
+            scores[:, q.columns], weights[:, q.columns], shares[:, q.columns], fractions[:, q.columns]
+        )
         for q in tree.QUESTIONS
     ]
     return Predictive(scale, np.stack(quantiles), conditional)
@@ -203,20 +221,36 @@ def _fit_scale(terms: Float, residuals: Float) -> Float:
     return np.asarray(solution, np.float32)
 
 
-def _group_quantiles(scores: Float, weights: npt.NDArray[np.float64], groups: npt.NDArray[np.intp]) -> Float:
-    known = np.isfinite(scores).all(axis=1)
-    tables: list[Float] = []
-    members = [np.flatnonzero(known & (groups == g)) for g in range(len(EDGES) + 1)]
-    for number, rows in enumerate(members):
-        below = above = number
-        while len(rows) < FEWEST and below > 0:
-            below -= 1
-            rows = np.concatenate([members[below], rows])
-        while len(rows) < FEWEST and above < len(EDGES):
-            above += 1
-            rows = np.concatenate([rows, members[above]])
-        tables.append(conformal_quantiles(scores[rows].ravel(), weights[rows].ravel()))
-    return np.stack(tables)
+def group_quantiles(
+    scores: Float, weights: npt.NDArray[np.float64], shares: Groups, fractions: Groups
+) -> Float:
+    """Return the quantiles of a question, `[G, F, L]`.
+
+    Args:
+        scores: `[N, A]`, NaN where unknown.
+        weights: of the scores, `[N, A]`.
+        shares: their groups by share asked, `[N, A]`.
+        fractions: their groups by predicted fraction, `[N, A]`.
+    """
+    known = np.isfinite(scores)
+    quantiles = np.empty((*GROUPS, len(GRID)), np.float32)
+    for share, fraction in np.ndindex(*GROUPS):
+        for around in _around(shares, fractions, share, fraction):
+            cells = known & around
+            if cells.any(axis=1).sum() >= FEWEST:
+                break
+        quantiles[share, fraction] = conformal_quantiles(scores[cells], weights[cells])
+    return quantiles
+
+
+def _around(shares: Groups, fractions: Groups, share: int, fraction: int) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield a group's members, then those of more groups around it: of other shares, then of fractions."""
+    for reach in range(GROUPS[1]):
+        near = np.abs(fractions - fraction) <= reach
+        for lowest in range(share, -1, -1):
+            yield near & (lowest <= shares) & (shares <= share)
+        for highest in range(share + 1, GROUPS[0]):
+            yield near & (shares <= highest)
 
 
 def conformal_quantiles(
@@ -242,8 +276,8 @@ def conformal_quantiles(
 
 
 def _interpolated(quantiles: Float, levels: Sequence[float]) -> Float:
-    """Quantiles `[11, G, L]` at other probabilities."""
+    """Quantiles `[11, G, F, L]` at other probabilities."""
     grid = np.array(GRID)
     flat = quantiles.reshape(-1, len(GRID))
     rows = [np.interp(levels, grid, row) for row in flat]
-    return np.asarray(rows, np.float32).reshape(*quantiles.shape[:2], len(levels))
+    return np.asarray(rows, np.float32).reshape(*quantiles.shape[:-1], len(levels))

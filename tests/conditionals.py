@@ -9,7 +9,7 @@ from published import PER_PART, write_part
 from gax_batch import tree
 from gax_batch.catalog.writer import Part
 from gax_batch.models.bundle import Bundle
-from gax_batch.predictive import EDGES, GRID, Predictive
+from gax_batch.predictive import GRID, GROUPS, Predictive
 from gax_batch.uncertainty import INTERVAL, Calibration, combination_name
 
 DEFAULT = ("bayesian", "svr")
@@ -22,7 +22,7 @@ def calibrated_bundle(*, conditional: bool = True) -> Bundle:
     for number, models in enumerate(CHOICES, 1):
         scale = np.tile(np.array([0.001, 0.02, 1], np.float32) * number, (tree.N_QUESTIONS, 1))
         reach = np.linspace(-2, 2, len(GRID), dtype=np.float32)
-        fitted = Predictive(scale, np.tile(reach, (tree.N_QUESTIONS, len(EDGES) + 1, 1))).as_json()
+        fitted = Predictive(scale, np.tile(reach, (tree.N_QUESTIONS, *GROUPS, 1))).as_json()
         blend = {name: [1 / len(models)] * tree.N_QUESTIONS for name in models}
         combinations[combination_name(models)] = {"blend": blend, **fitted}
         if conditional:

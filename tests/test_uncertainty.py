@@ -7,12 +7,12 @@ import pytest
 from gax_batch import tree, uncertainty
 from gax_batch.errors import UsageError
 from gax_batch.models.bundle import MODELS, load_bundle
-from gax_batch.predictive import GRID, Predictive
+from gax_batch.predictive import GRID, GROUPS, Predictive
 from gax_batch.uncertainty import Calibration, Summary
 
 PREDICTIVE = Predictive(
     np.tile(np.array([0.0004, 0.05, 1], np.float32), (tree.N_QUESTIONS, 1)),
-    np.tile(np.linspace(-2, 2, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, 4, 1)),
+    np.tile(np.linspace(-2, 2, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, *GROUPS, 1)),
 )
 
 

@@ -52,8 +52,8 @@ DESCRIPTION = f"galaxy morphology: {DEFINITION.name} vote fractions with uncerta
 """What the table of galaxies is; each `_prob` column says what `debiased` means."""
 
 _INTERVAL = (
-    "the 90 % predictive interval of the fraction, with the scatter of votes; calibrated by question and by "
-    "the predicted share of volunteers who are asked it"
+    "the 90 % predictive interval of the fraction, with the scatter of votes; calibrated by question, by the "
+    "predicted share of volunteers who are asked it, and by predicted fraction"
 )
 
 ANSWER_QUANTITIES: dict[str, tuple[str, str]] = {
@@ -72,8 +72,8 @@ ANSWER_QUANTITIES: dict[str, tuple[str, str]] = {
 }
 _CONDITIONAL_INTERVAL = (
     "the 90 % predictive interval of the conditional fraction where at least one volunteer is asked, with "
-    "the scatter of their votes; calibrated by question and by the predicted share of volunteers who are "
-    "asked it"
+    "the scatter of their votes; calibrated by question, by the predicted share of volunteers who are "
+    "asked it, and by predicted fraction"
 )
 CONDITIONAL_QUANTITIES: dict[str, tuple[str, str]] = {
     "conditional": (

@@ -15,7 +15,7 @@ from gax_batch.evaluation import evaluate, training_set
 from gax_batch.evaluation.metrics import LEVELS
 from gax_batch.labels import read_labels
 from gax_batch.models.bundle import Bundle
-from gax_batch.predictive import EDGES, GRID, Predictive
+from gax_batch.predictive import GRID, GROUPS, Predictive
 
 COUNT = 30
 
@@ -166,7 +166,7 @@ def test_galaxies_that_trained_a_bundle_are_left_out_by_id_and_by_pixels(images,
 
 def test_a_bundle_is_judged_by_its_predictive_distribution(images, table, manifest, tmp_path):
     scale = np.tile(np.array([0.01, 0, 1], np.float32), (tree.N_QUESTIONS, 1))
-    reach = np.tile(np.linspace(-3, 3, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, len(EDGES) + 1, 1))
+    reach = np.tile(np.linspace(-3, 3, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, *GROUPS, 1))
     fitted = Predictive(scale, reach)
     manifest["calibration"]["combinations"]["bayesian+svr"] = fitted.as_json()
     found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, print)
