@@ -137,7 +137,8 @@ class Calibration:
     Attributes:
         models: the models that run.
         blend: of their fractions.
-        predictive: the distribution of vote fractions, for this very choice of models.
+        predictive: the distribution of cumulative fractions, for this very choice of models.
+        conditional: that of conditional fractions; None in bundles of earlier releases.
         ood_threshold: galaxies with a larger `ood_score` are flagged.
     """
 
@@ -145,6 +146,7 @@ class Calibration:
     blend: Blend
     predictive: Predictive
     ood_threshold: float
+    conditional: Predictive | None = None
 
     @classmethod
     def of_bundle(cls, values: Mapping[str, Any], models: Sequence[str]) -> "Calibration":
@@ -160,11 +162,13 @@ class Calibration:
                 f"the bundle was not calibrated for the models {', '.join(chosen)}; choose others, or "
                 "another bundle"
             )
+        asked = combination.get("conditional")
         return cls(
             models=chosen,
             blend=Blend.of_json(combination),
             predictive=Predictive.of_json(combination),
             ood_threshold=float(values["ood_threshold"]),
+            conditional=None if asked is None else Predictive.of_json(asked, conditional=True),
         )
 
 

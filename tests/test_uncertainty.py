@@ -8,12 +8,12 @@ from gax_batch import tree, uncertainty
 from gax_batch.blending import Blend
 from gax_batch.errors import UsageError
 from gax_batch.models.bundle import MODELS, load_bundle
-from gax_batch.predictive import GRID, Predictive
+from gax_batch.predictive import GRID, GROUPS, Predictive
 from gax_batch.uncertainty import Calibration, Summary
 
 PREDICTIVE = Predictive(
     np.tile(np.array([0.0004, 0.05, 1], np.float32), (tree.N_QUESTIONS, 1)),
-    np.tile(np.linspace(-2, 2, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, 4, 1)),
+    np.tile(np.linspace(-2, 2, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, *GROUPS, 1)),
 )
 
 
@@ -232,6 +232,16 @@ class TestCalibrationOfABundle:
                 np.testing.assert_allclose(
                     np.sum([usable.blend.weights[m] for m in models], axis=0), 1, atol=1e-4
                 )
+
+    def test_a_bundle_of_an_earlier_release_serves_a_catalog_without_conditional_intervals(self):
+        values = copy.deepcopy(load_bundle().manifest["calibration"])
+        combination = values["combinations"]["bayesian+svr"]
+        combination.pop("conditional", None)
+        assert Calibration.of_bundle(values, ["svr", "bayesian"]).conditional is None
+        combination["conditional"] = PREDICTIVE.as_json()
+        asked = Calibration.of_bundle(values, ["svr", "bayesian"]).conditional
+        assert asked is not None
+        assert asked.conditional
 
     def test_models_it_was_not_calibrated_for_are_refused(self):
         values = {**load_bundle().manifest["calibration"], "combinations": {}}

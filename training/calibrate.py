@@ -38,6 +38,7 @@ def neutral() -> dict[str, Any]:
             uncertainty.combination_name(models): {
                 **Blend.of({name: [1 / len(models)] * tree.N_QUESTIONS for name in models}).as_json(),
                 **Predictive.certain().as_json(),
+                "conditional": Predictive.certain(conditional=True).as_json(),
             }
             for models in combinations()
         },
@@ -84,7 +85,8 @@ def _fit_choice(labels: Labels, outputs: Mapping[str, Float], models: tuple[str,
     draft = uncertainty.Calibration(models, blend, Predictive.certain(), 1.0)
     summary = uncertainty.summarize(draft, needed(outputs, models))
     fitted = predictive.fit(summary.prob, summary.std, labels.cumulative)
-    return {**blend.as_json(), **fitted.as_json()}
+    asked = predictive.fit(summary.prob, summary.std, labels.conditional, conditional=True)
+    return {**blend.as_json(), **fitted.as_json(), "conditional": asked.as_json()}
 
 
 def needed(outputs: Mapping[str, Float], models: Iterable[str]) -> dict[str, Float]:

@@ -57,6 +57,7 @@ def write_card(bundle: Bundle, folder: Path) -> Path:
         "## Intervals",
         _levels(metrics),
         _questions(metrics),
+        *_conditional(metrics),
         "## Figures",
         "\n".join(pictures),
         "## Limits",
@@ -140,6 +141,25 @@ def _questions(metrics: Mapping[str, Any]) -> str:
         )
     anomalies = metrics["out_of_distribution"]
     return _table(rows) + f"\n\nOut-of-distribution score: AUC {anomalies['auc']:.3f}."
+
+
+def _conditional(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the table of conditional fractions, which bundles of earlier releases lack."""
+    if "conditional" not in metrics:
+        return []
+    found = metrics["conditional"]
+    rows = [("90 % intervals of conditional fractions", "galaxies asked", "hold", "width", "RMSE")]
+    for name, values in (*found["questions"].items(), ("all", found)):
+        rows.append(
+            (
+                name,
+                f"{values['galaxies']:,}",
+                f"{values['coverage']:.1%}",
+                f"{values['width']:.3f}",
+                f"{values['rmse']:.4f}",
+            )
+        )
+    return [_table(rows)]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gax_batch import predictive, uncertainty
 from gax_batch.evaluation import distributions, evaluate, metrics
 from gax_batch.evaluation.anomalies import auc
+from gax_batch.evaluation.conditional import conditional_metrics
 from gax_batch.labels import NO_CLASS, Labels
 from gax_batch.models.bundle import MODELS
 from training import calibrate
@@ -57,17 +58,20 @@ def measure(
         "classic with MC dropout": outputs["dropout"].mean(axis=0),
         "blend of all three": everything.prob,
     }
-    fitted = uncertainty.Calibration.of_bundle(calibration, DEFAULT).predictive
+    usable = uncertainty.Calibration.of_bundle(calibration, DEFAULT)
+    fitted, asked = usable.predictive, usable.conditional
     levels = {f"{x:g}": fitted.interval(default.prob, default.std, x) for x in metrics.LEVELS}
     values = {name: getattr(default, name) for name in ("prob", "std", "lo", "hi")}
     judged = evaluate.judge(labels, values, levels)
     known = np.flatnonzero(labels.voted)
+    conditional = {} if asked is None else conditional_metrics(asked, default.prob, default.std, labels)
     quantiles = fitted.at(default.prob[known], default.std[known], list(PREDICTIVE_LEVELS))
     return judged | {
         "sample": "representative galaxies of the challenge that trained and calibrated nothing",
         "draws": len(outputs["bayesian"]),
         "models": {name: _point(labels, prob) for name, prob in points.items()},
         "distribution": distributions.distribution_metrics(quantiles, PREDICTIVE_LEVELS, labels.take(known)),
+        "conditional": conditional,
         "intervals without the Bayesian spread": _spreadless(labels, default, blind),
         "epistemic": _epistemic(labels, outputs, default),
         "out_of_distribution": _anomalies(outputs, distorted),

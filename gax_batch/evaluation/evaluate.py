@@ -14,6 +14,7 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 from gax_batch.evaluation import anomalies, distributions, metrics, training_set
+from gax_batch.evaluation.conditional import conditional_metrics
 from gax_batch.evaluation.page import page
 from gax_batch.labels import EXAMPLES, NO_CLASS, WEIGHTED, Labels, read_labels
 from gax_batch.listing import list_objects
@@ -118,6 +119,7 @@ def evaluate_bundle(
     summary, robustness = _classify(loaded, cutouts, draws, say)
     values = {"prob": summary.prob, "std": summary.std, "lo": summary.lo, "hi": summary.hi}
     judged = judge(labels, values, _intervals(loaded.manifest, summary))
+    judged |= _judge_conditional(loaded.manifest, summary, labels)
     return _write({"of": loaded.bundle_id, **facts, **judged, **robustness}, output, say)
 
 
@@ -249,6 +251,15 @@ def _intervals(manifest: Manifest, summary: Summary) -> dict[str, tuple[Float, F
     return {f"{level:g}": fitted.interval(summary.prob, summary.std, level) for level in metrics.LEVELS}
 
 
+def _judge_conditional(manifest: Manifest, summary: Summary, labels: Labels) -> dict[str, Any]:
+    """Judge the intervals of conditional fractions, which bundles of earlier releases lack."""
+    asked = manifest["calibration"]["combinations"]["bayesian+svr"].get("conditional")
+    if asked is None or not labels.voted.any():
+        return {}
+    fitted = Predictive.of_json(asked, conditional=True)
+    return {"conditional": conditional_metrics(fitted, summary.prob, summary.std, labels)}
+
+
 def judge(
     labels: Labels, values: dict[str, Float], intervals: dict[str, tuple[Float, Float]]
 ) -> dict[str, Any]:
@@ -321,6 +332,12 @@ def _lines(result: dict[str, Any]) -> list[str]:
                 f"{float(level):.0%} intervals hold {found['coverage']:.1%} of the fractions, "
                 f"{found.get('coverage_asked', math.nan):.1%} where asked, mean width {found['width']:.3f}"
             )
+    if "conditional" in result:
+        found = result["conditional"]
+        lines.append(
+            f"90% intervals hold {found['coverage']:.1%} of the conditional fractions, mean width "
+            f"{found['width']:.3f}"
+        )
     if "distribution" in result:
         found = result["distribution"]["all"]
         lines.append(f"CRPS {found['crps']:.4f}, calibration error {found['calibration_error']:.3f}")

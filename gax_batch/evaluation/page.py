@@ -34,6 +34,8 @@ def page(result: Mapping[str, Any]) -> str:
         parts.append(_pit(result["distribution"]))
     if "points" in result:
         parts.append(_table(result))
+    if "conditional" in result:
+        parts.append(_conditional(result["conditional"]))
     if "clear_classes" in result:
         parts += ["<h2>Clear classes</h2>", _confusion(result["clear_classes"])]
     return (
@@ -188,6 +190,23 @@ def _table(result: Mapping[str, Any]) -> str:
         )
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     caption = f"Errors and {float(LEVEL):.0%} intervals by question"
+    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    return f"<table><caption>{caption}</caption><tr>{titles}</tr>{''.join(rows)}</table>"
+
+
+def _conditional(found: Mapping[str, Any]) -> str:
+    head = ("question", "galaxies asked", "RMSE", "coverage", "width")
+    rows = []
+    for name, values in (*found["questions"].items(), ("all", found)):
+        cells = (
+            name,
+            f"{values['galaxies']:,}",
+            f"{values['rmse']:.4f}",
+            f"{values['coverage']:.1%}",
+            f"{values['width']:.3f}",
+        )
+        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    caption = f"Conditional fractions (of those who are asked) and their {float(LEVEL):.0%} intervals"
     titles = "".join(f"<th>{escape(title)}</th>" for title in head)
     return f"<table><caption>{caption}</caption><tr>{titles}</tr>{''.join(rows)}</table>"
 

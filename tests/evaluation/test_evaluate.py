@@ -15,7 +15,7 @@ from gax_batch.evaluation import evaluate, training_set
 from gax_batch.evaluation.metrics import LEVELS
 from gax_batch.labels import read_labels
 from gax_batch.models.bundle import Bundle
-from gax_batch.predictive import EDGES, GRID, Predictive
+from gax_batch.predictive import GRID, GROUPS, Predictive
 
 COUNT = 30
 
@@ -166,7 +166,7 @@ def test_galaxies_that_trained_a_bundle_are_left_out_by_id_and_by_pixels(images,
 
 def test_a_bundle_is_judged_by_its_predictive_distribution(images, table, manifest, tmp_path):
     scale = np.tile(np.array([0.01, 0, 1], np.float32), (tree.N_QUESTIONS, 1))
-    reach = np.tile(np.linspace(-3, 3, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, len(EDGES) + 1, 1))
+    reach = np.tile(np.linspace(-3, 3, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, *GROUPS, 1))
     fitted = Predictive(scale, reach)
     manifest["calibration"]["combinations"]["bayesian+svr"] = fitted.as_json()
     found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, print)
@@ -176,6 +176,19 @@ def test_a_bundle_is_judged_by_its_predictive_distribution(images, table, manife
     assert 0 < widths[0] < widths[1] < widths[2] < widths[3] < 1
     assert sum(found["distribution"]["asked"]["pit"]) == pytest.approx(1, abs=1e-3)
     assert "Probability integral transform" in (tmp_path / "out" / "evaluation.html").read_text()
+    assert "conditional" not in found
+
+
+def test_intervals_of_conditional_fractions_are_judged_where_the_bundle_has_them(
+    images, table, manifest, tmp_path
+):
+    combination = manifest["calibration"]["combinations"]["bayesian+svr"]
+    combination["conditional"] = Predictive.certain(conditional=True).as_json()
+    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, print)
+    assert found["conditional"]["galaxies"] == COUNT
+    assert set(found["conditional"]["questions"]) == set(tree.QUESTION_NAMES)
+    assert found["conditional"]["width"] == 0
+    assert "onditional fractions" in (tmp_path / "out" / "evaluation.html").read_text()
 
 
 def test_tables_of_facts_judge_classes_and_the_largest_fraction(images, manifest, tmp_path):

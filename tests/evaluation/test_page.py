@@ -51,6 +51,14 @@ def test_the_page_shows_coverage_over_all_and_where_asked(result):
     assert "100.0% right" in html
 
 
+def test_the_page_shows_the_intervals_of_conditional_fractions_if_they_were_judged(result):
+    assert "onditional" not in page(result)
+    spiral = {"galaxies": 1234, "coverage": 0.8765, "width": 0.4321, "rmse": 0.1357}
+    html = page(result | {"conditional": spiral | {"coverage": 0.9012, "questions": {"t04_spiral": spiral}}})
+    for fact in ("onditional fractions", "1,234", "87.6%", "90.1%", "0.432", "0.1357"):
+        assert fact in html
+
+
 def test_the_page_escapes_names(result):
     html = page(result)
     assert "&lt;bundle&gt;" in html

@@ -104,6 +104,10 @@ def test_calibration_holds_every_choice_of_models_and_covers_other_galaxies(valu
         summary = uncertainty.summarize(usable, calibrate.needed(judged, chosen))
         inside = (others >= summary.lo - 1e-5) & (others <= summary.hi + 1e-5)
         assert inside.mean() == pytest.approx(0.9, abs=0.03), chosen
+        lo, hi = usable.conditional.interval(summary.prob, summary.std, 0.9)
+        asked = tree.conditional(others)
+        inside = (asked >= lo - 1e-5) & (asked <= hi + 1e-5)
+        assert inside.mean() == pytest.approx(0.9, abs=0.03), chosen
 
 
 def test_only_asked_choices_are_calibrated(truth, outputs, values):

@@ -98,6 +98,14 @@ def test_coverage_is_reported_with_and_without_the_spread(measured):
             assert found["coverage"] == pytest.approx(float(level), abs=0.08)
 
 
+def test_coverage_of_conditional_fractions_is_reported_by_question(measured):
+    found = measured["conditional"]
+    assert found["galaxies"] == COMPLETE + SOME
+    assert found["coverage"] == pytest.approx(0.9, abs=0.06)
+    assert found["questions"]["t04_spiral"]["galaxies"] == COMPLETE
+    assert len(found["questions"]) == 11
+
+
 def test_draws_alone_are_judged_on_the_galaxies_with_all_fractions(measured):
     for found in measured["epistemic"].values():
         assert 0 < found["coverage_of_draws_alone"] < 1
