@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gax_batch.errors import FatalError
+from gax_batch.evaluation import looks
 from gax_batch.evaluation.anomalies import anomalies, turned
 from gax_batch.evaluation.metrics import votes_nll
 from gax_batch.evaluation.training_set import IDS, PIXELS, pixel_digests
@@ -75,7 +76,8 @@ def assemble(
     values = calibrate.calibrate(labels[CALIBRATE], outputs[CALIBRATE])
     blind = calibrate.without_spread(labels[CALIBRATE], outputs[CALIBRATE], values, report.DEFAULT)
     distorted = _distorted(galaxies, bundle, seed)
-    metrics = report.measure(labels[REPORT], outputs[REPORT], values, blind, distorted)
+    appearance = looks.measure(galaxies.cutouts(rows[REPORT]))
+    metrics = report.measure(labels[REPORT], outputs[REPORT], values, blind, distorted, appearance)
     manifest = {
         "name": output.name,
         "seed": seed,

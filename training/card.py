@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gax_batch.errors import UsageError
+from gax_batch.evaluation import looks
 from gax_batch.evaluation.page import figures
 from gax_batch.models.bundle import Bundle, load_bundle
 
@@ -58,6 +59,7 @@ def write_card(bundle: Bundle, folder: Path) -> Path:
         _levels(metrics),
         _questions(metrics),
         *_conditional(metrics),
+        *_looks(metrics),
         "## Figures",
         "\n".join(pictures),
         "## Limits",
@@ -160,6 +162,14 @@ def _conditional(metrics: Mapping[str, Any]) -> list[str]:
             )
         )
     return [_table(rows)]
+
+
+def _looks(metrics: Mapping[str, Any]) -> list[str]:
+    """The table by look of the image, if the bundle was measured with images."""
+    if "by_look" not in metrics:
+        return []
+    note = f"90 % intervals by look of the image. {looks.NOTE}"
+    return [note, _table(looks.table(metrics["by_look"]))]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -39,6 +39,7 @@ def measure(
     calibration: Mapping[str, Any],
     blind: predictive.Predictive,
     distorted: Distorted,
+    appearance: Mapping[str, npt.NDArray[np.float64]],
 ) -> dict[str, Any]:
     """Return the metrics of every model and blend.
 
@@ -48,6 +49,7 @@ def measure(
         calibration: of the bundle.
         blind: the default blend's predictive distribution that is not told the draws' spread.
         distorted: what is not a galaxy as it is.
+        appearance: what `gax_batch.evaluation.looks.measure` found in the sample's images.
     """
     default, everything = (_summarize(calibration, outputs, models) for models in (DEFAULT, MODELS))
     points = {
@@ -62,7 +64,7 @@ def measure(
     fitted, asked = usable.predictive, usable.conditional
     levels = {f"{x:g}": fitted.interval(default.prob, default.std, x) for x in metrics.LEVELS}
     values = {name: getattr(default, name) for name in ("prob", "std", "lo", "hi")}
-    judged = evaluate.judge(labels, values, levels)
+    judged = evaluate.judge(labels, values, levels, appearance)
     known = np.flatnonzero(labels.voted)
     conditional = {} if asked is None else conditional_metrics(asked, default.prob, default.std, labels)
     quantiles = fitted.at(default.prob[known], default.std[known], list(PREDICTIVE_LEVELS))

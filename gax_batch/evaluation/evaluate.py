@@ -13,7 +13,7 @@ from gax_batch import storage, tree
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
-from gax_batch.evaluation import anomalies, distributions, metrics, training_set
+from gax_batch.evaluation import anomalies, distributions, looks, metrics, training_set
 from gax_batch.evaluation.conditional import conditional_metrics
 from gax_batch.evaluation.page import page
 from gax_batch.labels import EXAMPLES, NO_CLASS, WEIGHTED, Labels, read_labels
@@ -118,7 +118,7 @@ def evaluate_bundle(
     labels, cutouts = labels.take(new), cutouts[new]
     summary, robustness = _classify(loaded, cutouts, draws, say)
     values = {"prob": summary.prob, "std": summary.std, "lo": summary.lo, "hi": summary.hi}
-    judged = judge(labels, values, _intervals(loaded.manifest, summary))
+    judged = judge(labels, values, _intervals(loaded.manifest, summary), looks.measure(cutouts))
     judged |= _judge_conditional(loaded.manifest, summary, labels)
     return _write({"of": loaded.bundle_id, **facts, **judged, **robustness}, output, say)
 
@@ -261,7 +261,10 @@ def _judge_conditional(manifest: Manifest, summary: Summary, labels: Labels) -> 
 
 
 def judge(
-    labels: Labels, values: dict[str, Float], intervals: dict[str, tuple[Float, Float]]
+    labels: Labels,
+    values: dict[str, Float],
+    intervals: dict[str, tuple[Float, Float]],
+    appearance: Mapping[str, npt.NDArray[np.float64]] | None = None,
 ) -> dict[str, Any]:
     """Return what labels say of predictions.
 
@@ -269,6 +272,7 @@ def judge(
         labels: of N galaxies.
         values: `prob`, `std`, `lo` and `hi`, float32 `[N, 37]` each.
         intervals: lower and upper ends `[N, 37]` by level.
+        appearance: what `looks.measure` found in their images; None without images.
     """
     voted, largest = np.flatnonzero(labels.voted), np.flatnonzero(labels.largest >= 0)
     clear = np.flatnonzero(_of_a_class(labels))
@@ -277,7 +281,11 @@ def judge(
     if len(voted):
         chosen = labels.take(voted)
         ends = {level: (lo[voted], hi[voted]) for level, (lo, hi) in intervals.items()}
-        result |= _judge_votes(chosen, {name: value[voted] for name, value in values.items()}, ends)
+        of_voted = {name: value[voted] for name, value in values.items()}
+        result |= _judge_votes(chosen, of_voted, ends)
+        if appearance is not None:
+            cells = metrics.Cells(of_voted["lo"], of_voted["hi"], chosen, of_voted["prob"])
+            result["by_look"] = looks.by_fifth(cells, {k: v[voted] for k, v in appearance.items()})
     if len(clear):
         result["clear_classes"] = metrics.clear_metrics(values["prob"][clear], labels.classes[clear])
     if len(largest):
