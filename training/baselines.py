@@ -104,7 +104,7 @@ def run(
 
 
 def half_of(galaxies: Galaxies, half: int) -> Galaxies:
-    """Return the same galaxies, with those that train in the other half (0 or 1) left out; twins stay together."""
+    """Return the galaxies, those that train in the other half (0 or 1) left out; twins stay together."""
     roots = [min(key, galaxies.twins.get(key, key)) for key in galaxies.keys]
     mine = np.array([hashlib.sha256(f"half {root}".encode()).digest()[0] % 2 == half for root in roots])
     sample = np.where((galaxies.sample == TRAIN) & ~mine, LEFT_OUT, galaxies.sample)

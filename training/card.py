@@ -134,9 +134,9 @@ def _baselines(metrics: Mapping[str, Any]) -> list[str]:
             )
         )
     note = (
-        f"Measured beside {found['bundle']}, whose classic CNN is one of the members; the others were trained "
-        f"with {found['effort']:g} times its steps. The surest are those with the least spread, of all "
-        "galaxies with fractions."
+        f"Measured beside {found['bundle']}, whose classic CNN is one of the members; the others were "
+        f"trained with {found['effort']:g} times the recipe's steps. The surest are those with the "
+        "least spread, of all galaxies with fractions."
     )
     parts = ["## Spread beside a deep ensemble", _table(rows), note]
     return [*parts, *_halves(found["halves"])] if "halves" in found else parts
@@ -147,10 +147,10 @@ def _halves(halves: Mapping[str, Any]) -> list[str]:
     for name, row in ({"all": halves["all"]} | halves["questions"]).items():
         rows.append((name, f"{row['scatter']:.5f}", f"{row['model_std']:.5f}", f"{row['ratio']:.2f}"))
     note = (
-        "Two blends, each trained on its own half of the training galaxies without a teacher, predict the same "
-        "galaxies. The scatter is the difference of their population fractions over the root of 2; the ratio "
-        "is the root mean square of the answers' scatter over `model_std`: above 1 `model_std` is too small. "
-        "One pair of halves knows the ratio of a question to a factor of about two."
+        "Two blends, each trained on its own half of the training galaxies without a teacher, predict the "
+        "same galaxies. The scatter is the difference of their population fractions over the root of 2; the "
+        "ratio is the root mean square of the answers' scatter over `model_std`: above 1 `model_std` is too "
+        "small. One pair of halves says little of a single question: what counts is the ratio of all."
     )
     return ["## Does `model_std` of `gax population` hold?", _table(rows), note]
 

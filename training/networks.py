@@ -150,7 +150,7 @@ def network(training: Training, name: str, targets: Targets, trunk: Any) -> Any:
 
 
 def predict(model: Any, images: npt.NDArray[np.uint8], batch: int = 64) -> Float:
-    """Return the mean cumulative fractions over 4 rotations `[N, 37]`; of a Bayesian network with its noise."""
+    """Return mean cumulative fractions over 4 rotations `[N, 37]`; of a Bayesian network with its noise."""
     run = tf.function(lambda x: cumulative_probabilities(model(tf.cast(x, tf.float32) / 255.0)))
     padded = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), np.uint8)])
     turns = [np.ascontiguousarray(np.rot90(padded, turn, (1, 2))) for turn in range(4)]
