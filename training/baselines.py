@@ -31,6 +31,7 @@ from training import assemble, build, calibrate, checkpoint, comparison, data, n
 from training.data import CALIBRATE, REPORT, TRAIN, Galaxies
 from training.networks import Training
 from training.targets import Targets, targets_of
+from training.train import seed_everything
 
 Float = npt.NDArray[np.float32]
 EFFORT = 0.5
@@ -113,6 +114,7 @@ def half_of(galaxies: Galaxies, half: int) -> Galaxies:
 
 def _member(training: Training, targets: Targets) -> checkpoint.Arrays:
     training.work.mkdir(exist_ok=True)
+    seed_everything(training.seed)
     keras.backend.clear_session()
     trunk = networks.network(training, "svr", targets, None)
     return dict(classic.export_weights(networks.network(training, "classic", targets, trunk)))
@@ -144,6 +146,7 @@ def _half(galaxies: Galaxies, folder: Path, seed: int, effort: float, half: int)
     chosen = half_of(galaxies, half)
     training = Training(chosen, folder / f"half-{half}", seed + (half + 1) * FIRST_HALF, effort, build.say)
     training.work.mkdir(exist_ok=True)
+    seed_everything(training.seed)
     targets = targets_of(chosen)
     trunk = networks.network(training, "svr", targets, None)
     network = networks.network(training, "bayesian", targets, trunk)
