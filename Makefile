@@ -85,6 +85,9 @@ train: $(STAMP)  ## train the shipped bundle again (two hours on 2 cores): make 
 calibrate: $(STAMP)  ## calibrate and measure the weights of a bundle again: make calibrate DATA=... WEIGHTS=BUNDLE OUTPUT=...
 	$(BIN)/python -m training.build --data $(DATA) --weights $(WEIGHTS) --output $(OUTPUT)
 
+baselines: $(STAMP)  ## train a deep ensemble and models of halves to compare a finished training with: make baselines DATA=... OUTPUT=...
+	$(BIN)/python -m training.baselines --data $(DATA) --output $(OUTPUT) --halves
+
 format: $(STAMP)  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

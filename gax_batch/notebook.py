@@ -11,12 +11,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gax_batch import tree
 from gax_batch.catalog.draws import read_draws
-from gax_batch.catalog.schema import COLUMNS, GALAXIES
+from gax_batch.catalog.schema import COLUMNS, CONDITIONAL_QUANTITIES, GALAXIES
 from gax_batch.catalog.snapshots import open_existing
+from gax_batch.conditional import NEEDED as NEEDED_BY_CONDITIONAL
+from gax_batch.conditional import Conditional
 from gax_batch.cutouts import NEEDED, read_cutouts
 from gax_batch.errors import UsageError
+from gax_batch.models.bundle import load_bundle
 from gax_batch.publish.condition import Condition
+from gax_batch.publish.selection import described
 from gax_batch.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -223,6 +228,35 @@ class Snapshot:
         place_of = {name: place for place, name in enumerate(each)}
         return found.pixels[[place_of[name] for name in ids]]
 
+    def conditional(
+        self, questions: Sequence[str] | None = None, where: str | None = None, bundle: str | None = None
+    ) -> pa.Table:
+        """The fractions of the volunteers who are asked each question, with 90 % intervals.
+
+        These are the fractions that Galaxy Zoo's tables hold as `..._debiased`. They are derived from the
+        columns of the catalog and the calibration of its bundle. The intervals hold for galaxies at which at
+        least one volunteer is asked; they are wide where few are expected to be.
+
+        Args:
+            questions: Names of questions, or their beginnings (`t04`); all of them if None.
+            where: As for `to_arrow`.
+            bundle: Folder or URI of the bundle that made the catalog; the shipped one if None.
+
+        Returns:
+            N rows: `galaxy_id` and, for each answer, `<answer>_conditional`, `<answer>_conditional_lo` and
+            `<answer>_conditional_hi`, float32.
+
+        Raises:
+            UsageError: Another bundle made the catalog, the bundle has no intervals of conditional fractions,
+                there is no such question, or as those of `to_arrow`.
+        """
+        fitted = Conditional.of_bundle(load_bundle(bundle))
+        asked = tree.QUESTIONS if questions is None else [tree.find_question(name) for name in questions]
+        answers = [answer for question in asked for answer in tree.ANSWERS[question.columns]]
+        names = ["galaxy_id", *(f"{answer}_{kind}" for answer in answers for kind in CONDITIONAL_QUANTITIES)]
+        rows = self._selected(["galaxy_id", *NEEDED_BY_CONDITIONAL], where)
+        return _whole(names, (fitted.add_to(part).select(names) for part in rows))
+
     def draws(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """The draws of some galaxies from the posterior; needs a catalog of `gax run --keep-draws`.
 
@@ -289,7 +323,7 @@ def _arrow_type(kind: pa.DataType) -> Any:
 
 
 def _whole(names: Sequence[str], tables: Iterable[pa.Table]) -> pa.Table:
-    schema = pa.schema([GALAXIES.field(name) for name in names])
+    schema = pa.schema([column.field for column in described(names)])
     return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)])
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gax_batch import tree
+from gax_batch.blending import Blend
 from gax_batch.errors import UsageError
 from gax_batch.predictive import Predictive
 
@@ -129,37 +130,23 @@ def draw_statistics(draws: Float) -> tuple[Float, Float, Float, Float]:
     return mean, std, predictive, information
 
 
-def blend(predictions: Mapping[str, Float], weights: Mapping[str, npt.ArrayLike]) -> Float:
-    """Weighted mean of the models' conditional fractions, multiplied down the tree.
-
-    Args:
-        predictions: float32 `[N, 37]` cumulative fractions by model; or `[S, N, 37]` for some of them.
-        weights: `[11]` non-negative weights by model, one per question, that sum to 1 over models.
-
-    Returns:
-        float32 `[N, 37]`, or `[S, N, 37]`, cumulative fractions, as consistent with the tree as the inputs.
-    """
-    sizes = [len(q.answers) for q in tree.QUESTIONS]
-    shares = {name: np.repeat(np.asarray(weights[name], np.float64), sizes) for name in sorted(predictions)}
-    mixed = sum(shares[name].astype(np.float32) * tree.conditional(predictions[name]) for name in shares)
-    return np.clip(np.asarray(tree.cumulative(tree.conditional(np.asarray(mixed))), np.float32), 0, 1)
-
-
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What calibration galaxies taught, for one choice of models; part of the bundle.
 
     Attributes:
         models: the models that run.
-        weights: `[11]` blending weights by model; see `blend`.
-        predictive: the distribution of vote fractions, for this very choice of models.
+        blend: of their fractions.
+        predictive: the distribution of cumulative fractions, for this very choice of models.
+        conditional: that of conditional fractions; None in bundles of earlier releases.
         ood_threshold: galaxies with a larger `ood_score` are flagged.
     """
 
     models: tuple[str, ...]
-    weights: Mapping[str, npt.ArrayLike]
+    blend: Blend
     predictive: Predictive
     ood_threshold: float
+    conditional: Predictive | None = None
 
     @classmethod
     def of_bundle(cls, values: Mapping[str, Any], models: Sequence[str]) -> "Calibration":
@@ -175,17 +162,13 @@ class Calibration:
                 f"the bundle was not calibrated for the models {', '.join(chosen)}; choose others, or "
                 "another bundle"
             )
-        for name, row in combination["blend"].items():
-            if len(row) != tree.N_QUESTIONS:
-                raise UsageError(
-                    f"the bundle's calibration has {len(row)} values of blend of {name}, not "
-                    f"{tree.N_QUESTIONS}: it lost a question of the tree; use another bundle"
-                )
+        asked = combination.get("conditional")
         return cls(
             models=chosen,
-            weights=combination["blend"],
+            blend=Blend.of_json(combination),
             predictive=Predictive.of_json(combination),
             ood_threshold=float(values["ood_threshold"]),
+            conditional=None if asked is None else Predictive.of_json(asked, conditional=True),
         )
 
 
@@ -238,12 +221,12 @@ def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary
     if "bayesian" in outputs:
         if "svr" in outputs:
             predictions["svr"] = repeated(outputs["svr_draws"], len(outputs["bayesian"]))
-        each = blend(predictions, calibration.weights)
+        each = calibration.blend(predictions)
         prob, std, uncertainty, information = draw_statistics(each)
         # Draws come first for the models, galaxies for the catalog.
         draws = np.swapaxes(each, 0, 1)
     else:
-        prob = blend(predictions, calibration.weights)
+        prob = calibration.blend(predictions)
         std = np.full_like(prob, np.nan)
         uncertainty = entropy(np.asarray(tree.conditional(prob), np.float32))
         information = np.full_like(uncertainty, np.nan)

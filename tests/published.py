@@ -25,9 +25,18 @@ SMOOTH = "t01_smooth_or_features_a01_smooth_prob"
 
 
 def write_part(
-    catalog: str, number: int, *, place: tuple[float, float] = (150.0, 2.0), seed: int = 0
+    catalog: str,
+    number: int,
+    *,
+    place: tuple[float, float] = (150.0, 2.0),
+    seed: int = 0,
+    bundle_id: str | None = None,
+    **given: Any,
 ) -> Part:
-    """A part of galaxies within two degrees of a place; every tenth has no position, numbers are random."""
+    """A part of galaxies within two degrees of a place; every tenth has no position, numbers are random.
+
+    Columns that are given have the given numbers.
+    """
     rng = np.random.default_rng([number, seed])
     ids = [f"g{number}-{i}" for i in range(PER_PART)]
     nowhere = np.arange(PER_PART) % 10 == 0
@@ -55,9 +64,10 @@ def write_part(
         if kind == pa.float32()
     }
     values["t01_smooth_or_features_a01_smooth_svr"][::7] = np.nan
-    values |= {"gz2_class": rng.choice(["Er", "Sb2m", "Ei(o)"], PER_PART)}
+    values |= {"gz2_class": rng.choice(["Er", "Sb2m", "Ei(o)"], PER_PART), **given}
     unit = hashlib.sha256(str(number).encode()).hexdigest()[:16]
-    rows = galaxies_table(cutouts, values, unit_id=unit, bundle_id=f"bundle-{number % 2}", run_id="run")
+    made_by = bundle_id or f"bundle-{number % 2}"
+    rows = galaxies_table(cutouts, values, unit_id=unit, bundle_id=made_by, run_id="run")
     none = rejects_table(CUTOUT_SCHEMA.empty_table(), unit_id=unit, run_id="run")
     return write_unit(catalog, "s", rows, none, unit_id=unit, fingerprint=f"f{seed}", planned=PER_PART)
 

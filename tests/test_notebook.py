@@ -9,6 +9,7 @@ from dataclasses import replace
 import matplotlib as mpl
 import numpy as np
 import pytest
+from conditionals import calibrated_bundle, write_calibrated_part
 from fakes import known_draws
 from published import SMOOTH, Survey, write_part
 
@@ -16,6 +17,7 @@ import gax_batch
 from gax_batch import notebook, tree
 from gax_batch.catalog.schema import COLUMNS
 from gax_batch.catalog.snapshots import Catalog
+from gax_batch.conditional import NAMES, Conditional
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 
@@ -79,6 +81,25 @@ def test_draws_are_those_that_were_kept(snapshot):
     prob = np.array([[row[f"{answer}_prob"] for answer in tree.ANSWERS] for row in rows], np.float32)
     np.testing.assert_allclose(draws[:2], known_draws(prob), atol=6e-4)
     np.testing.assert_array_equal(draws[0], draws[2])
+
+
+def test_conditional_fractions_are_those_of_the_bundle_that_made_the_catalog(tmp_path, monkeypatch):
+    survey = Survey(tmp_path)
+    survey.commit(*(write_calibrated_part(survey.catalog, number) for number in range(2)))
+    bundles = {None: calibrated_bundle(), "older": calibrated_bundle(conditional=False)}
+    monkeypatch.setattr(notebook, "load_bundle", bundles.get)
+    opened = gax_batch.open_catalog(survey.catalog)
+    expected = Conditional.of_bundle(calibrated_bundle()).add_to(survey.rows())
+    found = opened.conditional()
+    assert found.equals(expected.select(["galaxy_id", *NAMES]), check_metadata=False)
+    assert found.schema.field(NAMES[1]).metadata[b"ucd"] == b"src.morph.type;stat.min"
+    spirals = opened.conditional(["t04"], where=f"{SMOOTH} < 0.3")
+    assert spirals.column_names == ["galaxy_id", *(name for name in NAMES if name.startswith("t04_"))]
+    assert 0 < len(spirals) < len(expected)
+    with pytest.raises(UsageError, match="t04_spiral"):
+        opened.conditional(["t04_spirals"])
+    with pytest.raises(UsageError, match="known-1"):
+        opened.conditional(bundle="older")
 
 
 # LSDB and nested-pandas use an option and a keyword that pandas 3 is about to drop.

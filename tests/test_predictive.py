@@ -3,13 +3,13 @@ import json
 
 import numpy as np
 import pytest
-from labelled import random_fractions
+from labelled import labels_of, random_fractions
 
 from gax_batch import predictive, tree
 from gax_batch.errors import UsageError
-from gax_batch.predictive import EDGES, FEWEST, GRID, QUESTION_OF, Predictive
+from gax_batch.predictive import FEWEST, GRID, QUESTION_OF, Predictive
 
-GROUPS = len(EDGES) + 1
+GROUPS, FRACTION_GROUPS = predictive.GROUPS
 
 
 def simulated(count, seed, *, bias=0.0, uneven=1.0):
@@ -45,9 +45,9 @@ def tolerance(fitted_on, judged_on):
 
 
 def test_coverage_holds_in_each_group_of_the_share_asked(fitted):
-    fit_groups = predictive.groups_of(simulated(3000, 1)[0])
+    fit_groups = predictive.share_groups(simulated(3000, 1)[0])
     sample = simulated(6000, 2)
-    inside, groups = covered(fitted, sample), predictive.groups_of(sample[0])
+    inside, groups = covered(fitted, sample), predictive.share_groups(sample[0])
     judged = 0
     for question in tree.QUESTIONS:
         for group in range(GROUPS):
@@ -65,7 +65,7 @@ def test_groups_are_needed_for_it():
     prob, std, truth = simulated(6000, 2)
     one = predictive.fit(*simulated(3000, 1))
     pooled = Predictive(one.scale, np.repeat(one.quantiles[:, :1], GROUPS, axis=1))
-    asked = predictive.groups_of(prob) == GROUPS - 1
+    asked = predictive.share_groups(prob) == GROUPS - 1
     conditional = asked & (np.array([q.parent is not None for q in tree.QUESTIONS])[QUESTION_OF])
     assert covered(pooled, (prob, std, truth))[conditional].mean() < 0.85
 
@@ -97,12 +97,6 @@ def test_coverage_without_spreads():
     assert covered(predictive.fit(*samples[0]), samples[1]).mean() == pytest.approx(0.9, abs=0.015)
 
 
-def weights(truth, question):
-    """Of each fraction of a question: less where nobody was asked it."""
-    asked = truth[:, question.parent] > 0
-    return np.repeat(np.where(asked, 1.0, predictive.UNASKED_WEIGHT), len(question.answers))
-
-
 def test_galaxies_that_were_not_asked_count_less():
     scores = np.concatenate([np.linspace(-1, 1, 400), np.zeros(600)])
     weights = np.repeat([1.0, predictive.UNASKED_WEIGHT], [400, 600])
@@ -114,31 +108,39 @@ def test_galaxies_that_were_not_asked_count_less():
     assert found[GRID.index(0.95)] > predictive.conformal_quantiles(scores)[GRID.index(0.95)]
 
 
-def test_a_group_of_too_few_galaxies_is_merged_with_the_one_below():
-    prob, std, truth = simulated(3000, 8)
-    bar = tree.QUESTIONS[2]
-    groups = predictive.groups_of(prob)[:, bar.start]
-    keep = np.sort(np.concatenate([np.flatnonzero(groups == g)[:n] for g, n in enumerate((200, 30, 80, 20))]))
-    fitted = predictive.fit(prob[keep], std[keep], truth[keep])
-    scores = (truth - prob) / predictive.residual_scale(fitted.scale, prob, std)
-    for group, members in ((0, {0}), (1, {0, 1}), (2, {2}), (3, {2, 3})):
-        rows = keep[np.isin(groups[keep], list(members))]
-        expected = predictive.conformal_quantiles(
-            scores[rows, bar.columns].ravel(), weights(truth[rows], bar)
-        )
-        np.testing.assert_allclose(fitted.quantiles[2, group], expected, rtol=1e-5)
+@pytest.mark.parametrize(
+    ("counts", "group", "merged"),
+    [
+        # Galaxies by group of the share asked and of the fraction.
+        ({(0, 2): 200, (1, 2): 30, (2, 2): 80, (3, 2): 20}, (0, 2), {(0, 2)}),
+        ({(0, 2): 200, (1, 2): 30, (2, 2): 80, (3, 2): 20}, (1, 2), {(0, 2), (1, 2)}),
+        ({(0, 2): 200, (1, 2): 30, (2, 2): 80, (3, 2): 20}, (2, 2), {(2, 2)}),
+        ({(0, 2): 200, (1, 2): 30, (2, 2): 80, (3, 2): 20}, (3, 2), {(2, 2), (3, 2)}),
+        ({(0, 2): 10, (1, 2): 90, (2, 2): 90}, (0, 2), {(0, 2), (1, 2)}),
+        (
+            {(0, 1): 90, (1, 2): 30, (2, 2): 20, (1, 3): 70, (1, 4): 9},
+            (1, 2),
+            {(1, 2), (1, 3)},
+        ),
+        ({(3, 0): 30, (3, 1): 20, (3, 2): 100, (3, 3): 50}, (3, 0), {(3, 0), (3, 1), (3, 2)}),
+        ({(3, 5): 7}, (0, 0), {(3, 5)}),
+    ],
+)
+def test_a_group_of_too_few_galaxies_is_merged_with_those_around_it(counts, group, merged):
+    cells = np.repeat(list(counts), list(counts.values()), axis=0)
+    scores = np.random.default_rng(0).normal(size=len(cells)).astype(np.float32)
+    shares, fractions = cells.T[:, :, None]
+    found = predictive.group_quantiles(scores[:, None], np.ones((len(cells), 1)), shares, fractions)
+    members = [tuple(cell) in merged for cell in cells.tolist()]
+    np.testing.assert_array_equal(found[group], predictive.conformal_quantiles(scores[members]))
 
 
-def test_the_lowest_group_is_merged_with_the_one_above():
-    prob, std, truth = simulated(3000, 8)
-    bar = tree.QUESTIONS[2]
-    groups = predictive.groups_of(prob)[:, bar.start]
-    keep = np.sort(np.concatenate([np.flatnonzero(groups == 0)[:10], np.flatnonzero(groups > 0)]))
-    fitted = predictive.fit(prob[keep], std[keep], truth[keep])
-    scores = (truth - prob) / predictive.residual_scale(fitted.scale, prob, std)
-    rows = keep[groups[keep] <= 1]
-    expected = predictive.conformal_quantiles(scores[rows, bar.columns].ravel(), weights(truth[rows], bar))
-    np.testing.assert_allclose(fitted.quantiles[2, 0], expected, rtol=1e-5)
+def test_two_answers_of_a_galaxy_are_one_galaxy():
+    """So many scores are enough of as many galaxies, but not of half as many."""
+    shares = np.repeat([[0, 0], [1, 1]], [100, FEWEST // 2], axis=0)
+    scores = np.random.default_rng(0).normal(size=shares.shape).astype(np.float32)
+    found = predictive.group_quantiles(scores, np.ones(shares.shape), shares, np.zeros_like(shares))
+    np.testing.assert_array_equal(found[1, 0], predictive.conformal_quantiles(scores.ravel()))
 
 
 def test_a_few_galaxies_are_enough_for_intervals_that_hold_overall():
@@ -150,30 +152,37 @@ def test_a_few_galaxies_are_enough_for_intervals_that_hold_overall():
     assert np.mean(inside) == pytest.approx(0.9, abs=0.02)
 
 
-def test_quantiles_of_merged_groups_hold_in_both_together():
-    """Arms are counted for a few galaxies only: the two highest groups have the quantiles of both."""
-    prob, std, truth = simulated(3000, 15)
-    arms = tree.QUESTIONS[10]
-    high = np.flatnonzero(predictive.groups_of(prob)[:, arms.start] >= 2)
-    groups = predictive.groups_of(prob)[high, arms.start]
-    half = np.arange(len(high)) % 2 == 0
-    few = np.concatenate([high[half & (groups == 2)], high[half & (groups == 3)][: FEWEST - 1]])
-    low = np.flatnonzero(predictive.groups_of(prob)[:, arms.start] < 2)
-    rows = np.concatenate([low, few])
-    fitted = predictive.fit(prob[rows], std[rows], truth[rows])
-    scores = ((truth - prob) / predictive.residual_scale(fitted.scale, prob, std))[:, arms.columns]
-    ends = fitted.quantiles[10, 3, [GRID.index(0.05), GRID.index(0.95)]]
-    inside = (scores[few] >= ends[0]) & (scores[few] <= ends[1])
-    assert inside.mean() == pytest.approx(0.9, abs=0.01)
-
-
 def test_groups_follow_the_predicted_share_of_those_who_are_asked():
     prob = np.tile(random_fractions(1), (4, 1))
     prob[:, 4] = [0.05, 0.2, 0.5, 0.9]  # not edge-on: leads to bar, spiral and bulge
-    groups = predictive.groups_of(prob)
+    groups = predictive.share_groups(prob)
     for question in (2, 3, 4):
         np.testing.assert_array_equal(groups[:, tree.QUESTIONS[question].start], range(GROUPS))
     assert np.all(groups[:, tree.QUESTIONS[0].columns] == GROUPS - 1)
+
+
+def test_coverage_holds_by_predicted_fraction():
+    """Small fractions cannot err downwards by much, which must not shorten the intervals of larger ones."""
+    prob, std, truth = polled(3000, 31)
+    fitted = predictive.fit(prob, std, truth, conditional=True)
+    pooled = Predictive(fitted.scale, fitted.quantiles[:, :, [0] * FRACTION_GROUPS], conditional=True)
+    sample = polled(3000, 32)
+    known, groups = np.isfinite(sample[2]), predictive.fraction_groups(fitted.expected(sample[0]))
+    middle = known & (groups == 3)
+    assert covered(pooled, sample)[middle].mean() < 0.85
+    for group in range(FRACTION_GROUPS):
+        cells = known & (groups == group)
+        # Fractions of a few votes are a few values, of which an end may be one.
+        assert 0.88 < covered(fitted, sample)[cells].mean() < 0.95, group
+
+
+def test_a_bundle_of_an_earlier_release_has_the_same_quantiles_for_every_fraction(fitted):
+    values = fitted.as_json()
+    values["quantiles"] = fitted.quantiles[:, :, 2].tolist()
+    again = Predictive.of_json(values)
+    assert again.quantiles.shape == fitted.quantiles.shape
+    for group in range(FRACTION_GROUPS):
+        np.testing.assert_allclose(again.quantiles[:, :, group], fitted.quantiles[:, :, 2], atol=1e-5)
 
 
 def test_unknown_fractions_teach_nothing():
@@ -285,8 +294,9 @@ def test_a_calibration_that_lost_a_group_is_refused(fitted):
         lambda values: values["quantiles"].pop(),
         lambda values: values["quantiles"][2].pop(),
         lambda values: values["quantiles"][2][1].pop(),
-        lambda values: values["quantiles"][2][1].__setitem__(0, float("nan")),
-        lambda values: values["quantiles"][2][1].__setitem__(0, "many"),
+        lambda values: values["quantiles"][2][1][3].pop(),
+        lambda values: values["quantiles"][2][1][3].__setitem__(0, float("nan")),
+        lambda values: values["quantiles"][2][1][3].__setitem__(0, "many"),
         lambda values: values["scale"][2].__setitem__(0, -1.0),
         lambda values: values.__setitem__("scale", None),
     ],
@@ -297,3 +307,104 @@ def test_a_damaged_calibration_is_refused_in_one_line(fitted, damage):
     with pytest.raises(UsageError, match="use another bundle") as caught:
         Predictive.of_json(values)
     assert "\n" not in str(caught.value)
+
+
+def polled(count, seed, *, volunteers=40):
+    """Predictions, their spreads, and conditional fractions of simulated votes; NaN where nobody is asked.
+
+    What the volunteers think differs from the prediction, and of a rare question there are few votes.
+    """
+    rng = np.random.default_rng(seed)
+    raw = rng.gamma(0.7, size=(count, tree.N_ANSWERS)) + 1e-2
+    prob = tree.cumulative(tree.conditional(raw)).astype(np.float32)
+    errors = rng.normal(0, 0.3, raw.shape)
+    opinion = tree.conditional(tree.conditional(raw) * np.exp(errors))
+    std = (0.3 * prob * (1 - prob)).astype(np.float32)
+    votes = np.zeros((count, tree.N_ANSWERS), int)
+    for index in tree.TOPOLOGICAL:
+        question = tree.QUESTIONS[index]
+        asked = np.full(count, volunteers) if question.parent is None else votes[:, question.parent]
+        votes[:, question.columns] = rng.multinomial(asked, opinion[:, question.columns])
+    labels = labels_of((votes / volunteers).astype(np.float32))
+    return prob, std, labels.conditional
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return predictive.fit(*polled(3000, 21), conditional=True)
+
+
+def test_conditional_coverage_holds_in_each_group_of_the_share_asked(asked):
+    before, sample = polled(3000, 21), polled(6000, 22)
+    inside, groups = covered(asked, sample), predictive.share_groups(sample[0])
+    fit_groups = predictive.share_groups(before[0])
+    judged = 0
+    for question in tree.QUESTIONS:
+        for group in range(GROUPS):
+            taught, rows = (
+                np.isfinite(truth[:, question.start]) & (found[:, question.start] == group)
+                for truth, found in ((before[2], fit_groups), (sample[2], groups))
+            )
+            if taught.sum() >= FEWEST and rows.any():
+                found = inside[rows, question.columns].mean()
+                near = tolerance(taught.sum(), rows.sum())
+                # Fractions of a few votes are a few values, of which an end may be one.
+                assert 0.9 - near <= found <= 0.9 + near + 0.05, (question.name, group)
+                judged += 1
+    assert judged > 25
+
+
+def test_a_conditional_fraction_of_few_votes_has_a_wider_interval(asked):
+    few = np.tile(random_fractions(1, seed=3), (2, 1))
+    few[0, 4], few[1, 4] = 0.31, 0.59  # of one group
+    bar = tree.QUESTIONS[2].columns
+    few[:, bar] = few[:, [4]] * np.array([0.3, 0.7], np.float32)
+    lo, hi = asked.interval(few, np.full_like(few, 0.01), 0.9)
+    assert np.all((hi - lo)[0, bar] > (hi - lo)[1, bar])
+    np.testing.assert_allclose(asked.expected(few)[:, bar], [[0.3, 0.7]] * 2, rtol=1e-5)
+
+
+def test_scatter_of_few_votes_is_not_that_of_a_cumulative_fraction():
+    """The scale of conditional fractions knows how many votes there are: it needs no groups for that."""
+    prob, std, truth = polled(6000, 23)
+    fitted = predictive.fit(prob, std, truth, conditional=True)
+    scores = (truth - fitted.expected(prob)) / predictive.residual_scale(
+        fitted.scale, prob, std, conditional=True
+    )
+    rows = np.isfinite(truth) & (tree.parents(prob) < 1)
+    for fifth in np.array_split(np.argsort(tree.parents(prob)[rows]), 5)[1:]:
+        assert scores[rows][fifth].std() == pytest.approx(1, abs=0.2)
+
+
+def test_questions_that_all_are_asked_have_the_same_intervals_of_both_kinds():
+    prob, std, truth = polled(2000, 24)
+    everybody = [column for q in tree.QUESTIONS if q.parent is None for column in range(q.start, q.stop)]
+    one, other = (predictive.fit(prob, std, truth, conditional=c) for c in (False, True))
+    for level in (0.5, 0.9):
+        for end, same in zip(one.interval(prob, std, level), other.interval(prob, std, level), strict=True):
+            np.testing.assert_allclose(end[:, everybody], same[:, everybody], atol=1e-4)
+
+
+def test_conditional_intervals_hold_the_prediction_and_stay_in_the_unit_interval(asked):
+    prob, std, _ = polled(300, 25)
+    prob[:20, 1:] = 0
+    for level in (0.05, 0.9, 0.99):
+        lo, hi = asked.interval(prob, std, level)
+        expected = tree.conditional(prob)
+        assert np.all((lo >= 0) & (lo <= expected) & (expected <= hi) & (hi <= 1))
+
+
+def test_a_question_that_nobody_is_known_to_be_asked_may_have_any_fraction():
+    prob, std, truth = polled(200, 26)
+    truth[:, tree.QUESTIONS[10].columns] = np.nan
+    lo, hi = predictive.fit(prob, std, truth, conditional=True).interval(prob, std, 0.9)
+    arms = tree.QUESTIONS[10].columns
+    assert np.all(lo[:, arms] == 0)
+    assert np.all(hi[:, arms] == 1)
+
+
+def test_json_keeps_what_kind_of_fractions_it_is_of(asked):
+    again = Predictive.of_json(json.loads(json.dumps(asked.as_json())), conditional=True)
+    prob, std, _ = polled(100, 27)
+    for one, other in zip(asked.interval(prob, std, 0.9), again.interval(prob, std, 0.9), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)

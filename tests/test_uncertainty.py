@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 
 from gax_batch import tree, uncertainty
+from gax_batch.blending import Blend
 from gax_batch.errors import UsageError
 from gax_batch.models.bundle import MODELS, load_bundle
-from gax_batch.predictive import GRID, Predictive
+from gax_batch.predictive import GRID, GROUPS, Predictive
 from gax_batch.uncertainty import Calibration, Summary
 
 PREDICTIVE = Predictive(
     np.tile(np.array([0.0004, 0.05, 1], np.float32), (tree.N_QUESTIONS, 1)),
-    np.tile(np.linspace(-2, 2, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, 4, 1)),
+    np.tile(np.linspace(-2, 2, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, *GROUPS, 1)),
 )
 
 
@@ -24,7 +25,7 @@ def random_fractions(*shape, seed=0):
 def calibration(*models, weights=None):
     return Calibration(
         models=models,
-        weights=weights or {name: [1 / len(models)] * tree.N_QUESTIONS for name in models},
+        blend=Blend.of(weights or {name: [1 / len(models)] * tree.N_QUESTIONS for name in models}),
         predictive=PREDICTIVE,
         ood_threshold=0.5,
     )
@@ -81,22 +82,6 @@ def test_mutual_information_lies_between_zero_and_entropy():
 def test_spread_is_the_standard_deviation_over_draws():
     draws = random_fractions(7, 9)
     np.testing.assert_allclose(uncertainty.draw_statistics(draws)[1], draws.std(axis=0), atol=1e-6)
-
-
-def test_blend_is_consistent_and_between_its_models():
-    predictions = {"bayesian": random_fractions(30, seed=1), "svr": random_fractions(30, seed=2)}
-    weights = {"bayesian": np.linspace(0, 1, 11), "svr": np.linspace(1, 0, 11)}
-    mixed = uncertainty.blend(predictions, weights)
-    assert tree.inconsistency(mixed) < 1e-6
-    assert mixed.dtype == np.float32
-    # The first question is the SVR's alone.
-    np.testing.assert_allclose(mixed[:, :3], predictions["svr"][:, :3], atol=1e-6)
-
-
-def test_blend_of_one_model_is_that_model():
-    prediction = random_fractions(10)
-    mixed = uncertainty.blend({"classic": prediction}, {"classic": [1.0] * 11})
-    np.testing.assert_allclose(mixed, prediction, atol=1e-6)
 
 
 def test_a_regression_becomes_fractions():
@@ -163,7 +148,7 @@ class TestBlendedDraws:
         summary = uncertainty.summarize(both, outputs)
         for k in range(len(outputs["bayesian"])):
             each = {"bayesian": outputs["bayesian"][k], "svr": outputs["svr_draws"][k % 16]}
-            np.testing.assert_allclose(summary.draws[:, k], uncertainty.blend(each, both.weights), atol=1e-6)
+            np.testing.assert_allclose(summary.draws[:, k], both.blend(each), atol=1e-6)
 
     def test_information_and_entropy_are_of_the_same_draws(self, outputs):
         summary = uncertainty.summarize(calibration("bayesian", "svr"), outputs)
@@ -175,7 +160,7 @@ class TestBlendedDraws:
         outputs = outputs_of(draws=16)
         alone = {"bayesian": [0.0] * tree.N_QUESTIONS, "svr": [1.0] * tree.N_QUESTIONS}
         summary = uncertainty.summarize(calibration("bayesian", "svr", weights=alone), outputs)
-        np.testing.assert_allclose(summary.std, outputs["svr_draws"].std(axis=0), atol=1e-6)
+        np.testing.assert_allclose(summary.std, outputs["svr_draws"].std(axis=0), atol=3e-6)
         certain = outputs | {"svr_draws": np.repeat(outputs["svr"][None], 16, axis=0)}
         none = uncertainty.summarize(calibration("bayesian", "svr", weights=alone), certain)
         np.testing.assert_allclose(none.std, 0, atol=1e-6)
@@ -244,7 +229,19 @@ class TestCalibrationOfABundle:
             for models in itertools.combinations(MODELS, size):
                 usable = Calibration.of_bundle(load_bundle().manifest["calibration"], models)
                 assert usable.models == tuple(sorted(models))
-                np.testing.assert_allclose(np.sum([usable.weights[m] for m in models], axis=0), 1, atol=1e-4)
+                np.testing.assert_allclose(
+                    np.sum([usable.blend.weights[m] for m in models], axis=0), 1, atol=1e-4
+                )
+
+    def test_a_bundle_of_an_earlier_release_serves_a_catalog_without_conditional_intervals(self):
+        values = copy.deepcopy(load_bundle().manifest["calibration"])
+        combination = values["combinations"]["bayesian+svr"]
+        combination.pop("conditional", None)
+        assert Calibration.of_bundle(values, ["svr", "bayesian"]).conditional is None
+        combination["conditional"] = PREDICTIVE.as_json()
+        asked = Calibration.of_bundle(values, ["svr", "bayesian"]).conditional
+        assert asked is not None
+        assert asked.conditional
 
     def test_models_it_was_not_calibrated_for_are_refused(self):
         values = {**load_bundle().manifest["calibration"], "combinations": {}}

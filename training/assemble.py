@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gax_batch.errors import FatalError
+from gax_batch.evaluation import looks
 from gax_batch.evaluation.anomalies import anomalies, turned
 from gax_batch.evaluation.metrics import votes_nll
 from gax_batch.evaluation.training_set import IDS, PIXELS, pixel_digests
@@ -22,7 +23,7 @@ from gax_batch.models import Precision
 from gax_batch.models.bayesian import KERNELS, prior_deviation
 from gax_batch.models.bundle import MODELS, Bundle, load_bundle, save_bundle
 from gax_batch.models.domain import fit_reference
-from training import calibrate, checkpoint, dropout, networks, report
+from training import calibrate, checkpoint, comparison, dropout, networks, report
 from training.checkpoint import Arrays
 from training.data import CALIBRATE, REPORT, TRAIN, Galaxies, Rows
 from training.recipe import DENSE, RECIPES
@@ -64,18 +65,23 @@ def assemble(
     arrays: Mapping[str, Arrays]
     if weights is None:
         arrays, training = _trained(galaxies, work, seed)
+        compared = comparison.load(work)
     else:
         given = load_bundle(weights)
         arrays = {name: {**values} for name, values in given.arrays.items()}
         training, seed = given.manifest["training"], int(given.manifest["seed"])
+        compared = given.manifest.get("metrics", {}).get("baselines")
     bundle = Bundle("draft", {"seed": seed, "calibration": calibrate.neutral()}, arrays)
-    rows = {sample: _judged(galaxies, sample) for sample in (CALIBRATE, REPORT)}
+    rows = {sample: judged(galaxies, sample) for sample in (CALIBRATE, REPORT)}
     labels = {sample: galaxies.labels(chosen) for sample, chosen in rows.items()}
-    outputs = {sample: _predict(galaxies, bundle, chosen, say) for sample, chosen in rows.items()}
+    outputs = {sample: predict(galaxies, bundle, chosen, say) for sample, chosen in rows.items()}
     values = calibrate.calibrate(labels[CALIBRATE], outputs[CALIBRATE])
     blind = calibrate.without_spread(labels[CALIBRATE], outputs[CALIBRATE], values, report.DEFAULT)
     distorted = _distorted(galaxies, bundle, seed)
-    metrics = report.measure(labels[REPORT], outputs[REPORT], values, blind, distorted)
+    appearance = looks.measure(galaxies.cutouts(rows[REPORT]))
+    metrics = report.measure(labels[REPORT], outputs[REPORT], values, blind, distorted, appearance)
+    if compared is not None:
+        metrics["baselines"] = compared
     manifest = {
         "name": output.name,
         "seed": seed,
@@ -103,15 +109,15 @@ def _appearance(galaxies: Galaxies) -> Rows:
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), REFERENCE)).astype(np.intp))]
 
 
-def _judged(galaxies: Galaxies, sample: int) -> Rows:
-    """The galaxies of a sample that say something of the challenge's fractions."""
+def judged(galaxies: Galaxies, sample: int) -> Rows:
+    """Return the galaxies of a sample that say something of the challenge's fractions."""
     rows = galaxies.rows(sample)
     labels = galaxies.labels(rows)
     return rows[labels.voted | (labels.classes >= 0)]
 
 
-def _predict(galaxies: Galaxies, bundle: Bundle, rows: Rows, say: Callable[[str], None]) -> Arrays:
-    """What all models say of some galaxies, and the classic CNN with Monte Carlo dropout."""
+def predict(galaxies: Galaxies, bundle: Bundle, rows: Rows, say: Callable[[str], None]) -> Arrays:
+    """Return what all models say of some galaxies, and the classic CNN with Monte Carlo dropout."""
     cutouts = galaxies.cutouts(rows)
     say(f"predicting {len(cutouts)} galaxies")
     outputs = Engine(bundle, models=MODELS, draws=DRAWS, precision=PRECISION).outputs(cutouts)
@@ -122,7 +128,7 @@ def _predict(galaxies: Galaxies, bundle: Bundle, rows: Rows, say: Callable[[str]
 
 def _distorted(galaxies: Galaxies, bundle: Bundle, seed: int) -> report.Distorted:
     """What the models say of turned galaxies, and of images that are none."""
-    cutouts = galaxies.cutouts(_judged(galaxies, REPORT)[:DISTORTED])
+    cutouts = galaxies.cutouts(judged(galaxies, REPORT)[:DISTORTED])
     engine = Engine(bundle, models=MODELS, draws=DRAWS, precision=PRECISION)
     scores = Engine(bundle, models=("svr",), precision=PRECISION)
     return report.Distorted(

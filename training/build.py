@@ -48,16 +48,16 @@ def build(source: Path, output: Path, *, seed: int, effort: float = 1.0, weights
     started = time.monotonic()
     work = output.with_name(output.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
-    galaxies = data.load(source, work, _say)
+    galaxies = data.load(source, work, say)
     if weights is None:
-        _same_training(work, galaxies.digest(), seed, effort)
-        networks.run(networks.Training(galaxies, work, seed, effort, _say))
-    name = assemble.assemble(galaxies, work, output, seed, weights, _say)
-    _say(f"{name} after {(time.monotonic() - started) / 60:.0f} min")
+        same_training(work, galaxies.digest(), seed, effort)
+        networks.run(networks.Training(galaxies, work, seed, effort, say))
+    name = assemble.assemble(galaxies, work, output, seed, weights, say)
+    say(f"{name} after {(time.monotonic() - started) / 60:.0f} min")
     return name
 
 
-def _same_training(work: Path, digest: str, seed: int, effort: float) -> None:
+def same_training(work: Path, digest: str, seed: int, effort: float) -> None:
     """Refuse to go on with a training of other galaxies, labels, seed or recipe."""
     from training.recipe import DENSE, RECIPES
 
@@ -78,7 +78,16 @@ def _same_training(work: Path, digest: str, seed: int, effort: float) -> None:
     path.write_text(text)
 
 
-def _say(line: str) -> None:
+def restart_with_allocator(module: str) -> None:
+    """Start this process again as `python -m module` with the allocator's settings, unless it has them."""
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        # The allocator reads them when a process starts.
+        command = [sys.executable, "-m", module, *sys.argv[1:]]
+        os.execve(sys.executable, command, os.environ | ALLOCATOR | {"TF_CPP_MIN_LOG_LEVEL": "2"})  # noqa: S606
+
+
+def say(line: str) -> None:
+    """Print a line of progress with the time."""
     print(time.strftime("%H:%M:%S"), line, flush=True)
 
 
@@ -93,10 +102,7 @@ def main() -> None:
     parser.add_argument("--effort", type=float, default=1.0, help="factor on the training steps")
     parser.add_argument("--weights", help="calibrate the weights of this bundle instead of training")
     options = parser.parse_args()
-    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
-        # The allocator reads them when a process starts.
-        command = [sys.executable, "-m", "training.build", *sys.argv[1:]]
-        os.execve(sys.executable, command, os.environ | ALLOCATOR | {"TF_CPP_MIN_LOG_LEVEL": "2"})  # noqa: S606
+    restart_with_allocator("training.build")
     try:
         from training.train import seed_everything
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gax_batch.errors import UsageError
+from gax_batch.evaluation import looks
 from gax_batch.evaluation.page import figures
 from gax_batch.models.bundle import Bundle, load_bundle
 
@@ -54,9 +55,12 @@ def write_card(bundle: Bundle, folder: Path) -> Path:
         "## Errors",
         _sample(metrics),
         _models(metrics["models"]),
+        *_baselines(metrics),
         "## Intervals",
         _levels(metrics),
         _questions(metrics),
+        *_conditional(metrics),
+        *_looks(metrics),
         "## Figures",
         "\n".join(pictures),
         "## Limits",
@@ -101,6 +105,59 @@ def _models(models: Mapping[str, Any]) -> str:
     return _table(rows)
 
 
+def _baselines(metrics: Mapping[str, Any]) -> list[str]:
+    """The deep ensemble and the models of halves, if they were trained."""
+    found = metrics.get("baselines")
+    if found is None:
+        return []
+    names = NAMES | {"deep ensemble": f"deep ensemble of {found['members']} classic CNNs"}
+    rows = [
+        (
+            "of all draws or members",
+            "RMSE of 37 fractions",
+            "votes' NLL, nats",
+            "five clear classes",
+            "mean spread",
+            "hold in their central 90 %",
+            "RMSE of the surest half",
+            "area under risk-coverage",
+        )
+    ]
+    for key, row in found["models"].items():
+        rows.append(
+            (
+                names[key],
+                f"{row['rmse']:.4f}",
+                f"{row['votes_nll']:.2f}",
+                f"{row.get('class_accuracy', float('nan')):.1%}",
+                f"{row['mean_std']:.4f}",
+                f"{row['coverage_of_draws_alone']:.1%}",
+                f"{row['rmse_of_surest_half']:.4f}",
+                f"{row['risk_coverage_area']:.4f}",
+            )
+        )
+    note = (
+        f"Measured beside {found['bundle']}, whose classic CNN is one of the members; the others were "
+        f"trained with {found['effort']:g} times the recipe's steps. The surest are those with the "
+        "least spread, of all galaxies with fractions."
+    )
+    parts = ["## Spread beside a deep ensemble", _table(rows), note]
+    return [*parts, *_halves(found["halves"])] if "halves" in found else parts
+
+
+def _halves(halves: Mapping[str, Any]) -> list[str]:
+    rows = [("population fractions", "scatter between halves", "`model_std`", "ratio")]
+    for name, row in ({"all": halves["all"]} | halves["questions"]).items():
+        rows.append((name, f"{row['scatter']:.5f}", f"{row['model_std']:.5f}", f"{row['ratio']:.2f}"))
+    note = (
+        "Two blends, each trained on its own half of the training galaxies without a teacher, predict the "
+        "same galaxies. The scatter is the difference of their population fractions over the root of 2; the "
+        "ratio is the root mean square of the answers' scatter over `model_std`: above 1 `model_std` is too "
+        "small. One pair of halves says little of a single question: what counts is the ratio of all."
+    )
+    return ["## Does `model_std` of `gax population` hold?", _table(rows), note]
+
+
 def _levels(metrics: Mapping[str, Any]) -> str:
     blind = metrics["intervals without the Bayesian spread"]
     rows = [("level", "hold", "hold where asked", "width", "width without the Bayesian spread")]
@@ -140,6 +197,33 @@ def _questions(metrics: Mapping[str, Any]) -> str:
         )
     anomalies = metrics["out_of_distribution"]
     return _table(rows) + f"\n\nOut-of-distribution score: AUC {anomalies['auc']:.3f}."
+
+
+def _conditional(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the table of conditional fractions, which bundles of earlier releases lack."""
+    if "conditional" not in metrics:
+        return []
+    found = metrics["conditional"]
+    rows = [("90 % intervals of conditional fractions", "galaxies asked", "hold", "width", "RMSE")]
+    for name, values in (*found["questions"].items(), ("all", found)):
+        rows.append(
+            (
+                name,
+                f"{values['galaxies']:,}",
+                f"{values['coverage']:.1%}",
+                f"{values['width']:.3f}",
+                f"{values['rmse']:.4f}",
+            )
+        )
+    return [_table(rows)]
+
+
+def _looks(metrics: Mapping[str, Any]) -> list[str]:
+    """The table by look of the image, if the bundle was measured with images."""
+    if "by_look" not in metrics:
+        return []
+    note = f"90 % intervals by look of the image. {looks.NOTE}"
+    return [note, _table(looks.table(metrics["by_look"]))]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

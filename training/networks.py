@@ -5,9 +5,9 @@ last of them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,11 @@ from training import checkpoint, dense, regression, teacher, train
 from training.checkpoint import Arrays
 from training.data import CALIBRATE, TRAIN, Galaxies
 from training.images import FINE_SIDE
-from training.recipe import DENSE, RECIPES
+from training.recipe import DENSE, RECIPES, DenseRecipe, Recipe
 from training.targets import Targets, targets_of
 
 Float = npt.NDArray[np.float32]
+Taught = TypeVar("Taught", Recipe, DenseRecipe)
 BUILDERS: dict[str, Callable[[int], Any]] = {
     "svr": svr.build,
     "bayesian": bayesian.build,
@@ -76,14 +77,14 @@ def run(training: Training) -> None:
     training.work.mkdir(parents=True, exist_ok=True)
     taught = _teach(training)
     targets = targets_of(training.galaxies, taught)
-    trunk = _network(training, "svr", targets, None)
-    networks = {"svr": trunk} | {n: _network(training, n, targets, trunk) for n in ("bayesian", "classic")}
+    trunk = network(training, "svr", targets, None)
+    networks = {"svr": trunk} | {n: network(training, n, targets, trunk) for n in ("bayesian", "classic")}
     arrays: dict[str, Arrays] = {
         "bayesian": bayesian.export_weights(networks["bayesian"]),
         "classic": classic.export_weights(networks["classic"]),
         "svr": svr.export_weights(networks["svr"]),
     }
-    arrays["svr"] |= _regressions(training, arrays["svr"], taught)
+    arrays["svr"] |= fit_regressions(training, arrays["svr"], taught)
     for name, values in arrays.items():
         checkpoint.save(training.work / f"export-{name}.safetensors", values)
 
@@ -118,7 +119,15 @@ def _teach(training: Training) -> Float:
     return predictions
 
 
-def _network(training: Training, name: str, targets: Targets, trunk: Any) -> Any:
+def network(training: Training, name: str, targets: Targets, trunk: Any) -> Any:
+    """Train one network, unless that was done before; without a teacher's targets it has the labels alone.
+
+    Args:
+        training: where its files are.
+        name: `svr`, `bayesian` or `classic`.
+        targets: of all galaxies.
+        trunk: the trained network of the CNN-SVR, which the other two start from.
+    """
     path = training.work / f"{name}.safetensors"
     model = BUILDERS[name](training.seed + SEEDS[name])
     if (saved := checkpoint.load(path)) is not None:
@@ -133,15 +142,15 @@ def _network(training: Training, name: str, targets: Targets, trunk: Any) -> Any
     if name in DENSE:
         rows = np.arange(len(training.galaxies))
         views = dense.features_of(model, training.galaxies.cutouts(rows))
-        recipe = DENSE[name].scaled(training.effort)
+        recipe = _learn_from(DENSE[name].scaled(training.effort), targets)
         dense.fit(model, views, targets, training.batches(name), recipe, training.say)
     checkpoint.save(path, checkpoint.weights(model))
-    _tell(training, name, _predict(model, training.galaxies.cutouts(training.galaxies.rows(CALIBRATE))))
+    _tell(training, name, predict(model, training.galaxies.cutouts(training.galaxies.rows(CALIBRATE))))
     return model
 
 
-def _predict(model: Any, images: npt.NDArray[np.uint8], batch: int = 64) -> Float:
-    """The mean cumulative fractions over 4 rotations `[N, 37]`; of a Bayesian network with its noise."""
+def predict(model: Any, images: npt.NDArray[np.uint8], batch: int = 64) -> Float:
+    """Return mean cumulative fractions over 4 rotations `[N, 37]`; of a Bayesian network with its noise."""
     run = tf.function(lambda x: cumulative_probabilities(model(tf.cast(x, tf.float32) / 255.0)))
     padded = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), np.uint8)])
     turns = [np.ascontiguousarray(np.rot90(padded, turn, (1, 2))) for turn in range(4)]
@@ -166,8 +175,12 @@ def _tell(training: Training, name: str, predicted: Float) -> None:
     )
 
 
+def _learn_from(recipe: Taught, targets: Targets) -> Taught:
+    return recipe if "teacher" in targets else replace(recipe, teacher_share=0.0)
+
+
 def _fit(training: Training, model: Any, name: str, targets: Targets, fine: bool = False) -> Any:
-    recipe = RECIPES[name].scaled(training.effort)
+    recipe = _learn_from(RECIPES[name].scaled(training.effort), targets)
     state = training.work / f"{name}.state"
     policy = "mixed_bfloat16" if recipe.mixed and train.bfloat16_is_faster() else "float32"
     mixed = model
@@ -194,13 +207,12 @@ def _fit(training: Training, model: Any, name: str, targets: Targets, fine: bool
     return model
 
 
-def _regressions(training: Training, arrays: Arrays, taught: Float) -> Arrays:
-    """The regressions, unless they were fitted before."""
+def fit_regressions(training: Training, arrays: Arrays, taught: Float) -> Arrays:
+    """Return the regressions, unless they were fitted before; `taught` is used in `regression_rows` only."""
     path = training.work / "regressions.safetensors"
     if (saved := checkpoint.load(path)) is None:
         galaxies = training.galaxies
-        rows = galaxies.rows(TRAIN)
-        rows = rows[regression.choose_rows(galaxies.representative[rows])]
+        rows = regression_rows(galaxies)
         held_out = np.flatnonzero((galaxies.sample == CALIBRATE) & galaxies.representative)
         saved, record = regression.fit(
             regression.features(arrays, galaxies.cutouts(rows)),
@@ -211,6 +223,12 @@ def _regressions(training: Training, arrays: Arrays, taught: Float) -> Arrays:
         saved |= {f"record/{key}": np.array([value]) for key, value in record.items()}
         checkpoint.save(path, saved)
     return {name: values for name, values in saved.items() if name.startswith("svr/")}
+
+
+def regression_rows(galaxies: Galaxies) -> npt.NDArray[np.intp]:
+    """Return the training galaxies that the regressions are fitted on."""
+    rows = galaxies.rows(TRAIN)
+    return rows[regression.choose_rows(galaxies.representative[rows])]
 
 
 def start_from(model: Any, trunk: Any) -> None:

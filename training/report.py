@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gax_batch import predictive, uncertainty
 from gax_batch.evaluation import distributions, evaluate, metrics
 from gax_batch.evaluation.anomalies import auc
+from gax_batch.evaluation.conditional import conditional_metrics
 from gax_batch.labels import NO_CLASS, Labels
 from gax_batch.models.bundle import MODELS
 from training import calibrate
@@ -38,6 +39,7 @@ def measure(
     calibration: Mapping[str, Any],
     blind: predictive.Predictive,
     distorted: Distorted,
+    appearance: Mapping[str, npt.NDArray[np.float64]],
 ) -> dict[str, Any]:
     """Return the metrics of every model and blend.
 
@@ -47,8 +49,9 @@ def measure(
         calibration: of the bundle.
         blind: the default blend's predictive distribution that is not told the draws' spread.
         distorted: what is not a galaxy as it is.
+        appearance: what `gax_batch.evaluation.looks.measure` found in the sample's images.
     """
-    default, everything = (_summarize(calibration, outputs, models) for models in (DEFAULT, MODELS))
+    default, everything = (summarize(calibration, outputs, models) for models in (DEFAULT, MODELS))
     points = {
         "blend": default.prob,
         "bayesian": outputs["bayesian"].mean(axis=0),
@@ -57,17 +60,20 @@ def measure(
         "classic with MC dropout": outputs["dropout"].mean(axis=0),
         "blend of all three": everything.prob,
     }
-    fitted = uncertainty.Calibration.of_bundle(calibration, DEFAULT).predictive
+    usable = uncertainty.Calibration.of_bundle(calibration, DEFAULT)
+    fitted, asked = usable.predictive, usable.conditional
     levels = {f"{x:g}": fitted.interval(default.prob, default.std, x) for x in metrics.LEVELS}
     values = {name: getattr(default, name) for name in ("prob", "std", "lo", "hi")}
-    judged = evaluate.judge(labels, values, levels)
+    judged = evaluate.judge(labels, values, levels, appearance)
     known = np.flatnonzero(labels.voted)
+    conditional = {} if asked is None else conditional_metrics(asked, default.prob, default.std, labels)
     quantiles = fitted.at(default.prob[known], default.std[known], list(PREDICTIVE_LEVELS))
     return judged | {
         "sample": "representative galaxies of the challenge that trained and calibrated nothing",
         "draws": len(outputs["bayesian"]),
-        "models": {name: _point(labels, prob) for name, prob in points.items()},
+        "models": {name: point(labels, prob) for name, prob in points.items()},
         "distribution": distributions.distribution_metrics(quantiles, PREDICTIVE_LEVELS, labels.take(known)),
+        "conditional": conditional,
         "intervals without the Bayesian spread": _spreadless(labels, default, blind),
         "epistemic": _epistemic(labels, outputs, default),
         "out_of_distribution": _anomalies(outputs, distorted),
@@ -75,15 +81,16 @@ def measure(
     }
 
 
-def _summarize(
+def summarize(
     calibration: Mapping[str, Any], outputs: Mapping[str, Float], models: tuple[str, ...]
 ) -> uncertainty.Summary:
+    """Return what a calibrated choice of models says."""
     usable = uncertainty.Calibration.of_bundle(calibration, models)
     return uncertainty.summarize(usable, calibrate.needed(outputs, models))
 
 
-def _point(labels: Labels, prob: Float) -> dict[str, Any]:
-    """Errors on the galaxies with all 37 fractions, with some, and of a clear class."""
+def point(labels: Labels, prob: Float) -> dict[str, Any]:
+    """Return the errors on the galaxies with all 37 fractions, with some, and of a clear class."""
     complete, voted = np.flatnonzero(labels.complete), np.flatnonzero(labels.voted)
     clear = np.flatnonzero((labels.classes >= 0) & (labels.classes != NO_CLASS))
     result = metrics.point_metrics(prob[complete], labels.take(complete)) | {
@@ -108,27 +115,43 @@ def _spreadless(labels: Labels, summary: uncertainty.Summary, blind: predictive.
 def _epistemic(
     labels: Labels, outputs: Mapping[str, Float], default: uncertainty.Summary
 ) -> dict[str, dict[str, float]]:
-    """How often the central 90 % of the draws alone would hold the fraction, and the draws' likelihood."""
-    known = np.flatnonzero(labels.complete)
-    truth = labels.cumulative[known]
     sources = {
         "blend": np.swapaxes(default.draws, 0, 1),
         "bayesian": outputs["bayesian"],
         "classic with MC dropout": outputs["dropout"],
     }
-    result = {}
-    for name, values in sources.items():
-        low, high = np.quantile(values[:, known], [0.05, 0.95], axis=0)
-        result[name] = {
-            "coverage_of_draws_alone": round(float(np.mean((truth >= low) & (truth <= high))), 4),
-            "mean_std": round(float(values[:, known].std(axis=0).mean()), 4),
-        }
-    return result
+    return {name: spread(labels, draws) for name, draws in sources.items()}
+
+
+def spread(labels: Labels, draws: Float) -> dict[str, float]:
+    """Return what the spread of draws says of the error.
+
+    Args:
+        labels: of N galaxies.
+        draws: `[S, N, 37]`.
+
+    Returns:
+        On the galaxies with all fractions, how often the central 90 % of the draws alone hold the fraction,
+        and their mean spread; on those with any, the RMSE of the half with the least spread, and the area
+        under risk-coverage (the mean RMSE of the surest 10, 20, ... 100 %).
+    """
+    known, voted = np.flatnonzero(labels.complete), np.flatnonzero(labels.voted)
+    truth = labels.cumulative[known]
+    low, high = np.quantile(draws[:, known], [0.05, 0.95], axis=0)
+    deviation = draws.std(axis=0)
+    error = metrics.squared_error(draws[:, voted].mean(axis=0), labels.take(voted))
+    risk = metrics.risk_coverage(error, deviation[voted].mean(axis=1))
+    return {
+        "coverage_of_draws_alone": round(float(np.mean((truth >= low) & (truth <= high))), 4),
+        "mean_std": round(float(deviation[known].mean()), 4),
+        "rmse_of_surest_half": risk[len(risk) // 2 - 1],
+        "risk_coverage_area": round(float(np.mean(risk)), 4),
+    }
 
 
 def _rotation(calibration: Mapping[str, Any], default: uncertainty.Summary, distorted: Distorted) -> float:
     """The default blend's mean absolute change under a turn by 90 degrees."""
-    after = _summarize(calibration, distorted.turned, DEFAULT).prob
+    after = summarize(calibration, distorted.turned, DEFAULT).prob
     return round(float(np.mean(np.abs(default.prob[: len(after)] - after))), 5)
 
 

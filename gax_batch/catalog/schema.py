@@ -52,8 +52,8 @@ DESCRIPTION = f"galaxy morphology: {DEFINITION.name} vote fractions with uncerta
 """What the table of galaxies is; each `_prob` column says what `debiased` means."""
 
 _INTERVAL = (
-    "the 90 % predictive interval of the fraction, with the scatter of votes; calibrated by question and by "
-    "the predicted share of volunteers who are asked it"
+    "the 90 % predictive interval of the fraction, with the scatter of votes; calibrated by question, by the "
+    "predicted share of volunteers who are asked it, and by predicted fraction"
 )
 
 ANSWER_QUANTITIES: dict[str, tuple[str, str]] = {
@@ -69,6 +69,21 @@ ANSWER_QUANTITIES: dict[str, tuple[str, str]] = {
     "lo": ("src.morph.type;stat.min", f"lower end of {_INTERVAL}"),
     "hi": ("src.morph.type;stat.max", f"upper end of {_INTERVAL}"),
     "svr": ("stat.probability;src.morph.type", "the same fraction by the CNN-SVR alone"),
+}
+_CONDITIONAL_INTERVAL = (
+    "the 90 % predictive interval of the conditional fraction where at least one volunteer is asked, with "
+    "the scatter of their votes; calibrated by question, by the predicted share of volunteers who are "
+    "asked it, and by predicted fraction"
+)
+CONDITIONAL_QUANTITIES: dict[str, tuple[str, str]] = {
+    "conditional": (
+        "stat.probability;src.morph.type",
+        "expected fraction of the volunteers who are asked the question who would give the answer if the "
+        "galaxy were nearby, as in Galaxy Zoo's tables (conditional; debiased as by Willett et al. 2013); "
+        "_prob divided by its sum over the answers of the question",
+    ),
+    "conditional_lo": ("src.morph.type;stat.min", f"lower end of {_CONDITIONAL_INTERVAL}"),
+    "conditional_hi": ("src.morph.type;stat.max", f"upper end of {_CONDITIONAL_INTERVAL}"),
 }
 QUESTION_QUANTITIES: dict[str, tuple[str, str]] = {
     "entropy": (
@@ -160,6 +175,13 @@ def _reject_columns() -> Iterator[Column]:
 
 
 COLUMNS: tuple[Column, ...] = tuple(_galaxy_columns())
+CONDITIONAL_COLUMNS: tuple[Column, ...] = tuple(
+    Column(f"{answer}_{quantity}", pa.float32(), "", ucd, f"{answer}: {meaning}")
+    for answer in ANSWERS
+    for quantity, (ucd, meaning) in CONDITIONAL_QUANTITIES.items()
+)
+"""Columns that a catalog does not store: `gax_batch.conditional` derives them when they are read."""
+
 REJECT_COLUMNS: tuple[Column, ...] = tuple(_reject_columns())
 ADDED_COLUMNS = frozenset({"gz2_class_margin"})
 """Columns that parts and tables of earlier releases lack; they are read as null there."""

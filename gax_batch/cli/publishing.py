@@ -24,6 +24,18 @@ def publish(
         str | None,
         typer.Option(help="SQL expression over columns: \"gz2_class = 'Er' AND flags & 32 = 0\"."),
     ] = None,
+    conditional: Annotated[
+        bool,
+        typer.Option(
+            "--conditional",
+            help="Add fractions of the volunteers who are asked each question, with 90 % intervals: those "
+            "that --columns names ('*_conditional*'), or all.",
+        ),
+    ] = False,
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="Bundle that made the catalog, for --conditional.", show_default="shipped"),
+    ] = None,
     version: Annotated[int | None, typer.Option(help="Snapshot to publish.", show_default="newest")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the file if it is there.")] = False,
     pixel_threshold: Annotated[
@@ -43,6 +55,16 @@ def publish(
     from gax_batch.publish.publication import publish as publish_catalog
 
     request = Request(
-        catalog, output, format, columns or (), where, version, replace, pixel_threshold, margin
+        catalog,
+        output,
+        format,
+        columns or (),
+        where,
+        version,
+        replace,
+        pixel_threshold,
+        margin,
+        conditional,
+        bundle,
     )
     publish_catalog(request, typer.echo)

@@ -13,7 +13,8 @@ from gax_batch import storage, tree
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
-from gax_batch.evaluation import anomalies, distributions, metrics, training_set
+from gax_batch.evaluation import anomalies, distributions, looks, metrics, training_set
+from gax_batch.evaluation.conditional import conditional_metrics
 from gax_batch.evaluation.page import page
 from gax_batch.labels import EXAMPLES, NO_CLASS, WEIGHTED, Labels, read_labels
 from gax_batch.listing import list_objects
@@ -117,7 +118,8 @@ def evaluate_bundle(
     labels, cutouts = labels.take(new), cutouts[new]
     summary, robustness = _classify(loaded, cutouts, draws, say)
     values = {"prob": summary.prob, "std": summary.std, "lo": summary.lo, "hi": summary.hi}
-    judged = judge(labels, values, _intervals(loaded.manifest, summary))
+    judged = judge(labels, values, _intervals(loaded.manifest, summary), looks.measure(cutouts))
+    judged |= _judge_conditional(loaded.manifest, summary, labels)
     return _write({"of": loaded.bundle_id, **facts, **judged, **robustness}, output, say)
 
 
@@ -249,8 +251,20 @@ def _intervals(manifest: Manifest, summary: Summary) -> dict[str, tuple[Float, F
     return {f"{level:g}": fitted.interval(summary.prob, summary.std, level) for level in metrics.LEVELS}
 
 
+def _judge_conditional(manifest: Manifest, summary: Summary, labels: Labels) -> dict[str, Any]:
+    """Judge the intervals of conditional fractions, which bundles of earlier releases lack."""
+    asked = manifest["calibration"]["combinations"]["bayesian+svr"].get("conditional")
+    if asked is None or not labels.voted.any():
+        return {}
+    fitted = Predictive.of_json(asked, conditional=True)
+    return {"conditional": conditional_metrics(fitted, summary.prob, summary.std, labels)}
+
+
 def judge(
-    labels: Labels, values: dict[str, Float], intervals: dict[str, tuple[Float, Float]]
+    labels: Labels,
+    values: dict[str, Float],
+    intervals: dict[str, tuple[Float, Float]],
+    appearance: Mapping[str, npt.NDArray[np.float64]] | None = None,
 ) -> dict[str, Any]:
     """Return what labels say of predictions.
 
@@ -258,6 +272,7 @@ def judge(
         labels: of N galaxies.
         values: `prob`, `std`, `lo` and `hi`, float32 `[N, 37]` each.
         intervals: lower and upper ends `[N, 37]` by level.
+        appearance: what `looks.measure` found in their images; None without images.
     """
     voted, largest = np.flatnonzero(labels.voted), np.flatnonzero(labels.largest >= 0)
     clear = np.flatnonzero(_of_a_class(labels))
@@ -266,7 +281,11 @@ def judge(
     if len(voted):
         chosen = labels.take(voted)
         ends = {level: (lo[voted], hi[voted]) for level, (lo, hi) in intervals.items()}
-        result |= _judge_votes(chosen, {name: value[voted] for name, value in values.items()}, ends)
+        of_voted = {name: value[voted] for name, value in values.items()}
+        result |= _judge_votes(chosen, of_voted, ends)
+        if appearance is not None:
+            cells = metrics.Cells(of_voted["lo"], of_voted["hi"], chosen, of_voted["prob"])
+            result["by_look"] = looks.by_fifth(cells, {k: v[voted] for k, v in appearance.items()})
     if len(clear):
         result["clear_classes"] = metrics.clear_metrics(values["prob"][clear], labels.classes[clear])
     if len(largest):
@@ -321,6 +340,12 @@ def _lines(result: dict[str, Any]) -> list[str]:
                 f"{float(level):.0%} intervals hold {found['coverage']:.1%} of the fractions, "
                 f"{found.get('coverage_asked', math.nan):.1%} where asked, mean width {found['width']:.3f}"
             )
+    if "conditional" in result:
+        found = result["conditional"]
+        lines.append(
+            f"90% intervals hold {found['coverage']:.1%} of the conditional fractions, mean width "
+            f"{found['width']:.3f}"
+        )
     if "distribution" in result:
         found = result["distribution"]["all"]
         lines.append(f"CRPS {found['crps']:.4f}, calibration error {found['calibration_error']:.3f}")

@@ -6,6 +6,7 @@ lack columns: fractions that are not known are in no mean.
 """
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -140,8 +141,7 @@ def coverage(lo: Float, hi: Float, labels: Labels, predicted: Float | None = Non
     Returns:
         Numbers overall, by question (those that some galaxy was asked), and by groups that are not empty.
     """
-    truth, known = labels.cumulative, labels.known
-    cells = _Cells((truth >= lo - _EQUAL) & (truth <= hi + _EQUAL), hi - lo, known, by_answer(asked(labels)))
+    known, cells = labels.known, Cells(lo, hi, labels)
     everywhere = np.ones(tree.N_ANSWERS, bool)
     answers = [cells.inside[known[:, i], i].mean() for i in range(tree.N_ANSWERS) if known[:, i].any()]
     result = cells.summary(everywhere) | {"coverage_worst_answer": round(float(min(answers)), 4)}
@@ -164,24 +164,46 @@ def coverage(lo: Float, hi: Float, labels: Labels, predicted: Float | None = Non
     return result
 
 
-class _Cells:
+class Cells:
     """Which of `[N, 37]` intervals hold their fraction, and summaries over some of them."""
 
-    def __init__(self, inside: Mask, width: Float, known: Mask, asked: Mask) -> None:
-        self.inside, self.width, self.known, self.asked = inside, width, known, asked
+    def __init__(self, lo: Float, hi: Float, labels: Labels, predicted: Float | None = None) -> None:
+        """Compare intervals with labels.
+
+        Args:
+            lo: `[N, 37]` lower ends.
+            hi: `[N, 37]` upper ends.
+            labels: Of the same galaxies.
+            predicted: `[N, 37]` cumulative fractions. If given, summaries have their RMSE too.
+        """
+        truth = labels.cumulative
+        self.inside = (truth >= lo - _EQUAL) & (truth <= hi + _EQUAL)
+        self.width, self.known, self.asked = hi - lo, labels.known, by_answer(asked(labels))
+        self.error = None if predicted is None else np.square(predicted - truth, dtype=np.float64)
 
     def summary(self, chosen: Mask) -> dict[str, Any]:
-        """Return coverage and width of the chosen cells, a mask of `[37]` or `[N, 37]`."""
+        """Return coverage, width and RMSE of the chosen cells, a mask of `[37]` or `[N, 37]`."""
         found: dict[str, Any] = {}
         for suffix, counted in (("", self.known), ("_asked", self.asked)):
             cells = counted & chosen
             if cells.any():
                 found[f"coverage{suffix}"] = round(float(self.inside[cells].mean()), 4)
                 found[f"width{suffix}"] = round(float(self.width[cells].mean(dtype=np.float64)), 4)
+                if self.error is not None:
+                    found[f"rmse{suffix}"] = round(math.sqrt(self.error[cells].mean()), 4)
         return found
 
-    def groups(self, values: Float, edges: tuple[float, ...], chosen: Mask) -> list[dict[str, Any]]:
-        """Return the summaries of groups by value; a value that is an edge belongs to the upper group."""
+    def groups(
+        self, values: npt.NDArray[np.floating[Any]], edges: Sequence[float], chosen: Mask
+    ) -> list[dict[str, Any]]:
+        """Return the summaries of groups by value, without empty ones.
+
+        Args:
+            values: `[N, 37]`, or `[N, 1]` for a value of each galaxy.
+            edges: Edges of the groups. A value that is an edge belongs to the upper group; values beyond the
+                outer edges belong to the outer groups.
+            chosen: Which answers are counted, `[37]`.
+        """
         group = np.digitize(values, edges[1:-1])
         result = []
         for index, (low, high) in enumerate(pairwise(edges)):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from gax_batch.evaluation import looks
 from gax_batch.evaluation.drawing import bars, curves
 
 STYLE = (
@@ -34,6 +35,12 @@ def page(result: Mapping[str, Any]) -> str:
         parts.append(_pit(result["distribution"]))
     if "points" in result:
         parts.append(_table(result))
+    if "conditional" in result:
+        parts.append(_conditional(result["conditional"]))
+    if "by_look" in result:
+        parts += [f"<p>{escape(looks.NOTE)}</p>", _looks(result["by_look"])]
+        caption = f"Errors and {float(LEVEL):.0%} intervals by look of the image"
+        parts.append(_lines(caption, looks.table(result["by_look"])))
     if "clear_classes" in result:
         parts += ["<h2>Clear classes</h2>", _confusion(result["clear_classes"])]
     return (
@@ -47,6 +54,8 @@ def figures(result: Mapping[str, Any]) -> dict[str, str]:
     names = ("levels", "questions", "shares", "fractions")
     drawings = {"reliability": _reliability(result), "risk-coverage": _risk(result)}
     drawings |= {f"coverage-{name}": drawing for name, drawing in zip(names, _intervals(result), strict=True)}
+    if "by_look" in result:
+        drawings["coverage-looks"] = _looks(result["by_look"])
     return drawings | {"pit": _pit(result["distribution"])}
 
 
@@ -148,6 +157,22 @@ def _intervals(result: Mapping[str, Any]) -> Sequence[str]:
     return plots
 
 
+def _looks(found: Mapping[str, Any]) -> str:
+    heights: dict[str, dict[str, float]] = {}
+    for look, groups in found.items():
+        for group in groups:
+            if "coverage_asked" in group:
+                heights.setdefault(looks.fifth(group), {})[look] = group["coverage_asked"]
+    return bars(
+        f"Coverage of {float(LEVEL):.0%} intervals by look of the image, where asked",
+        "fifth of the galaxies, from small, faint or blurred to large, bright or sharp",
+        "coverage",
+        heights,
+        top=1.0,
+        reference=NOMINAL,
+    )
+
+
 def _pair(found: Mapping[str, Any]) -> dict[str, float]:
     names = {"all": "coverage", "where asked": "coverage_asked"}
     return {name: found[key] for name, key in names.items() if key in found}
@@ -173,8 +198,9 @@ def _pit(found: Mapping[str, Any]) -> str:
 
 
 def _table(result: Mapping[str, Any]) -> str:
-    head = ("question", "galaxies", "asked", "RMSE", "coverage", "where asked", "width", "width where asked")
-    rows = []
+    rows: list[Sequence[str]] = [
+        ("question", "galaxies", "asked", "RMSE", "coverage", "where asked", "width", "width where asked")
+    ]
     for name, found in result["intervals"][LEVEL]["questions"].items():
         cells = (
             name,
@@ -186,10 +212,34 @@ def _table(result: Mapping[str, Any]) -> str:
             f"{found['width']:.3f}",
             f"{found['width_asked']:.3f}",
         )
-        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    caption = f"Errors and {float(LEVEL):.0%} intervals by question"
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    return f"<table><caption>{caption}</caption><tr>{titles}</tr>{''.join(rows)}</table>"
+        rows.append(cells)
+    return _lines(f"Errors and {float(LEVEL):.0%} intervals by question", rows)
+
+
+def _lines(caption: str, rows: Sequence[Sequence[str]]) -> str:
+    """Return a table; the first row is the header."""
+    head, *body = (
+        "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
+        for tag, row in zip(("th", *["td"] * len(rows)), rows, strict=False)
+    )
+    lines = "".join(f"<tr>{line}</tr>" for line in (head, *body))
+    return f"<table><caption>{escape(caption)}</caption>{lines}</table>"
+
+
+def _conditional(found: Mapping[str, Any]) -> str:
+    rows = [("question", "galaxies asked", "RMSE", "coverage", "width")]
+    for name, values in (*found["questions"].items(), ("all", found)):
+        rows.append(
+            (
+                name,
+                f"{values['galaxies']:,}",
+                f"{values['rmse']:.4f}",
+                f"{values['coverage']:.1%}",
+                f"{values['width']:.3f}",
+            )
+        )
+    caption = f"Conditional fractions (of those who are asked) and their {float(LEVEL):.0%} intervals"
+    return _lines(caption, rows)
 
 
 def _short(question: str) -> str:

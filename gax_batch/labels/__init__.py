@@ -5,7 +5,6 @@ and `joining` merges tables about the same galaxies.
 """
 
 from gax_batch.labels.classes import (
-    CLASS_COLUMNS,
     CLASS_CONDITIONS,
     CLEAR_CLASSES,
     LARGEST_COLUMNS,
@@ -28,7 +27,6 @@ from gax_batch.labels.tables import read_labels
 
 __all__ = [
     "CHALLENGE_VOTES",
-    "CLASS_COLUMNS",
     "CLASS_CONDITIONS",
     "CLEAR_CLASSES",
     "DEBIASED",

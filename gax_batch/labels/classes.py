@@ -18,8 +18,6 @@ CLASS_CONDITIONS: tuple[tuple[tuple[int, float], ...], ...] = (
 """For each class: pairs of a column and the least cumulative fraction that it must have."""
 STRICT_SPIRAL = 0.69
 """Some tables ask this of Class4.1 for a spiral instead of 0.619."""
-CLASS_COLUMNS = tuple(conditions[-1][0] for conditions in CLASS_CONDITIONS)
-"""For each class: the column at the end of its path; the other conditions nearly follow from that one."""
 LARGEST_COLUMNS = tuple(
     column for q in tree.QUESTIONS if q.parent is None for column in range(q.start, q.stop)
 )
@@ -29,10 +27,17 @@ LARGEST_COLUMNS = tuple(
 def clear_class(cumulative: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
     """Return which of the five clear classes each galaxy is most likely to be.
 
+    Fractions scatter alike about their predictions, so the likeliest class is the one whose weakest condition
+    is exceeded by most, or missed by least.
+
     Args:
         cumulative: float32 `[N, 37]` cumulative fractions.
 
     Returns:
         `[N]` index into `CLEAR_CLASSES`.
     """
-    return np.asarray(np.argmax(cumulative[:, list(CLASS_COLUMNS)], axis=1))
+    margins = [
+        np.min([cumulative[:, column] - limit for column, limit in conditions], axis=0)
+        for conditions in CLASS_CONDITIONS
+    ]
+    return np.asarray(np.argmax(margins, axis=0))

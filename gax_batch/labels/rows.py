@@ -73,6 +73,13 @@ class Labels:
         return np.asarray(tree.conditional(np.nan_to_num(self.cumulative)), np.float32)
 
     @property
+    def conditional(self) -> Float:
+        """Float32 `[N, 37]` conditional fractions; NaN where unknown or where nobody was asked."""
+        columns = [self.cumulative[:, question.columns] for question in tree.QUESTIONS]
+        answered = [np.broadcast_to(v.sum(axis=1, keepdims=True) > 0, v.shape) for v in columns]
+        return np.where(np.concatenate(answered, axis=1), self.fractions, np.float32(np.nan))
+
+    @property
     def share_asked(self) -> Float:
         """Float32 `[N, 11]`: the fraction of volunteers who were asked each question; NaN where unknown.
 

@@ -127,7 +127,16 @@ def _questions(metrics: Facts) -> list[str]:
         return []
     errors = metrics.get("points", {}).get("questions", {})
     scores = metrics.get("distribution", {}).get("questions", {})
-    header = ("question", "RMSE", "90% hold", "where asked", "galaxies asked", "CRPS where asked")
+    asked = metrics.get("conditional", {}).get("questions", {})
+    header = (
+        "question",
+        "RMSE",
+        "90% hold",
+        "where asked",
+        "conditional",
+        "galaxies asked",
+        "CRPS where asked",
+    )
     return _table(
         header,
         [
@@ -136,6 +145,7 @@ def _questions(metrics: Facts) -> list[str]:
                 _number(errors.get(name, {}), "rmse", ".4f"),
                 _number(found, "coverage", ".1%"),
                 _number(found, "coverage_asked", ".1%"),
+                _number(asked.get(name, {}), "coverage", ".1%"),
                 _number(found, "galaxies_asked", ","),
                 _number(scores.get(name, {}), "crps", ".4f"),
             )

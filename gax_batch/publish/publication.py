@@ -11,10 +11,12 @@ from typing import TypeVar
 
 from gax_batch import paths, storage
 from gax_batch.catalog.snapshots import Catalog
+from gax_batch.conditional import Conditional
 from gax_batch.cpus import logical_cpus
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
 from gax_batch.machine import MIB, Resources, cluster_address
+from gax_batch.models.bundle import load_bundle
 from gax_batch.progress import Say
 from gax_batch.publish.formats import Format
 from gax_batch.publish.hats_catalog import publish_hats
@@ -33,7 +35,11 @@ OBJECT_STORE_BYTES = 256 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to publish, where to, and how; `pixel_threshold` and `margin_arcsec` are HATS's."""
+    """What to publish, where to, and how.
+
+    `pixel_threshold` and `margin_arcsec` are HATS's; `bundle` is the catalog's, of which `conditional` takes
+    the intervals of conditional fractions.
+    """
 
     catalog: str
     output: str
@@ -44,6 +50,8 @@ class Request:
     replace: bool = False
     pixel_threshold: int = 200_000
     margin_arcsec: float = 10.0
+    conditional: bool = False
+    bundle: str | None = None
 
 
 def publish(request: Request, say: Say) -> None:
@@ -59,7 +67,9 @@ def publish(request: Request, say: Say) -> None:
         TransientError: The store kept failing.
     """
     output = storage.normalize_uri(request.output)
-    selection = Selection(choose_columns(request.columns), request.where)
+    columns = choose_columns(request.columns, conditional=request.conditional)
+    conditional = Conditional.of_bundle(load_bundle(request.bundle)) if request.conditional else None
+    selection = Selection(columns, request.where, conditional)
     catalog = Catalog(request.catalog, request.version)
     if catalog.version is None:
         raise UsageError(f"{request.catalog} is no catalog; gax run makes one")

@@ -8,6 +8,7 @@ from astropy.io.votable.ucd import check_ucd
 
 from gax_batch.catalog.schema import (
     COLUMNS,
+    CONDITIONAL_COLUMNS,
     DESCRIPTION,
     GALAXIES,
     REJECT_COLUMNS,
@@ -26,7 +27,7 @@ PLAIN = {pa.string(), pa.float32(), pa.float64(), pa.int32()}
 LABELS = {"unit_id": "unit", "bundle_id": "bundle", "run_id": "run"}
 
 
-@pytest.mark.parametrize("column", [*COLUMNS, *REJECT_COLUMNS], ids=lambda c: c.name)
+@pytest.mark.parametrize("column", [*COLUMNS, *CONDITIONAL_COLUMNS, *REJECT_COLUMNS], ids=lambda c: c.name)
 def test_units_and_ucds_are_the_virtual_observatorys_and_types_are_plain(column):
     assert check_ucd(column.ucd, check_controlled_vocabulary=True)
     units.Unit(column.unit, format="vounit")

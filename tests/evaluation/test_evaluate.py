@@ -15,7 +15,7 @@ from gax_batch.evaluation import evaluate, training_set
 from gax_batch.evaluation.metrics import LEVELS
 from gax_batch.labels import read_labels
 from gax_batch.models.bundle import Bundle
-from gax_batch.predictive import EDGES, GRID, Predictive
+from gax_batch.predictive import GRID, GROUPS, Predictive
 
 COUNT = 30
 
@@ -100,6 +100,8 @@ def test_a_catalog_is_judged_on_the_galaxies_it_shares_with_the_labels(catalog, 
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found
     html = (tmp_path / "out" / "evaluation.html").read_text()
     assert html.count("<svg") == html.count("</svg>") > 5
+    # A catalog has no images.
+    assert "by_look" not in found
 
 
 def test_labels_of_other_galaxies_are_refused(catalog, tmp_path):
@@ -166,7 +168,7 @@ def test_galaxies_that_trained_a_bundle_are_left_out_by_id_and_by_pixels(images,
 
 def test_a_bundle_is_judged_by_its_predictive_distribution(images, table, manifest, tmp_path):
     scale = np.tile(np.array([0.01, 0, 1], np.float32), (tree.N_QUESTIONS, 1))
-    reach = np.tile(np.linspace(-3, 3, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, len(EDGES) + 1, 1))
+    reach = np.tile(np.linspace(-3, 3, len(GRID), dtype=np.float32), (tree.N_QUESTIONS, *GROUPS, 1))
     fitted = Predictive(scale, reach)
     manifest["calibration"]["combinations"]["bayesian+svr"] = fitted.as_json()
     found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, print)
@@ -175,7 +177,38 @@ def test_a_bundle_is_judged_by_its_predictive_distribution(images, table, manife
     widths = [found["intervals"][f"{level:g}"]["width"] for level in LEVELS]
     assert 0 < widths[0] < widths[1] < widths[2] < widths[3] < 1
     assert sum(found["distribution"]["asked"]["pit"]) == pytest.approx(1, abs=1e-3)
-    assert "Probability integral transform" in (tmp_path / "out" / "evaluation.html").read_text()
+    html = (tmp_path / "out" / "evaluation.html").read_text()
+    assert "Probability integral transform" in html
+    assert "by look" in html
+    assert "conditional" not in found
+
+
+def test_intervals_of_conditional_fractions_are_judged_where_the_bundle_has_them(
+    images, table, manifest, tmp_path
+):
+    combination = manifest["calibration"]["combinations"]["bayesian+svr"]
+    combination["conditional"] = Predictive.certain(conditional=True).as_json()
+    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, print)
+    assert found["conditional"]["galaxies"] == COUNT
+    assert set(found["conditional"]["questions"]) == set(tree.QUESTION_NAMES)
+    assert found["conditional"]["width"] == 0
+    assert "onditional fractions" in (tmp_path / "out" / "evaluation.html").read_text()
+
+
+def test_a_bundle_is_judged_by_the_look_of_the_images_that_did_not_train_it(
+    images, table, manifest, tmp_path
+):
+    trained = sorted(training_set.id_digests(read_labels(table))[: COUNT // 2])
+    manifest["training"]["ids_sha256"] = trained
+    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, print)
+    assert set(found["by_look"]) == {"size", "brightness", "sharpness"}
+    interval = found["intervals"]["0.9"]
+    for fifths in found["by_look"].values():
+        assert [group["fractions"] for group in fifths] == [COUNT // 10 * tree.N_ANSWERS] * 5
+        squares = np.mean([group["rmse"] ** 2 for group in fifths])
+        assert squares == pytest.approx(found["points"]["rmse"] ** 2, abs=1e-3)
+        # The catalog's own columns are judged, which this engine makes wider than the bundle's intervals.
+        assert np.mean([group["width"] for group in fifths]) > interval["width"] == 0
 
 
 def test_tables_of_facts_judge_classes_and_the_largest_fraction(images, manifest, tmp_path):

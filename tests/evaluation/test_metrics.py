@@ -143,7 +143,8 @@ def test_risk_falls_towards_the_certain_if_uncertainty_tells():
 
 def test_the_confusion_has_truth_in_rows():
     predicted = np.zeros((3, tree.N_ANSWERS), np.float32)
-    predicted[0, 15] = predicted[1, 17] = predicted[2, 7] = 1
+    predicted[0, [0, 15]] = predicted[1, [0, 17]] = 1
+    predicted[2, [1, 4, 7]] = 1
     found = metrics.clear_metrics(predicted, np.array([0, 3, 4], np.int8))
     assert found["accuracy"] == pytest.approx(2 / 3, abs=1e-4)
     assert found["accuracy_by_class"] == {"round": 1, "edge_on": 0, "spiral": 1}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gax_batch import tree
-from gax_batch.evaluation import distributions, metrics
-from gax_batch.evaluation.page import page
+from gax_batch.evaluation import distributions, looks, metrics
+from gax_batch.evaluation.page import figures, page
 from gax_batch.labels import Labels
 
 
@@ -49,6 +49,34 @@ def test_the_page_shows_coverage_over_all_and_where_asked(result):
     for key in ("coverage", "coverage_asked"):
         assert f"{found[key]:.1%}" in html
     assert "100.0% right" in html
+
+
+def test_the_page_shows_the_intervals_of_conditional_fractions_if_they_were_judged(result):
+    assert "onditional" not in page(result)
+    spiral = {"galaxies": 1234, "coverage": 0.8765, "width": 0.4321, "rmse": 0.1357}
+    html = page(result | {"conditional": spiral | {"coverage": 0.9012, "questions": {"t04_spiral": spiral}}})
+    for fact in ("onditional fractions", "1,234", "87.6%", "90.1%", "0.432", "0.1357"):
+        assert fact in html
+
+
+def test_the_page_shows_coverage_by_look_if_there_were_images(result):
+    drawings, without = figures(result), page(result)
+    rows = np.arange(40, dtype=np.float64)
+    zeros, ones = np.zeros((40, tree.N_ANSWERS), np.float32), np.ones((40, tree.N_ANSWERS), np.float32)
+    truth = tree.cumulative(tree.conditional(ones)).astype(np.float32)
+    ids = [str(i) for i in range(40)]
+    labels = Labels.of_fractions(ids, truth, 40.0, definition="debiased", numbering="GalaxyID")
+    hi = np.where((rows < 8)[:, None], zeros, ones)
+    found = looks.by_fifth(metrics.Cells(zeros, hi, labels, ones), {"size": rows, "sharpness": -rows})
+    seen = result | {"by_look": found}
+    assert "fifth" not in without
+    assert page(seen).count("<svg") == without.count("<svg") + 1
+    assert page(seen).count("<tr>") == without.count("<tr>") + 11
+    (drawing,) = (figures(seen).keys() - drawings.keys(),)
+    heights = re.findall(r"<title>(\d), (\w+): (\d)</title>", figures(seen)[next(iter(drawing))])
+    failed = {("1", "size"), ("5", "sharpness")}
+    assert len(heights) == 10
+    assert {(fifth, look) for fifth, look, height in heights if height == "0"} == failed
 
 
 def test_the_page_escapes_names(result):

@@ -54,6 +54,20 @@ def test_a_question_without_its_parent_was_asked_as_often_as_it_was_answered():
     assert np.isnan(known.share_asked[0, 0])
 
 
+def test_conditional_fractions_are_unknown_where_nobody_was_asked():
+    raw = np.zeros((3, tree.N_ANSWERS), np.float32)
+    raw[:, :3] = [0.5, 0.5, 0]
+    raw[:, tree.QUESTIONS[1].columns] = [0.1, 0.4]
+    raw[2, tree.QUESTIONS[1].columns] = np.nan
+    found = Labels.of_fractions(
+        ["a", "b", "c"], raw, 40, definition="debiased", numbering="GalaxyID"
+    ).conditional
+    np.testing.assert_allclose(found[0, tree.QUESTIONS[1].columns], [0.2, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(found[2, :3], [0.5, 0.5, 0])
+    assert np.isnan(found[2, tree.QUESTIONS[1].columns]).all()
+    assert np.isnan(found[:, tree.QUESTIONS[9].columns]).all()
+
+
 def test_rows_are_taken_and_tables_concatenated(one):
     other = replace(made(np.full((3, tree.N_ANSWERS), 0.5)), ids=["a", "b", "c"])
     both = Labels.concatenate([one, other])
@@ -70,10 +84,13 @@ def test_different_quantities_and_numberings_do_not_mix(one, changed):
         Labels.concatenate([one, replace(one, **changed)])
 
 
-def test_the_likeliest_path_is_the_class():
+def test_the_class_of_the_most_exceeded_weakest_condition_is_the_likeliest():
     cumulative = np.zeros((5, tree.N_ANSWERS), np.float32)
-    for row, column in enumerate(labels.CLASS_COLUMNS):
-        cumulative[row, column] = 0.5
+    for row, conditions in enumerate(labels.CLASS_CONDITIONS):
+        for column, limit in conditions:
+            cumulative[row, column] = limit + 0.05
+    # Class4.1 is larger than Class7.2, but misses its limit.
+    cumulative[1, [0, 1, 4, 16, 7]] = 0.7, 0.3, 0.72, 0.56, 0.6
     assert labels.clear_class(cumulative).tolist() == [0, 1, 2, 3, 4]
 
 

@@ -39,6 +39,7 @@ METRICS = {
         "asked": {"crps": 0.0654, "calibration_error": 0.0234},
         "questions": {"t04_spiral": {"crps": 0.0543}},
     },
+    "conditional": {"coverage": 0.9034, "questions": {"t04_spiral": {"coverage": 0.8654}}},
     "epistemic": {"blend": {"coverage_of_draws_alone": 0.4321, "mean_std": 0.0456}},
     "out_of_distribution": {"auc_stars": 0.9876, "auc": 0.9765},
     "rotation_mean_change": 0.0078,
@@ -86,7 +87,7 @@ def test_the_card_has_every_number_beside_its_name():
     assert numbers_of(text, "noise of the votes") == ["0.0333"]
     assert numbers_of(text, "90%  ") == ["90.1%", "89.2%", "87.1%", "0.234", "0.346", "90.2%", "0.257"]
     assert numbers_of(text, "50%  ") == ["50.1%", "41.0%", "0.100"]
-    assert numbers_of(text, "t04_spiral") == ["0.0876", "91.3%", "87.5%", "1,234", "0.0543"]
+    assert numbers_of(text, "t04_spiral") == ["0.0876", "91.3%", "87.5%", "86.5%", "1,234", "0.0543"]
     for fact in ("round 97.9%", "edge_on 91.7%", "0.0321", "0.012", "0.0654", "0.023", "43.2%", "0.0456"):
         assert fact in text
     for fact in ("AUC 0.977", "stars 0.988", "0.0078", "3,789", "0.00821", "-153.2", "63.1"):

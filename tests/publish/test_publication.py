@@ -5,13 +5,19 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
+from conditionals import calibrated_bundle, write_calibrated_part
 from fakes import halve
 from published import SMOOTH, Survey, write_part
 from typer.testing import CliRunner
 
+from gax_batch.catalog.schema import CONDITIONAL_COLUMNS
 from gax_batch.cli import app
+from gax_batch.conditional import NAMES, Conditional
 from gax_batch.errors import FatalError, GaxError, UsageError
 from gax_batch.publish import publication as module
 
@@ -107,6 +113,50 @@ def test_tasks_that_are_more_than_one_run_on_ray():
             list(run(halve, [2, 3, 4]))
         assert type(caught.value) is UsageError
         assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def calibrated(tmp_path, monkeypatch):
+    """A catalog of the bundle `known-1`, which is at hand whatever is asked for."""
+    monkeypatch.setattr(module, "load_bundle", lambda uri: calibrated_bundle(conditional=uri != "older"))
+    made = Survey(tmp_path / "calibrated")
+    made.commit(*(write_calibrated_part(made.catalog, number) for number in range(2)))
+    return made
+
+
+@pytest.mark.parametrize(("form", "read_as"), [("votable", "votable"), ("csv", "ascii.ecsv")])
+def test_conditional_fractions_are_published_with_their_descriptions(form, read_as, calibrated, tmp_path):
+    output = tmp_path / "some"
+    done = gax(calibrated, form, output, "--conditional", "--columns", "galaxy_id")
+    assert done.exit_code == 0, done.output
+    read = Table.read(output, format=read_as)
+    assert read.colnames == ["galaxy_id", *NAMES]
+    expected = Conditional.of_bundle(calibrated_bundle()).add_to(calibrated.rows())
+    for column in CONDITIONAL_COLUMNS:
+        np.testing.assert_array_equal(read[column.name], expected[column.name].to_numpy())
+        assert read[column.name].description == column.description
+        assert read[column.name].meta["ucd"] == column.ucd
+
+
+def test_a_hats_collection_gets_conditional_fractions_when_they_are_asked_for(calibrated, tmp_path):
+    pytest.importorskip("hats")
+    output, place = tmp_path / "hats", ("--pixel-threshold", "1000", "--margin", "0")
+    plain = gax(calibrated, "hats", output, *place, "--columns", "galaxy_id")
+    assert plain.exit_code == 0, plain.output
+    again = gax(calibrated, "hats", output, *place, "--columns", f"galaxy_id,{NAMES[0]}", "--conditional")
+    assert again.exit_code == 0, again.output
+    tiles = [pq.read_table(path, partitioning=None) for path in output.glob("galaxies/**/Npix=*.parquet")]
+    found = pa.concat_tables(tiles).sort_by("galaxy_id")
+    expected = Conditional.of_bundle(calibrated_bundle()).add_to(calibrated.rows()).sort_by("galaxy_id")
+    expected = expected.filter(expected["ra"].is_valid())
+    np.testing.assert_array_equal(found[NAMES[0]].to_numpy(), expected[NAMES[0]].to_numpy())
+
+
+def test_conditional_fractions_need_the_bundle_of_the_catalog(survey, calibrated, tmp_path):
+    output = tmp_path / "none.csv"
+    assert "--bundle" in mistake(survey, "csv", output, "--conditional")
+    assert "known-1" in mistake(calibrated, "csv", output, "--conditional", "--bundle", "older")
+    assert not output.exists()
 
 
 def test_an_older_snapshot_can_be_published(survey, tmp_path):

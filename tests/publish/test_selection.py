@@ -1,7 +1,11 @@
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from conditionals import calibrated_bundle, write_calibrated_part
 from published import SMOOTH, Survey
 
 from gax_batch.catalog.schema import GALAXIES
+from gax_batch.conditional import NAMES, Conditional
 from gax_batch.errors import UsageError
 from gax_batch.publish.selection import Selection, choose_columns, described
 
@@ -11,6 +15,35 @@ def test_names_and_globs_come_once_in_the_order_asked_for():
     assert chosen[:2] == ("dec", "galaxy_id")
     assert chosen[2:] == tuple(n for n in GALAXIES.names if n.startswith("t01") and n.endswith("_prob"))
     assert choose_columns([]) == tuple(GALAXIES.names)
+
+
+def test_conditional_fractions_are_all_chosen_or_those_that_are_named():
+    assert choose_columns([], conditional=True) == (*GALAXIES.names, *NAMES)
+    assert choose_columns(["galaxy_id"], conditional=True) == ("galaxy_id", *NAMES)
+    named = tuple(name for name in NAMES if name.startswith("t04"))
+    assert choose_columns(["galaxy_id,t04*_conditional*"], conditional=True) == ("galaxy_id", *named)
+    with pytest.raises(UsageError):
+        choose_columns(["t04*_conditional"])
+
+
+def test_conditional_fractions_are_read_with_the_columns_asked_for(tmp_path):
+    survey = Survey(tmp_path)
+    survey.commit(*(write_calibrated_part(survey.catalog, number) for number in range(2)))
+    fitted = Conditional.of_bundle(calibrated_bundle())
+    selection = Selection(("galaxy_id", NAMES[4], "ra"), f"{SMOOTH} > 0.3", fitted)
+    tables = list(selection.read(survey.root, survey.keys, more=("bundle_id",)))
+    assert {tuple(table.column_names) for table in tables} == {("galaxy_id", NAMES[4], "ra", "bundle_id")}
+    expected = fitted.add_to(survey.rows())
+    chosen = expected.filter(pc.greater(expected[SMOOTH], 0.3))
+    found = pa.concat_tables(tables)
+    assert 0 < len(found) < len(expected)
+    assert found.select(["galaxy_id", NAMES[4]]).equals(chosen.select(["galaxy_id", NAMES[4]]))
+
+
+def test_the_text_of_a_selection_names_its_columns_and_not_the_calibration():
+    selection = Selection(("ra", NAMES[0]), None, Conditional.of_bundle(calibrated_bundle()))
+    assert NAMES[0] in repr(selection)
+    assert repr(Selection(("ra",))) == repr(Selection(("ra",), None, selection.conditional))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from training import assemble, build, data, networks, recipe
 
 
 def settle(folder, digest="abc", seed=7, effort=1.0):
-    build._same_training(folder, digest, seed, effort)
+    build.same_training(folder, digest, seed, effort)
 
 
 def test_the_same_training_goes_on(tmp_path):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from labelled import blurred, labels_of, partly, random_fractions
 
-from gax_batch import predictive, tree, uncertainty
+from gax_batch import blending, predictive, tree, uncertainty
+from gax_batch.blending import Blend
 from gax_batch.evaluation import metrics
 from gax_batch.models.bundle import MODELS
 from training import calibrate
@@ -67,7 +68,29 @@ def test_the_blend_beats_its_models_on_other_galaxies(truth, outputs):
     others = random_fractions(400, seed=3)
     models = points(outputs_of(others, 40))
     best = min(metrics.rmse(p, others) for p in models.values())
-    assert metrics.rmse(uncertainty.blend(models, weights), others) < best
+    assert metrics.rmse(Blend.of(weights)(models), others) < best
+
+
+def test_scaling_recovers_what_made_the_predictions_too_cautious(truth):
+    conditional = np.asarray(tree.conditional(truth))
+    exponent = np.linspace(0.6, 1.0, tree.N_QUESTIONS).astype(np.float32)
+    offset = np.linspace(-0.3, 0.3, tree.N_ANSWERS).astype(np.float32)
+    cautious = tree.cumulative(blending.scale(conditional, exponent, offset)).astype(np.float32)
+    plain = Blend.of({"classic": [1.0] * tree.N_QUESTIONS})
+    fitted = calibrate.fit_scaling(labels_of(truth), {"classic": cautious}, plain)
+    before, after = (metrics.rmse(blend({"classic": cautious}), truth) for blend in (plain, fitted))
+    # The pull to the plain mean leaves a part of it.
+    assert after < 0.35 * before
+    everybody = [q for q, question in enumerate(tree.QUESTIONS) if question.parent is None]
+    np.testing.assert_allclose(fitted.exponent[everybody], 1 / exponent[everybody], rtol=0.1)
+
+
+def test_good_predictions_are_hardly_scaled(truth):
+    fitted = calibrate.fit_scaling(
+        labels_of(truth), {"svr": truth}, Blend.of({"svr": [1.0] * tree.N_QUESTIONS})
+    )
+    np.testing.assert_allclose(fitted.exponent, 1, atol=1e-3)
+    np.testing.assert_allclose(fitted.offset, 0, atol=1e-3)
 
 
 def test_calibration_holds_every_choice_of_models_and_covers_other_galaxies(values, outputs):
@@ -80,6 +103,10 @@ def test_calibration_holds_every_choice_of_models_and_covers_other_galaxies(valu
         usable = uncertainty.Calibration.of_bundle(values, chosen)
         summary = uncertainty.summarize(usable, calibrate.needed(judged, chosen))
         inside = (others >= summary.lo - 1e-5) & (others <= summary.hi + 1e-5)
+        assert inside.mean() == pytest.approx(0.9, abs=0.03), chosen
+        lo, hi = usable.conditional.interval(summary.prob, summary.std, 0.9)
+        asked = tree.conditional(others)
+        inside = (asked >= lo - 1e-5) & (asked <= hi + 1e-5)
         assert inside.mean() == pytest.approx(0.9, abs=0.03), chosen
 
 
@@ -101,14 +128,14 @@ def test_galaxies_with_some_fractions_calibrate_these(truth, outputs):
     mixed[200:] = partly(truth[200:])
     choice = [("classic",)]
     some, none = (
-        calibrate.calibrate(labels, chosen, choice)["combinations"]["classic"]["quantiles"]
+        calibrate.calibrate(labels, chosen, choice)["combinations"]["classic"]["exponent"]
         for labels, chosen in (
             (labels_of(mixed), outputs),
             (labels_of(truth[:200]), uncertainty.rows_of(outputs, np.arange(200))),
         )
     )
     # Bar is in no table of 17 columns; smooth is.
-    np.testing.assert_allclose(some[2], none[2], rtol=1e-3, atol=1e-3)
+    assert some[2] == pytest.approx(none[2], abs=1e-3)
     assert some[0] != none[0]
 
 
@@ -126,4 +153,4 @@ def test_the_neutral_calibration_serves_every_choice():
         usable = uncertainty.Calibration.of_bundle(calibrate.neutral(), chosen)
         assert usable.models == chosen
         assert isinstance(usable.predictive, predictive.Predictive)
-        assert all(len(row) == tree.N_QUESTIONS for row in usable.weights.values())
+        assert all(len(row) == tree.N_QUESTIONS for row in usable.blend.weights.values())

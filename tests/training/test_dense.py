@@ -7,7 +7,7 @@ from labelled import bright_and_faint, unlabelled
 
 from gax_batch import tree
 from gax_batch.errors import FatalError
-from gax_batch.labels import CLASS_COLUMNS
+from gax_batch.labels import CLASS_CONDITIONS
 from gax_batch.models import bayesian, classic
 from gax_batch.models.layers import cumulative_probabilities
 from training import dense
@@ -55,7 +55,7 @@ def test_votes_and_facts_are_learned(planted, network):
     dense.fit(model, views, targets, batches, replace(RECIPE, temperature=0.1, decay=0.0), quiet)
     fractions, voted = predicted(model, views), galaxies.representative
     assert np.sqrt(np.mean((fractions - galaxies.cumulative)[voted] ** 2)) < 0.06
-    paths = fractions[~voted][:, CLASS_COLUMNS]
+    paths = fractions[~voted][:, [conditions[-1][0] for conditions in CLASS_CONDITIONS]]
     assert (paths.argmax(axis=1) == galaxies.classes[~voted]).mean() > 0.85
     after = model.get_layer("block_1" if network is bayesian else "convolution_1").get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(trunk, after, strict=True))

@@ -56,7 +56,8 @@ def measured(sample):
     found = outputs_of(truth, 60)
     first = uncertainty.rows_of(found, np.arange(8))
     strange = {kind: np.full(6, 0.1, np.float32) for kind in KINDS}
-    return report.measure(labels, found, values, blind, report.Distorted(first, strange))
+    look = {"size": np.random.default_rng(1).normal(size=len(truth))}
+    return report.measure(labels, found, values, blind, report.Distorted(first, strange), look)
 
 
 def numbers(value, path=""):
@@ -98,6 +99,23 @@ def test_coverage_is_reported_with_and_without_the_spread(measured):
             assert found["coverage"] == pytest.approx(float(level), abs=0.08)
 
 
+def test_coverage_of_conditional_fractions_is_reported_by_question(measured):
+    found = measured["conditional"]
+    assert found["galaxies"] == COMPLETE + SOME
+    assert found["coverage"] == pytest.approx(0.9, abs=0.06)
+    assert found["questions"]["t04_spiral"]["galaxies"] == COMPLETE
+    assert len(found["questions"]) == 11
+
+
+def test_coverage_is_reported_by_the_look_of_the_galaxies_with_fractions(measured):
+    fifths = measured["by_look"]["size"]
+    assert len(fifths) == 5
+    assert sum(group["fractions"] for group in fifths) == measured["fractions"]
+    counts = [group["fractions"] for group in fifths]
+    held = np.average([group["coverage"] for group in fifths], weights=counts)
+    assert held == pytest.approx(measured["intervals"]["0.9"]["coverage"], abs=2e-4)
+
+
 def test_draws_alone_are_judged_on_the_galaxies_with_all_fractions(measured):
     for found in measured["epistemic"].values():
         assert 0 < found["coverage_of_draws_alone"] < 1
@@ -116,5 +134,5 @@ def test_a_sample_without_clear_classes_is_measured_too(sample):
     values = calibrate.calibrate(labels.take(rows), found)
     blind = calibrate.without_spread(labels.take(rows), found, values, report.DEFAULT)
     distorted = report.Distorted(found, {"stars": np.zeros(3, np.float32)})
-    measured = report.measure(labels.take(rows), found, values, blind, distorted)
+    measured = report.measure(labels.take(rows), found, values, blind, distorted, {})
     assert "class_accuracy" not in measured["models"]["blend"]

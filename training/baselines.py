@@ -1,0 +1,206 @@
+"""Train what the shipped models are compared with, on the work folder of a finished training.
+
+    python -m training.baselines --data FOLDER --output BUNDLE --members 3 --halves
+
+A deep ensemble (Lakshminarayanan, Pritzel & Blundell 2017, NeurIPS): classic CNNs, each with a trunk, an
+order of the galaxies and views of its own; the bundle's classic CNN is a further member. With `--halves`,
+two blends of Bayesian CNN and CNN-SVR, each trained on its own half of the training galaxies, whose
+population fractions scatter as `model_std` should say. The halves learn from their labels alone: the
+teacher has seen the galaxies of both.
+
+Everything is kept in `OUTPUT.work/baselines`; the command continues after a kill. The numbers become part
+of the bundle's manifest when `training.build` is run again with the same arguments, which trains nothing.
+"""
+
+import argparse
+import hashlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tf_keras as keras
+
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.inference import Engine
+from gax_batch.models import bayesian, classic, svr
+from gax_batch.models.bundle import Bundle, load_bundle
+from training import assemble, build, calibrate, checkpoint, comparison, data, networks, report
+from training.data import CALIBRATE, REPORT, TRAIN, Galaxies
+from training.networks import Training
+from training.targets import Targets, targets_of
+from training.train import seed_everything
+
+Float = npt.NDArray[np.float32]
+EFFORT = 0.5
+# The sample of training galaxies that a half leaves out.
+LEFT_OUT = 3
+# Seeds of members and halves, far from one another's networks'.
+SEED_STEP = 1000
+FIRST_HALF = 100_000
+
+
+def run(
+    source: Path,
+    output: Path,
+    *,
+    members: int = 3,
+    halves: bool = False,
+    effort: float = EFFORT,
+    seed: int = 7,
+) -> dict[str, Any]:
+    """Train and measure the baselines.
+
+    Args:
+        source: folder of labels and images of the training.
+        output: the bundle that it wrote; its work folder lies beside it.
+        members: classic CNNs to train.
+        halves: train the blends of halves too; otherwise the numbers of those trained before are kept.
+        effort: factor on the number of training steps.
+        seed: of the training.
+
+    Returns:
+        The numbers, as `training.comparison.load` finds them.
+
+    Raises:
+        UsageError: no finished training, or one of other data; no members.
+        FatalError: the training failed.
+    """
+    if members < 1:
+        raise UsageError(f"an ensemble has at least 1 member besides the bundle's, not {members}")
+    bundle, work = load_bundle(str(output)), output.with_name(output.name + ".work")
+    teacher = checkpoint.load(work / "teacher-predictions.safetensors")
+    if teacher is None:
+        raise UsageError(
+            f"{work} has no predictions of the teacher; run `make train` with the same output first"
+        )
+    galaxies = data.load(source, work, build.say)
+    if bundle.manifest["training"]["labels_sha256"] != galaxies.digest():
+        raise UsageError(f"{output} was trained on other galaxies or labels than {source}; give those")
+    folder = work / comparison.FOLDER
+    folder.mkdir(exist_ok=True)
+    build.same_training(folder, galaxies.digest(), seed, effort)
+    targets = targets_of(galaxies, np.asarray(teacher["predictions"], np.float32))
+    arrays = [dict(bundle.arrays["classic"])]
+    for number in range(1, members + 1):
+        part = folder / f"member-{number}"
+        arrays.append(
+            _member(Training(galaxies, part, seed + SEED_STEP * number, effort, build.say), targets)
+        )
+    numbers = (comparison.load(work) or {}) | {
+        "bundle": bundle.bundle_id,
+        "effort": effort,
+        "members": len(arrays),
+        "models": _measured(galaxies, bundle, arrays),
+    }
+    comparison.save(work, numbers)
+    if halves:
+        found = [comparison.population(_half(galaxies, folder, seed, effort, half)) for half in (0, 1)]
+        numbers["halves"] = comparison.compare_halves(*found)
+        comparison.save(work, numbers)
+    build.say("\n" + "\n".join(comparison.lines(numbers)))
+    return numbers
+
+
+def half_of(galaxies: Galaxies, half: int) -> Galaxies:
+    """Return the galaxies, those that train in the other half (0 or 1) left out; twins stay together."""
+    roots = [min(key, galaxies.twins.get(key, key)) for key in galaxies.keys]
+    mine = np.array([hashlib.sha256(f"half {root}".encode()).digest()[0] % 2 == half for root in roots])
+    sample = np.where((galaxies.sample == TRAIN) & ~mine, LEFT_OUT, galaxies.sample)
+    return replace(galaxies, sample=sample.astype(np.int8))
+
+
+def _member(training: Training, targets: Targets) -> checkpoint.Arrays:
+    training.work.mkdir(exist_ok=True)
+    seed_everything(training.seed)
+    keras.backend.clear_session()
+    trunk = networks.network(training, "svr", targets, None)
+    return dict(classic.export_weights(networks.network(training, "classic", targets, trunk)))
+
+
+def _measured(galaxies: Galaxies, bundle: Bundle, members: list[checkpoint.Arrays]) -> dict[str, Any]:
+    """Errors and spread of the ensemble beside those of the bundle's models."""
+    rows = assemble.judged(galaxies, REPORT)
+    outputs = assemble.predict(galaxies, bundle, rows, build.say)
+    images, seed = galaxies.cutouts(rows), int(bundle.manifest["seed"])
+    each = [outputs["classic"]]
+    for arrays in members[1:]:
+        member = _draft(seed, {"bayesian": {}, "svr": {}, "classic": arrays})
+        engine = Engine(member, models=("classic",), precision=assemble.PRECISION)
+        each.append(engine.outputs(images)["classic"])
+    blend = report.summarize(bundle.manifest["calibration"], outputs, report.DEFAULT)
+    draws = {
+        "deep ensemble": np.stack(each),
+        "blend": np.swapaxes(blend.draws, 0, 1),
+        "bayesian": outputs["bayesian"],
+        "classic with MC dropout": outputs["dropout"],
+    }
+    return comparison.measure(galaxies.labels(rows), draws)
+
+
+def _half(galaxies: Galaxies, folder: Path, seed: int, effort: float, half: int) -> Float:
+    """The draws `[S, N, 37]` of a half's blend for the representative galaxies that report."""
+    keras.backend.clear_session()
+    chosen = half_of(galaxies, half)
+    training = Training(chosen, folder / f"half-{half}", seed + (half + 1) * FIRST_HALF, effort, build.say)
+    training.work.mkdir(exist_ok=True)
+    seed_everything(training.seed)
+    targets = targets_of(chosen)
+    trunk = networks.network(training, "svr", targets, None)
+    network = networks.network(training, "bayesian", targets, trunk)
+    # Instead of the teacher, the half's own network says what its labels do not.
+    rows = networks.regression_rows(chosen)
+    taught = np.zeros_like(chosen.cumulative)
+    taught[rows] = networks.predict(network, chosen.cutouts(rows))
+    arrays = {"bayesian": bayesian.export_weights(network), "svr": svr.export_weights(trunk), "classic": {}}
+    arrays["svr"] |= networks.fit_regressions(training, arrays["svr"], taught)
+    engine = Engine(
+        _draft(training.seed, arrays),
+        models=report.DEFAULT,
+        draws=assemble.DRAWS,
+        precision=assemble.PRECISION,
+    )
+    outputs, labels = {}, {}
+    for sample in (CALIBRATE, REPORT):
+        known = np.flatnonzero(chosen.representative & (chosen.sample == sample))
+        outputs[sample], labels[sample] = engine.outputs(chosen.cutouts(known)), chosen.labels(known)
+    calibration = calibrate.calibrate(labels[CALIBRATE], outputs[CALIBRATE], [report.DEFAULT])
+    blend = report.summarize(calibration, outputs[REPORT], report.DEFAULT)
+    return np.asarray(np.swapaxes(blend.draws, 0, 1), np.float32)
+
+
+def _draft(seed: int, arrays: dict[str, Any]) -> Bundle:
+    return Bundle("draft", {"seed": seed, "calibration": calibrate.neutral()}, arrays)
+
+
+def main() -> None:
+    """Command line: see the module's docstring."""
+    parser = argparse.ArgumentParser(description="Train and measure what the models are compared with.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of tables of labels with images")
+    parser.add_argument("--output", type=Path, required=True, help="the bundle of a finished training")
+    parser.add_argument("--members", type=int, default=3, help="classic CNNs to train (3)")
+    parser.add_argument("--halves", action="store_true", help="train on two halves of the galaxies too")
+    parser.add_argument(
+        "--effort", type=float, default=EFFORT, help=f"factor on the training steps ({EFFORT})"
+    )
+    parser.add_argument("--seed", type=int, default=7)
+    options = parser.parse_args()
+    build.restart_with_allocator("training.baselines")
+    try:
+        run(
+            options.data,
+            options.output,
+            members=options.members,
+            halves=options.halves,
+            effort=options.effort,
+            seed=options.seed,
+        )
+    except (UsageError, FatalError) as error:
+        print(f"baselines: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
