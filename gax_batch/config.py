@@ -109,6 +109,11 @@ class RunSettings(BaseModel):
     keep_draws: bool = Field(
         False, description="Store every galaxy's draws too, as float16: some 2 kB a galaxy at 32 draws."
     )
+    redo_companions: bool = Field(
+        False,
+        description="Process units again that were made without the sums or draws that population_order, "
+        "population_bins and keep_draws ask for.",
+    )
     limit: int | None = Field(
         None, ge=1, description="Catalog only the first N cutouts, in the order of their URIs."
     )

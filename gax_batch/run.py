@@ -18,6 +18,7 @@ from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
 from gax_batch.display import Display, PlainLines
 from gax_batch.errors import FatalError, GaxError, UsageError
+from gax_batch.fingerprint import settings_fingerprint
 from gax_batch.interrupt import StoppedError, finishes_first, stops_at_once
 from gax_batch.machine import (
     MemoryMeter,
@@ -28,7 +29,7 @@ from gax_batch.machine import (
 from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle, load_catalog_bundle
 from gax_batch.models.domain import Alarm, Reference
-from gax_batch.preparation import plan_run, resources_of, settings_fingerprint, settle_precision
+from gax_batch.preparation import plan_run, resources_of, settle_precision
 from gax_batch.progress import RunState, Say, Stall, Tally
 from gax_batch.quiet import native_stderr_in
 from gax_batch.record import Clock, Run

@@ -71,6 +71,10 @@ PopulationBins = Annotated[
 KeepDraws = Annotated[
     bool | None, typer.Option("--keep-draws", help="Store every galaxy's draws too, as float16.")
 ]
+RedoCompanions = Annotated[
+    bool | None,
+    typer.Option("--redo-companions", help="Process units again that lack the sums or draws asked for."),
+]
 Limit = Annotated[int | None, typer.Option(help="Only the first N cutouts.", show_default="all")]
 Full = Annotated[
     bool | None, typer.Option("--full", help="Process every unit again; if interrupted, from the start.")

@@ -18,7 +18,7 @@ from gax_batch.config import RunSettings, load_settings
 from gax_batch.listing import list_objects
 from gax_batch.models.bundle import load_bundle
 from gax_batch.paths import PartName, origin_of
-from gax_batch.preparation import plan_run, settings_fingerprint
+from gax_batch.preparation import plan_run
 
 PARTS = 25_000
 ROWS = 4_000
