@@ -1,14 +1,14 @@
 """What the units of a catalog were made with, and what other settings mean for them.
 
-A settings fingerprint has two halves, `numbers.others`. The first is a digest of what changes a row's numbers:
-units of another one are redone. The second is a digest of limits and companions: it separates the parts of runs
-with different ones, and redoes nothing by itself. Fingerprints of releases before 0.2 have one half for both.
+A settings fingerprint has two halves, `numbers.others`. The first is a digest of what changes a row's
+numbers: units of another one are redone. The second is a digest of limits and companions: it separates the
+parts of runs with different ones, and redoes nothing by itself. Earlier fingerprints have one half for both.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,24 +72,27 @@ class Provenance:
         return _digest(_numbers(made.settings, made.bundle_id, _UNDIVIDED_VERSION))
 
     def same_numbers(self, fingerprint: str) -> set[str]:
-        """Return the catalog's fingerprints whose rows have the numbers that a run of this one would write."""
+        """Return the catalog's fingerprints whose rows have the numbers of this one."""
         mine, _, _ = fingerprint.partition(".")
-        return {other for other in self._fingerprints() if fingerprint == other or self.numbers(other) == mine}
+        return {
+            other for other in self._fingerprints() if fingerprint == other or self.numbers(other) == mine
+        }
 
     def changes(self, fingerprint: str, settings: RunSettings, bundle: Bundle) -> list[str]:
-        """Return one line for each group of units that the settings redo: which of them changed, and how many."""
+        """Return a line for each group of units that is redone: how many cutouts, and for which settings."""
         cutouts: Counter[str] = Counter()
         same = self.same_numbers(fingerprint)
         for name, planned in self._catalog.planned().items():
             if name.settings_fingerprint not in same:
                 cutouts[name.settings_fingerprint] += planned
         return [
-            f"redone are {count:,} cutouts of {self._catalog.uri}: {self._difference(other, settings, bundle)}"
+            f"redone are {count:,} cutouts of {self._catalog.uri}: "
+            f"{self._difference(other, settings, bundle)}"
             for other, count in cutouts.most_common()
         ]
 
     def limited(self, fingerprint: str, settings: RunSettings) -> dict[PartName, set[str]]:
-        """Return the URIs of the rejects whose limit these settings raise, by the galaxies part of their unit.
+        """Return the URIs of the rejects whose limit these settings raise, by the part of their unit.
 
         Raises:
             UsageError: A part is missing or unreadable.

@@ -38,6 +38,8 @@ from gax_batch.sources import (
 from gax_batch.stretches import PRESETS
 
 _SHOWN_UNITS = 3
+# Of a small survey, some may go whatever their share.
+_FEW_REMOVED = 10
 
 Retries = Mapping[PartName, Collection[str] | None]
 """Members of the catalog to process again, by the part that holds them: their URIs, or None for all."""
@@ -82,7 +84,16 @@ def plan_run(
     say(f"{plan.counts.listed:,} cutouts in {settings.input}{ignored}: {plan.counts}")
     if plan.units or plan.removed:
         _refuse_shrinking(settings, plan)
+        _refuse_removal(settings, catalog, plan)
     return plan
+
+
+def say_what_redoes(
+    settings: RunSettings, bundle: Bundle, catalog: Catalog, fingerprint: str, say: Say
+) -> None:
+    """Name the settings whose change redoes units of the catalog, before anything is listed."""
+    for line in Provenance(catalog).changes(fingerprint, settings, bundle):
+        say(line)
 
 
 def _retries(
@@ -247,6 +258,18 @@ def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
         raise UsageError(
             f"--limit {settings.limit} leaves out {plan.counts.vanished:,} cutouts of {settings.catalog}; "
             "leave --limit away, or try it on a catalog of its own"
+        )
+
+
+def _refuse_removal(settings: RunSettings, catalog: Catalog, plan: Plan) -> None:
+    """Refuse to prune much of a catalog: its input is another one, or its listing was not complete."""
+    total, vanished = sum(catalog.planned().values()), plan.counts.vanished
+    few = vanished <= max(settings.max_removed * total, _FEW_REMOVED) and vanished < total
+    if settings.prune and vanished and not few and settings.max_removed < 1:
+        raise UsageError(
+            f"--prune would remove {vanished:,} of the {total:,} cutouts of {settings.catalog}, which are not "
+            f"in {settings.input}: more than --max-removed {settings.max_removed:.3g}; check --input, or allow "
+            "more"
         )
 
 

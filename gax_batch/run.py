@@ -17,7 +17,7 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
 from gax_batch.display import Display, PlainLines
-from gax_batch.errors import FatalError, GaxError, UsageError
+from gax_batch.errors import FatalError, GaxError
 from gax_batch.fingerprint import settings_fingerprint
 from gax_batch.interrupt import StoppedError, finishes_first, stops_at_once
 from gax_batch.machine import (
@@ -29,17 +29,15 @@ from gax_batch.machine import (
 from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle, load_catalog_bundle
 from gax_batch.models.domain import Alarm, Reference
-from gax_batch.preparation import plan_run, resources_of, settle_precision
+from gax_batch.preparation import plan_run, resources_of, say_what_redoes, settle_precision
 from gax_batch.progress import RunState, Say, Stall, Tally
 from gax_batch.quiet import native_stderr_in
 from gax_batch.record import Clock, Run
+from gax_batch.tolerance import Tolerance
 from gax_batch.uncertainty import Calibration
 from gax_batch.unit import Engine, UnitOptions, UnitTask
 from gax_batch.watch import Watch
 from gax_batch.webhook import ATTEMPTS, Webhook, summary_of
-
-# A small night with some bad cutouts is no wrong configuration.
-_FEW_REJECTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +76,15 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
     catalog = Catalog(settings.catalog)
     settings = settle_precision(settings, bundle, catalog)
     fingerprint = settings_fingerprint(settings, bundle)
+    say_what_redoes(settings, bundle, catalog, fingerprint, say)
+    _require_memory(settings, units=1)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = plan_run(settings, catalog, fingerprint, Path(folder), say)
         if not (plan.units or plan.removed):
             say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
             webhook.send(_nothing_to_do(settings.catalog, catalog.version), say)
             return RunOutcome(0, None, catalog.version)
-        resources, need = resources_of(settings, units=len(plan.units))
-        require_memory(need, available_bytes())
+        resources = _require_memory(settings, units=len(plan.units))
         storage.check_writable(catalog.uri)
         clock.lap("plan")
         started = datetime.now(UTC)
@@ -101,6 +100,20 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
             reference=reference,
         )
         return _process(run, settings, catalog, resources, clock, display, webhook)
+
+
+def _require_memory(settings: RunSettings, *, units: int) -> Resources:
+    """The resources of a run of this many units.
+
+    Called before the listing with the least number of units, since a listing may take hours, and again with
+    that of the plan.
+
+    Raises:
+        UsageError: The memory does not suffice.
+    """
+    resources, need = resources_of(settings, units=units)
+    require_memory(need, available_bytes())
+    return resources
 
 
 def load_engine(
@@ -140,12 +153,18 @@ def _process(
         finished = find_finished(run.catalog, run.settings_fingerprint, units)
         tally.reuse(list(finished.values()))
         if finished:
-            say(f"{len(finished):,} of {len(run.plan.units):,} units were finished by an interrupted run")
+            say(
+                f"{len(finished):,} of {len(run.plan.units):,} units are stored already, by an interrupted "
+                "run or for an earlier snapshot"
+            )
+        tolerance = Tolerance(run.catalog, settings.max_rejects, galaxies_before=catalog.galaxy_count())
+        for part in finished.values():
+            tolerance.see(part)
         tasks = _write_tasks(run, finished)
         if tasks:
-            _execute(run, settings, tasks, resources, tally, clock, display)
+            _execute(run, settings, tasks, resources, tally, tolerance, clock, display)
         clock.lap("process")
-        _refuse_rejects(tally, settings.max_rejects)
+        tolerance.end(tally)
         # A signal waits for the commit, which is the run's end.
         with finishes_first(settings.grace):
             version = catalog.commit(
@@ -161,19 +180,6 @@ def _process(
         say(line)
     webhook.send(summary_of(written), say)
     return RunOutcome(3 if tally.failures else 0, run.run_id, version)
-
-
-def _refuse_rejects(tally: Tally, threshold: float) -> None:
-    """Stop before the commit of a run that rejects nearly everything: its input or settings are wrong."""
-    planned = tally.rows + tally.rejects
-    if tally.rejects <= max(threshold * planned, _FEW_REJECTS):
-        return
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in tally.rejects_by_reason.most_common(3))
-    raise UsageError(
-        f"{tally.rejects:,} of {planned:,} cutouts were rejected ({reasons}), more than --max-rejects "
-        f"{threshold:.3g}; check the input and the settings, or allow more: the same command then commits "
-        "what is finished"
-    )
 
 
 def _write_tasks(run: Run, finished: Container[str]) -> list[UnitTask]:
@@ -193,6 +199,7 @@ def _execute(
     tasks: list[UnitTask],
     resources: Resources,
     tally: Tally,
+    tolerance: Tolerance,
     clock: Clock,
     display: Display,
 ) -> None:
@@ -223,7 +230,8 @@ def _execute(
         display.say(f"Ray and TensorFlow write to {log}, Ray's workers to {ray_folder}/logs")
         planned = sum(task.planned for task in tasks)
         state = RunState(run.run_id, tally, planned=planned, units=len(tasks), draws=settings.draws)
-        metrics, stall = telemetry.Metrics(run.run_id), Stall(60 * settings.stall_minutes)
+        metrics = telemetry.Metrics(run.run_id)
+        stall = Stall(60 * settings.stall_minutes, 60 * settings.give_up_minutes, settings.step_seconds)
         with (
             finishes_first(settings.grace) as stop,
             Watch(state, display, stop, settings.grace, metrics, stall, Alarm(run.reference)).on() as watch,
@@ -236,6 +244,8 @@ def _execute(
         ):
             for result in results:
                 watch.ended(result)
+                if result.part is not None:
+                    tolerance.see(result.part)
             if stop.number is not None and state.ended_units < len(tasks):
                 raise StoppedError(stop.number)
 

@@ -57,6 +57,8 @@ class Watch:
         self.display.refresh(self.state)
         if line := self.stall.see(self.state.done, sample.view):
             self.display.say(line)
+        if cause := self.stall.over(sample.view):
+            self.stop.give_up(cause)
         self.metrics.state(self.state)
         return self.state.stopping
 

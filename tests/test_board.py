@@ -86,7 +86,7 @@ def test_a_step_is_under_way_until_it_ends_and_its_tries_are_counted():
 
 def test_a_stall_is_told_again_and_again_until_something_comes():
     clock, board = Clock(), Board(lambda: 100.0)
-    stall = Stall(60, clock)
+    stall = Stall(60, clock=clock)
     assert stall.see(0, board.view()) is None
     clock.now = 59
     assert stall.see(0, board.view()) is None

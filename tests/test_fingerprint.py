@@ -2,21 +2,21 @@
 
 import hashlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from fakes import N_DRAWS, galaxy_image, write_images
 from surveys import new_folder, run_units
 
-from gax_batch import paths, unit
+from gax_batch import unit
 from gax_batch.catalog.draws import read_draws
 from gax_batch.catalog.snapshots import Catalog, write_run_record
 from gax_batch.config import RunSettings, load_settings
 from gax_batch.errors import UsageError
 from gax_batch.fingerprint import Provenance, settings_fingerprint
+from gax_batch.forecast import forecast
 from gax_batch.models.bundle import load_bundle
 from gax_batch.plan import Plan
 from gax_batch.population import population
@@ -156,13 +156,41 @@ def test_units_that_lack_sums_or_draws_are_named_and_redone_only_when_asked(surv
 
 
 def test_fractions_by_a_grouping_that_some_units_lack_are_refused(survey: Survey) -> None:
-    """Parts are read in the order of their keys, and the sums of one grouping alone would be of some galaxies."""
+    """The sums of one grouping alone would be of some of the galaxies."""
     write_images(survey.folder / "images", 2, first=20)
     survey.night(population_order=3)
     for by in ("healpix2", "healpix3"):
         with pytest.raises(UsageError, match="--redo-companions"):
             population(survey.catalog, by=by)
     assert population(survey.catalog)[0].galaxies == 13
+
+
+@pytest.mark.parametrize(
+    ("flags", "facts"),
+    [
+        ({"draws": 8}, ["draws", str(N_DRAWS), "8"]),
+        ({"crop": 0.5}, ["crop", "0.5"]),
+        ({"models": "svr", "preset": "single"}, ["models", "svr", "preset", "single"]),
+    ],
+    ids=str,
+)
+def test_what_redoes_the_catalog_is_named_first(
+    survey: Survey, flags: dict[str, object], facts: list[str]
+) -> None:
+    lines: list[str] = []
+    assert forecast(survey.settings(**flags), lines.append, calibrate=False) in (0, 2)
+    assert all(fact in lines[0] for fact in [*facts, "12 cutouts"])
+    lines.clear()
+    assert forecast(survey.settings(), lines.append, calibrate=False) == 0
+    assert "redone" not in "".join(lines)
+
+
+def test_other_numbers_of_a_release_are_named(survey: Survey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gax_batch.fingerprint.RESULTS_VERSION", 7)
+    lines: list[str] = []
+    forecast(survey.settings(), lines.append, calibrate=False)
+    assert "release" in lines[0]
+    assert "12 cutouts" in lines[0]
 
 
 def _undivided(settings: RunSettings) -> str:
@@ -194,7 +222,7 @@ def old_survey(tmp_path: Path) -> Survey:
 
 @pytest.mark.parametrize("flags", [{}, *OTHERS], ids=str)
 def test_a_catalog_of_an_earlier_release_is_not_redone(old_survey: Survey, flags: dict[str, object]) -> None:
-    plan, lines = old_survey.plan(**flags)
+    plan, _ = old_survey.plan(**flags)
     assert plan.units == []
     settings = old_survey.settings(precision="auto", **flags)
     assert settle_precision(settings, BUNDLE, Catalog(old_survey.catalog)).precision == "float32"
