@@ -185,8 +185,10 @@ def render_json(rows: Sequence[Fraction]) -> str:
 def _coherent_keys(catalog: Catalog) -> list[str]:
     """The parts' keys, if draw k is the same network in all of them."""
     names = catalog.parts()
-    provenance = Provenance(catalog)
-    settings = {provenance.numbers(name.settings_fingerprint) for name in names}
+    settings = {name.settings_fingerprint for name in names}
+    if len(settings) > 1:
+        provenance = Provenance(catalog)
+        settings = {provenance.numbers(fingerprint) for fingerprint in settings}
     if len(settings) > 1:
         raise UsageError(
             f"units of {catalog.uri} were made with {len(settings)} different models or settings, in which a "

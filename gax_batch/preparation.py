@@ -268,8 +268,8 @@ def _refuse_removal(settings: RunSettings, catalog: Catalog, plan: Plan) -> None
     if settings.prune and vanished and not few and settings.max_removed < 1:
         raise UsageError(
             f"--prune would remove {vanished:,} of the {total:,} cutouts of {settings.catalog}, which "
-            f"{settings.input} does not have: more than --max-removed {settings.max_removed:.3g}; check --input, "
-            "or allow more"
+            f"{settings.input} does not have: more than --max-removed {settings.max_removed:.3g}; check "
+            "--input, or allow more"
         )
 
 
