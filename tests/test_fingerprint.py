@@ -6,11 +6,13 @@ from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fakes import N_DRAWS, galaxy_image, write_images
 from surveys import new_folder, run_units
 
-from gax_batch import unit
+from gax_batch import paths, unit
 from gax_batch.catalog.draws import read_draws
 from gax_batch.catalog.snapshots import Catalog, write_run_record
 from gax_batch.config import RunSettings, load_settings
@@ -134,6 +136,23 @@ def test_a_limit_that_is_raised_too_little_is_tried_once_for_each_value(survey: 
         assert survey.night(max_image_pixels=pixels).counts.retried == 1
         assert survey.rejects == [LARGE]
         assert survey.plan(max_image_pixels=pixels)[0].units == []
+
+
+def test_a_raised_limit_retries_a_reject_of_a_shard_that_is_otherwise_passed_over(tmp_path: Path) -> None:
+    made = Survey(tmp_path)
+    (tmp_path / "shards").mkdir()
+    for name in ("000001.jpg", f"{LARGE}.png"):
+        rows = {"galaxy_id": [name[:6]], "image": [(tmp_path / "images" / name).read_bytes()]}
+        pq.write_table(pa.table(rows), tmp_path / "shards" / f"{name[:6]}.parquet")
+    flags = {"input": str(tmp_path / "shards")}
+    made.night(**flags)
+    assert made.rejects == [LARGE]
+    assert paths.MANY_ORIGINS not in {name.origin for name in Catalog(made.catalog).parts()}
+    plan = made.night(**flags, max_image_pixels=1_000_000)
+    assert (plan.members, plan.counts.retried, plan.counts.unchanged) == (1, 1, 1)
+    assert made.rejects == []
+    plan, _ = made.plan(**flags, keep_draws=True, redo_companions=True, max_image_pixels=1_000_000)
+    assert plan.members == 2
 
 
 def test_units_that_lack_sums_or_draws_are_named_and_redone_only_when_asked(survey: Survey) -> None:
