@@ -108,9 +108,7 @@ class RunSettings(BaseModel):
         False, description="Store every galaxy's draws too, as float16: some 2 kB a galaxy at 32 draws."
     )
     redo_companions: bool = Field(
-        False,
-        description="Process units again that were made without the sums or draws that population_order, "
-        "population_bins and keep_draws ask for.",
+        False, description="Process units again that lack the sums or draws that these settings ask for."
     )
     limit: int | None = Field(
         None, ge=1, description="Catalog only the first N cutouts, in the order of their URIs."
@@ -144,10 +142,7 @@ class RunSettings(BaseModel):
         15, gt=0, description="Minutes without progress after which a run says where it stalls."
     )
     give_up_minutes: float = Field(
-        120,
-        gt=0,
-        description="Minutes without progress after which a run ends with exit code 4, unless a worker has a "
-        "unit whose unit_seconds are not over.",
+        120, gt=0, description="Minutes without progress after which a run ends with exit code 4."
     )
     max_rejects: float = Field(
         0.05,
