@@ -4,9 +4,7 @@ Known to `cli` and to what it calls for a run alone; everything below takes plai
 """
 
 import difflib
-import math
 import re
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -23,7 +21,7 @@ from gax_batch.imaging import GZ2_CROP
 from gax_batch.limits import ImageLimits, ListingLimits
 from gax_batch.models import DRAW_SET, FIRST_DRAWS, ModelName, Precision
 from gax_batch.rejects import MAX_ATTEMPTS
-from gax_batch.sums import Grouping
+from gax_batch.sums import Grouping, are_edges, parse_edges
 
 LogFormat = Literal["text", "json"]
 
@@ -109,6 +107,9 @@ class RunSettings(BaseModel):
     keep_draws: bool = Field(
         False, description="Store every galaxy's draws too, as float16: some 2 kB a galaxy at 32 draws."
     )
+    redo_companions: bool = Field(
+        False, description="Process units again that lack the sums or draws that these settings ask for."
+    )
     limit: int | None = Field(
         None, ge=1, description="Catalog only the first N cutouts, in the order of their URIs."
     )
@@ -118,6 +119,13 @@ class RunSettings(BaseModel):
     )
     prune: bool = Field(
         False, description="Take cutouts out of the catalog that the input has no more; else they stay."
+    )
+    max_removed: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Fraction of the catalog's cutouts that prune may remove (0.01 or 1%); if more are "
+        "missing from the input, and more than 10 or all, the run stops, since that is a wrong input.",
     )
     max_attempts: int = Field(
         MAX_ATTEMPTS,
@@ -133,12 +141,16 @@ class RunSettings(BaseModel):
     stall_minutes: float = Field(
         15, gt=0, description="Minutes without progress after which a run says where it stalls."
     )
+    give_up_minutes: float = Field(
+        120, gt=0, description="Minutes without progress after which a run ends with exit code 4."
+    )
     max_rejects: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="Fraction of a run's cutouts that may be rejected (0.01 or 1%); beyond it, and beyond "
-        "10 cutouts, the run stops before its commit, since that is a wrong input or setting.",
+        description="Fraction of a run's cutouts that may be rejected (0.01 or 1%); if more are, and more "
+        "than 10, the run stops after 1,000 cutouts or at its end, since that is a wrong input or setting. "
+        "Below 1, the run also stops if its catalog would have no galaxy.",
     )
     crop: float = Field(
         GZ2_CROP,
@@ -263,15 +275,7 @@ class RunSettings(BaseModel):
     @field_validator("population_bins", mode="before")
     @classmethod
     def _parse_bins(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        bins: dict[str, list[str]] = {}
-        for text in filter(None, value.split(";")):
-            name, equals, edges = text.partition("=")
-            if not equals:
-                raise ValueError(f"'{text}' is not COLUMN=EDGE,EDGE,...")
-            bins[name.strip()] = [edge.strip() for edge in edges.split(",")]
-        return bins
+        return parse_edges(value) if isinstance(value, str) else value
 
     @field_validator("population_bins")
     @classmethod
@@ -280,16 +284,12 @@ class RunSettings(BaseModel):
             if column not in NUMERIC_COLUMNS:
                 nearest = difflib.get_close_matches(column, NUMERIC_COLUMNS, n=1, cutoff=0)[0]
                 raise ValueError(f"'{column}' is no numeric column of the catalog; did you mean '{nearest}'?")
-            if (
-                len(edges) < 2
-                or not all(map(math.isfinite, edges))
-                or any(a >= b for a, b in pairwise(edges))
-            ):
+            if not are_edges(edges):
                 raise ValueError(f"the edges of '{column}' must be two or more increasing numbers")
         # One order stands for all: it is part of a catalog's fingerprint.
         return dict(sorted(value.items()))
 
-    @field_validator("max_rejects", mode="before")
+    @field_validator("max_rejects", "max_removed", mode="before")
     @classmethod
     def _percent(cls, value: object) -> object:
         if isinstance(value, str) and value.strip().endswith("%"):

@@ -25,7 +25,7 @@ from gax_batch.fitsfile import is_fits
 from gax_batch.imaging import ImageFlag
 from gax_batch.limits import ImageLimits
 from gax_batch.rejects import Reason, RejectError, Stage
-from gax_batch.stretches import Preset
+from gax_batch.stretches import PRESETS, Preset
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -263,7 +263,10 @@ def _chosen(images: Sequence[tuple[str | None, Float]], preset: Preset) -> Float
         missing = [band for band in preset.bands if band not in by_band]
         if missing:
             there = ", ".join(name or "unnamed" for name, _ in images)
-            raise _reject(Reason.MISSING_BAND, f"no band {', '.join(missing)} among the images: {there}")
+            raise _reject(
+                Reason.MISSING_BAND,
+                f"no band {', '.join(missing)} among the images: {there}{_proposal([n for n, _ in images])}",
+            )
         planes = [by_band[band] for band in preset.bands]
     return _stacked(planes)
 
@@ -282,6 +285,16 @@ def _whole(planes: Float, flags: ImageFlag) -> tuple[Float, ImageFlag]:
         planes = fill_masked(planes)
         flags |= ImageFlag.MASKED
     return planes[:, ::-1], flags
+
+
+def _proposal(names: Sequence[str | None]) -> str:
+    """The presets whose bands are all among the named images, as the end of a reject's detail."""
+    fitting = [
+        key
+        for key, preset in PRESETS.items()
+        if preset.bands and set(preset.bands) <= {_band(name, preset) for name in names}
+    ]
+    return f"; these are the bands of --preset {' or '.join(fitting)}" if fitting else ""
 
 
 def _band(name: str | None, preset: Preset) -> str | None:

@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import RunSettings
+from gax_batch.fingerprint import settings_fingerprint
 from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.machine import MIB, MemoryNeed, Resources, available_bytes
 from gax_batch.models.bundle import load_catalog_bundle
 from gax_batch.plan import Plan
-from gax_batch.preparation import plan_run, resources_of, settings_fingerprint, settle_precision
+from gax_batch.preparation import plan_run, resources_of, say_what_redoes, settle_precision
 from gax_batch.progress import Say, duration
 from gax_batch.quiet import quiet_native_stderr
 from gax_batch.run import load_engine
@@ -72,8 +73,9 @@ def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True, budget:
     bundle = load_catalog_bundle(settings.bundle)
     catalog = Catalog(settings.catalog)
     settings = settle_precision(settings, bundle, catalog)
+    fingerprint = settings_fingerprint(settings, bundle)
+    say_what_redoes(settings, bundle, catalog, fingerprint, say)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
-        fingerprint = settings_fingerprint(settings, bundle)
         plan = plan_run(settings, catalog, fingerprint, Path(folder), say, keep_index=False)
         resources, need = resources_of(settings, units=len(plan.units))
         for line in _plan_lines(plan):

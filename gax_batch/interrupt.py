@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from gax_batch.errors import FatalError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -25,16 +27,30 @@ class StoppedError(BaseException):
         return 128 + self.number
 
 
+class _GivenUpError(BaseException):
+    """Carries the cause through code that handles exceptions, until `finishes_first` ends."""
+
+
 class StopRequest:
     """What the first signal asked for: to finish what is in flight."""
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.cause: str | None = None
+        """Why the block is given up."""
 
     def end(self) -> None:
         """Raise `StoppedError` in the main thread, from any thread: nothing is in flight any more."""
         if self.number is not None:
             signal.setitimer(signal.ITIMER_REAL, 1e-3)
+
+    def give_up(self, cause: str) -> None:
+        """Raise `FatalError` from the block, from any thread; only where signals can be handled."""
+        if self.cause is None:
+            self.cause = cause
+            # Without a handler, the timer's signal would end the process.
+            if callable(signal.getsignal(signal.SIGALRM)):
+                signal.setitimer(signal.ITIMER_REAL, 1e-3)
 
 
 @contextmanager
@@ -53,6 +69,7 @@ def finishes_first(grace_seconds: float) -> Iterator[StopRequest]:
 
     Raises:
         StoppedError: A second signal, the grace's end, or `StopRequest.end`.
+        FatalError: `StopRequest.give_up`.
     """
     request = StopRequest()
 
@@ -63,12 +80,16 @@ def finishes_first(grace_seconds: float) -> Iterator[StopRequest]:
         signal.setitimer(signal.ITIMER_REAL, grace_seconds)
 
     def ended(number: int, frame: FrameType | None) -> None:
+        if request.cause is not None:
+            raise _GivenUpError
         if request.number is not None:
             _stop(request.number, frame)
 
     with _handled(SIGNALS, first), _handled((signal.SIGALRM,), ended):
         try:
             yield request
+        except _GivenUpError:
+            raise FatalError(str(request.cause)) from None
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.setitimer(signal.ITIMER_REAL, 0)

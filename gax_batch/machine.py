@@ -63,6 +63,16 @@ class Layout:
     readers: int | None
     reader_cpus: float
 
+    def lack(self, cpus: int, gpus: int) -> str | None:
+        """What the engines ask for and a cluster of these logical CPUs and GPUs does not have yet."""
+        each = self.engine_gpus or 0
+        if self.workers * self.engine_cpus <= cpus and self.workers * each <= gpus:
+            return None
+        return (
+            f"{self.workers} engines ask for {self.engine_cpus:g} CPUs and {each:g} GPUs each; the cluster "
+            f"has {cpus} CPUs and {gpus} GPUs"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:

@@ -27,9 +27,10 @@ from gax_batch.config import RunSettings
 from gax_batch.cpus import logical_cpus
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
+from gax_batch.fingerprint import RESULTS_VERSION
 from gax_batch.listing import list_objects
 from gax_batch.plan import Plan, make_plan, read_unit_members
-from gax_batch.preparation import RESULTS_VERSION, joined_positions, open_input, report_positions
+from gax_batch.preparation import joined_positions, open_input, report_positions
 from gax_batch.processes import map_processes
 from gax_batch.progress import Progress, Say
 from gax_batch.rejects import PASSING

@@ -138,6 +138,8 @@ def execute(
     """
     _configure()
     waiting = {task.unit_id: task for task in tasks}
+    if lack := _layout(resources, len(tasks)).lack(*_cluster_size()):
+        say(f"waiting for nodes: {lack}")
     with open_board() as board, watched(board, _layout(resources, len(tasks)).workers, see):
         crew = _Crew(factory, options, resources, board, unit_seconds)
         with closing(_all_rounds(waiting, crew, say)) as results:
@@ -326,8 +328,13 @@ def _wire(tasks: Sequence[UnitTask], crew: _Crew) -> ray.data.Dataset:
 
 
 def _layout(resources: Resources, units: int) -> Layout:
+    return lay_out(resources, *_cluster_size(), units)
+
+
+def _cluster_size() -> tuple[int, int]:
+    """The logical CPUs and GPUs of the cluster as it is now."""
     cluster = ray.cluster_resources()
-    return lay_out(resources, int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0)), units)
+    return int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
 
 
 def _configure() -> None:

@@ -23,6 +23,7 @@ from gax_batch import paths, tree
 from gax_batch.catalog import companions
 from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.errors import UsageError
+from gax_batch.fingerprint import Provenance
 from gax_batch.rubin import ALL, ASKED, Estimate, Moments, estimate
 from gax_batch.sums import (
     EVERYTHING,
@@ -112,7 +113,7 @@ def population(
     opened = open_existing(catalog, version)
     keys = _coherent_keys(opened)
     grouping = EVERYTHING if by is None else _find_grouping(opened, keys, by)
-    sums = add_up(companions.read(opened.uri, paths.POPULATION, keys, SUMS, grouping=grouping))
+    sums = add_up(_stored_sums(opened, keys, grouping))
     if not len(sums):
         raise UsageError(
             f"{catalog} has no draws to estimate from: it has no galaxies, or was made without the Bayesian "
@@ -186,11 +187,29 @@ def _coherent_keys(catalog: Catalog) -> list[str]:
     names = catalog.parts()
     settings = {name.settings_fingerprint for name in names}
     if len(settings) > 1:
+        provenance = Provenance(catalog)
+        settings = {provenance.numbers(fingerprint) for fingerprint in settings}
+    if len(settings) > 1:
         raise UsageError(
             f"units of {catalog.uri} were made with {len(settings)} different models or settings, in which a "
             "draw is not the same network; run `gax run` until the catalog is complete"
         )
     return [name.key for name in names]
+
+
+def _stored_sums(catalog: Catalog, keys: Sequence[str], grouping: str) -> Iterator[pa.Table]:
+    """Read the sums of one grouping, and refuse units with galaxies that were not summed by it."""
+    galaxies = {name.key for name, rows in catalog.galaxies_by_part().items() if rows}
+    lacking = 0
+    tables = companions.read(catalog.uri, paths.POPULATION, keys, SUMS, grouping=grouping)
+    for key, rows in zip(keys, tables, strict=True):
+        lacking += grouping != EVERYTHING and not len(rows) and key in galaxies
+        yield rows
+    if lacking:
+        raise UsageError(
+            f"{lacking:,} of {len(keys):,} units of {catalog.uri} were not summed by '{grouping}'; run "
+            "`gax run` with the same population_bins and population_order and --redo-companions"
+        )
 
 
 def _find_grouping(catalog: Catalog, keys: Sequence[str], by: str) -> str:
@@ -204,7 +223,7 @@ def _find_grouping(catalog: Catalog, keys: Sequence[str], by: str) -> str:
             there = ", ".join(HEALPIX if name.startswith(HEALPIX) else name for name in known) or "nothing"
             raise UsageError(
                 f"{catalog.uri} was summed by {there}, not by '{by}'; to change that, set population_bins or "
-                "population_order and run `gax run` again"
+                "population_order and run `gax run` with --redo-companions"
             )
     return EVERYTHING
 

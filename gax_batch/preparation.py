@@ -1,18 +1,18 @@
 """What stands before a run, and tells what it would do: list, compare, and predict the memory."""
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import RunSettings
 from gax_batch.errors import UsageError
+from gax_batch.fingerprint import Provenance, settings_fingerprint
 from gax_batch.listing import list_objects
 from gax_batch.machine import (
     MemoryNeed,
@@ -23,7 +23,7 @@ from gax_batch.machine import (
     predict_memory,
 )
 from gax_batch.models.bundle import Bundle
-from gax_batch.paths import frames_folder, parts_folder
+from gax_batch.paths import PartName, frames_folder, parts_folder
 from gax_batch.plan import ClaimError, Plan, make_plan
 from gax_batch.progress import Say
 from gax_batch.settled import SettledShards
@@ -37,8 +37,12 @@ from gax_batch.sources import (
 )
 from gax_batch.stretches import PRESETS
 
-# Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
-RESULTS_VERSION = 6
+_SHOWN_UNITS = 3
+# Of a small survey, some may go whatever their share.
+_FEW_REMOVED = 10
+
+Retries = Mapping[PartName, Collection[str] | None]
+"""Members of the catalog to process again, by the part that holds them: their URIs, or None for all."""
 
 
 def plan_run(
@@ -63,17 +67,20 @@ def plan_run(
     Raises:
         UsageError: The user's mistake; nothing but the index of frames was written.
     """
+    provenance = Provenance(catalog)
+    retries = _retries(settings, catalog, fingerprint, provenance, say)
     index_folder = settings.frame_index or frames_folder(catalog.uri)
     open_survey = partial(
         open_input, settings, catalog.uri, say, keep_index=keep_index, index_folder=index_folder
     )
-    settled = _settled_shards(settings, catalog, fingerprint)
+    compare = partial(_compare, settings, catalog, fingerprint, provenance, retries)
+    settled = _settled_shards(settings, catalog, provenance.same_numbers(fingerprint), retries)
     try:
         source = open_survey(settled=settled)
-        plan = _compare(source, settings, catalog, fingerprint, folder / "settled", settled)
+        plan = compare(source, folder / "settled", settled)
     except ClaimError:
         source = open_survey()
-        plan = _compare(source, settings, catalog, fingerprint, folder / "all", None)
+        plan = compare(source, folder / "all", None)
     if not plan.counts.listed:
         raise UsageError(f"{settings.input} holds no cutouts; check --input")
     ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
@@ -81,30 +88,80 @@ def plan_run(
     report_positions(settings, plan, say)
     if plan.units or plan.removed:
         _refuse_shrinking(settings, plan)
+        _refuse_removal(settings, catalog, plan)
     return plan
 
 
-def _settled_shards(settings: RunSettings, catalog: Catalog, fingerprint: str) -> SettledShards | None:
+def say_what_redoes(
+    settings: RunSettings, bundle: Bundle, catalog: Catalog, fingerprint: str, say: Say
+) -> None:
+    """Name the settings whose change redoes units of the catalog, before anything is listed."""
+    for line in Provenance(catalog).changes(fingerprint, settings, bundle):
+        say(line)
+
+
+def _retries(
+    settings: RunSettings, catalog: Catalog, fingerprint: str, provenance: Provenance, say: Say
+) -> Retries:
+    """Find what other limits or companions than those of its last run let the catalog process again."""
+    retries: dict[PartName, Collection[str] | None] = {**provenance.limited(fingerprint, settings)}
+    incomplete = provenance.incomplete(fingerprint, settings)
+    if settings.redo_companions:
+        return retries | dict.fromkeys(incomplete)
+    if incomplete:
+        names = ", ".join(name.unit_id for name in incomplete[:_SHOWN_UNITS])
+        more = ", ..." if len(incomplete) > _SHOWN_UNITS else ""
+        say(
+            f"{len(incomplete):,} units were made without sums or draws that these settings ask for ({names}"
+            f"{more}); --redo-companions processes them again"
+        )
+    return retries
+
+
+def _settled_shards(
+    settings: RunSettings, catalog: Catalog, fingerprints: Collection[str], retries: Retries
+) -> SettledShards | None:
     # A table of positions, a limit or the wish to redo everything may touch any row.
     if settings.full or settings.limit is not None or settings.positions is not None:
         return None
-    return SettledShards(catalog, fingerprint)
+    return SettledShards(catalog, fingerprints, excluded=retries)
+
+
+def _known(catalog: Catalog, passed_over: Collection[PartName], retries: Retries) -> Iterator[pa.Table]:
+    """The catalog's members; those of `retries` are retried, however often they were."""
+    uris = pa.array([uri for some in retries.values() for uri in some or ()], pa.string())
+    units = pa.array([name.unit_id for name, some in retries.items() if some is None], pa.string())
+    for rows in catalog.members(passed_over):
+        again = pc.or_(pc.is_in(rows["source_uri"], uris), pc.is_in(rows["unit_id"], units))
+        none = pa.scalar(0, rows["attempts"].type)
+        changed = {
+            "attempts": pc.if_else(again, none, rows["attempts"]),
+            "retry": pc.or_(again, pc.fill_null(rows["retry"], False)),
+        }
+        yield pa.table({**dict(zip(rows.column_names, rows.columns, strict=True)), **changed}, rows.schema)
 
 
 def _compare(
-    source: Source,
     settings: RunSettings,
     catalog: Catalog,
     fingerprint: str,
+    provenance: Provenance,
+    retries: Retries,
+    source: Source,
     folder: Path,
     settled: SettledShards | None,
 ) -> Plan:
     folder.mkdir()
+    same = provenance.same_numbers(fingerprint)
+    units = {
+        unit: (fingerprint if settings_of in same else settings_of, members)
+        for unit, (settings_of, members) in catalog.units().items()
+    }
     return make_plan(
         source.list_members(),
         # The units that the listing passed over are known when the first batch is asked for.
-        catalog.members(() if settled is None else settled.units),
-        catalog.units(),
+        _known(catalog, () if settled is None else settled.units, retries),
+        units,
         settings_fingerprint=fingerprint,
         unit_size=settings.unit_size,
         folder=folder,
@@ -221,32 +278,13 @@ def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog) ->
     chosen = "bfloat16" if settings.engine_gpus or shared else faster_precision()
     candidates = [settings.model_copy(update={"precision": name}) for name in ("float32", "bfloat16")]
     prints = {s.precision: settings_fingerprint(s, bundle) for s in candidates}
-    made = Counter(fingerprint for fingerprint, _ in catalog.units().values())
-    if not any(made[fingerprint] for fingerprint in prints.values()):
+    provenance = Provenance(catalog)
+    units = Counter(fingerprint for fingerprint, _ in catalog.units().values())
+    made = Counter({f: sum(units[other] for other in provenance.same_numbers(f)) for f in prints.values()})
+    if not any(made.values()):
         folders = {fingerprint: parts_folder(catalog.uri, fingerprint) for fingerprint in prints.values()}
         made.update({f: len(list_objects(folder, missing_ok=True)) for f, folder in folders.items()})
     return max(candidates, key=lambda s: (made[prints[s.precision]], s.precision == chosen))
-
-
-def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
-    """A digest of everything besides the cutouts that decides what a unit stores: rows, sums and draws."""
-    decisive = {
-        "results_version": RESULTS_VERSION,
-        "bundle_id": bundle.bundle_id,
-        "models": sorted(settings.models),
-        "draws": settings.draws,
-        "precision": settings.precision,
-        "crop": settings.crop,
-        "preset": settings.preset,
-        "default_radius": settings.default_radius,
-        "image_limits": asdict(settings.decoder.limits),
-        "population_order": settings.population_order,
-        "population_bins": settings.population_bins,
-        "keep_draws": settings.keep_draws,
-    }
-    if settings.target_error is not None:
-        decisive["target_error"] = settings.target_error
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
@@ -255,6 +293,18 @@ def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
         raise UsageError(
             f"--limit {settings.limit} leaves out {plan.counts.vanished:,} cutouts of {settings.catalog}; "
             "leave --limit away, or try it on a catalog of its own"
+        )
+
+
+def _refuse_removal(settings: RunSettings, catalog: Catalog, plan: Plan) -> None:
+    """Refuse to prune much of a catalog: its input is another one, or its listing was not complete."""
+    total, vanished = sum(catalog.planned().values()), plan.counts.vanished
+    few = vanished <= max(settings.max_removed * total, _FEW_REMOVED) and vanished < total
+    if settings.prune and vanished and not few and settings.max_removed < 1:
+        raise UsageError(
+            f"--prune would remove {vanished:,} of the {total:,} cutouts of {settings.catalog}, which "
+            f"{settings.input} does not have: more than --max-removed {settings.max_removed:.3g}; check "
+            "--input, or allow more"
         )
 
 

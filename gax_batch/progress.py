@@ -1,5 +1,6 @@
 """A run as it stands: what has come out of it so far, where its units are, how long it will take."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -149,10 +150,25 @@ class RunState:
 
 
 class Stall:
-    """Tells, once each time it has lasted so long, that a run does not get on, and where it stands."""
+    """Notices that a run makes no progress: first for a warning, at last for giving it up."""
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        give_up_seconds: float = math.inf,
+        step_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin to wait.
+
+        Args:
+            seconds: Without progress, until each warning.
+            give_up_seconds: Without progress, until the run is given up.
+            step_seconds: What a step of a unit may take: a run with a younger one is not given up.
+            clock: Seconds.
+        """
         self._seconds, self._clock = seconds, clock
+        self._give_up_seconds, self._step_seconds = give_up_seconds, step_seconds
         self._done = -1
         self._since = self._told = clock()
 
@@ -165,6 +181,16 @@ class Stall:
             return None
         self._told = now
         return f"no progress for {duration(now - self._since)}: {_standing(view)}"
+
+    def over(self, view: BoardView) -> str | None:
+        """Why the run is to be given up, as of the last `see`; None while it is not."""
+        waited = self._clock() - self._since
+        if waited < self._give_up_seconds or any(step.seconds < self._step_seconds for step in view.steps):
+            return None
+        return (
+            f"given up after {duration(waited)} without progress: {_standing(view)}; see to it, or raise "
+            "--give-up-minutes"
+        )
 
 
 def _standing(view: BoardView) -> str:

@@ -18,7 +18,8 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
 from gax_batch.display import Display, PlainLines
-from gax_batch.errors import FatalError, GaxError, UnknownCommitError, UsageError
+from gax_batch.errors import FatalError, GaxError, UnknownCommitError
+from gax_batch.fingerprint import settings_fingerprint
 from gax_batch.interrupt import StoppedError, finishes_first, stops_at_once
 from gax_batch.machine import (
     MemoryMeter,
@@ -29,17 +30,15 @@ from gax_batch.machine import (
 from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle, load_catalog_bundle
 from gax_batch.models.domain import Alarm, Reference
-from gax_batch.preparation import plan_run, resources_of, settings_fingerprint, settle_precision
+from gax_batch.preparation import plan_run, resources_of, say_what_redoes, settle_precision
 from gax_batch.progress import RunState, Say, Stall, Tally
 from gax_batch.quiet import native_stderr_in
 from gax_batch.record import Clock, Outcome, Run
+from gax_batch.tolerance import Tolerance
 from gax_batch.uncertainty import Calibration
 from gax_batch.unit import Engine, UnitOptions, UnitTask
 from gax_batch.watch import Watch
 from gax_batch.webhook import ATTEMPTS, Webhook, summary_of
-
-# A small night with some bad cutouts is no wrong configuration.
-_FEW_REJECTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,8 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
     catalog = Catalog(settings.catalog)
     settings = settle_precision(settings, bundle, catalog)
     fingerprint = settings_fingerprint(settings, bundle)
+    say_what_redoes(settings, bundle, catalog, fingerprint, say)
+    _require_memory(settings, units=1)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = plan_run(settings, catalog, fingerprint, Path(folder), say)
         record.settle_lost(catalog.uri)
@@ -86,8 +87,7 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
             say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
             webhook.send(_nothing_to_do(settings.catalog, catalog.version), say)
             return RunOutcome(0, None, catalog.version)
-        resources, need = resources_of(settings, units=len(plan.units))
-        require_memory(need, available_bytes())
+        resources = _require_memory(settings, units=len(plan.units))
         storage.check_writable(catalog.uri)
         clock.lap("plan")
         started = datetime.now(UTC)
@@ -103,6 +103,20 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
             reference=reference,
         )
         return _process(run, settings, catalog, resources, clock, display, webhook)
+
+
+def _require_memory(settings: RunSettings, *, units: int) -> Resources:
+    """The resources of a run of this many units.
+
+    Called before the listing with the least number of units, since a listing may take hours, and again with
+    that of the plan.
+
+    Raises:
+        UsageError: The memory does not suffice.
+    """
+    resources, need = resources_of(settings, units=units)
+    require_memory(need, available_bytes())
+    return resources
 
 
 def load_engine(
@@ -141,7 +155,7 @@ def _process(
     with MemoryMeter() as meter:
         try:
             with record.kept_running(run, tally, clock):
-                _infer(run, settings, resources, tally, clock, display)
+                _infer(run, settings, catalog, resources, tally, clock, display)
             version, error = _commit(run, settings, catalog, tally)
             clock.lap("commit")
         except BaseException as caught:  # noqa: BLE001 (raised again below, once it is recorded)
@@ -159,20 +173,37 @@ def _process(
 
 
 def _infer(
-    run: Run, settings: RunSettings, resources: Resources, tally: Tally, clock: Clock, display: Display
+    run: Run,
+    settings: RunSettings,
+    catalog: Catalog,
+    resources: Resources,
+    tally: Tally,
+    clock: Clock,
+    display: Display,
 ) -> None:
-    """Make the parts of all units that no interrupted run has left."""
+    """Make the parts of all units that are not stored yet, and judge what has come out of them all.
+
+    Raises:
+        UsageError: What is rejected shows a wrong input or setting.
+        FatalError: Every unit failed, or the run made no progress for too long.
+    """
     # What is forced is done again, although its parts are there.
     units = [] if settings.full else [(unit.unit_id, unit.fingerprint) for unit in run.plan.units]
     finished = find_finished(run.catalog, run.settings_fingerprint, units)
     tally.reuse(list(finished.values()))
     if finished:
-        display.say(f"{len(finished):,} of {len(run.plan.units):,} units were finished by an interrupted run")
+        display.say(
+            f"{len(finished):,} of {len(run.plan.units):,} units are stored already, by an interrupted "
+            "run or for an earlier snapshot"
+        )
+    tolerance = Tolerance(run.catalog, settings.max_rejects, galaxies_before=catalog.galaxy_count())
+    for part in finished.values():
+        tolerance.see(part)
     tasks = _write_tasks(run, finished)
     if tasks:
-        _execute(run, settings, tasks, resources, tally, clock, display)
+        _execute(run, settings, tasks, resources, tally, tolerance, clock, display)
     clock.lap("process")
-    _refuse_rejects(tally, settings.max_rejects)
+    tolerance.end(tally)
 
 
 def _commit(
@@ -223,19 +254,6 @@ def _conclude(
             raise
 
 
-def _refuse_rejects(tally: Tally, threshold: float) -> None:
-    """Stop before the commit of a run that rejects nearly everything: its input or settings are wrong."""
-    planned = tally.rows + tally.rejects
-    if tally.rejects <= max(threshold * planned, _FEW_REJECTS):
-        return
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in tally.rejects_by_reason.most_common(3))
-    raise UsageError(
-        f"{tally.rejects:,} of {planned:,} cutouts were rejected ({reasons}), more than --max-rejects "
-        f"{threshold:.3g}; check the input and the settings, or allow more: the same command then commits "
-        "what is finished"
-    )
-
-
 def _write_tasks(run: Run, finished: Container[str]) -> list[UnitTask]:
     if all(unit.unit_id in finished for unit in run.plan.units):
         return []
@@ -253,6 +271,7 @@ def _execute(
     tasks: list[UnitTask],
     resources: Resources,
     tally: Tally,
+    tolerance: Tolerance,
     clock: Clock,
     display: Display,
 ) -> None:
@@ -283,7 +302,8 @@ def _execute(
         display.say(f"Ray and TensorFlow write to {log}, Ray's workers to {ray_folder}/logs")
         planned = sum(task.planned for task in tasks)
         state = RunState(run.run_id, tally, planned=planned, units=len(tasks), draws=settings.draws)
-        metrics, stall = telemetry.Metrics(run.run_id), Stall(60 * settings.stall_minutes)
+        metrics = telemetry.Metrics(run.run_id)
+        stall = Stall(60 * settings.stall_minutes, 60 * settings.give_up_minutes, settings.step_seconds)
         with (
             finishes_first(settings.grace) as stop,
             Watch(state, display, stop, settings.grace, metrics, stall, Alarm(run.reference)).on() as watch,
@@ -296,6 +316,8 @@ def _execute(
         ):
             for result in results:
                 watch.ended(result)
+                if result.part is not None:
+                    tolerance.see(result.part)
             if stop.number is not None and state.ended_units < len(tasks):
                 raise StoppedError(stop.number)
 

@@ -5,7 +5,7 @@ one of its new galaxies has the id of one that is settled: then the plan is made
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -18,18 +18,23 @@ from gax_batch.storage import ObjectInfo
 class SettledShards:
     """The shards of a listing that are settled, and the units that they are."""
 
-    def __init__(self, catalog: Catalog, settings_fingerprint: str) -> None:
-        """Know the catalog's units.
+    def __init__(
+        self, catalog: Catalog, fingerprints: Collection[str], *, excluded: Collection[PartName] = ()
+    ) -> None:
+        """Record the units of the catalog.
 
         Args:
             catalog: What is cataloged already.
-            settings_fingerprint: Of the run; units of other settings are not settled.
+            fingerprints: Settings fingerprints; units of other settings are not settled.
+            excluded: Parts whose units are not settled either.
         """
         self._catalog = catalog
         self._by_origin = {
             name.origin: name
             for name in catalog.parts()
-            if name.settings_fingerprint == settings_fingerprint and name.origin != paths.MANY_ORIGINS
+            if name.settings_fingerprint in fingerprints
+            and name.origin != paths.MANY_ORIGINS
+            and name not in excluded
         }
         self.units: set[PartName] = set()
         """Those whose shard was listed."""

@@ -5,8 +5,10 @@ draw from the posterior of that sum. Each unit stores such sums as rows of `SUMS
 units may be concatenated, and `add_up` adds those that are of the same galaxies' group, statistic and draw.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -81,6 +83,26 @@ class Grouping:
         for column, edges in (self.edges or {}).items():
             bins[column] = _bin(_floats(galaxies[column]), np.array(edges))
         return bins
+
+
+def parse_edges(text: str) -> dict[str, list[str]]:
+    """Parse `COLUMN=EDGE,EDGE,...;COLUMN=...` into edges, as text, by column.
+
+    Raises:
+        ValueError: It is not of this form.
+    """
+    bins: dict[str, list[str]] = {}
+    for part in filter(None, text.split(";")):
+        name, equals, edges = part.partition("=")
+        if not equals:
+            raise ValueError(f"'{part}' is not COLUMN=EDGE,EDGE,...")
+        bins[name.strip()] = [edge.strip() for edge in edges.split(",")]
+    return bins
+
+
+def are_edges(values: Sequence[float]) -> bool:
+    """Whether values are two or more finite numbers, each larger than the one before."""
+    return len(values) >= 2 and all(map(math.isfinite, values)) and all(a < b for a, b in pairwise(values))
 
 
 def sums_of(galaxies: pa.Table, draws: npt.NDArray[np.float32], grouping: Grouping) -> pa.Table:

@@ -62,10 +62,13 @@ class Watch:
             if self.stop.number is not None:
                 self._end_when_idle(sample)
             self.metrics.state(self.state)
+            line = self.stall.see(self.state.done, sample.view)
             with suppress(OSError):
                 self.display.refresh(self.state)
-                if line := self.stall.see(self.state.done, sample.view):
+                if line:
                     self.display.say(line)
+            if cause := self.stall.over(sample.view):
+                self.stop.give_up(cause)
             return self.state.stopping
 
     @contextmanager

@@ -86,7 +86,7 @@ def test_a_step_is_under_way_until_it_ends_and_its_tries_are_counted():
 
 def test_a_stall_is_told_again_and_again_until_something_comes():
     clock, board = Clock(), Board(lambda: 100.0)
-    stall = Stall(60, clock)
+    stall = Stall(60, clock=clock)
     assert stall.see(0, board.view()) is None
     clock.now = 59
     assert stall.see(0, board.view()) is None
@@ -106,3 +106,24 @@ def test_a_stall_is_told_again_and_again_until_something_comes():
     assert stall.see(256, board.view()) is None
     clock.now = 240
     assert stall.see(256, board.view()) is None
+
+
+def test_a_run_without_progress_is_given_up_but_not_while_a_step_may_still_end():
+    clock = Clock()
+    board = Board(clock)
+    stall = Stall(60, give_up_seconds=600, step_seconds=300, clock=clock)
+    stall.see(0, board.view())
+    clock.now = 599
+    assert stall.over(board.view()) is None
+    clock.now = 600
+    assert "--give-up-minutes" in (stall.over(board.view()) or "")
+    board.enter("a", INFERRING, "n7/12")
+    clock.now = 899
+    assert stall.over(board.view()) is None
+    clock.now = 901
+    cause = stall.over(board.view())
+    assert cause is not None
+    assert all(fact in cause for fact in ("15 min 01 s", "inferring a", "n7/12"))
+    # Progress begins the wait again.
+    stall.see(1, board.view())
+    assert stall.over(board.view()) is None

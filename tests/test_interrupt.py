@@ -100,3 +100,29 @@ def test_handlers_are_as_before_afterwards():
         "assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+GIVE_UP = """
+import sys, threading, time
+from gax_batch.errors import FatalError
+from gax_batch.interrupt import finishes_first, stops_at_once
+try:
+    with stops_at_once(), finishes_first(20) as stop:
+        print("ready", flush=True)
+        threading.Timer(0.1, stop.give_up, ["no nodes"]).start()
+        try:
+            time.sleep(20)
+        except Exception:
+            print("a library must not see it")
+except FatalError as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+def test_a_thread_can_give_the_work_up():
+    process = start(GIVE_UP)
+    begun = time.monotonic()
+    output, _ = process.communicate(timeout=15)
+    assert (output, process.returncode) == ("no nodes\n", 4)
+    assert time.monotonic() - begun < 5

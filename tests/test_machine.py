@@ -135,6 +135,11 @@ def test_many_engines_leave_most_cpus_to_reading_and_writing():
 
 def test_engines_of_a_growing_cluster_get_what_they_ask_for():
     use = lay_out(Resources(2, 4, 0, engine_cpus=3.5, engine_gpus=1, address="auto"), 0, 0, 100)
+    lack = use.lack(13, 4)
+    assert lack is not None
+    assert all(fact in lack for fact in ("4 engines", "3.5 CPUs", "1 GPUs", "13 CPUs"))
+    assert use.lack(14, 3) is not None
+    assert use.lack(14, 4) is None
     assert use == Layout(4, 3, 3.5, 1, None, 0.75)
 
 

@@ -12,12 +12,13 @@ from surveys import new_folder
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import load_settings
 from gax_batch.errors import UsageError
+from gax_batch.fingerprint import settings_fingerprint
 from gax_batch.forecast import forecast
 from gax_batch.models.bundle import load_bundle
 from gax_batch.pack import pack_survey
 from gax_batch.paths import parts_folder
 from gax_batch.plan import Plan
-from gax_batch.preparation import plan_run, settings_fingerprint, settle_precision
+from gax_batch.preparation import plan_run, settle_precision
 from gax_batch.sources import open_source, read_unit
 from gax_batch.sources.frame_index import INDEX_NAME
 

@@ -422,7 +422,7 @@ def test_a_killed_run_goes_on_where_it_stopped(survey, tmp_path):
     log.unlink()
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert f"{stored} of 10 units were finished" in done.stdout
+    assert f"{stored} of 10 units are stored" in done.stdout
     assert len(log.read_text().splitlines()) == 10 - stored
     assert rows(survey)["galaxy_id"].to_pylist() == [f"{i:06d}" for i in range(60)]
 
@@ -460,7 +460,7 @@ def test_a_catalog_that_is_something_else_is_refused(survey, fake):
     assert [p.name for p in (survey / "catalog").iterdir()] == ["thesis.tex"]
 
 
-def test_a_run_stores_sums_and_draws_and_other_settings_make_it_store_them_again(shared_ray, survey, fake):
+def test_a_run_stores_sums_and_draws_and_stores_others_when_asked(shared_ray, survey, fake):
     outcome, _ = catalog_run(survey, population_bins="ood_score=0,0.3,1", population_order=1)
     assert outcome.exit_code == 0
     catalog = str(survey / "catalog")
@@ -469,7 +469,9 @@ def test_a_run_stores_sums_and_draws_and_other_settings_make_it_store_them_again
     with pytest.raises(UsageError, match="--keep-draws"):
         read_draws(catalog, ["000001"])
 
-    outcome, lines = catalog_run(survey, keep_draws=True)
+    _, lines = catalog_run(survey, keep_draws=True)
+    assert any("nothing to do" in line for line in lines)
+    outcome, lines = catalog_run(survey, keep_draws=True, redo_companions=True)
     assert any("60 planned = 60 galaxies" in line for line in lines)
     prob = np.stack([rows(survey)[f"{answer}_prob"].to_numpy() for answer in tree.ANSWERS], axis=1)
     draws = read_draws(catalog, [f"{i:06d}" for i in range(60)])

@@ -22,7 +22,7 @@ from gax_batch.processes import READ_THREADS, map_threads
 
 _REMEDIES = {
     paths.POPULATION: "it was made by an earlier version: run the same `gax run` again, which redoes it",
-    paths.DRAWS: "they were not kept: run the same `gax run` again with --keep-draws",
+    paths.DRAWS: "they were not kept: run `gax run` again with --keep-draws --redo-companions",
 }
 
 

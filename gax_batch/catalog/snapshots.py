@@ -95,10 +95,14 @@ class Catalog:
         galaxies, rejects = self._galaxies.rows(), self._rejects.rows()
         return {name: galaxies[name.key] + rejects.get(name.key, 0) for name in self._active.values()}
 
+    def galaxies_by_part(self) -> dict[PartName, int]:
+        """How many galaxies every part has, by the table's log."""
+        rows = self._galaxies.rows()
+        return {name: rows[name.key] for name in self._active.values()}
+
     def galaxy_count(self) -> int:
         """How many galaxies the snapshot has, by the table's log."""
-        rows = self._galaxies.rows()
-        return sum(rows[name.key] for name in self._active.values())
+        return sum(self.galaxies_by_part().values())
 
     def bounds_of_ids(self) -> dict[str, tuple[str, str]]:
         """The least and the greatest `galaxy_id` of every part that has any, by its key."""
@@ -154,9 +158,13 @@ class Catalog:
         schema = pa.schema([GALAXIES.field(name) for name in columns])
         yield from self._in_turn(self._galaxies.uri, self.parts() if names is None else names, schema)
 
-    def reject_batches(self) -> Iterator[pa.Table]:
-        """The snapshot's valid rejects, `REJECTS`, part by part; errors as those of `batches`."""
-        yield from self._in_turn(self._rejects.uri, self.reject_parts(), REJECTS)
+    def reject_batches(self, names: Sequence[PartName] | None = None) -> Iterator[pa.Table]:
+        """The snapshot's valid rejects, `REJECTS`, part by part; errors as those of `batches`.
+
+        Args:
+            names: Parts to read, of `reject_parts`; all if none are given.
+        """
+        yield from self._in_turn(self._rejects.uri, self.reject_parts() if names is None else names, REJECTS)
 
     def _in_turn(self, root: str, names: Sequence[PartName], schema: pa.Schema) -> Iterator[pa.Table]:
         try:

@@ -71,11 +71,18 @@ PopulationBins = Annotated[
 KeepDraws = Annotated[
     bool | None, typer.Option("--keep-draws", help="Store every galaxy's draws too, as float16.")
 ]
+RedoCompanions = Annotated[
+    bool | None,
+    typer.Option("--redo-companions", help="Process units again that lack the sums or draws asked for."),
+]
 Limit = Annotated[int | None, typer.Option(help="Only the first N cutouts.", show_default="all")]
 Full = Annotated[
     bool | None, typer.Option("--full", help="Process every unit again; if interrupted, from the start.")
 ]
 Prune = Annotated[bool | None, typer.Option("--prune", help="Take out cutouts that the input has no more.")]
+MaxRemoved = Annotated[
+    str | None, typer.Option(help="Cutouts that --prune may remove at most.", show_default="5%")
+]
 MaxAttempts = Annotated[
     int | None, typer.Option(help="Runs that try a cutout which the storage did not give.", show_default="5")
 ]
@@ -86,9 +93,13 @@ UnitSeconds = Annotated[
 StallMinutes = Annotated[
     float | None, typer.Option(help="Without progress for so long, say where it stalls.", show_default="15")
 ]
+GiveUpMinutes = Annotated[
+    float | None,
+    typer.Option(help="End the run after this many minutes without progress.", show_default="120"),
+]
 MaxRejects = Annotated[
     str | None,
-    typer.Option(help="Rejected cutouts beyond which a run stops before its commit.", show_default="5%"),
+    typer.Option(help="Stop a run, before its commit, if more cutouts are rejected.", show_default="5%"),
 ]
 Crop = Annotated[
     float | None, typer.Option(help="Central part of the shorter side to use.", show_default="256/424")

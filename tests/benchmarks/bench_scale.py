@@ -15,10 +15,11 @@ from benchmarks.suite import Lab, Row, Sample, Target
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import Part
 from gax_batch.config import RunSettings, load_settings
+from gax_batch.fingerprint import settings_fingerprint
 from gax_batch.listing import list_objects
 from gax_batch.models.bundle import load_bundle
 from gax_batch.paths import PartName, origin_of
-from gax_batch.preparation import plan_run, settings_fingerprint
+from gax_batch.preparation import plan_run
 
 PARTS = 25_000
 ROWS = 4_000

@@ -71,7 +71,7 @@ def test_a_job_whose_cluster_died_is_finished_by_the_next(tmp_path):
         assert done.returncode == 0, done.stdout
         again = job_submit(environment, "--", *command)
         assert again.returncode == 0, again.stdout
-    kept = re.search(rf"(\d+) of {UNITS} units were finished by an interrupted run", done.stdout)
+    kept = re.search(rf"(\d+) of {UNITS} units are stored already", done.stdout)
     assert kept is not None, done.stdout
     assert 0 < int(kept[1]) < UNITS
     assert "nothing to do" in again.stdout

@@ -75,7 +75,7 @@ def test_sigterm_keeps_what_is_finished_and_gives_back_the_rest(make_survey, sig
         }
     kept = parts(survey.catalog)
     assert kept < 20
-    assert f"{kept} of 20 units were finished" in survey.succeed(ray=False)
+    assert f"{kept} of 20 units are stored" in survey.succeed(ray=False)
     survey.balance(f"SIGTERM of the driver{', twice' if signals > 1 else ''}", sent, since)
 
 
