@@ -1,6 +1,7 @@
 """What stops a run early: rejects, failures, too little memory, a listing that lacks the catalog."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +16,8 @@ from gax_batch import pipeline, preparation
 from gax_batch import run as run_module
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import load_settings
-from gax_batch.errors import FatalError, UsageError
+from gax_batch.errors import FatalError, GaxError, UsageError
+from gax_batch.progress import Sample
 from gax_batch.run import RunOutcome, run_survey
 from gax_batch.unit import UnitOptions, UnitResult, UnitTask, infer, read, write
 
@@ -64,6 +66,14 @@ def enough_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "available_bytes", lambda: 1 << 40)
 
 
+def assert_recorded(folder: Path, error: GaxError) -> None:
+    """Assert that the only run's record agrees with the error that ended it before its commit."""
+    (path,) = (folder / "catalog" / "runs").rglob("run.json")
+    found = json.loads(path.read_text())
+    facts = [found[name] for name in ("status", "cause", "exit_code", "snapshot")]
+    assert facts == ["failed", str(error), error.exit_code, None]
+
+
 def write_grz(folder: Path, count: int) -> None:
     """FITS cutouts with the bands g, r and z: one file with this many names."""
     folder.mkdir()
@@ -84,8 +94,7 @@ def test_a_wrong_preset_stops_a_large_run_after_a_thousand_cutouts(cluster: Clus
         assert fact in message
     assert "\n" not in message
     assert Catalog(str(tmp_path / "catalog")).version is None
-    (record,) = (tmp_path / "catalog" / "runs").rglob("run.json")
-    assert json.loads(record.read_text())["status"] == "failed"
+    assert_recorded(tmp_path, caught.value)
     # What is stored already is judged before anything starts.
     with pytest.raises(UsageError):
         run(tmp_path, unit_size=250)
@@ -117,6 +126,25 @@ def test_nothing_is_committed_where_every_unit_fails(cluster: Cluster, tmp_path:
         run(tmp_path)
     assert caught.value.exit_code == 4
     assert Catalog(str(tmp_path / "catalog")).version is None
+    assert_recorded(tmp_path, caught.value)
+
+
+def test_a_run_without_progress_is_given_up_and_its_record_says_so(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(*arguments: Any) -> Iterator[UnitResult]:
+        see = arguments[5]
+        while True:
+            see(Sample())
+            time.sleep(0.01)
+        yield
+
+    monkeypatch.setattr(pipeline, "execute", hang)
+    write_images(tmp_path / "images", 5)
+    with pytest.raises(FatalError, match="--give-up-minutes") as caught:
+        run(tmp_path, give_up_minutes=0.001)
+    assert caught.value.exit_code == 4
+    assert_recorded(tmp_path, caught.value)
 
 
 def test_parts_of_an_earlier_snapshot_are_not_said_to_be_of_an_interrupted_run_alone(

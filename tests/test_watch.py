@@ -66,6 +66,13 @@ def test_a_display_that_is_gone_keeps_no_signal_from_its_answer(monkeypatch: pyt
     assert watch.state.ended_units == 1
 
 
+def test_a_display_that_is_gone_does_not_keep_a_stalled_run_from_being_given_up() -> None:
+    watch = watch_of(BrokenDisplay())
+    watch.stall = Stall(0.0, give_up_seconds=0.0)
+    watch.see(Sample())
+    assert watch.stop.cause is not None
+
+
 def test_one_thread_at_a_time_changes_the_state() -> None:
     inside, go_on, order = threading.Event(), threading.Event(), []
 
