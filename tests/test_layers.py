@@ -23,6 +23,7 @@ HEAVY = {
     "gax_batch.config": {
         "cli",
         "demo.py",
+        "fingerprint.py",
         "forecast.py",
         "pack.py",
         "preparation.py",
