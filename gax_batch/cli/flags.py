@@ -165,3 +165,11 @@ Sources = Annotated[
         show_default="their old places, unchanged",
     ),
 ]
+Calibrate = Annotated[bool, typer.Option(help="Read and classify a few cutouts, to predict the time.")]
+Hours = Annotated[float, typer.Option(help="Hours that a run may take on a cluster.", min=0.01)]
+CorePrice = Annotated[
+    float | None, typer.Option(help="Your price of a core for an hour; adds the cost.", min=0)
+]
+GpuPrice = Annotated[
+    float | None, typer.Option(help="Your price of a GPU for an hour; adds the cost.", min=0)
+]

@@ -131,16 +131,10 @@ def plan(
     log_format: flags.LogFormat = None,
     webhook: flags.Webhook = None,
     config: flags.ConfigFile = None,
-    calibrate: Annotated[
-        bool, typer.Option(help="Read and classify a few cutouts, to predict the time.")
-    ] = True,
-    hours: Annotated[float, typer.Option(help="Hours that a run may take on a cluster.", min=0.01)] = 20.0,
-    core_price: Annotated[
-        float | None, typer.Option(help="Your price of a core for an hour; adds the cost.", min=0)
-    ] = None,
-    gpu_price: Annotated[
-        float | None, typer.Option(help="Your price of a GPU for an hour; adds the cost.", min=0)
-    ] = None,
+    calibrate: flags.Calibrate = True,
+    hours: flags.Hours = 20.0,
+    core_price: flags.CorePrice = None,
+    gpu_price: flags.GpuPrice = None,
 ) -> None:
     """Say what a run of the same flags would do, need and take; nothing is written.
 
