@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gax_batch.errors import UsageError
+from gax_batch.evaluation.image_files import Place, list_images
 from gax_batch.evaluation.training_set import digest_of
 from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.labels import CHALLENGE_VOTES, DEBIASED, WEIGHTED, Labels, join, read_labels
 from gax_batch.tree import N_ANSWERS
-from training.images import FINE_SIDE, WINDOW_SIDE, digest, list_images, write_windows
+from training.images import FINE_SIDE, WINDOW_SIDE, digest, write_windows
 
 Float = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
@@ -198,9 +199,9 @@ def _by_kind(tables: Iterable[tuple[Path, Labels]]) -> dict[tuple[str, str], lis
     return kinds
 
 
-def _find_images(folder: Path, tables: Sequence[tuple[Path, Labels]]) -> dict[str, tuple[Path, str]]:
+def _find_images(folder: Path, tables: Sequence[tuple[Path, Labels]]) -> dict[str, Place]:
     """Where each galaxy's image is: beside a table of its numbering."""
-    found: dict[str, tuple[Path, str]] = {}
+    found: dict[str, Place] = {}
     for place, numbering in sorted({(place, labels.numbering) for place, labels in tables}):
         images = next((place / name for name in IMAGES if (place / name).exists()), None)
         for name, where in list_images(images).items() if images is not None else ():

@@ -104,7 +104,8 @@ def point(labels: Labels, prob: Float) -> dict[str, Any]:
 
 
 def _spreadless(labels: Labels, summary: uncertainty.Summary, blind: predictive.Predictive) -> dict[str, Any]:
-    known = np.flatnonzero(labels.complete)
+    # The galaxies that `evaluate.judge` counts: those with all fractions have wider intervals.
+    known = np.flatnonzero(labels.voted)
     prob, std = summary.prob[known], np.full_like(summary.std[known], np.nan)
     return {
         f"{level:g}": metrics.coverage(*blind.interval(prob, std, level), labels.take(known))

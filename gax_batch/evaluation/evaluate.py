@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 from gax_batch.evaluation import anomalies, distributions, looks, metrics, training_set
 from gax_batch.evaluation.conditional import conditional_metrics
+from gax_batch.evaluation.image_files import Place, holds_zips, list_images, read_images
 from gax_batch.evaluation.page import page
 from gax_batch.labels import EXAMPLES, NO_CLASS, WEIGHTED, Labels, read_labels
 from gax_batch.listing import list_objects
@@ -95,7 +96,7 @@ def evaluate_bundle(
     Args:
         bundle: Folder or URI; the shipped one when None.
         table: Labels, see `gax_batch.labels.read_labels`.
-        images: Folder, prefix or glob; an image's name is its galaxy's id.
+        images: Folder, prefix or glob, or a local folder of zips; an image's name is its galaxy's id.
         output: Folder for `evaluation.json` and `evaluation.html`.
         draws: Weight draws.
         say: Called with each line.
@@ -107,9 +108,9 @@ def evaluate_bundle(
     loaded = load_bundle(bundle)
     labels = read_labels(table, definition_of(loaded.manifest))
     facts = _compare_definitions(labels, loaded.manifest, allow_other_definition, say)
-    found = {stem(info.uri): info.uri for info in list_objects(images)}
+    found = _find_images(images)
     labels = _labelled(labels, set(found), "images", say)
-    cutouts, readable = _decode([found[name] for name in labels.ids], say)
+    cutouts, readable = _decode(_read_images([found[name] for name in labels.ids]), say)
     labels = labels.take(readable)
     by_id = training_set.trained_by_id(loaded.manifest, labels)
     by_pixels = training_set.trained_by_pixels(loaded.manifest, cutouts)
@@ -233,14 +234,32 @@ def _of_a_class(labels: Labels) -> Mask:
     return np.asarray((labels.classes >= 0) & (labels.classes != NO_CLASS))
 
 
-def _decode(uris: list[str], say: Say) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
+def _find_images(images: str) -> dict[str, str | Place]:
+    """The URI, or the place in a zip, of each image by its galaxy's id."""
+    path = storage.local_path(images)
+    if path is not None and holds_zips(path):
+        return {**list_images(path)}
+    return {stem(info.uri): info.uri for info in list_objects(images)}
+
+
+def _read_images(places: list[str | Place]) -> Iterator[tuple[str, bytes]]:
+    for place in places:
+        if isinstance(place, str):
+            yield place, storage.read_bytes(place)
+        else:
+            yield from read_images([place])
+
+
+def _decode(
+    images: Iterable[tuple[str, bytes]], say: Say
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
     cutouts, rows = [], []
-    for row, uri in enumerate(uris):
+    for row, (name, data) in enumerate(images):
         try:
-            cutouts.append(Decoder().decode(storage.read_bytes(uri))[0])
+            cutouts.append(Decoder().decode(data)[0])
             rows.append(row)
         except RejectError as error:
-            say(f"  left out: {uri}: {error}")
+            say(f"  left out: {name}: {error}")
     if not cutouts:
         raise UsageError("none of the labelled images can be read")
     return np.stack(cutouts), np.array(rows, np.intp)

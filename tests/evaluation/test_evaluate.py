@@ -1,5 +1,7 @@
 import csv
 import json
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -164,6 +166,18 @@ def test_galaxies_that_trained_a_bundle_are_left_out_by_id_and_by_pixels(images,
     assert found["trained_the_bundle"] == {"known": True, "galaxies": 4, "by_id": 2, "by_pixels": 3}
     assert found["galaxies"]["voted"] == COUNT - 4
     assert any("left out: 4 that trained" in line for line in lines)
+
+
+def test_images_in_a_folder_of_zips_are_judged_as_those_in_a_folder(images, table, manifest, tmp_path):
+    (tmp_path / "zips").mkdir()
+    with zipfile.ZipFile(tmp_path / "zips" / "all.zip", "w") as archive:
+        for path in Path(images).iterdir():
+            archive.write(path, f"images/{path.name}")
+    plain, zipped = (
+        evaluate.evaluate_bundle(None, table, place, str(tmp_path / "out"), 4, print)
+        for place in (images, str(tmp_path / "zips"))
+    )
+    assert zipped == plain
 
 
 def test_a_bundle_is_judged_by_its_predictive_distribution(images, table, manifest, tmp_path):

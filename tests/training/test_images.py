@@ -6,6 +6,7 @@ import pytest
 from fakes import galaxy_image, write_images
 
 from gax_batch.errors import UsageError
+from gax_batch.evaluation.image_files import list_images
 from gax_batch.imaging import IMAGE_SIDE, decode_cutout
 from training import images
 from training.images import FINE_SIDE, WINDOW_SIDE
@@ -36,7 +37,7 @@ def zips(tmp_path, folder):
 
 
 def test_a_folder_of_zips_is_read_as_the_folder_of_their_images(folder, zips, tmp_path):
-    plain, zipped = images.list_images(folder), images.list_images(zips)
+    plain, zipped = list_images(folder), list_images(zips)
     assert set(plain) == set(zipped) == {f"00000{i}" for i in range(5)}
     windows = [
         images.write_windows(tmp_path / f"{name}.npy", [found[key] for key in sorted(found)])
@@ -46,41 +47,9 @@ def test_a_folder_of_zips_is_read_as_the_folder_of_their_images(folder, zips, tm
     assert windows[0].shape == (5, WINDOW_SIDE, WINDOW_SIDE, 3)
 
 
-def test_one_zip_is_read_as_its_folder(folder, tmp_path):
-    pack(tmp_path / "images.zip", folder, sorted(p.name for p in folder.iterdir()), "deep/er/")
-    found = images.list_images(tmp_path / "images.zip")
-    assert {key: name for key, (_, name) in found.items()} == {
-        f"00000{i}": f"deep/er/00000{i}.jpg" for i in range(5)
-    }
-
-
-def test_what_macs_and_editors_leave_in_archives_is_no_image(tmp_path, folder):
-    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
-        archive.write(folder / "000000.jpg", "a/1.JPG")
-        for name in ("__MACOSX/a/._1.jpg", "a/.2.jpg", "a/readme.txt", "a/"):
-            archive.writestr(name, b"")
-    assert list(images.list_images(tmp_path / "images.zip")) == ["1"]
-
-
-def test_two_images_of_one_galaxy_are_refused(zips, folder):
-    shutil.copy(folder / "000001.jpg", zips / "000001.jpg")
-    with pytest.raises(UsageError, match="000001"):
-        images.list_images(zips)
-
-
-def test_a_damaged_zip_and_what_is_no_place_of_images_are_refused(zips, tmp_path):
-    archive = zips / "first.zip"
-    archive.write_bytes(archive.read_bytes()[:50])
-    with pytest.raises(UsageError, match=r"first\.zip"):
-        images.list_images(zips)
-    for place in (tmp_path / "absent", archive):
-        with pytest.raises(UsageError, match=place.name):
-            images.list_images(place)
-
-
 def test_images_that_cannot_be_decoded_are_refused_and_leave_no_file(folder, tmp_path):
     (folder / "000002.jpg").write_bytes(b"broken")
-    places = list(images.list_images(folder).values())
+    places = list(list_images(folder).values())
     with pytest.raises(UsageError, match=r"1 .*000002\.jpg"):
         images.write_windows(tmp_path / "windows.npy", places)
     assert not list(tmp_path.glob("windows*"))
@@ -101,7 +70,7 @@ def test_the_center_of_a_window_is_the_cutout_of_inference_and_fine_ones_show_th
 
 
 def test_windows_are_decoded_once_and_mapped(folder, tmp_path, monkeypatch):
-    places = list(images.list_images(folder).values())
+    places = list(list_images(folder).values())
     first = images.write_windows(tmp_path / "windows.npy", places)
     monkeypatch.setattr(images, "_decode", None)
     again = images.write_windows(tmp_path / "windows.npy", places)
@@ -111,7 +80,7 @@ def test_windows_are_decoded_once_and_mapped(folder, tmp_path, monkeypatch):
 
 
 def test_the_digest_follows_the_files(folder):
-    places = list(images.list_images(folder).values())
+    places = list(list_images(folder).values())
     before = images.digest(places)
     assert images.digest(places) == before
     assert images.digest(places[1:]) != before

@@ -116,6 +116,23 @@ def test_coverage_is_reported_by_the_look_of_the_galaxies_with_fractions(measure
     assert held == pytest.approx(measured["intervals"]["0.9"]["coverage"], abs=2e-4)
 
 
+def test_intervals_without_the_spread_are_of_the_same_galaxies(sample):
+    """Distributions that are not told a spread either way have the same coverage and widths."""
+    truth, labels = sample
+    found = outputs_of(truth, 60)
+    values = calibrate.calibrate(labels, found)
+    fitted = uncertainty.Calibration.of_bundle(values, report.DEFAULT).predictive
+    for combination in values["combinations"].values():
+        for scale in combination["scale"]:
+            scale[2] = 0.0
+    fitted.scale[:, 2] = 0
+    distorted = report.Distorted(found, {"stars": np.zeros(3, np.float32)})
+    measured = report.measure(labels, found, values, fitted, distorted, {})
+    for level, blind in measured["intervals without the Bayesian spread"].items():
+        for key in ("coverage", "coverage_asked", "width", "width_asked"):
+            assert blind[key] == measured["intervals"][level][key], (level, key)
+
+
 def test_draws_alone_are_judged_on_the_galaxies_with_all_fractions(measured):
     for found in measured["epistemic"].values():
         assert 0 < found["coverage_of_draws_alone"] < 1
