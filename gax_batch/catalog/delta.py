@@ -20,8 +20,8 @@ from deltalake import CommitProperties, DeltaTable, Field, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from gax_batch import storage
-from gax_batch.errors import FatalError, UsageError
+from gax_batch import buckets, storage
+from gax_batch.errors import FatalError, NoAnswerError, TransientError, UsageError
 from gax_batch.paths import PartName
 from gax_batch.storage import local_path
 
@@ -32,7 +32,6 @@ ADD_COLUMNS = "add_columns"
 Answer = TypeVar("Answer")
 
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m|↳")
-_BROKEN_OFF = re.compile(r"reading a body|response body")
 ANSWER_ATTEMPTS = 5
 _AWKWARD = re.compile(r"[^A-Za-z0-9._~=+@:/-]")
 
@@ -92,9 +91,9 @@ class Table:
         try:
             if self._table is not None:
                 if self._pinned is None:
-                    _whole_answer(self._table.update_incremental)
+                    self._whole_answer(self._table.update_incremental)
                 return
-            self._table = _whole_answer(
+            self._table = self._whole_answer(
                 lambda: DeltaTable(self._location, self._pinned, storage_options=self._options)
             )
         except TableNotFoundError:
@@ -104,7 +103,10 @@ class Table:
                 raise UsageError(
                     f"{self.uri} has no snapshot {self._pinned} any more or yet; `gax catalog log` lists them"
                 ) from error
-            raise UsageError(f"the table {self.uri} cannot be read: {_cause(error)}") from error
+            raise UsageError(
+                f"the table {self.uri} cannot be read: {one_line(error)}; check its name and that its log is "
+                "complete"
+            ) from error
         self._check_format(self._table)
 
     def parts(self) -> list[PartName]:
@@ -264,6 +266,33 @@ class Table:
                 f"the store took the commit to {self.uri}, but lost it; the same command commits again"
             )
 
+    def _whole_answer(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask again where the store's answer breaks off in its middle, which delta-rs does not by itself."""
+        for _ in range(ANSWER_ATTEMPTS - 1):
+            try:
+                return ask()
+            except OSError as error:  # of the store; a table's own faults are DeltaErrors
+                if refusal := self._refusal():
+                    raise UsageError(f"the table {self.uri} cannot be read: {refusal}") from error
+        return ask()
+
+    def _refusal(self) -> str | None:
+        """Why the store does not answer for this table, and what to do; None if it does.
+
+        Asked of obstore, whose errors have classes: delta-rs puts all of them into words alone.
+        """
+        try:
+            storage.exists(storage.join(self.uri, "_delta_log"))
+        except buckets.NoBucketError:
+            return "there is no such bucket; check its name and the endpoint in the environment"
+        except PermissionError:
+            return "access refused; check the credentials in the environment"
+        except NoAnswerError:
+            return "the store does not answer; check the endpoint in the environment and the network"
+        except (OSError, TransientError) as error:
+            return str(error)
+        return None
+
     def _is_there(self) -> bool:
         try:
             return bool(DeltaTable.is_deltatable(self._location, self._options))
@@ -283,29 +312,6 @@ class Table:
                 f"{self.uri} has catalog format {written}, older than {FORMAT_VERSION}; start a new catalog, "
                 "or use the gax-batch that wrote it"
             )
-
-
-def _whole_answer(ask: Callable[[], Answer]) -> Answer:
-    """Ask again where the store's answer breaks off in its middle, which delta-rs does not by itself."""
-    for _ in range(ANSWER_ATTEMPTS - 1):
-        try:
-            return ask()
-        except (DeltaError, OSError) as error:
-            if not _BROKEN_OFF.search(str(error)):
-                raise
-    return ask()
-
-
-def _cause(error: Exception) -> str:
-    """Why a table could not be read, and what to do."""
-    text = str(error)
-    if "NoSuchBucket" in text:
-        return "there is no such bucket; check its name and the endpoint in the environment"
-    if "necessary privileges" in text or "403 Forbidden" in text:
-        return "access refused; check the credentials in the environment"
-    if "error sending request" in text:
-        return "the store does not answer; check the endpoint in the environment and the network"
-    return f"{one_line(error)}; check its name and that its log is complete"
 
 
 def one_line(error: Exception) -> str:
