@@ -21,7 +21,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from gax_batch import buckets, storage
-from gax_batch.errors import FatalError, NoAnswerError, TransientError, UsageError
+from gax_batch.errors import FatalError, NoAnswerError, UsageError
 from gax_batch.paths import PartName
 from gax_batch.storage import local_path
 
@@ -91,9 +91,9 @@ class Table:
         try:
             if self._table is not None:
                 if self._pinned is None:
-                    self._whole_answer(self._table.update_incremental)
+                    _whole_answer(self._table.update_incremental)
                 return
-            self._table = self._whole_answer(
+            self._table = _whole_answer(
                 lambda: DeltaTable(self._location, self._pinned, storage_options=self._options)
             )
         except TableNotFoundError:
@@ -103,10 +103,7 @@ class Table:
                 raise UsageError(
                     f"{self.uri} has no snapshot {self._pinned} any more or yet; `gax catalog log` lists them"
                 ) from error
-            raise UsageError(
-                f"the table {self.uri} cannot be read: {one_line(error)}; check its name and that its log is "
-                "complete"
-            ) from error
+            raise UsageError(f"the table {self.uri} cannot be read: {_cause(self.uri, error)}") from error
         self._check_format(self._table)
 
     def parts(self) -> list[PartName]:
@@ -266,33 +263,6 @@ class Table:
                 f"the store took the commit to {self.uri}, but lost it; the same command commits again"
             )
 
-    def _whole_answer(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask again where the store's answer breaks off in its middle, which delta-rs does not by itself."""
-        for _ in range(ANSWER_ATTEMPTS - 1):
-            try:
-                return ask()
-            except OSError as error:  # of the store; a table's own faults are DeltaErrors
-                if refusal := self._refusal():
-                    raise UsageError(f"the table {self.uri} cannot be read: {refusal}") from error
-        return ask()
-
-    def _refusal(self) -> str | None:
-        """Why the store does not answer for this table, and what to do; None if it does.
-
-        Asked of obstore, whose errors have classes: delta-rs puts all of them into words alone.
-        """
-        try:
-            storage.exists(storage.join(self.uri, "_delta_log"))
-        except buckets.NoBucketError:
-            return "there is no such bucket; check its name and the endpoint in the environment"
-        except PermissionError:
-            return "access refused; check the credentials in the environment"
-        except NoAnswerError:
-            return "the store does not answer; check the endpoint in the environment and the network"
-        except (OSError, TransientError) as error:
-            return str(error)
-        return None
-
     def _is_there(self) -> bool:
         try:
             return bool(DeltaTable.is_deltatable(self._location, self._options))
@@ -314,10 +284,37 @@ class Table:
             )
 
 
+def _whole_answer(ask: Callable[[], Answer]) -> Answer:
+    """Ask again where the store's answer breaks off in its middle, which delta-rs does not by itself."""
+    for _ in range(ANSWER_ATTEMPTS - 1):
+        try:
+            return ask()
+        except OSError as error:  # a fault of the store; the table's own are DeltaErrors
+            if not buckets.broke_off(_flat(error)):
+                raise
+    return ask()
+
+
+def _cause(uri: str, error: Exception) -> str:
+    """Why a table could not be read, and what to do."""
+    fault = buckets.fault(uri, _flat(error)) if isinstance(error, OSError) else None
+    match fault:
+        case buckets.NoBucketError():
+            return "there is no such bucket; check its name and the endpoint in the environment"
+        case PermissionError():
+            return "access refused; check the credentials in the environment"
+        case NoAnswerError():
+            return "the store does not answer; check the endpoint in the environment and the network"
+    return f"{one_line(error)}; check its name and that its log is complete"
+
+
 def one_line(error: Exception) -> str:
     """An error's message on one line, bounded, without terminal codes and URL queries."""
-    text = " ".join(_TERMINAL_CODES.sub(" ", str(error)).split())
-    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", text)[:300]
+    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", _flat(error))[:300]
+
+
+def _flat(error: Exception) -> str:
+    return " ".join(_TERMINAL_CODES.sub(" ", str(error)).split())
 
 
 def _storage_options() -> dict[str, str]:

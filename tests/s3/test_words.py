@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from s3.faults import Rates
 from s3.servers import environment, make_bucket, proxied
 
 from gax_batch import buckets, storage
+from gax_batch.catalog import delta
 from gax_batch.catalog.delta import Table
 from gax_batch.errors import NoAnswerError, TransientError, UsageError
 from gax_batch.listing import list_objects
@@ -181,31 +184,35 @@ def test_a_table_that_the_store_refuses_is_the_user_s(
         Table("s3://bucket/catalog")
 
 
-def test_a_table_s_log_that_breaks_off_is_asked_for_again(
-    moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """delta-rs raises OSError for it, as for each of the store's faults, and tries it once."""
+def test_a_table_whose_listing_breaks_off_is_asked_for_again(moto_endpoint: str) -> None:
+    """delta-rs asks again for the rest of an object, but not for a page of a listing."""
     with environment(moto_endpoint):
         uri = f"{make_bucket('cut')}/catalog"
-        schema = pa.schema([(f"column_{n:02}", pa.float32()) for n in range(40)])
-        Table(uri).create("name", "description", schema)
+        Table(uri).create("name", "description", pa.schema([("a", pa.int32())]))
+        for number in range(30):  # so that the listing is long enough to be cut
+            storage.write_bytes(f"{uri}/_delta_log/zz{number:03}.tmp", b"")
     asked = []
-    refusal = Table._refusal
-    monkeypatch.setattr(Table, "_refusal", lambda self: asked.append(refusal(self)) or asked[-1])
-    with (
-        proxied(moto_endpoint, Rates(slow_down=0, drop=0, cut=0.7)) as endpoint,
-        environment(endpoint),
-    ):
-        assert Table(uri).version == 0
-    assert asked
-    assert asked == [None] * len(asked)
+
+    def ask(location: str) -> DeltaTable:
+        asked.append(location)
+        return DeltaTable(location)
+
+    with proxied(moto_endpoint, Rates(slow_down=0, drop=0, cut=1)) as endpoint, environment(endpoint):
+        with pytest.raises(OSError, match="S3") as caught:
+            delta._whole_answer(lambda: ask(uri))
+        assert type(buckets.fault(uri, str(caught.value))) is TransientError
+        with pytest.raises(TransientError) as broken:
+            list_objects(uri)
+        assert type(broken.value) is TransientError
+    assert len(asked) == delta.ANSWER_ATTEMPTS
 
 
-def test_a_damaged_log_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_log_is_asked_for_once(tmp_path: Path) -> None:
     table = Table(str(tmp_path))
     table.create("name", "description", pa.schema([("a", pa.int32())]))
     log = tmp_path / "_delta_log" / f"{0:020}.json"
     log.write_bytes(log.read_bytes()[:200])
-    monkeypatch.setattr(Table, "_refusal", lambda _: pytest.fail("the store was asked"))
+    with pytest.raises(DeltaError):
+        DeltaTable(str(tmp_path))
     with pytest.raises(UsageError, match="its log"):
         Table(str(tmp_path))
