@@ -22,6 +22,9 @@ BEGUN = (READING, INFERRING, WRITING)
 LEAST_SECONDS = 300.0
 """What a step is given at least, unless all steps are given less: stores take their time."""
 
+MAX_REPEATS = 6
+"""Repetitions of a step that each ended before: a node that is lost takes results with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -60,6 +63,7 @@ class Board:
         self._states: dict[str, str] = {}
         self._steps: dict[str, tuple[str, float]] = {}
         self._tries: Counter[tuple[str, str]] = Counter()
+        self._begun: Counter[tuple[str, str]] = Counter()
         self._cutouts: Counter[str] = Counter()
         self._engines: set[str] = set()
         self._first_inference: float | None = None
@@ -67,6 +71,9 @@ class Board:
 
     def enter(self, unit_id: str, state: str, worker: str = "") -> int:
         """Begin a step; returns how often it has begun without an end, 0 where it must not begin any more.
+
+        A step that has begun more than `MAX_REPEATS` times after its first counts as one without an end: a
+        worker can also die on its way out of the step, again and again.
 
         Args:
             unit_id: Which unit; one that is tried again begins again.
@@ -79,11 +86,12 @@ class Board:
         self._states[unit_id] = state
         self._steps[unit_id] = (worker, self._clock())
         self._tries[unit_id, state] += 1
+        self._begun[unit_id, state] += 1
         if state == INFERRING:
             self._cutouts[unit_id] = 0
             self._engines.add(worker)
             self._first_inference = self._first_inference or time.time()
-        return self._tries[unit_id, state]
+        return max(self._tries[unit_id, state], self._begun[unit_id, state] - MAX_REPEATS)
 
     def advance(self, unit_id: str, cutouts: int) -> None:
         """Cutouts of a unit that its engine has behind it."""
@@ -108,6 +116,7 @@ class Board:
         self._steps.pop(unit_id, None)
         for state in BEGUN:
             self._tries.pop((unit_id, state), None)
+            self._begun.pop((unit_id, state), None)
 
     def close(self) -> None:
         """From now on no unit begins to be read or inferred."""

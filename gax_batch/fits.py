@@ -218,7 +218,7 @@ def _check_size(hdu: Any, total: int, limits: ImageLimits) -> int:
 
 
 def _pixels(hdu: Any) -> Float:
-    pixels = np.asarray(hdu.data)
+    pixels = _unpacked(hdu)
     if pixels.dtype.kind == "c":
         raise _reject(Reason.WRONG_SHAPE, "complex pixels")
     if pixels.ndim > 3:
@@ -235,6 +235,15 @@ def _pixels(hdu: Any) -> Float:
     # What is too large for the arithmetic of colors is no flux.
     fluxes[np.abs(fluxes) > 1e30] = np.nan
     return fluxes
+
+
+def _unpacked(hdu: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(hdu.data)
+    except (*_ERRORS, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(str(error)) from error
 
 
 def _names(header: "Header", planes: int) -> list[str | None]:
@@ -307,9 +316,8 @@ def _band(name: str | None, preset: Preset) -> str | None:
 def _errors() -> tuple[type[Exception], ...]:
     """What astropy raises of damaged files."""
     from astropy.io.fits import VerifyError
-    from astropy.io.fits.hdu.compressed._compression import CfitsioException
 
-    return (*_ERRORS, VerifyError, CfitsioException)
+    return (*_ERRORS, VerifyError)
 
 
 def _reject(reason: Reason, detail: str) -> RejectError:

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import sys
-import warnings
+import threading
 from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -21,7 +21,6 @@ import ray
 import ray.data
 from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
-from ray.util.annotations import RayDeprecationWarning
 
 from gax_batch.board import READING, BoardView, Step
 from gax_batch.errors import FatalError, GaxError, UsageError
@@ -29,12 +28,14 @@ from gax_batch.interrupt import handlers_kept
 from gax_batch.isolation import Death, save_unit
 from gax_batch.machine import STEP_CPUS, Layout, Resources, lay_out
 from gax_batch.progress import Sample, Say, duration
+from gax_batch.quiet import quiet_threads
 from gax_batch.rejects import Reject
 from gax_batch.telemetry import Reporter, open_board, watched
 from gax_batch.unit import NOT_BEGUN, Engine, UnitOptions, UnitResult, UnitTask, parse_result
 from gax_batch.workers import Cell, Classifier, Steps, read_block, write_block
 
-# Of a task, whoever's fault it is, and of a unit's own step. What then is still lost is tried alone.
+# Of a task of `map_tasks`, and of a unit's own step: Ray Data retries for ever, and the board ends that (see
+# `Board.enter`). What then is still lost is tried alone.
 MAX_RETRIES = 3
 MAX_TRIES = 2
 MAX_LOST = 4
@@ -45,7 +46,7 @@ MAX_IDLE = 3
 _CONNECT_SECONDS = 10.0
 # Ray ends what has been idle for a second: each unit's reading and writing would start a process, whose
 # imports cost more than a small unit's reading.
-_KEEP_IDLE_MS = 600_000
+_KEEP_IDLE_MS = "600000"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -73,12 +74,14 @@ def ray_session(resources: Resources) -> Iterator[str]:
         "num_cpus": resources.cpus,
         "object_store_memory": resources.object_store_bytes,
         "include_dashboard": False,
-        "_system_config": {"idle_worker_killing_time_threshold_ms": _KEEP_IDLE_MS},
     }
     address = resources.address
-    if address is not None:
+    if address is None:
+        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", _KEEP_IDLE_MS)
+    else:
         _require_answer(address)
     where = local if address is None else {"address": address}
+    before = set(threading.enumerate())
     try:
         with handlers_kept():
             there = ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
@@ -87,12 +90,13 @@ def ray_session(resources: Resources) -> Iterator[str]:
             f"Ray cannot be started: {_root_cause(error)}; check --ray-address (or RAY_ADDRESS), and set "
             "RAY_AUTH_MODE=token where the cluster asks for a token"
         ) from error
-    # Ray prints every death of a worker, on standard output too; the board tells what matters of them.
-    ray._private.worker.print_to_stdstream = lambda *_, **__: None
-    try:
-        yield str(there.address_info["session_dir"])
-    finally:
-        ray.shutdown()
+    # A thread of Ray prints each worker's end on standard output, which is for the results; the board keeps
+    # what matters of it.
+    with quiet_threads(set(threading.enumerate()) - before):
+        try:
+            yield str(there.address_info["session_dir"])
+        finally:
+            ray.shutdown()
 
 
 def _require_answer(address: str) -> None:
@@ -289,11 +293,7 @@ def _cluster_needed() -> Iterator[None]:
 
 
 def _flow(tasks: Sequence[UnitTask], crew: _Crew) -> Generator[UnitResult, None, None]:
-    with warnings.catch_warnings():
-        # Ray 2.60 wants named parameters, but has none that bounds retries; they are endless by default.
-        warnings.filterwarnings("ignore", ".*ray_remote_args.*", category=RayDeprecationWarning)
-        results = _wire(tasks, crew)
-    for row in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    for row in _wire(tasks, crew).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield parse_result(row)
 
 
@@ -309,7 +309,6 @@ def _wire(tasks: Sequence[UnitTask], crew: _Crew) -> ray.data.Dataset:
             fn_args=told,
             compute=TaskPoolStrategy(use.readers),
             num_cpus=use.reader_cpus,
-            max_retries=MAX_RETRIES,
             **blocks,
         )
         .map_batches(
@@ -318,12 +317,9 @@ def _wire(tasks: Sequence[UnitTask], crew: _Crew) -> ray.data.Dataset:
             compute=ActorPoolStrategy(size=use.workers, max_tasks_in_flight_per_actor=2),
             num_cpus=use.engine_cpus,
             num_gpus=use.engine_gpus,
-            # The pool relies on its actors coming back; units are what is bounded.
-            max_restarts=-1,
-            max_task_retries=MAX_RETRIES,
             **blocks,
         )
-        .map_batches(write_block, fn_args=told, num_cpus=STEP_CPUS, max_retries=MAX_RETRIES, **blocks)
+        .map_batches(write_block, fn_args=told, num_cpus=STEP_CPUS, **blocks)
     )
 
 

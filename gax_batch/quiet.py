@@ -1,11 +1,13 @@
-"""Keeps what native libraries print on standard error away from the person, unless something fails."""
+"""Keeps what native libraries print away from the person, unless something fails."""
 
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any, TextIO, cast
 
 
 @contextmanager
@@ -32,6 +34,31 @@ def native_stderr_in(log: Path) -> Iterator[None]:
         finally:
             if not os.fstat(file.fileno()).st_size:
                 log.unlink(missing_ok=True)
+
+
+@contextmanager
+def quiet_threads(threads: Container[threading.Thread]) -> Iterator[None]:
+    """Drop what some threads print on `sys.stdout`; everyone else prints as before.
+
+    Args:
+        threads: Those of a library that prints and has no option against it.
+    """
+    with redirect_stdout(cast(TextIO, _Stdout(sys.stdout, threads))):
+        yield
+
+
+class _Stdout:
+    """A text stream to which some threads cannot write."""
+
+    def __init__(self, stream: TextIO, quiet: Container[threading.Thread]) -> None:
+        self._stream = stream
+        self._quiet = quiet
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.current_thread() in self._quiet else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 @contextmanager

@@ -193,7 +193,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         buckets.put(uri, *bucket, data)
         return
     fs, name = filesystem(uri)
-    fs.makedirs(fs._parent(name), exist_ok=True)
+    fs.makedirs(name.rpartition("/")[0], exist_ok=True)
     fs.pipe_file(name, data)
 
 
@@ -227,7 +227,7 @@ def upload(path: Path, uri: str) -> None:
         buckets.put(uri, *bucket, path)
         return
     fs, name = filesystem(uri)
-    fs.makedirs(fs._parent(name), exist_ok=True)
+    fs.makedirs(name.rpartition("/")[0], exist_ok=True)
     fs.put_file(str(path), name)
 
 

@@ -1,6 +1,6 @@
 """Where a run's units are."""
 
-from gax_batch.board import INFERRING, READING, WAITING, WRITING, Board, Step
+from gax_batch.board import INFERRING, MAX_REPEATS, READING, WAITING, WRITING, Board, Step
 from gax_batch.progress import Stall
 
 
@@ -37,6 +37,17 @@ def test_a_unit_that_is_tried_again_counts_its_cutouts_anew():
     assert board.view().inferred == {"a": 0}
     assert board.view().units == {INFERRING: 1}
     assert board.view().engines == ("node/1", "node/2")
+
+
+def test_a_step_whose_result_is_lost_again_and_again_counts_as_one_without_an_end():
+    board = Board()
+    tries = []
+    for _ in range(MAX_REPEATS + 3):
+        tries.append(board.enter("a", READING))
+        board.leave("a", READING)
+    assert tries == [1] * (MAX_REPEATS + 1) + [2, 3]
+    board.forget("a")
+    assert board.enter("a", READING) == 1
 
 
 def test_a_closed_board_lets_units_end_and_none_begin():

@@ -206,3 +206,22 @@ def test_a_file_that_cannot_be_used_says_why(data, reason, detail):
         Decoder().decode(data)
     assert caught.value.reject.reason == reason
     assert re.search(detail, caught.value.reject.detail)
+
+
+def test_tiles_whose_packing_is_damaged_are_a_reject():
+    """astropy raises a class of its own for them, which it keeps private."""
+    counts = np.rint(galaxy(64)["g"]).astype(np.int16)
+    data = bytearray(
+        stored(fits.PrimaryHDU(), fits.CompImageHDU(counts, name="g", compression_type="RICE_1"))
+    )
+    with fits.open(io.BytesIO(data), disable_image_compression=True) as hdus:
+        table = hdus[1]
+        start = table.fileinfo()["datLoc"] + table.header["NAXIS1"] * table.header["NAXIS2"]
+        packed = table.header["PCOUNT"]
+    data[start : start + packed] = b"\xff" * packed
+    with fits.open(io.BytesIO(data)) as hdus, pytest.raises(Exception, match="decompression") as caught:
+        _ = hdus[1].data
+    assert not isinstance(caught.value, OSError | ValueError)
+    with pytest.raises(RejectError) as rejected:
+        read_bands(bytes(data), SDSS, LIMITS)
+    assert rejected.value.reject.reason == "corrupt"

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,34 @@ def imports(path: Path) -> set[str]:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return names
+
+
+# Documented in spite of their names: the hook of Pillow's plugins, arguments of the Kubernetes client.
+PUBLIC = {"_open", "_preload_content", "_request_timeout"}
+
+
+def private_uses(path: Path) -> Iterator[str]:
+    """Names of other packages' insides: attributes, modules, arguments and settings that begin with `_`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+            names = [node.attr]
+        elif isinstance(node, ast.keyword):
+            names = [node.arg or ""]
+        elif isinstance(node, ast.Dict):
+            names = [k.value for k in node.keys if isinstance(k, ast.Constant) and isinstance(k.value, str)]
+        elif isinstance(node, ast.Import):
+            names = [part for alias in node.names for part in alias.name.split(".")]
+        elif isinstance(node, ast.ImportFrom):
+            names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+        yield from (name for name in names if name.startswith("_") and not name.startswith("__"))
+
+
+@pytest.mark.parametrize("root", ["gax_batch", "training"])
+def test_nothing_is_used_that_another_package_keeps_private(root):
+    files = (ROOT / root).rglob("*.py")
+    found = {(path.name, name) for path in files for name in private_uses(path) if name not in PUBLIC}
+    assert not found
 
 
 @pytest.mark.parametrize("module", sorted(HEAVY))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import obstore
 import pytest
-from obstore.exceptions import BaseError
+from obstore.exceptions import GenericError
 
 from gax_batch import listing, storage
 from gax_batch.errors import TransientError, UsageError
@@ -158,7 +158,7 @@ def test_a_page_that_breaks_off_is_asked_for_again_behind_the_last_object(
         rest = [{"path": key} for key in keys if offset is None or key > offset]
         yield rest[:2]
         if len(rest) > 2:
-            raise BaseError("Generic S3 error: HTTP error: request or response body error")
+            raise GenericError("Generic S3 error: HTTP error: request or response body error")
 
     monkeypatch.setattr(obstore, "list", broken_list)
     found = listing._list_prefix("s3://bucket/x", None, "x")  # type: ignore[arg-type]

@@ -2,10 +2,11 @@
 
 import os
 import sys
+import threading
 
 import pytest
 
-from gax_batch.quiet import native_stderr_in, quiet_native_stderr
+from gax_batch.quiet import native_stderr_in, quiet_native_stderr, quiet_threads
 
 
 def test_native_noise_is_held_back(capfd):
@@ -52,3 +53,19 @@ def test_a_file_of_no_noise_is_not_left_behind(tmp_path):
     with native_stderr_in(tmp_path / "noise.log"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_that_are_quiet_print_nothing(capsys):
+    def noise() -> None:
+        print("noise", flush=True)
+
+    quiet, loud = threading.Thread(target=noise), threading.Thread(target=noise)
+    with quiet_threads({quiet}):
+        print("mine")
+        quiet.start()
+        quiet.join()
+        assert capsys.readouterr().out == "mine\n"
+        loud.start()
+        loud.join()
+    print("after")
+    assert capsys.readouterr().out == "noise\nafter\n"

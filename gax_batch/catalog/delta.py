@@ -20,8 +20,8 @@ from deltalake import CommitProperties, DeltaTable, Field, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from gax_batch import storage
-from gax_batch.errors import FatalError, UsageError
+from gax_batch import buckets, storage
+from gax_batch.errors import FatalError, NoAnswerError, UsageError
 from gax_batch.paths import PartName
 from gax_batch.storage import local_path
 
@@ -32,7 +32,6 @@ ADD_COLUMNS = "add_columns"
 Answer = TypeVar("Answer")
 
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m|↳")
-_BROKEN_OFF = re.compile(r"reading a body|response body")
 ANSWER_ATTEMPTS = 5
 _AWKWARD = re.compile(r"[^A-Za-z0-9._~=+@:/-]")
 
@@ -104,7 +103,7 @@ class Table:
                 raise UsageError(
                     f"{self.uri} has no snapshot {self._pinned} any more or yet; `gax catalog log` lists them"
                 ) from error
-            raise UsageError(f"the table {self.uri} cannot be read: {_cause(error)}") from error
+            raise UsageError(f"the table {self.uri} cannot be read: {_cause(self.uri, error)}") from error
         self._check_format(self._table)
 
     def parts(self) -> list[PartName]:
@@ -290,28 +289,32 @@ def _whole_answer(ask: Callable[[], Answer]) -> Answer:
     for _ in range(ANSWER_ATTEMPTS - 1):
         try:
             return ask()
-        except (DeltaError, OSError) as error:
-            if not _BROKEN_OFF.search(str(error)):
+        except OSError as error:  # a fault of the store; the table's own are DeltaErrors
+            if not buckets.broke_off(_flat(error)):
                 raise
     return ask()
 
 
-def _cause(error: Exception) -> str:
+def _cause(uri: str, error: Exception) -> str:
     """Why a table could not be read, and what to do."""
-    text = str(error)
-    if "NoSuchBucket" in text:
-        return "there is no such bucket; check its name and the endpoint in the environment"
-    if "necessary privileges" in text or "403 Forbidden" in text:
-        return "access refused; check the credentials in the environment"
-    if "error sending request" in text:
-        return "the store does not answer; check the endpoint in the environment and the network"
+    fault = buckets.fault(uri, _flat(error)) if isinstance(error, OSError) else None
+    match fault:
+        case buckets.NoBucketError():
+            return "there is no such bucket; check its name and the endpoint in the environment"
+        case PermissionError():
+            return "access refused; check the credentials in the environment"
+        case NoAnswerError():
+            return "the store does not answer; check the endpoint in the environment and the network"
     return f"{one_line(error)}; check its name and that its log is complete"
 
 
 def one_line(error: Exception) -> str:
     """An error's message on one line, bounded, without terminal codes and URL queries."""
-    text = " ".join(_TERMINAL_CODES.sub(" ", str(error)).split())
-    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", text)[:300]
+    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", _flat(error))[:300]
+
+
+def _flat(error: Exception) -> str:
+    return " ".join(_TERMINAL_CODES.sub(" ", str(error)).split())
 
 
 def _storage_options() -> dict[str, str]:
