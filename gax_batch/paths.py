@@ -4,7 +4,7 @@ CATALOG/galaxies/_delta_log/...   the table of galaxies
 CATALOG/galaxies/parts/<settings fingerprint>/<unit_id>-<unit fingerprint>-<origin>-<digest>.parquet
 CATALOG/rejects/...               the same for rejects; a unit's two parts have the same key
 CATALOG/{population,draws}/...    companions of a galaxies part: of its key, valid while it is active
-CATALOG/runs/<run_id>/{run.json,report.html,plan/<number>.parquet}
+CATALOG/runs/<run_id>/{run.json,report.html,lease,plan/<number>.parquet}
 """
 
 import hashlib
@@ -83,9 +83,19 @@ def parts_folder(catalog: str, settings_fingerprint: str) -> str:
     return join(catalog, GALAXIES_TABLE, _PARTS, settings_fingerprint)
 
 
+def parts_root(catalog: str, kind: str) -> str:
+    """Where all parts of a table, or all companions of a kind, are."""
+    return join(catalog, kind, _PARTS)
+
+
 def run_record(catalog: str, run_id: str) -> str:
     """What ran, on what, how long and how many."""
     return join(catalog, RUNS, run_id, "run.json")
+
+
+def run_lease(catalog: str, run_id: str) -> str:
+    """What a run that is at work renews now and then, so that its parts are left."""
+    return join(catalog, RUNS, run_id, "lease")
 
 
 def run_report(catalog: str, run_id: str) -> str:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from gax_batch import record, storage
+from gax_batch.catalog.leases import hold
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
@@ -133,7 +134,11 @@ def _process(
     webhook: Webhook,
 ) -> RunOutcome:
     tally, say = Tally(), display.say
-    with _recorded_whatever_happens(run, tally, clock, say, webhook), MemoryMeter() as meter:
+    with (
+        hold(run.catalog, run.run_id),
+        _recorded_whatever_happens(run, tally, clock, say, webhook),
+        MemoryMeter() as meter,
+    ):
         # What is forced is done again, although its parts are there.
         units = [] if settings.full else [(unit.unit_id, unit.fingerprint) for unit in run.plan.units]
         finished = find_finished(run.catalog, run.settings_fingerprint, units)

@@ -18,10 +18,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from gax_batch import storage
 from gax_batch.catalog.delta import LostRaceError, NewFile, Table
 from gax_batch.catalog.writer import Part, read_in_turn
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.paths import PartName
+from gax_batch.processes import map_threads
 from gax_batch.scratch import Scratch
 
 REJECTS_VERSION = "rejects_version"
@@ -46,6 +48,7 @@ class Commit:
         planned_from: Mapping[str, PartName],
         parts: Sequence[Part],
         removed: Iterable[str] = (),
+        restored: int | None = None,
     ) -> None:
         """Prepare a commit.
 
@@ -55,12 +58,14 @@ class Commit:
             planned_from: The active part of each unit when the run was planned.
             parts: To make visible, each in the place of its unit's older one.
             removed: Units to take out.
+            restored: The snapshot that the parts are taken from, where it is an earlier one.
         """
         self._galaxies = galaxies
         self._rejects = rejects
         self._planned_from = planned_from
         self._parts = parts
         self._removed = sorted(set(removed))
+        self._restored = restored
 
     def run(self, run_id: str, facts: Mapping[str, str | int]) -> None:
         """Commit everything or nothing; the same commit again changes nothing.
@@ -70,8 +75,9 @@ class Commit:
             facts: Kept with the commit.
 
         Raises:
-            UsageError: Another run has committed the same units or galaxies; nothing was committed.
-            FatalError: The store refused.
+            UsageError: Another run has committed the same units or galaxies, or the restored snapshot has
+                ended; nothing was committed.
+            FatalError: A part is not there or not whole, or the store refused; nothing was committed.
             TransientError: The store kept failing.
         """
         self._settle_rejects(facts, decided=False)
@@ -89,9 +95,12 @@ class Commit:
             self._galaxies.refresh()
             if self._galaxies.has_transaction(app_id):
                 return
+            if self._restored is not None:
+                self._galaxies.require(self._restored)
             add, remove = self._changes()
             if not (add or remove):
                 return
+            self._require_stored(add)
             # Looked up after the galaxies: what is valid in them was in the rejects before.
             self._rejects.refresh()
             noted = {**facts, **self._counts(add, remove), REJECTS_VERSION: self._rejects.version or 0}
@@ -137,6 +146,22 @@ class Commit:
                 "run again"
             )
         return add, remove
+
+    def _require_stored(self, parts: Sequence[Part]) -> None:
+        """Refuse parts that are not there as they were written: delta-rs commits what does not exist."""
+        files = [(storage.join(self._galaxies.uri, part.key), part.size) for part in parts]
+        files += [
+            (storage.join(self._rejects.uri, part.key), part.reject_size)
+            for part in parts
+            if part.reject_size is not None
+        ]
+        whole = map_threads(_is_whole, files)
+        lost = [uri for (uri, _), is_whole in zip(files, whole, strict=True) if not is_whole]
+        if lost:
+            raise FatalError(
+                f"{len(lost):,} of {len(files):,} files of this commit are gone or torn, as {lost[0]}; "
+                "nothing was committed: run the same command again, which makes them again"
+            )
 
     def _counts(self, add: Sequence[Part], remove: Sequence[str]) -> dict[str, int]:
         """How many galaxies the commit adds and removes, and how many there are then."""
@@ -225,3 +250,11 @@ def _same_work(name: PartName, part: Part) -> bool:
         mine.settings_fingerprint,
         mine.fingerprint,
     )
+
+
+def _is_whole(file: tuple[str, int]) -> bool:
+    uri, size = file
+    try:
+        return storage.stat(uri).size in (size, storage.UNKNOWN_SIZE)
+    except FileNotFoundError:
+        return False

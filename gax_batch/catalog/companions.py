@@ -7,8 +7,7 @@ draws of every galaxy (`gax_batch.catalog.draws`). Companions merge by concatena
 
 import io
 import os
-from collections.abc import Iterator, Sequence, Set
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +16,6 @@ import pyarrow.parquet as pq
 from gax_batch import paths, storage
 from gax_batch.catalog.delta import one_line
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.listing import list_objects
 from gax_batch.processes import READ_THREADS, map_threads
 
 _REMEDIES = {
@@ -109,25 +107,6 @@ def read_threads(uri: str) -> int:
     """
     local = storage.local_path(uri) is not None
     return min(READ_THREADS, 2 * (os.cpu_count() or 1)) if local else READ_THREADS
-
-
-def unneeded(catalog: str, parts: Set[str], age: timedelta) -> Iterator[str]:
-    """URIs of companions of parts that are to be deleted, and of older ones whose part was never written.
-
-    Args:
-        catalog: The catalog's URI.
-        parts: URIs of galaxies parts that are to be deleted.
-        age: How old a companion without a part must be: a unit at work stores it first.
-    """
-    root = paths.table(catalog, paths.GALAXIES_TABLE)
-    there = {info.uri for info in list_objects(root, missing_ok=True)}
-    before = datetime.now(UTC) - age
-    for kind in paths.COMPANIONS:
-        folder = storage.join(catalog, kind)
-        for info in list_objects(folder, missing_ok=True):
-            part = storage.join(root, info.uri.removeprefix(f"{folder}/"))
-            if part in parts or (part not in there and storage.modified(info.uri) < before):
-                yield info.uri
 
 
 def _groups(table: pa.Table) -> Iterator[pa.Table]:

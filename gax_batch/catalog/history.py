@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gax_batch import paths, storage
-from gax_batch.catalog.delta import ADD_COLUMNS, Entry
+from gax_batch.catalog.delta import Entry
+from gax_batch.catalog.properties import ADD_COLUMNS, SET_PROPERTIES
 from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.catalog.writer import Part, read_part
 from gax_batch.errors import UsageError
@@ -15,6 +16,7 @@ from gax_batch.paths import PartName
 from gax_batch.processes import map_threads
 
 RESTORE = "restore"
+VACUUM = "vacuum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def restore(uri: str, version: int) -> int:
         run_id=operation_id(RESTORE),
         metadata={"operation": RESTORE, "restored_version": version},
         removed=removed,
+        restored=version,
     )
 
 
@@ -113,8 +116,13 @@ def _has_rejects(uri: str, part: Part) -> bool:
     return storage.exists(storage.join(paths.table(uri, paths.REJECTS_TABLE), part.reject_key))
 
 
-def log_lines(entries: Iterable[Entry]) -> list[str]:
-    """The history as a table for a person, the newest snapshot first."""
+def log_lines(entries: Iterable[Entry], oldest: int = 0) -> list[str]:
+    """The history as a table for a person, the newest snapshot first.
+
+    Args:
+        entries: The commits.
+        oldest: The oldest snapshot that can still be opened; those before it are marked.
+    """
     lines = [f"{'snapshot':>8}  {'time (UTC)':19}  {'galaxies':>13}  {'added':>11}  {'removed':>11}  by"]
     for entry in entries:
         facts = entry.facts
@@ -122,7 +130,7 @@ def log_lines(entries: Iterable[Entry]) -> list[str]:
         total, added, removed = ("" if count is None else f"{int(count):,}" for count in counts)
         lines.append(
             f"{entry.version:>8}  {entry.time:%Y-%m-%d %H:%M:%S}  {total:>13}  {added:>11}  {removed:>11}  "
-            f"{_author(entry)}"
+            f"{_author(entry)}{'' if entry.version >= oldest else ' (ended)'}"
         )
     return lines
 
@@ -148,4 +156,8 @@ def _author(entry: Entry) -> str:
         return f"{facts['run_id']} (snapshot {facts['restored_version']} restored)"
     if facts.get("operation") == ADD_COLUMNS:
         return f"{facts['run_id']} (columns of a newer release added)"
+    if facts.get("operation") == VACUUM:
+        return f"{facts['run_id']} (snapshots before {facts['oldest']} ended)"
+    if facts.get("operation") == SET_PROPERTIES:
+        return f"{facts['run_id']} (properties of a newer release set)"
     return str(facts["run_id"])

@@ -6,16 +6,15 @@ valid if the galaxies part of the same name is active. `commits` makes the next 
 
 import json
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch import paths, storage
-from gax_batch.catalog import companions
 from gax_batch.catalog.commits import REJECTS_VERSION, Commit, by_unit
 from gax_batch.catalog.delta import Entry, Table
+from gax_batch.catalog.properties import bring_up_to_date, end_before
 from gax_batch.catalog.schema import DESCRIPTION, GALAXIES, REJECTS
 from gax_batch.catalog.writer import Part, read_columns, read_in_turn
 from gax_batch.errors import FatalError, UsageError
@@ -76,6 +75,10 @@ class Catalog:
         """The number of the snapshot; None while nothing was ever committed."""
         return self._galaxies.version
 
+    def oldest(self) -> int:
+        """The number of the oldest snapshot that can still be opened."""
+        return self._galaxies.oldest()
+
     def history(self) -> list[Entry]:
         """The commits that made this snapshot, the newest first."""
         return self._galaxies.history()
@@ -103,16 +106,6 @@ class Catalog:
     def bounds_of_ids(self) -> dict[str, tuple[str, str]]:
         """The least and the greatest `galaxy_id` of every part that has any, by its key."""
         return self._galaxies.bounds("galaxy_id")
-
-    def unneeded(self, keep_days: int) -> list[str]:
-        """URIs of parts, and their companions, that no snapshot of the last days needs and that are older."""
-        found: list[str] = []
-        for table in (self._galaxies, self._rejects):
-            # The log also tells of files that were deleted long ago.
-            there = {info.uri for info in list_objects(table.uri, missing_ok=True)}
-            uris = (storage.join(table.uri, key) for key in table.unneeded(keep_days))
-            found += [uri for uri in uris if uri in there]
-        return found + list(companions.unneeded(self.uri, set(found), timedelta(days=keep_days)))
 
     def units(self) -> dict[str, tuple[str, str]]:
         """Settings fingerprint and unit fingerprint of every unit, by unit id."""
@@ -188,6 +181,7 @@ class Catalog:
         run_id: str,
         metadata: Mapping[str, str | int],
         removed: Sequence[str] = (),
+        restored: int | None = None,
     ) -> int:
         """Make parts visible, each in the place of its unit's older one, all at once or not at all.
 
@@ -201,13 +195,15 @@ class Catalog:
             run_id: The run.
             metadata: Kept with the commit, besides the run id.
             removed: Units to take out, with nothing in their place.
+            restored: The snapshot that the parts are taken from; it must not have ended meanwhile.
 
         Returns:
             The number of the snapshot that has the parts.
 
         Raises:
-            UsageError: Another run has committed the same units or galaxies; nothing was committed.
-            FatalError: The store refused.
+            UsageError: Another run has committed the same units or galaxies, or the restored snapshot has
+                ended; nothing was committed.
+            FatalError: A part is not there or not whole, or the store refused; nothing was committed.
             TransientError: The store kept failing.
         """
         if not (parts or removed) and self.version is not None:
@@ -218,14 +214,23 @@ class Catalog:
             if table.version is None:
                 table.create(f"gax {name}", description, schema)
             else:
-                table.add_columns(schema, {"run_id": run_id})
-        change = Commit(self._galaxies, self._rejects, self._active, parts, removed)
+                bring_up_to_date(table, schema, run_id)
+        change = Commit(self._galaxies, self._rejects, self._active, parts, removed, restored)
         change.run(run_id, {**metadata, "run_id": run_id})
         # Only ours: what other runs did meanwhile must still count as unseen in the next commit.
         newest, gone = by_unit(self._galaxies), set(removed)
         self._active = {unit: name for unit, name in self._active.items() if unit not in gone}
         self._active |= {p.unit_id: newest[p.unit_id] for p in parts if p.unit_id in newest}
         return int(self._galaxies.version or 0)
+
+    def end_before(self, version: int, facts: Mapping[str, str | int]) -> None:
+        """End the snapshots before one, for good.
+
+        Raises:
+            LostRaceError: This snapshot is no longer the newest; nothing was committed.
+            FatalError: The store refused.
+        """
+        end_before(self._galaxies, version, facts)
 
     def _noted(self, version: int) -> Mapping[str, Any]:
         entry = next((e for e in self._galaxies.history() if e.version == version), None)

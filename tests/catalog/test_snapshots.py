@@ -121,7 +121,7 @@ def test_the_commit_says_who_made_it_and_the_table_what_it_is(catalog, make_part
         "gax.units_removed": 0,
         "gax.rejects_version": 0,
     }
-    assert table.metadata().configuration == {"gax.formatVersion": "2"}
+    assert table.metadata().configuration == delta.PROPERTIES
     assert table.metadata().name == "gax galaxies"
     assert table.metadata().partition_columns == []
     protocol = table.protocol()
