@@ -5,6 +5,8 @@ import os
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from surveys import run_units
 
@@ -30,9 +32,14 @@ def rejects(catalog: str) -> list[str]:
 
 
 def visible_rejects(catalog: str) -> list[str]:
-    """What a reader of the rejects table sees that knows nothing of this package."""
-    table = DeltaTable(str(local(catalog) / "rejects")).to_pyarrow_table()
-    return sorted(table["galaxy_id"].to_pylist())
+    """What plain tools read: the companions of the parts that are active in the Delta table."""
+    table = DeltaTable(str(local(catalog) / "galaxies"))
+    files = [
+        local(catalog) / "rejects" / key for key in pa.table(table.get_add_actions())["path"].to_pylist()
+    ]
+    return sorted(
+        name for file in files if file.exists() for name in pq.read_table(file)["galaxy_id"].to_pylist()
+    )
 
 
 def age(catalog: str, days: float) -> None:

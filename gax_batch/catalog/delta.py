@@ -1,6 +1,6 @@
-"""A catalog's two Delta tables: open, create, list active parts, commit.
+"""A catalog's Delta table: open, create, list active parts, commit.
 
-Tables ask for the oldest protocol (reader 1, writer 2), so that every reader of Delta Lake opens them: no
+It asks for the oldest protocol (reader 1, writer 2), so that every reader of Delta Lake opens them: no
 deletion vectors, no column mapping, no v2 checkpoints, no partitions. Commits are optimistic: the
 next log file is created only if it does not exist, which S3 (by conditional put), GCS, Azure and local
 disks all decide atomically, so that of two commits one fails.
@@ -27,7 +27,8 @@ from gax_batch.paths import PartName
 from gax_batch.storage import local_path
 
 FORMAT_KEY = "gax.formatVersion"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READ_FORMATS = (2, 3)
 OLDEST_KEY = "gax.oldestSnapshot"
 PROPERTIES = {
     FORMAT_KEY: str(FORMAT_VERSION),
@@ -316,10 +317,10 @@ class Table:
             raise UsageError(
                 f"{self.uri} has catalog format {written}, newer than {FORMAT_VERSION}; update gax-batch"
             )
-        if int(written) < FORMAT_VERSION:
+        if int(written) not in READ_FORMATS:
             raise UsageError(
-                f"{self.uri} has catalog format {written}, older than {FORMAT_VERSION}; start a new catalog, "
-                "or use the gax-batch that wrote it"
+                f"{self.uri} has catalog format {written}, older than {READ_FORMATS[0]}; "
+                "start a new catalog, or use the gax-batch that wrote it"
             )
 
 

@@ -1,14 +1,19 @@
 """A catalog's snapshots over time: what made each one, what is in one, and going back to one."""
 
+import io
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
+
+from pyarrow import csv
 
 from gax_batch import paths, storage
 from gax_batch.catalog.delta import Entry
 from gax_batch.catalog.properties import ADD_COLUMNS, SET_PROPERTIES
+from gax_batch.catalog.schema import REJECTS
 from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.catalog.writer import Part, read_part
 from gax_batch.errors import UsageError
@@ -64,6 +69,14 @@ def contents(catalog: Catalog) -> Contents:
     )
 
 
+def rejects_csv(catalog: Catalog) -> Iterator[str]:
+    """Yield a snapshot's rejects as CSV, part by part, the header first; errors as those of `contents`."""
+    for number, rows in enumerate(chain([REJECTS.empty_table()], catalog.reject_batches())):
+        text = io.BytesIO()
+        csv.write_csv(rows, text, csv.WriteOptions(include_header=not number))
+        yield text.getvalue().decode()
+
+
 def restore(uri: str, version: int) -> int:
     """Make an earlier snapshot the newest again, by a commit of its own: no history is lost.
 
@@ -111,9 +124,7 @@ def _stored(catalog: Catalog, names: Sequence[PartName], version: int) -> list[P
 
 
 def _has_rejects(uri: str, part: Part) -> bool:
-    if part.reject_key is None:
-        return True
-    return storage.exists(storage.join(paths.table(uri, paths.REJECTS_TABLE), part.reject_key))
+    return not part.rejects or storage.exists(paths.companion(uri, paths.REJECTS, part.key))
 
 
 def log_lines(entries: Iterable[Entry], oldest: int = 0) -> list[str]:

@@ -6,7 +6,8 @@ from functools import partial
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field
 
-from gax_batch.catalog.delta import OLDEST_KEY, PROPERTIES, LostRaceError, Table
+from gax_batch.catalog import delta
+from gax_batch.catalog.delta import OLDEST_KEY, LostRaceError, Table
 from gax_batch.errors import FatalError
 
 ADD_COLUMNS = "add_columns"
@@ -34,7 +35,7 @@ def bring_up_to_date(table: Table, schema: pa.Schema, run_id: str) -> None:
             if missing:
                 add = partial(_add_columns, missing)
                 table.alter(add, {**facts, "operation": ADD_COLUMNS})
-            set_properties(table, PROPERTIES, {**facts, "operation": SET_PROPERTIES})
+            set_properties(table, delta.PROPERTIES, {**facts, "operation": SET_PROPERTIES})
         except LostRaceError:
             continue
         return

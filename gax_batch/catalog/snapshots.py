@@ -1,7 +1,7 @@
 """A catalog at one snapshot: what is in it.
 
-A catalog is two Delta tables, and the active parts of `galaxies` are authoritative: a rejects part is
-valid if the galaxies part of the same name is active. `commits` makes the next snapshot.
+A catalog is a Delta table of galaxies: its active parts are what is in it, and their companions, such as
+their rejects, are valid with them. `commits` makes the next snapshot.
 """
 
 import json
@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch import paths, storage
-from gax_batch.catalog.commits import REJECTS_VERSION, Commit, by_unit
+from gax_batch.catalog import companions
+from gax_batch.catalog.commits import Commit, by_unit
 from gax_batch.catalog.delta import Entry, Table
 from gax_batch.catalog.properties import bring_up_to_date, end_before
 from gax_batch.catalog.schema import DESCRIPTION, GALAXIES, REJECTS
@@ -42,11 +43,6 @@ KNOWN_SCHEMA: pa.Schema = pa.schema(
 says that a passing fault of the storage rejected it, which another try may find gone.
 """
 
-_DESCRIPTIONS = {
-    paths.GALAXIES_TABLE: (GALAXIES, DESCRIPTION),
-    paths.REJECTS_TABLE: (REJECTS, "cutouts that could not be cataloged, and why"),
-}
-
 
 class Catalog:
     """A catalog at one snapshot; opening one that does not exist yet is fine and writes nothing."""
@@ -64,8 +60,6 @@ class Catalog:
         """
         self.uri = storage.normalize_uri(uri)
         self._galaxies = Table(paths.table(self.uri, paths.GALAXIES_TABLE), version)
-        rejects = None if version is None else self._noted(version).get(REJECTS_VERSION)
-        self._rejects = Table(paths.table(self.uri, paths.REJECTS_TABLE), rejects)
         if self._galaxies.version is None:
             _require_empty(self.uri)
         self._active = by_unit(self._galaxies)
@@ -89,14 +83,13 @@ class Catalog:
 
     def reject_parts(self) -> list[PartName]:
         """The valid rejects part of every unit that has one, in the order of their keys."""
-        active = set(self._active.values())
-        names = (name for name in self._rejects.parts() if name in active)
-        return sorted(names, key=lambda name: name.key)
+        return companions.with_rejects(self.uri, self._active.values())
 
     def planned(self) -> dict[PartName, int]:
         """Cutouts of every unit, galaxies and rejects, by its part."""
-        galaxies, rejects = self._galaxies.rows(), self._rejects.rows()
-        return {name: galaxies[name.key] + rejects.get(name.key, 0) for name in self._active.values()}
+        galaxies = self._galaxies.rows()
+        rejects = companions.count_rejects(self.uri, self._active.values())
+        return {name: galaxies[name.key] + rejects[name] for name in self._active.values()}
 
     def galaxy_count(self) -> int:
         """How many galaxies the snapshot has, by the table's log."""
@@ -129,7 +122,7 @@ class Catalog:
             good = [name for name in self.parts() if name not in passed_over]
             yield from _known(self._galaxies.uri, good, _KNOWN_OF_GALAXIES, _of_galaxies)
             bad = [name for name in self.reject_parts() if name not in passed_over]
-            yield from _known(self._rejects.uri, bad, _KNOWN_OF_REJECTS, _of_rejects)
+            yield from _known(paths.table(self.uri, paths.REJECTS), bad, _KNOWN_OF_REJECTS, _of_rejects)
         except FatalError as error:
             raise UsageError(str(error)) from error
 
@@ -149,7 +142,7 @@ class Catalog:
 
     def reject_batches(self) -> Iterator[pa.Table]:
         """The snapshot's valid rejects, `REJECTS`, part by part; errors as those of `batches`."""
-        yield from self._in_turn(self._rejects.uri, self.reject_parts(), REJECTS)
+        yield from self._in_turn(paths.table(self.uri, paths.REJECTS), self.reject_parts(), REJECTS)
 
     def _in_turn(self, root: str, names: Sequence[PartName], schema: pa.Schema) -> Iterator[pa.Table]:
         try:
@@ -172,7 +165,8 @@ class Catalog:
 
     def rejects(self) -> pa.Table:
         """Every valid reject of the snapshot: `REJECTS`; errors as those of `galaxies`."""
-        return read_columns(self._rejects.uri, [name.key for name in self.reject_parts()], REJECTS)
+        root = paths.table(self.uri, paths.REJECTS)
+        return read_columns(root, [name.key for name in self.reject_parts()], REJECTS)
 
     def commit(
         self,
@@ -208,15 +202,13 @@ class Catalog:
         """
         if not (parts or removed) and self.version is not None:
             return self.version
-        for table in (self._rejects, self._galaxies):
-            name = table.uri.rpartition("/")[2]
-            schema, description = _DESCRIPTIONS[name]
-            if table.version is None:
-                table.create(f"gax {name}", description, schema)
-            else:
-                bring_up_to_date(table, schema, run_id)
-        change = Commit(self._galaxies, self._rejects, self._active, parts, removed, restored)
+        if self.version is None:
+            self._galaxies.create("gax galaxies", DESCRIPTION, GALAXIES)
+        else:
+            bring_up_to_date(self._galaxies, GALAXIES, run_id)
+        change = Commit(self.uri, self._galaxies, self._active, parts, removed, restored)
         change.run(run_id, {**metadata, "run_id": run_id})
+        self._retire_rejects_table()
         # Only ours: what other runs did meanwhile must still count as unseen in the next commit.
         newest, gone = by_unit(self._galaxies), set(removed)
         self._active = {unit: name for unit, name in self._active.items() if unit not in gone}
@@ -232,9 +224,11 @@ class Catalog:
         """
         end_before(self._galaxies, version, facts)
 
-    def _noted(self, version: int) -> Mapping[str, Any]:
-        entry = next((e for e in self._galaxies.history() if e.version == version), None)
-        return {} if entry is None else entry.facts
+    def _retire_rejects_table(self) -> None:
+        """Delete the log of the second table that catalogs of format 2 had: it would never change again."""
+        log = storage.join(paths.table(self.uri, paths.REJECTS), paths.DELTA_LOG)
+        for info in list_objects(log, missing_ok=True):
+            storage.delete(info.uri)
 
 
 def open_existing(uri: str, version: int | None = None) -> Catalog:

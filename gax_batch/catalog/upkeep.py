@@ -78,7 +78,7 @@ def _merge(catalog: Catalog, group: Sequence[PartName]) -> Part:
     with_rejects = {name.key for name in catalog.reject_parts()}
     galaxies = read_columns(paths.table(catalog.uri, paths.GALAXIES_TABLE), keys, GALAXIES)
     rejects = read_columns(
-        paths.table(catalog.uri, paths.REJECTS_TABLE), [key for key in keys if key in with_rejects], REJECTS
+        paths.table(catalog.uri, paths.REJECTS), [key for key in keys if key in with_rejects], REJECTS
     )
     return write_unit(
         catalog.uri,

@@ -127,7 +127,7 @@ def _oldest_in_window(catalog: Catalog, first: int, before: datetime) -> int:
 
 
 def _parts(catalog: str) -> Iterator[str]:
-    for kind in (paths.GALAXIES_TABLE, paths.REJECTS_TABLE, *paths.COMPANIONS):
+    for kind in (paths.GALAXIES_TABLE, *paths.COMPANIONS):
         for info in list_objects(paths.parts_root(catalog, kind), missing_ok=True):
             yield info.uri
 

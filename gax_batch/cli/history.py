@@ -1,4 +1,4 @@
-"""A catalog over time: `catalog log`, `show`, `diff`, `restore`, `compact`, `vacuum`."""
+"""A catalog over time: `catalog log`, `show`, `rejects`, `diff`, `restore`, `compact`, `vacuum`."""
 
 import tempfile
 from pathlib import Path
@@ -48,6 +48,24 @@ def show(
 
     for line in contents_lines(contents(open_existing(catalog, version))):
         typer.echo(line)
+
+
+@catalog_app.command("rejects")
+def rejects(
+    catalog: Uri,
+    version: Annotated[
+        int | None, typer.Argument(help="Number of a snapshot.", min=0, show_default="the newest")
+    ] = None,
+) -> None:
+    """Write the cutouts that a snapshot could not catalog, as CSV: stage, reason, detail.
+
+    Example: gax catalog rejects --catalog s3://survey/catalog > rejects.csv
+    """
+    from gax_batch.catalog.history import rejects_csv
+    from gax_batch.catalog.snapshots import open_existing
+
+    for text in rejects_csv(open_existing(catalog, version)):
+        typer.echo(text, nl=False)
 
 
 @catalog_app.command("diff")

@@ -4,7 +4,7 @@ import pytest
 from catalogs import META, age, commit_nothing, galaxies, local
 from deltalake import DeltaTable
 
-from gax_batch.catalog import delta, properties
+from gax_batch.catalog import delta
 from gax_batch.catalog.changes import compare
 from gax_batch.catalog.history import contents, restore
 from gax_batch.catalog.log import changes
@@ -20,8 +20,7 @@ def long_log(request, catalog, make_part, monkeypatch) -> int:
     """A catalog of many commits, 45 days old, of this release or of one that set no properties."""
     with monkeypatch.context() as patch:
         if request.param == "older":
-            for module in (delta, properties):
-                patch.setattr(module, "PROPERTIES", {delta.FORMAT_KEY: "2"})
+            patch.setattr(delta, "PROPERTIES", {delta.FORMAT_KEY: "2"})
         first = Catalog(catalog).commit([make_part("u", ["a"])], run_id="r1", metadata=META)
     commit_nothing(catalog, ALMOST_A_CHECKPOINT)
     age(catalog, 45)
@@ -46,8 +45,7 @@ def test_old_snapshots_outlive_checkpoints(catalog, make_part, long_log, tmp_pat
 def test_a_snapshot_whose_log_an_earlier_release_lost_is_refused_with_the_oldest_there_is(
     catalog, make_part, monkeypatch
 ):
-    for module in (delta, properties):
-        monkeypatch.setattr(module, "PROPERTIES", {delta.FORMAT_KEY: "2"})
+    monkeypatch.setattr(delta, "PROPERTIES", {delta.FORMAT_KEY: "2"})
     Catalog(catalog).commit([make_part("u", ["a"])], run_id="r1", metadata=META)
     commit_nothing(catalog, ALMOST_A_CHECKPOINT)
     age(catalog, 45)
