@@ -82,7 +82,7 @@ class Catalog:
         return sorted(self._active.values(), key=lambda name: name.key)
 
     def reject_parts(self) -> list[PartName]:
-        """The valid rejects part of every unit that has one, in the order of their keys."""
+        """The active parts that have rejects beside them, in the order of their keys."""
         return companions.with_rejects(self.uri, self._active.values())
 
     def planned(self) -> dict[PartName, int]:
