@@ -1,6 +1,6 @@
 """Errors that carry blame: the user's mistake, a passing fault, or a fatal one.
 
-A single galaxy's fault is none of these: it is a row of the rejects table (see `gax_batch.rejects`).
+A single galaxy's fault is none of these: it is a reject (see `gax_batch.rejects`).
 """
 
 from typing import ClassVar

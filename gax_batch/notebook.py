@@ -196,6 +196,22 @@ class Snapshot:
             )
         return rows.take(places).select(names if columns is None else list(columns))
 
+    def rejects(self) -> pa.Table:
+        """The cutouts that could not be cataloged, in memory, in no order.
+
+        Returns:
+            One row each: `galaxy_id`, `source_uri`, `source_version`, `stage`, `reason`, `detail`,
+            `attempts`, `unit_id`, `run_id`.
+
+        Raises:
+            FatalError: A part of the snapshot is gone.
+
+        >>> import gax_batch
+        >>> gax_batch.open_catalog("catalog").rejects().column_names[3:5]
+        ['stage', 'reason']
+        """
+        return self._catalog.rejects()
+
     def cutouts(self, ids: Sequence[str]) -> npt.NDArray[np.uint8]:
         """The pixels that the models saw, read again from the survey's own files.
 

@@ -1,32 +1,31 @@
 """Every object key and file name of a catalog, and nowhere else.
 
 CATALOG/galaxies/_delta_log/...   the table of galaxies
-CATALOG/galaxies/parts/<settings fingerprint>/<unit_id>-<unit fingerprint>-<origin>-<digest>.parquet
-CATALOG/rejects/...               the same for rejects; a unit's two parts have the same key
-CATALOG/{population,draws}/...    companions of a galaxies part: of its key, valid while it is active
-CATALOG/runs/<run_id>/{run.json,report.html,plan/<number>.parquet}
+CATALOG/galaxies/parts/<settings fingerprint>/<unit_id>-<unit fingerprint>-<origin>-<digest>-<rejects>.parquet
+CATALOG/{rejects,population,draws}/parts/...   companions of a part: of its key, valid while it is active
+CATALOG/runs/<run_id>/{run.json,report.html,lease,plan/<number>.parquet}
 CATALOG/frames/...                the index of the frames that the survey's galaxies are cut out of
 """
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from gax_batch.storage import join
 
 GALAXIES_TABLE = "galaxies"
-REJECTS_TABLE = "rejects"
+REJECTS = "rejects"
 POPULATION = "population"
 DRAWS = "draws"
-COMPANIONS = (POPULATION, DRAWS)
+COMPANIONS = (REJECTS, POPULATION, DRAWS)
 RUNS = "runs"
 FRAMES = "frames"
-TOP_LEVEL = frozenset({GALAXIES_TABLE, REJECTS_TABLE, *COMPANIONS, RUNS, FRAMES})
+TOP_LEVEL = frozenset({GALAXIES_TABLE, *COMPANIONS, RUNS, FRAMES})
 DELTA_LOG = "_delta_log"
 
 _PARTS = "parts"
-_PART_KEY = re.compile(rf"{_PARTS}/([^/]+)/([^/-]+)-([^/-]+)-([^/-]+)-([^/-]+)\.parquet")
+_PART_KEY = re.compile(rf"{_PARTS}/([^/]+)/([^/-]+)-([^/-]+)-([^/-]+)-([^/-]+?)(?:-(\d+))?\.parquet")
 
 MANY_ORIGINS = "many"
 """The origin of a unit that is not all of one object, or that another try may change."""
@@ -44,6 +43,7 @@ class PartName:
             is listed again in that version, none of its rows have to be looked at. Else `MANY_ORIGINS`.
         digest: Digest of the rows. A key never gets other bytes, so that two runs that work on the same
             unit at the same time cannot change what the other has committed.
+        rejects: How many cutouts of the unit were rejected; None for a part of catalog format 2.
     """
 
     settings_fingerprint: str
@@ -51,18 +51,23 @@ class PartName:
     fingerprint: str
     origin: str
     digest: str
+    rejects: int | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
         """The object's key below its table's root."""
-        name = f"{self.unit_id}-{self.fingerprint}-{self.origin}-{self.digest}.parquet"
-        return f"{_PARTS}/{self.settings_fingerprint}/{name}"
+        name = f"{self.unit_id}-{self.fingerprint}-{self.origin}-{self.digest}"
+        name += "" if self.rejects is None else f"-{self.rejects}"
+        return f"{_PARTS}/{self.settings_fingerprint}/{name}.parquet"
 
     @classmethod
     def parse(cls, key: str) -> Self | None:
         """The inverse of `key`; None for a key that is no part's. Any prefix before it is passed over."""
         match = _PART_KEY.fullmatch(key[max(key.rfind(f"/{_PARTS}/") + 1, 0) :])
-        return None if match is None else cls(*match.groups())
+        if match is None:
+            return None
+        settings, unit_id, fingerprint, origin, digest, rejects = match.groups()
+        return cls(settings, unit_id, fingerprint, origin, digest, None if rejects is None else int(rejects))
 
 
 def origin_of(object_uri: str, version: str) -> str:
@@ -71,7 +76,7 @@ def origin_of(object_uri: str, version: str) -> str:
 
 
 def table(catalog: str, name: str) -> str:
-    """The root of one of the catalog's two Delta tables."""
+    """The root of the catalog's Delta table, or of its companions of a kind."""
     return join(catalog, name)
 
 
@@ -90,9 +95,19 @@ def runs_folder(catalog: str) -> str:
     return join(catalog, RUNS)
 
 
+def parts_root(catalog: str, kind: str) -> str:
+    """Where all parts, or all companions of a kind, are."""
+    return join(catalog, kind, _PARTS)
+
+
 def run_record(catalog: str, run_id: str) -> str:
     """What ran, on what, how long and how many."""
     return join(catalog, RUNS, run_id, "run.json")
+
+
+def run_lease(catalog: str, run_id: str) -> str:
+    """What a run that is at work renews now and then, so that its parts are left."""
+    return join(catalog, RUNS, run_id, "lease")
 
 
 def run_report(catalog: str, run_id: str) -> str:

@@ -90,7 +90,7 @@ class Reject:
 
 
 class RejectError(Exception):
-    """Raised by the functions that handle one cutout; ends as a row of the rejects table."""
+    """Raised by the functions that handle one cutout; ends as one of the unit's rejects."""
 
     def __init__(self, stage: Stage, reason: Reason, detail: str) -> None:
         super().__init__(f"{stage}/{reason}: {detail}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gax_batch import record, storage
+from gax_batch.catalog.leases import hold
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
@@ -154,9 +155,10 @@ def _process(
     error: BaseException | None = None
     with MemoryMeter() as meter:
         try:
-            with record.kept_running(run, tally, clock):
-                _infer(run, settings, catalog, resources, tally, clock, display)
-            version, error = _commit(run, settings, catalog, tally)
+            with hold(run.catalog, run.run_id):
+                with record.kept_running(run, tally, clock):
+                    _infer(run, settings, catalog, resources, tally, clock, display)
+                version, error = _commit(run, settings, catalog, tally)
             clock.lap("commit")
         except BaseException as caught:  # noqa: BLE001 (raised again below, once it is recorded)
             error = caught

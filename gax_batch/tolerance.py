@@ -86,7 +86,7 @@ class Tolerance:
         for reason in reasons:
             # The examples only help: what cannot be read must not hide why the run stops.
             with suppress(GaxError, OSError):
-                root = paths.table(self._catalog, paths.REJECTS_TABLE)
+                root = paths.table(self._catalog, paths.REJECTS)
                 (rows,) = read_in_turn(root, [self._examples[reason].key], REJECTS)
                 row = next(row for row in rows.to_pylist() if row["reason"] == reason)
                 yield f"{row['source_uri']}: {row['detail']}"

@@ -202,7 +202,7 @@ def _classify(
 
 
 def write(block: pa.Table, options: UnitOptions) -> UnitResult:
-    """Store a block as its unit's part of the catalog and of the rejects table.
+    """Store a block as its unit's part of the catalog, with the rejects beside it.
 
     Raises:
         FatalError: cutouts were lost or doubled on the way.

@@ -1,7 +1,12 @@
 """Catalogs for tests: made without Ray, and what readers see of them."""
 
+import json
+import os
+import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from surveys import run_units
 
@@ -27,9 +32,37 @@ def rejects(catalog: str) -> list[str]:
 
 
 def visible_rejects(catalog: str) -> list[str]:
-    """What a reader of the rejects table sees that knows nothing of this package."""
-    table = DeltaTable(str(local(catalog) / "rejects")).to_pyarrow_table()
-    return sorted(table["galaxy_id"].to_pylist())
+    """What plain tools read: the companions of the parts that are active in the Delta table."""
+    table = DeltaTable(str(local(catalog) / "galaxies"))
+    files = [
+        local(catalog) / "rejects" / key for key in pa.table(table.get_add_actions())["path"].to_pylist()
+    ]
+    return sorted(
+        name for file in files if file.exists() for name in pq.read_table(file)["galaxy_id"].to_pylist()
+    )
+
+
+def age(catalog: str, days: float) -> None:
+    """Make everything in a catalog so many days older: its objects, and the times that its log notes."""
+    then = time.time() - days * 86_400
+    for path in local(catalog).rglob("*"):
+        if path.suffix == ".json" and path.parent.name == "_delta_log":
+            actions = [json.loads(line) for line in path.read_text().splitlines()]
+            for times in (facts for action in actions for facts in action.values()):
+                for name in ("timestamp", "deletionTimestamp", "modificationTime"):
+                    if name in times:
+                        times[name] -= int(days * 86_400_000)
+            path.write_text("\n".join(map(json.dumps, actions)))
+        if path.is_file():
+            os.utime(path, (min(then, path.stat().st_mtime - days * 86_400),) * 2)
+
+
+def commit_nothing(catalog: str, until: int) -> None:
+    """Write entries of the log that change nothing, up to a snapshot, as fast as files are written."""
+    log = local(catalog) / "galaxies" / "_delta_log"
+    entry = {"commitInfo": {"timestamp": int(time.time() * 1000), "operation": "WRITE", "gax.run_id": "r"}}
+    for version in range(1 + max(int(path.stem) for path in log.glob("*.json")), until + 1):
+        (log / f"{version:020}.json").write_text(json.dumps(entry))
 
 
 def catalog_without_ray(source: Source, catalog: str, folder: Path, *, unit_size: int = 512) -> Catalog:

@@ -112,7 +112,9 @@ class Survey:
     def provenance(self) -> Provenance:
         return Provenance(self.catalog, Catalog(self.catalog).version or 0, published="2026-01-02T03:04:05")
 
-    def publish(self, fail_after: tuple[str, int] | None = None, **changes: Any) -> PublishedSky:
+    def publish(
+        self, fail_after: tuple[str, int] | None = None, *, replace_it: bool = False, **changes: Any
+    ) -> PublishedSky:
         """Publish without Ray; `fail_after` breaks off after so many calls of a step."""
         self.calls.clear()
 
@@ -131,6 +133,7 @@ class Survey:
             self.provenance(),
             storage.normalize_uri(str(self.output)),
             run,
+            replace_it=replace_it,
         )
 
     def files(self) -> dict[str, tuple[int, bytes]]:

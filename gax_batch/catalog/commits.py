@@ -1,14 +1,6 @@
-"""The commit that makes a catalog's next snapshot.
+"""The commit that makes a catalog's next snapshot: one transaction adds parts and removes those they replace.
 
-It goes in three steps, and wherever it is cut off, what a snapshot says is right and the next run repairs
-the rest:
-
-1. add the rejects parts (not valid yet),
-2. add the new galaxies parts and remove those they replace: this one transaction decides,
-3. remove rejects parts of the same units that are valid no more.
-
-The deciding transaction notes the rejects table's version, which has every rejects part that is valid
-with it: so the rejects of any snapshot can be found.
+Companions, such as rejects, need none: they are there before their part, and valid while it is active.
 """
 
 import hashlib
@@ -18,13 +10,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from gax_batch import paths, storage
+from gax_batch.catalog.companions import with_rejects
 from gax_batch.catalog.delta import LostRaceError, NewFile, Table
 from gax_batch.catalog.writer import Part, read_in_turn
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.paths import PartName
+from gax_batch.processes import map_threads
 from gax_batch.scratch import Scratch
-
-REJECTS_VERSION = "rejects_version"
 
 # Every lost race means that another run got through, so this many are reached by no real operation.
 MAX_RACES = 50
@@ -41,26 +34,29 @@ class Commit:
 
     def __init__(
         self,
+        catalog: str,
         galaxies: Table,
-        rejects: Table,
         planned_from: Mapping[str, PartName],
         parts: Sequence[Part],
         removed: Iterable[str] = (),
+        restored: int | None = None,
     ) -> None:
         """Prepare a commit.
 
         Args:
+            catalog: The catalog's URI.
             galaxies: The table of galaxies; it must exist, and afterwards is at its newest version.
-            rejects: The table of rejects; it likewise.
             planned_from: The active part of each unit when the run was planned.
             parts: To make visible, each in the place of its unit's older one.
             removed: Units to take out.
+            restored: The snapshot that the parts are taken from, where it is an earlier one.
         """
+        self._catalog = catalog
         self._galaxies = galaxies
-        self._rejects = rejects
         self._planned_from = planned_from
         self._parts = parts
         self._removed = sorted(set(removed))
+        self._restored = restored
 
     def run(self, run_id: str, facts: Mapping[str, str | int]) -> None:
         """Commit everything or nothing; the same commit again changes nothing.
@@ -70,31 +66,24 @@ class Commit:
             facts: Kept with the commit.
 
         Raises:
-            UsageError: Another run has committed the same units or galaxies; nothing was committed.
-            FatalError: The store refused.
+            UsageError: Another run has committed the same units or galaxies, or the restored snapshot has
+                ended; nothing was committed.
+            FatalError: A part is not there or not whole, or the store refused; nothing was committed.
             TransientError: The store kept failing.
         """
-        self._settle_rejects(facts, decided=False)
-        try:
-            self._commit_galaxies(run_id, facts)
-        except UsageError:
-            self._settle_rejects(facts, decided=True)
-            raise
-        self._settle_rejects(facts, decided=True)
-
-    def _commit_galaxies(self, run_id: str, facts: Mapping[str, str | int]) -> None:
         keys = "\n".join([*sorted(part.key for part in self._parts), *self._removed])
         app_id = f"gax/{run_id}/{hashlib.sha256(keys.encode()).hexdigest()[:16]}"
         for _ in range(MAX_RACES):
             self._galaxies.refresh()
             if self._galaxies.has_transaction(app_id):
                 return
+            if self._restored is not None:
+                self._galaxies.require(self._restored)
             add, remove = self._changes()
             if not (add or remove):
                 return
-            # Looked up after the galaxies: what is valid in them was in the rejects before.
-            self._rejects.refresh()
-            noted = {**facts, **self._counts(add, remove), REJECTS_VERSION: self._rejects.version or 0}
+            self._require_stored(add)
+            noted = {**facts, **self._counts(add, remove)}
             files = [NewFile(part.key, part.size, part.stats) for part in add]
             try:
                 self._galaxies.commit(files, remove, metadata=noted, app_id=app_id)
@@ -138,6 +127,22 @@ class Commit:
             )
         return add, remove
 
+    def _require_stored(self, parts: Sequence[Part]) -> None:
+        """Refuse parts that are not there as they were written: delta-rs commits what does not exist."""
+        files = [(storage.join(self._galaxies.uri, part.key), part.size) for part in parts]
+        files += [
+            (paths.companion(self._catalog, paths.REJECTS, part.key), part.reject_size)
+            for part in parts
+            if part.reject_size is not None
+        ]
+        whole = map_threads(_is_whole, files)
+        lost = [uri for (uri, _), is_whole in zip(files, whole, strict=True) if not is_whole]
+        if lost:
+            raise FatalError(
+                f"{len(lost):,} of {len(files):,} files of this commit are gone or torn, as {lost[0]}; "
+                "nothing was committed: run the same command again, which makes them again"
+            )
+
     def _counts(self, add: Sequence[Part], remove: Sequence[str]) -> dict[str, int]:
         """How many galaxies the commit adds and removes, and how many there are then."""
         rows = self._galaxies.rows()
@@ -154,51 +159,20 @@ class Commit:
         """How many cutouts or galaxies of ours are also in parts that other runs added since the plan."""
         if not foreign or not parts:
             return 0
-        self._rejects.refresh()
-        known = set(self._rejects.parts())
-        theirs = self._identities(keys_of(foreign), keys_of(foreign & known))
-        ours = self._identities([p.key for p in parts], [p.key for p in parts if p.reject_key])
+        theirs = self._identities(foreign)
+        ours = self._identities({name for part in parts if (name := PartName.parse(part.key))})
         with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
             scratch.load("theirs", _IDENTITY, theirs)
             scratch.load("ours", _IDENTITY, ours)
             found = scratch.one(_SHARED) or {}
         return int(max(found.values()))
 
-    def _identities(self, galaxies: Sequence[str], rejects: Sequence[str]) -> Iterator[pa.Table]:
-        yield from read_in_turn(self._galaxies.uri, galaxies, _IDENTITY)
-        for bad in read_in_turn(self._rejects.uri, rejects, _IDENTITY):
+    def _identities(self, names: set[PartName]) -> Iterator[pa.Table]:
+        yield from read_in_turn(self._galaxies.uri, keys_of(names), _IDENTITY)
+        rejects = keys_of(with_rejects(self._catalog, names))
+        for bad in read_in_turn(paths.table(self._catalog, paths.REJECTS), rejects, _IDENTITY):
             # A reject holds no id.
             yield pa.table([pa.nulls(len(bad), pa.string()), bad["source_uri"]], schema=_IDENTITY)
-
-    def _settle_rejects(self, facts: Mapping[str, str | int], *, decided: bool) -> None:
-        """Bring the rejects parts of this commit's units in line with the galaxies parts.
-
-        Before the galaxies are decided everything of ours is added. Afterwards only what is valid stays,
-        and what another run that gave up has removed meanwhile is added again.
-        """
-        ours = {part.unit_id for part in self._parts} | set(self._removed)
-        for _ in range(MAX_RACES):
-            self._rejects.refresh()
-            there = {name.key: name for name in self._rejects.parts()}
-            # Looked up after the rejects, so that nothing valid looks stale.
-            self._galaxies.refresh()
-            valid = set(keys_of(by_unit(self._galaxies).values()))
-            add = [
-                NewFile(part.key, part.reject_size, part.reject_stats)
-                for part in self._parts
-                if part.reject_size is not None
-                and part.key not in there
-                and (part.key in valid or not decided)
-            ]
-            stale = [k for k, n in there.items() if decided and n.unit_id in ours and k not in valid]
-            if not (add or stale):
-                return
-            try:
-                self._rejects.commit(add, stale, metadata=facts)
-            except LostRaceError:
-                continue
-            return
-        raise FatalError(f"{MAX_RACES} other commits to {self._rejects.uri} came first")
 
 
 def by_unit(galaxies: Table) -> dict[str, PartName]:
@@ -225,3 +199,11 @@ def _same_work(name: PartName, part: Part) -> bool:
         mine.settings_fingerprint,
         mine.fingerprint,
     )
+
+
+def _is_whole(file: tuple[str, int]) -> bool:
+    uri, size = file
+    try:
+        return storage.stat(uri).size in (size, storage.UNKNOWN_SIZE)
+    except FileNotFoundError:
+        return False

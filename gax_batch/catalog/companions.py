@@ -1,14 +1,14 @@
 """What a unit stores beside its galaxies part, under the same key in a folder of its own.
 
 A companion is written before its galaxies part and is valid if and only if that part is active, so it
-needs no transaction. Kinds: `population`, sums over galaxies by draw (`gax_batch.sums`), and `draws`, the
-draws of every galaxy (`gax_batch.catalog.draws`). Companions merge by concatenation.
+needs no transaction. Kinds: `rejects`, the unit's cutouts that could not be cataloged; `population`, sums
+over galaxies by draw (`gax_batch.sums`); and `draws`, the draws of every galaxy (`gax_batch.catalog.draws`).
+Companions merge by concatenation.
 """
 
 import io
 import os
-from collections.abc import Iterator, Sequence, Set
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +18,7 @@ from gax_batch import paths, storage
 from gax_batch.catalog.delta import one_line
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
+from gax_batch.paths import PartName
 from gax_batch.processes import READ_THREADS, map_threads
 
 _REMEDIES = {
@@ -102,6 +103,37 @@ def read(
     yield from map_threads(one, keys, read_threads(catalog))
 
 
+def with_rejects(catalog: str, names: Iterable[PartName]) -> list[PartName]:
+    """Return those of some parts that have rejects, in the order of their keys."""
+    names = sorted(names, key=lambda name: name.key)
+    there: set[PartName | None] = set()
+    if any(name.rejects is None for name in names):
+        objects = list_objects(paths.parts_root(catalog, paths.REJECTS), missing_ok=True)
+        there = {PartName.parse(info.uri) for info in objects}
+    return [name for name in names if name.rejects or (name.rejects is None and name in there)]
+
+
+def count_rejects(catalog: str, names: Iterable[PartName]) -> dict[PartName, int]:
+    """Count the rejects of some parts; of parts of catalog format 2, the footers say.
+
+    Raises:
+        FatalError: A companion is unreadable: the catalog is damaged.
+        TransientError: The store kept failing.
+    """
+    counts = {name: name.rejects or 0 for name in names}
+    old = with_rejects(catalog, (name for name in counts if name.rejects is None))
+    return counts | dict(zip(old, map_threads(lambda name: _rows(catalog, name), old), strict=True))
+
+
+def _rows(catalog: str, name: PartName) -> int:
+    uri = paths.companion(catalog, paths.REJECTS, name.key)
+    try:
+        with storage.open_binary(uri) as file:
+            return int(pq.read_metadata(file).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise FatalError(f"the catalog is damaged: {uri} cannot be read ({one_line(error)})") from error
+
+
 def read_threads(uri: str) -> int:
     """How many parts below a URI to read at once.
 
@@ -109,25 +141,6 @@ def read_threads(uri: str) -> int:
     """
     local = storage.local_path(uri) is not None
     return min(READ_THREADS, 2 * (os.cpu_count() or 1)) if local else READ_THREADS
-
-
-def unneeded(catalog: str, parts: Set[str], age: timedelta) -> Iterator[str]:
-    """URIs of companions of parts that are to be deleted, and of older ones whose part was never written.
-
-    Args:
-        catalog: The catalog's URI.
-        parts: URIs of galaxies parts that are to be deleted.
-        age: How old a companion without a part must be: a unit at work stores it first.
-    """
-    root = paths.table(catalog, paths.GALAXIES_TABLE)
-    there = {info.uri for info in list_objects(root, missing_ok=True)}
-    before = datetime.now(UTC) - age
-    for kind in paths.COMPANIONS:
-        folder = storage.join(catalog, kind)
-        for info in list_objects(folder, missing_ok=True):
-            part = storage.join(root, info.uri.removeprefix(f"{folder}/"))
-            if part in parts or (part not in there and storage.modified(info.uri) < before):
-                yield info.uri
 
 
 def _groups(table: pa.Table) -> Iterator[pa.Table]:

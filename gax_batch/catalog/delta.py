@@ -1,6 +1,6 @@
-"""A catalog's two Delta tables: open, create, list active parts, commit.
+"""A catalog's Delta table: open, create, list active parts, commit.
 
-Tables ask for the oldest protocol (reader 1, writer 2), so that every reader of Delta Lake opens them: no
+It asks for the oldest protocol (reader 1, writer 2), so that every reader of Delta Lake opens them: no
 deletion vectors, no column mapping, no v2 checkpoints, no partitions. Commits are optimistic: the
 next log file is created only if it does not exist, which S3 (by conditional put), GCS, Azure and local
 disks all decide atomically, so that of two commits one fails.
@@ -16,18 +16,27 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Field, Transaction
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from gax_batch import buckets, storage
+from gax_batch.catalog.log import commit_file, first_snapshot
 from gax_batch.errors import FatalError, NoAnswerError, UsageError
 from gax_batch.paths import PartName
 from gax_batch.storage import local_path
 
 FORMAT_KEY = "gax.formatVersion"
-FORMAT_VERSION = 2
-ADD_COLUMNS = "add_columns"
+FORMAT_VERSION = 3
+READ_FORMATS = (2, 3)
+OLDEST_KEY = "gax.oldestSnapshot"
+PROPERTIES = {
+    FORMAT_KEY: str(FORMAT_VERSION),
+    # By default, delta-rs and Spark delete the log of snapshots older than 30 days at every checkpoint.
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+}
+"""Properties of every table: only `vacuum` ends a snapshot."""
 
 Answer = TypeVar("Answer")
 
@@ -79,6 +88,8 @@ class Table:
         self._options = _storage_options()
         _check_location(self._location, is_local=path is not None)
         self._table: DeltaTable | None = None
+        # Of a table that is opened at one snapshot: the newest one's number and properties.
+        self._newest: tuple[int, dict[str, str]] | None = None
         self.refresh()
 
     @property
@@ -89,22 +100,14 @@ class Table:
     def refresh(self) -> None:
         """Go to the newest snapshot; a table that was opened at one stays there."""
         try:
-            if self._table is not None:
-                if self._pinned is None:
-                    _whole_answer(self._table.update_incremental)
-                return
-            self._table = _whole_answer(
-                lambda: DeltaTable(self._location, self._pinned, storage_options=self._options)
-            )
+            if self._table is None:
+                self._table = self._open()
+            elif self._pinned is None:
+                _whole_answer(self._table.update_incremental)
         except TableNotFoundError:
             return
         except (DeltaError, OSError) as error:
-            if self._pinned is not None and self._is_there():
-                raise UsageError(
-                    f"{self.uri} has no snapshot {self._pinned} any more or yet; `gax catalog log` lists them"
-                ) from error
             raise UsageError(f"the table {self.uri} cannot be read: {_cause(self.uri, error)}") from error
-        self._check_format(self._table)
 
     def parts(self) -> list[PartName]:
         """The active parts, sorted.
@@ -159,12 +162,18 @@ class Table:
             if int(info["version"]) <= number
         ]
 
-    def unneeded(self, keep_days: int) -> list[str]:
-        """Keys of files that no snapshot of the last days refers to and that are older than that."""
-        if self._table is None:
-            return []
-        keys = self._table.vacuum(keep_days * 24, dry_run=True, enforce_retention_duration=False, full=True)
-        return sorted(unquote(key) for key in keys)
+    def oldest(self) -> int:
+        """Return the number of the oldest snapshot that can still be opened."""
+        return max(first_snapshot(self.uri), self._ended_before())
+
+    def require(self, version: int) -> None:
+        """Refuse a snapshot that `vacuum` has ended, or that is not there yet.
+
+        Raises:
+            UsageError: In one line, with the oldest snapshot that there is.
+        """
+        if not self._ended_before() <= version <= self._last():
+            raise self._no_snapshot(version)
 
     def has_transaction(self, app_id: str) -> bool:
         """Whether a commit with this application id is in the table's history."""
@@ -182,7 +191,7 @@ class Table:
                 schema,
                 name=name,
                 description=description,
-                configuration={FORMAT_KEY: str(FORMAT_VERSION)},
+                configuration=PROPERTIES,
                 storage_options=self._options,
                 raise_if_key_not_exists=False,
             )
@@ -192,34 +201,40 @@ class Table:
                 raise FatalError(f"the table {self.uri} cannot be created: {one_line(error)}") from error
         self.refresh()
 
-    def add_columns(self, schema: pa.Schema, metadata: Mapping[str, str | int]) -> None:
-        """Add the columns that a table of an earlier release lacks, by a commit of its own.
+    def columns(self) -> set[str]:
+        """Return the names of the table's columns."""
+        return set() if self._table is None else {field.name for field in self._table.schema().fields}
+
+    def configuration(self) -> dict[str, str]:
+        """Return the table's properties, as the newest snapshot has them."""
+        if self._newest is not None:
+            return self._newest[1]
+        return {} if self._table is None else self._table.metadata().configuration
+
+    def alter(
+        self, change: Callable[[DeltaTable, CommitProperties], None], metadata: Mapping[str, str | int]
+    ) -> None:
+        """Change the table's metadata by a commit, which keeps what the newest one notes of the same rows.
 
         Args:
-            schema: All columns of this release; those that the table lacks must be nullable.
-            metadata: Kept with the commit, besides what the newest snapshot's has: it holds the same rows.
+            change: Changes the table it is given, by one commit with the properties it is given.
+            metadata: Kept with the commit.
 
         Raises:
+            LostRaceError: The snapshot is no longer the newest.
             FatalError: The store refused.
         """
-        for _ in range(ANSWER_ATTEMPTS):
-            self.refresh()
-            if self._table is None:
-                raise FatalError(f"the table {self.uri} does not exist")
-            there = {field.name for field in self._table.schema().fields}
-            missing = [Field.from_arrow(field) for field in schema if field.name not in there]
-            if not missing:
-                return
-            facts = {**self.history()[0].facts, **metadata, "operation": ADD_COLUMNS}
-            facts |= {name: 0 for name in facts if name.endswith(("_added", "_removed"))}
-            properties = CommitProperties(custom_metadata={f"gax.{k}": v for k, v in facts.items()})
-            try:
-                self._table.alter.add_columns(missing, commit_properties=properties)
-            except CommitFailedError:
-                continue
-            except (DeltaError, OSError) as error:
-                raise FatalError(f"the commit to {self.uri} failed: {one_line(error)}") from error
-        raise FatalError(f"other commits to {self.uri} came first; run again when it is quiet")
+        if self._table is None:
+            raise FatalError(f"the table {self.uri} does not exist")
+        facts = {**self.history()[0].facts, **metadata}
+        facts |= {name: 0 for name in facts if name.endswith(("_added", "_removed"))}
+        noted = {f"gax.{key}": value for key, value in facts.items()}
+        try:
+            change(self._table, CommitProperties(custom_metadata=noted, max_commit_retries=0))
+        except CommitFailedError as error:
+            raise LostRaceError(one_line(error)) from error
+        except (DeltaError, OSError) as error:
+            raise FatalError(f"the commit to {self.uri} failed: {one_line(error)}") from error
 
     def commit(
         self,
@@ -237,7 +252,7 @@ class Table:
         """
         if self._table is None:
             raise FatalError(f"the table {self.uri} does not exist")
-        mine = f"{self._table.version() + 1:020}.json"
+        mine = commit_file(self.uri, self._table.version() + 1)
         now = time.time_ns() // 1_000_000
         actions: list[AddAction | RemoveAction] = [
             RemoveAction(path=key, data_change=True, deletion_timestamp=now) for key in remove
@@ -258,16 +273,40 @@ class Table:
             raise FatalError(f"the commit to {self.uri} failed: {one_line(error)}") from error
         finally:
             self.refresh()
-        if not storage.exists(storage.join(self.uri, "_delta_log", mine)):
+        if not storage.exists(mine):
             raise FatalError(
                 f"the store took the commit to {self.uri}, but lost it; the same command commits again"
             )
 
-    def _is_there(self) -> bool:
+    def _open(self) -> DeltaTable:
+        table = _whole_answer(lambda: DeltaTable(self._location, storage_options=self._options))
+        self._check_format(table)
+        if self._pinned is None:
+            return table
+        version, self._newest = self._pinned, (int(table.version()), table.metadata().configuration)
+        self.require(version)
         try:
-            return bool(DeltaTable.is_deltatable(self._location, self._options))
+            _whole_answer(lambda: table.load_as_version(version))
         except (DeltaError, OSError):
-            return False
+            # Without the properties of this release, delta-rs has deleted the log of old snapshots.
+            if version < first_snapshot(self.uri):
+                raise self._no_snapshot(version) from None
+            raise
+        return table
+
+    def _no_snapshot(self, version: int) -> UsageError:
+        return UsageError(
+            f"{self.uri} has no snapshot {version}: the oldest is {self.oldest()}, the newest "
+            f"{self._last()}; `gax catalog log` lists them"
+        )
+
+    def _last(self) -> int:
+        """The newest snapshot's number, as far as this object knows; -1 while there is no table."""
+        return int(self._newest[0] if self._newest else -1 if self._table is None else self._table.version())
+
+    def _ended_before(self) -> int:
+        """The oldest snapshot that `vacuum` has left."""
+        return int(self.configuration().get(OLDEST_KEY, 0))
 
     def _check_format(self, table: DeltaTable) -> None:
         written = table.metadata().configuration.get(FORMAT_KEY)
@@ -277,10 +316,10 @@ class Table:
             raise UsageError(
                 f"{self.uri} has catalog format {written}, newer than {FORMAT_VERSION}; update gax-batch"
             )
-        if int(written) < FORMAT_VERSION:
+        if int(written) not in READ_FORMATS:
             raise UsageError(
-                f"{self.uri} has catalog format {written}, older than {FORMAT_VERSION}; start a new catalog, "
-                "or use the gax-batch that wrote it"
+                f"{self.uri} has catalog format {written}, older than {READ_FORMATS[0]}; "
+                "start a new catalog, or use the gax-batch that wrote it"
             )
 
 

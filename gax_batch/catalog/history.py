@@ -1,13 +1,19 @@
 """A catalog's snapshots over time: what made each one, what is in one, and going back to one."""
 
+import io
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
+
+from pyarrow import csv
 
 from gax_batch import paths, storage
-from gax_batch.catalog.delta import ADD_COLUMNS, Entry
+from gax_batch.catalog.delta import Entry
+from gax_batch.catalog.properties import ADD_COLUMNS, SET_PROPERTIES
+from gax_batch.catalog.schema import REJECTS
 from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.catalog.writer import Part, read_part
 from gax_batch.errors import UsageError
@@ -15,6 +21,7 @@ from gax_batch.paths import PartName
 from gax_batch.processes import map_threads
 
 RESTORE = "restore"
+VACUUM = "vacuum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,14 @@ def contents(catalog: Catalog) -> Contents:
     )
 
 
+def rejects_csv(catalog: Catalog) -> Iterator[str]:
+    """Yield a snapshot's rejects as CSV, part by part, the header first; errors as those of `contents`."""
+    for number, rows in enumerate(chain([REJECTS.empty_table()], catalog.reject_batches())):
+        text = io.BytesIO()
+        csv.write_csv(rows, text, csv.WriteOptions(include_header=not number))
+        yield text.getvalue().decode()
+
+
 def restore(uri: str, version: int) -> int:
     """Make an earlier snapshot the newest again, by a commit of its own: no history is lost.
 
@@ -87,6 +102,7 @@ def restore(uri: str, version: int) -> int:
         run_id=operation_id(RESTORE),
         metadata={"operation": RESTORE, "restored_version": version},
         removed=removed,
+        restored=version,
     )
 
 
@@ -108,13 +124,16 @@ def _stored(catalog: Catalog, names: Sequence[PartName], version: int) -> list[P
 
 
 def _has_rejects(uri: str, part: Part) -> bool:
-    if part.reject_key is None:
-        return True
-    return storage.exists(storage.join(paths.table(uri, paths.REJECTS_TABLE), part.reject_key))
+    return not part.rejects or storage.exists(paths.companion(uri, paths.REJECTS, part.key))
 
 
-def log_lines(entries: Iterable[Entry]) -> list[str]:
-    """The history as a table for a person, the newest snapshot first."""
+def log_lines(entries: Iterable[Entry], oldest: int = 0) -> list[str]:
+    """The history as a table for a person, the newest snapshot first.
+
+    Args:
+        entries: The commits.
+        oldest: The oldest snapshot that can still be opened; those before it are marked.
+    """
     lines = [f"{'snapshot':>8}  {'time (UTC)':19}  {'galaxies':>13}  {'added':>11}  {'removed':>11}  by"]
     for entry in entries:
         facts = entry.facts
@@ -122,7 +141,7 @@ def log_lines(entries: Iterable[Entry]) -> list[str]:
         total, added, removed = ("" if count is None else f"{int(count):,}" for count in counts)
         lines.append(
             f"{entry.version:>8}  {entry.time:%Y-%m-%d %H:%M:%S}  {total:>13}  {added:>11}  {removed:>11}  "
-            f"{_author(entry)}"
+            f"{_author(entry)}{'' if entry.version >= oldest else ' (ended)'}"
         )
     return lines
 
@@ -148,4 +167,8 @@ def _author(entry: Entry) -> str:
         return f"{facts['run_id']} (snapshot {facts['restored_version']} restored)"
     if facts.get("operation") == ADD_COLUMNS:
         return f"{facts['run_id']} (columns of a newer release added)"
+    if facts.get("operation") == VACUUM:
+        return f"{facts['run_id']} (snapshots before {facts['oldest']} ended)"
+    if facts.get("operation") == SET_PROPERTIES:
+        return f"{facts['run_id']} (properties of a newer release set)"
     return str(facts["run_id"])

@@ -235,7 +235,7 @@ def galaxies_table(
 
 
 def rejects_table(cutouts: pa.Table, *, unit_id: str, run_id: str) -> pa.Table:
-    """Rows of the rejects table from the rejected rows of `CUTOUT_SCHEMA`, in the same order."""
+    """Rejects from the rejected rows of `CUTOUT_SCHEMA`, in the same order."""
     own: dict[str, Any] = {name: pa.repeat(value, len(cutouts)) for name, value in _labels(unit_id, run_id)}
     own["attempts"] = pc.add(pc.fill_null(cutouts["attempts"], 0), pa.scalar(1, pa.int32()))
     arrays = [own[name] if name in own else cutouts[name] for name in REJECTS.names]

@@ -1,12 +1,11 @@
 """A catalog at one snapshot: what is in it.
 
-A catalog is two Delta tables, and the active parts of `galaxies` are authoritative: a rejects part is
-valid if the galaxies part of the same name is active. `commits` makes the next snapshot.
+A catalog is a Delta table of galaxies: its active parts are what is in it, and their companions, such as
+their rejects, are valid with them. `commits` makes the next snapshot.
 """
 
 import json
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -14,8 +13,9 @@ import pyarrow.compute as pc
 
 from gax_batch import paths, storage
 from gax_batch.catalog import companions
-from gax_batch.catalog.commits import REJECTS_VERSION, Commit, by_unit
+from gax_batch.catalog.commits import Commit, by_unit
 from gax_batch.catalog.delta import Entry, Table
+from gax_batch.catalog.properties import bring_up_to_date, end_before
 from gax_batch.catalog.schema import DESCRIPTION, GALAXIES, REJECTS
 from gax_batch.catalog.writer import Part, read_columns, read_in_turn
 from gax_batch.errors import FatalError, UsageError
@@ -43,11 +43,6 @@ KNOWN_SCHEMA: pa.Schema = pa.schema(
 says that a passing fault of the storage rejected it, which another try may find gone.
 """
 
-_DESCRIPTIONS = {
-    paths.GALAXIES_TABLE: (GALAXIES, DESCRIPTION),
-    paths.REJECTS_TABLE: (REJECTS, "cutouts that could not be cataloged, and why"),
-}
-
 
 class Catalog:
     """A catalog at one snapshot; opening one that does not exist yet is fine and writes nothing."""
@@ -65,8 +60,6 @@ class Catalog:
         """
         self.uri = storage.normalize_uri(uri)
         self._galaxies = Table(paths.table(self.uri, paths.GALAXIES_TABLE), version)
-        rejects = None if version is None else self._noted(version).get(REJECTS_VERSION)
-        self._rejects = Table(paths.table(self.uri, paths.REJECTS_TABLE), rejects)
         if self._galaxies.version is None:
             _require_empty(self.uri)
         self._active = by_unit(self._galaxies)
@@ -75,6 +68,10 @@ class Catalog:
     def version(self) -> int | None:
         """The number of the snapshot; None while nothing was ever committed."""
         return self._galaxies.version
+
+    def oldest(self) -> int:
+        """The number of the oldest snapshot that can still be opened."""
+        return self._galaxies.oldest()
 
     def history(self) -> list[Entry]:
         """The commits that made this snapshot, the newest first."""
@@ -85,15 +82,14 @@ class Catalog:
         return sorted(self._active.values(), key=lambda name: name.key)
 
     def reject_parts(self) -> list[PartName]:
-        """The valid rejects part of every unit that has one, in the order of their keys."""
-        active = set(self._active.values())
-        names = (name for name in self._rejects.parts() if name in active)
-        return sorted(names, key=lambda name: name.key)
+        """The active parts that have rejects beside them, in the order of their keys."""
+        return companions.with_rejects(self.uri, self._active.values())
 
     def planned(self) -> dict[PartName, int]:
         """Cutouts of every unit, galaxies and rejects, by its part."""
-        galaxies, rejects = self._galaxies.rows(), self._rejects.rows()
-        return {name: galaxies[name.key] + rejects.get(name.key, 0) for name in self._active.values()}
+        galaxies = self._galaxies.rows()
+        rejects = companions.count_rejects(self.uri, self._active.values())
+        return {name: galaxies[name.key] + rejects[name] for name in self._active.values()}
 
     def galaxies_by_part(self) -> dict[PartName, int]:
         """How many galaxies every part has, by the table's log."""
@@ -107,16 +103,6 @@ class Catalog:
     def bounds_of_ids(self) -> dict[str, tuple[str, str]]:
         """The least and the greatest `galaxy_id` of every part that has any, by its key."""
         return self._galaxies.bounds("galaxy_id")
-
-    def unneeded(self, keep_days: int) -> list[str]:
-        """URIs of parts, and their companions, that no snapshot of the last days needs and that are older."""
-        found: list[str] = []
-        for table in (self._galaxies, self._rejects):
-            # The log also tells of files that were deleted long ago.
-            there = {info.uri for info in list_objects(table.uri, missing_ok=True)}
-            uris = (storage.join(table.uri, key) for key in table.unneeded(keep_days))
-            found += [uri for uri in uris if uri in there]
-        return found + list(companions.unneeded(self.uri, set(found), timedelta(days=keep_days)))
 
     def units(self) -> dict[str, tuple[str, str]]:
         """Settings fingerprint and unit fingerprint of every unit, by unit id."""
@@ -140,7 +126,7 @@ class Catalog:
             good = [name for name in self.parts() if name not in passed_over]
             yield from _known(self._galaxies.uri, good, _KNOWN_OF_GALAXIES, _of_galaxies)
             bad = [name for name in self.reject_parts() if name not in passed_over]
-            yield from _known(self._rejects.uri, bad, _KNOWN_OF_REJECTS, _of_rejects)
+            yield from _known(paths.table(self.uri, paths.REJECTS), bad, _KNOWN_OF_REJECTS, _of_rejects)
         except FatalError as error:
             raise UsageError(str(error)) from error
 
@@ -164,7 +150,8 @@ class Catalog:
         Args:
             names: Parts to read, of `reject_parts`; all if none are given.
         """
-        yield from self._in_turn(self._rejects.uri, self.reject_parts() if names is None else names, REJECTS)
+        root = paths.table(self.uri, paths.REJECTS)
+        yield from self._in_turn(root, self.reject_parts() if names is None else names, REJECTS)
 
     def _in_turn(self, root: str, names: Sequence[PartName], schema: pa.Schema) -> Iterator[pa.Table]:
         try:
@@ -187,7 +174,8 @@ class Catalog:
 
     def rejects(self) -> pa.Table:
         """Every valid reject of the snapshot: `REJECTS`; errors as those of `galaxies`."""
-        return read_columns(self._rejects.uri, [name.key for name in self.reject_parts()], REJECTS)
+        root = paths.table(self.uri, paths.REJECTS)
+        return read_columns(root, [name.key for name in self.reject_parts()], REJECTS)
 
     def commit(
         self,
@@ -196,6 +184,7 @@ class Catalog:
         run_id: str,
         metadata: Mapping[str, str | int],
         removed: Sequence[str] = (),
+        restored: int | None = None,
     ) -> int:
         """Make parts visible, each in the place of its unit's older one, all at once or not at all.
 
@@ -209,35 +198,46 @@ class Catalog:
             run_id: The run.
             metadata: Kept with the commit, besides the run id.
             removed: Units to take out, with nothing in their place.
+            restored: The snapshot that the parts are taken from; it must not have ended meanwhile.
 
         Returns:
             The number of the snapshot that has the parts.
 
         Raises:
-            UsageError: Another run has committed the same units or galaxies; nothing was committed.
-            FatalError: The store refused.
+            UsageError: Another run has committed the same units or galaxies, or the restored snapshot has
+                ended; nothing was committed.
+            FatalError: A part is not there or not whole, or the store refused; nothing was committed.
             TransientError: The store kept failing.
         """
         if not (parts or removed) and self.version is not None:
             return self.version
-        for table in (self._rejects, self._galaxies):
-            name = table.uri.rpartition("/")[2]
-            schema, description = _DESCRIPTIONS[name]
-            if table.version is None:
-                table.create(f"gax {name}", description, schema)
-            else:
-                table.add_columns(schema, {"run_id": run_id})
-        change = Commit(self._galaxies, self._rejects, self._active, parts, removed)
+        if self.version is None:
+            self._galaxies.create("gax galaxies", DESCRIPTION, GALAXIES)
+        else:
+            bring_up_to_date(self._galaxies, GALAXIES, run_id)
+        change = Commit(self.uri, self._galaxies, self._active, parts, removed, restored)
         change.run(run_id, {**metadata, "run_id": run_id})
+        self._retire_rejects_table()
         # Only ours: what other runs did meanwhile must still count as unseen in the next commit.
         newest, gone = by_unit(self._galaxies), set(removed)
         self._active = {unit: name for unit, name in self._active.items() if unit not in gone}
         self._active |= {p.unit_id: newest[p.unit_id] for p in parts if p.unit_id in newest}
         return int(self._galaxies.version or 0)
 
-    def _noted(self, version: int) -> Mapping[str, Any]:
-        entry = next((e for e in self._galaxies.history() if e.version == version), None)
-        return {} if entry is None else entry.facts
+    def end_before(self, version: int, facts: Mapping[str, str | int]) -> None:
+        """End the snapshots before one, for good.
+
+        Raises:
+            LostRaceError: This snapshot is no longer the newest; nothing was committed.
+            FatalError: The store refused.
+        """
+        end_before(self._galaxies, version, facts)
+
+    def _retire_rejects_table(self) -> None:
+        """Delete the log of the second table that catalogs of format 2 had: it would never change again."""
+        log = storage.join(paths.table(self.uri, paths.REJECTS), paths.DELTA_LOG)
+        for info in list_objects(log, missing_ok=True):
+            storage.delete(info.uri)
 
 
 def open_existing(uri: str, version: int | None = None) -> Catalog:

@@ -1,12 +1,9 @@
-"""What keeps a catalog small: fewer, larger parts, and no objects that no snapshot needs any more."""
+"""What keeps a catalog's parts few: small units of many nights become large ones."""
 
 import hashlib
-import re
-import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
@@ -17,18 +14,10 @@ from gax_batch.catalog.history import operation_id
 from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.catalog.writer import Part, read_columns, write_unit
-from gax_batch.errors import UsageError
-from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
-from gax_batch.processes import map_threads
 from gax_batch.sums import SUMS, add_up
 
 COMPACT = "compact"
-
-# More and the clock of this machine is no measure of an object's age.
-MAX_CLOCK_ERROR = timedelta(hours=1)
-
-_RUN_TIME = re.compile(r"(\d{8}T\d{6}Z)-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +78,7 @@ def _merge(catalog: Catalog, group: Sequence[PartName]) -> Part:
     with_rejects = {name.key for name in catalog.reject_parts()}
     galaxies = read_columns(paths.table(catalog.uri, paths.GALAXIES_TABLE), keys, GALAXIES)
     rejects = read_columns(
-        paths.table(catalog.uri, paths.REJECTS_TABLE), [key for key in keys if key in with_rejects], REJECTS
+        paths.table(catalog.uri, paths.REJECTS), [key for key in keys if key in with_rejects], REJECTS
     )
     return write_unit(
         catalog.uri,
@@ -116,66 +105,3 @@ def _beside(uri: str, keys: Sequence[str]) -> dict[str, pa.Table]:
 
 def _digest(names: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Vacuumed:
-    """Objects that were deleted, or would be."""
-
-    parts: int
-    plans: int
-
-
-def vacuum(uri: str, keep_days: int, *, dry_run: bool = False) -> Vacuumed:
-    """Delete parts that no snapshot of the last days refers to, and plans of runs older than that.
-
-    Snapshots older than that can no longer be read afterwards. Parts of runs that were interrupted go too,
-    once they are as old.
-
-    Args:
-        uri: The catalog.
-        keep_days: At least 1, so that no run at work loses a part.
-        dry_run: Only count.
-
-    Raises:
-        UsageError: There is no catalog, too few days, or this machine's clock differs from the storage's.
-        TransientError: The store kept failing; what is left is deleted by the next try.
-    """
-    if keep_days < 1:
-        raise UsageError(f"--keep-days must be at least 1, not {keep_days}: runs at work need their parts")
-    catalog = open_existing(uri)
-    _check_clock(catalog)
-    parts = catalog.unneeded(keep_days)
-    plans = list(_old_plans(catalog.uri, datetime.now(UTC) - timedelta(days=keep_days)))
-    if not dry_run:
-        for _ in map_threads(storage.delete, [*parts, *plans]):
-            pass
-    return Vacuumed(len(parts), len(plans))
-
-
-def _old_plans(uri: str, before: datetime) -> Iterator[str]:
-    root = storage.join(uri, paths.RUNS)
-    for info in list_objects(root, missing_ok=True):
-        inner = info.uri.removeprefix(f"{root}/")
-        match = _RUN_TIME.match(inner)
-        if match and "/plan/" in inner:
-            started = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-            if started < before:
-                yield info.uri
-
-
-def _check_clock(catalog: Catalog) -> None:
-    """Refuse to judge ages by a clock that is not the storage's."""
-    probe = storage.join(catalog.uri, paths.RUNS, f".clock-{uuid.uuid4().hex}")
-    storage.write_bytes(probe, b"")
-    try:
-        error = datetime.now(UTC) - storage.modified(probe)
-    finally:
-        storage.delete(probe)
-    newest = catalog.history()[0].time - datetime.now(UTC)
-    if abs(error) > MAX_CLOCK_ERROR or newest > MAX_CLOCK_ERROR:
-        wrong = max(abs(error), newest)
-        raise UsageError(
-            f"this machine's clock and the storage's differ by {wrong}, so ages cannot be judged; "
-            "set the clock, then vacuum again"
-        )

@@ -1,4 +1,4 @@
-"""One unit's rows to two immutable Parquet parts and their companions, and finished parts found again.
+"""One unit's rows to an immutable Parquet part and its companions, and finished parts found again.
 
 A part's bytes depend on its rows alone (fixed compression, encodings and row groups, no times), and its
 key carries a digest of them. So writing a unit again is harmless, and what is there is never
@@ -45,13 +45,13 @@ class Part:
     Attributes:
         unit_id: The unit.
         fingerprint: Digest of the unit's members when they were read.
-        key: Of the galaxies part, below the table's root; the rejects part's is the same below its own.
+        key: Of the galaxies part, below the table's root; its companions have the same below theirs.
         size: The galaxies part's size in bytes.
         rows: Galaxies in it.
         rejects: Rejected cutouts of the unit.
         planned: Cutouts of the unit: `rows + rejects`.
         stats: The galaxies part's statistics, JSON as in Delta's `add` action.
-        reject_size: The rejects part's size in bytes; None where there is none.
+        reject_size: Size in bytes of the rejects that are stored beside it; None where there are none.
         rejects_by_reason: Number of rejects by reason code.
         images: How its images compare with the bundle's reference, as JSON of counts that
             add up (`gax_batch.models.domain.Counts`); None for a bundle without a reference.
@@ -68,16 +68,6 @@ class Part:
     reject_size: int | None
     rejects_by_reason: dict[str, int]
     images: str | None = None
-
-    @property
-    def reject_key(self) -> str | None:
-        """The rejects part's key below the root of its table; None where there is none."""
-        return None if self.reject_size is None else self.key
-
-    @property
-    def reject_stats(self) -> str:
-        """The rejects part's statistics, JSON as in Delta's `add` action."""
-        return json.dumps({"numRecords": self.rejects})
 
 
 def write_unit(
@@ -104,7 +94,7 @@ def write_unit(
         fingerprint: Digest of the unit's members.
         planned: Cutouts that were planned.
         origin: Of the unit, see `PartName`.
-        beside: Its companions by kind (see `gax_batch.catalog.companions`).
+        beside: Its other companions by kind (see `gax_batch.catalog.companions`).
         images: See `Part`.
 
     Returns:
@@ -128,7 +118,7 @@ def write_unit(
     }
     if not _UNSETTLED.isdisjoint(by_reason):
         origin = paths.MANY_ORIGINS
-    name = PartName(settings_fingerprint, unit_id, fingerprint, origin, digest[:16])
+    name = PartName(settings_fingerprint, unit_id, fingerprint, origin, digest[:16], len(rejects))
     facts = {
         "unit_id": unit_id,
         "fingerprint": fingerprint,
@@ -144,7 +134,7 @@ def write_unit(
     reject_size = None
     if len(rejects):
         data = _encode(rejects, REJECTS, facts)
-        storage.write_bytes(storage.join(paths.table(catalog, paths.REJECTS_TABLE), name.key), data)
+        storage.write_bytes(paths.companion(catalog, paths.REJECTS, name.key), data)
         reject_size = len(data)
     facts |= {"stats": json.dumps(_statistics(galaxies)), "reject_size": reject_size}
     data = _encode(galaxies, GALAXIES, facts)

@@ -1,4 +1,4 @@
-"""A catalog over time: `catalog log`, `show`, `diff`, `restore`, `compact`, `vacuum`."""
+"""A catalog over time: `catalog log`, `show`, `rejects`, `diff`, `restore`, `compact`, `vacuum`."""
 
 import tempfile
 from pathlib import Path
@@ -27,7 +27,8 @@ def log(
     from gax_batch.catalog.history import log_lines
     from gax_batch.catalog.snapshots import open_existing
 
-    for line in log_lines(open_existing(catalog).history()[:limit]):
+    opened = open_existing(catalog)
+    for line in log_lines(opened.history()[:limit], opened.oldest()):
         typer.echo(line)
 
 
@@ -47,6 +48,24 @@ def show(
 
     for line in contents_lines(contents(open_existing(catalog, version))):
         typer.echo(line)
+
+
+@catalog_app.command("rejects")
+def rejects(
+    catalog: Uri,
+    version: Annotated[
+        int | None, typer.Argument(help="Number of a snapshot.", min=0, show_default="the newest")
+    ] = None,
+) -> None:
+    """Write the cutouts that a snapshot could not catalog, as CSV: stage, reason, detail.
+
+    Example: gax catalog rejects --catalog s3://survey/catalog > rejects.csv
+    """
+    from gax_batch.catalog.history import rejects_csv
+    from gax_batch.catalog.snapshots import open_existing
+
+    for text in rejects_csv(open_existing(catalog, version)):
+        typer.echo(text, nl=False)
 
 
 @catalog_app.command("diff")
@@ -100,15 +119,24 @@ def compact(
 @catalog_app.command("vacuum")
 def vacuum(
     catalog: Uri,
-    keep_days: Annotated[int, typer.Option(help="Snapshots of so many days stay readable.", min=1)] = 30,
+    keep_days: Annotated[int, typer.Option(help="Days whose snapshots stay readable.", min=1)] = 30,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count, delete nothing.")] = False,
 ) -> None:
-    """Delete what only snapshots older than some days need.
+    """Delete what only snapshots older than some days need, and end those snapshots.
+
+    Parts of a run that is at work, or was interrupted in the last 7 days, stay.
 
     Example: gax catalog vacuum --keep-days 30 --catalog s3://survey/catalog
     """
-    from gax_batch.catalog.upkeep import vacuum as clean
+    from gax_batch.catalog.vacuum import vacuum as clean
 
     done = clean(catalog, keep_days, dry_run=dry_run)
     verb = "would be deleted" if dry_run else "deleted"
     typer.echo(f"{done.parts:,} parts and {done.plans:,} files of plans {verb}")
+    if done.ended:
+        typer.echo(
+            f"snapshots {done.ended[0]} to {done.ended[-1]} {'would end' if dry_run else 'have ended'}; "
+            f"the oldest is then {done.ended.stop}"
+        )
+    for run_id in done.unfinished:
+        typer.echo(f"what the unfinished run {run_id} may still commit was left")

@@ -37,7 +37,9 @@ def publish(
         typer.Option(help="Bundle that made the catalog, for --conditional.", show_default="shipped"),
     ] = None,
     version: Annotated[int | None, typer.Option(help="Snapshot to publish.", show_default="newest")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace the file if it is there.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the file, or another selection, if it is there.")
+    ] = False,
     pixel_threshold: Annotated[
         int, typer.Option(help="HATS: galaxies in one HEALPix pixel at most.", min=1)
     ] = 200_000,
@@ -47,7 +49,8 @@ def publish(
 ) -> None:
     """Publish a catalog for astronomers' tools: HATS (LSDB), Parquet, VOTable, FITS or CSV.
 
-    A HATS collection that is there already is brought up to date: only pixels that changed are written.
+    A HATS collection of the same columns and expression is brought up to date: only pixels that changed are
+    written.
 
     Example: gax publish --catalog my/catalog --format hats --output my/hats
     """

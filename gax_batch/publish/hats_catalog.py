@@ -90,6 +90,8 @@ def publish_hats(
     provenance: Provenance,
     output: str,
     run: Runner,
+    *,
+    replace_it: bool = False,
 ) -> PublishedSky:
     """Bring a HATS collection up to date with a snapshot.
 
@@ -100,15 +102,18 @@ def publish_hats(
         provenance: Of the snapshot; the bundles are added to it.
         output: The collection's normalized URI.
         run: Runs the tasks.
+        replace_it: Put this selection in the place of another one that is there.
 
     Raises:
-        UsageError: The output holds something else, or nothing can be published.
+        UsageError: The output holds something else, or another selection, or nothing can be published.
         FatalError: A part is missing or unreadable.
         OSError: The output cannot be written.
         TransientError: The store kept failing.
     """
     there = list_output(output)
     manifest = Manifest.read(output, provenance.catalog, there)
+    if not replace_it:
+        manifest.require_same(settings.selection, output)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
         counts = _counts(root, keys, settings, output, settings.counts_key in there, run)
         census = Census(scratch, keys, counts)

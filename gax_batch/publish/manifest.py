@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from gax_batch import storage
+from gax_batch.catalog.schema import ADDED_COLUMNS
 from gax_batch.errors import UsageError
 from gax_batch.listing import list_objects
 from gax_batch.publish.selection import Selection
@@ -124,6 +125,28 @@ class Manifest:
                 f"{output} holds the publication of another catalog, {owner}; choose a new place"
             )
         return cls(catalog, said["snapshot"], tiles, said["settings"])
+
+    def require_same(self, selection: Selection, output: str) -> None:
+        """Refuse to put another selection in the place of the one that is there.
+
+        Raises:
+            UsageError: The output holds other columns, or galaxies by another expression.
+        """
+        there = self.settings
+        if not there:
+            return
+        # A newer release adds columns to `all`; that is an update.
+        asked, held = (
+            [name for name in names if name not in ADDED_COLUMNS]
+            for names in (selection.columns, there["columns"])
+        )
+        differs = "columns" if asked != held else "--where" if selection.where != there["where"] else None
+        if differs:
+            raise UsageError(
+                f"{output} holds a publication with other {differs} "
+                f"({len(held)} columns, where {there['where'] or 'all galaxies'}); "
+                "choose another output, or pass --replace"
+            )
 
     def write(self, output: str) -> None:
         """Store it, over the one before."""

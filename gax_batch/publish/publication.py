@@ -110,7 +110,9 @@ def _publish_sky(
     settings = HatsSettings(selection, request.pixel_threshold, request.margin_arcsec)
     storage.check_writable(output)
     with ExitStack() as stack:
-        done = publish_hats(root, keys, settings, provenance, output, _Cluster(stack))
+        done = publish_hats(
+            root, keys, settings, provenance, output, _Cluster(stack), replace_it=request.replace
+        )
     say(f"{done.rows:,} galaxies in {done.tiles:,} pixels")
     say(f"left out, since they have no position: {done.without_position:,} galaxies")
     if done.written or done.removed:

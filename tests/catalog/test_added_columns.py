@@ -5,10 +5,9 @@ import pytest
 from catalogs import META, galaxies, local, rejects
 from deltalake import DeltaTable
 
-from gax_batch import paths
 from gax_batch.catalog import schema, snapshots, writer
 from gax_batch.catalog.history import log_lines, restore
-from gax_batch.catalog.schema import ADDED_COLUMNS, GALAXIES, REJECTS, galaxies_table
+from gax_batch.catalog.schema import ADDED_COLUMNS, GALAXIES, galaxies_table
 from gax_batch.catalog.snapshots import Catalog
 
 OLDER = pa.schema([field for field in GALAXIES if field.name not in ADDED_COLUMNS])
@@ -22,8 +21,7 @@ def older_release(catalog, cutouts, model_columns, make_part) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "GALAXIES", OLDER)
         patch.setattr(writer, "GALAXIES", OLDER)
-        tables = {paths.GALAXIES_TABLE: (OLDER, ""), paths.REJECTS_TABLE: (REJECTS, "")}
-        patch.setattr(snapshots, "_DESCRIPTIONS", tables)
+        patch.setattr(snapshots, "GALAXIES", OLDER)
         rows = galaxies_table(cutouts(["a", "b"]), columns, bundle_id="bundle", **labels)
         bad = schema.rejects_table(cutouts(["x"], reason="truncated"), **labels)
         part = writer.write_unit(

@@ -2,20 +2,20 @@
 
 import os
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from catalogs import local
+from catalogs import age, local
 from fakes import FakeEngine, known_draws
 
 from gax_batch import paths, storage, unit
 from gax_batch.catalog import companions, writer
 from gax_batch.catalog.draws import DRAWS, draws_table, read_draws
 from gax_batch.catalog.snapshots import Catalog
+from gax_batch.catalog.vacuum import vacuum
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.sums import SUMS, Grouping
 from gax_batch.tree import ANSWERS
@@ -160,17 +160,19 @@ def test_a_unit_larger_than_a_slice_gives_the_rows_and_sums_of_one_slice(task, o
         np.testing.assert_allclose(*flat, rtol=1e-9)
 
 
-def test_companions_are_unneeded_with_their_part_or_long_after_it_should_have_come(kept, task, options):
+def test_companions_are_deleted_with_their_part_or_long_after_it_should_have_come(kept):
     catalog = Catalog(kept.catalog)
     (name,) = catalog.parts()
-    hour = timedelta(hours=1)
-    part = storage.join(catalog.uri, "galaxies", name.key)
-    own = {paths.companion(catalog.uri, kind, name.key) for kind in paths.COMPANIONS}
-    assert list(companions.unneeded(catalog.uri, set(), hour)) == []
-    assert set(companions.unneeded(catalog.uri, {part}, hour)) == own
+    own = set(local(catalog.uri).rglob(f"parts/*/{Path(name.key).name}"))
+    assert len(own) >= 3
     # As a unit leaves it that was killed before it had written its part.
     orphan = local(catalog.uri) / paths.POPULATION / name.key.replace(name.unit_id, "f" * 16)
     orphan.write_bytes(b"sums")
-    assert list(companions.unneeded(catalog.uri, set(), hour)) == []
+    assert vacuum(catalog.uri, 1).parts == 0
     os.utime(orphan, (1e9, 1e9))
-    assert list(companions.unneeded(catalog.uri, set(), hour)) == [f"file://{orphan}"]
+    assert vacuum(catalog.uri, 1).parts == 1
+    assert not orphan.exists()
+    catalog.commit([], run_id="run-2", metadata={}, removed=[name.unit_id])
+    age(catalog.uri, 40)
+    assert vacuum(catalog.uri, 30).parts == len(own)
+    assert not any(file.exists() for file in own)

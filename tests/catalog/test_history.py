@@ -5,6 +5,7 @@ from catalogs import META, galaxies, local, rejects, visible_rejects
 from typer.testing import CliRunner
 
 from gax_batch.catalog.history import contents, contents_lines, log_lines, restore
+from gax_batch.catalog.schema import REJECTS
 from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.cli import app
 from gax_batch.errors import UsageError
@@ -112,6 +113,9 @@ class TestCommands:
         assert "night-1" not in gax("log", "--limit", "1")
         assert "3 galaxies in 2 units" in gax("show", "1")
         assert "3 galaxies in 3 units" in gax("show")
+        old, new = gax("rejects", "1").splitlines(), gax("rejects").splitlines()
+        assert old[0] == new[0] == ",".join(f'"{name}"' for name in REJECTS.names)
+        assert [line.split(",")[0] for line in (*old[1:], *new[1:])] == ['"x"', '"b"']
         assert "is snapshot 1 again" in gax("restore", "1")
 
     def test_a_place_without_a_catalog_is_refused(self, tmp_path):

@@ -12,11 +12,13 @@ from deltalake import DeltaTable
 from surveys import new_folder
 
 from gax_batch import paths
-from gax_batch.catalog import delta
+from gax_batch.catalog import delta, writer
+from gax_batch.catalog.history import restore
 from gax_batch.catalog.schema import GALAXIES
 from gax_batch.catalog.snapshots import KNOWN_SCHEMA, Catalog, read_run_record, write_run_record
 from gax_batch.catalog.writer import find_finished
 from gax_batch.errors import FatalError, UsageError
+from gax_batch.paths import PartName
 from gax_batch.plan import Plan, make_plan
 from gax_batch.rejects import PASSING
 from gax_batch.sources.base import MEMBER_SCHEMA
@@ -119,9 +121,8 @@ def test_the_commit_says_who_made_it_and_the_table_what_it_is(catalog, make_part
         "gax.galaxies_removed": 0,
         "gax.units_added": 1,
         "gax.units_removed": 0,
-        "gax.rejects_version": 0,
     }
-    assert table.metadata().configuration == {"gax.formatVersion": "2"}
+    assert table.metadata().configuration == delta.PROPERTIES
     assert table.metadata().name == "gax galaxies"
     assert table.metadata().partition_columns == []
     protocol = table.protocol()
@@ -228,30 +229,71 @@ class Crash(BaseException):
     pass
 
 
-@pytest.mark.parametrize("crash_at", [1, 2, 3])
-def test_a_commit_that_was_cut_off_anywhere_is_right_and_mends(catalog, make_part, monkeypatch, crash_at):
+@pytest.mark.parametrize("decided", [False, True], ids=["before", "after"])
+def test_a_commit_that_was_cut_off_shows_nothing_or_all_of_it_to_plain_tools(
+    catalog, make_part, monkeypatch, decided
+):
     before = [make_part("u", ["a"], ["x"]), make_part("v", ["b"])]
     Catalog(catalog).commit(before, run_id="run-1", metadata=META)
     after = [make_part("u", [], ["a"], version="2"), make_part("w", ["c"], ["z"])]
-    original, calls = delta.Table.commit, []
+    original = DeltaTable.create_write_transaction
 
-    def commit(self, *args, **rest):
-        calls.append(self.uri)
-        if len(calls) == crash_at:
-            raise Crash
-        original(self, *args, **rest)
+    def cut_off(*args, **named):
+        if decided:
+            original(*args, **named)
+        raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(delta.Table, "commit", commit)
+        patch.setattr(DeltaTable, "create_write_transaction", cut_off)
         with pytest.raises(Crash):
             Catalog(catalog).commit(after, run_id="run-2", metadata=META)
-    decided = crash_at == 3
-    assert galaxies(catalog) == (["b", "c"] if decided else ["a", "b"])
-    assert rejects(catalog) == (["a", "z"] if decided else ["x"])
+    good, bad = (["b", "c"], ["a", "z"]) if decided else (["a", "b"], ["x"])
+    table = DeltaTable(str(local(catalog) / "galaxies")).to_pyarrow_table()
+    assert galaxies(catalog) == sorted(table["galaxy_id"].to_pylist()) == good
+    assert rejects(catalog) == visible_rejects(catalog) == bad
+    assert not list(local(catalog).glob("rejects/_delta_log"))
 
     Catalog(catalog).commit(after, run_id="run-2", metadata=META)
     assert galaxies(catalog) == ["b", "c"]
     assert rejects(catalog) == visible_rejects(catalog) == ["a", "z"]
+
+
+class TestFormat2:
+    """A catalog of the format that had a second table, of rejects, and part names without their number."""
+
+    @pytest.fixture
+    def of_format_2(self, catalog, make_part, monkeypatch) -> int:
+        def without_number(*words):
+            return PartName(*words[:5])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, "PartName", without_number)
+            patch.setattr(delta, "PROPERTIES", {delta.FORMAT_KEY: "2"})
+            parts = [make_part("u", ["a", "b"], ["x", "y"]), make_part("v", ["c"])]
+            version = Catalog(catalog).commit(parts, run_id="older", metadata=META)
+        log = local(catalog) / "rejects" / "_delta_log" / "00000000000000000000.json"
+        log.parent.mkdir()
+        log.write_text("{}")
+        return version
+
+    def test_it_is_read_and_accounted_for(self, catalog, of_format_2):
+        opened = Catalog(catalog)
+        assert {name.rejects for name in opened.parts()} == {None}
+        assert (galaxies(catalog), rejects(catalog)) == (["a", "b", "c"], ["x", "y"])
+        assert sorted(opened.planned().values()) == [1, 4]
+        assert sum(map(len, opened.members())) == 5
+
+    def test_the_next_commit_makes_it_one_of_this_format(self, catalog, make_part, of_format_2):
+        Catalog(catalog).commit([make_part("u", ["a"], ["b"], version="2")], run_id="newer", metadata=META)
+        table = DeltaTable(str(local(catalog) / "galaxies"))
+        assert table.metadata().configuration == delta.PROPERTIES
+        assert (galaxies(catalog), rejects(catalog)) == (["a", "c"], ["b"])
+        assert visible_rejects(catalog) == ["b"]
+        # A reader of the old table would see rejects of long ago for ever.
+        assert not list((local(catalog) / "rejects" / "_delta_log").iterdir())
+        restore(catalog, of_format_2)
+        assert (galaxies(catalog), rejects(catalog)) == (["a", "b", "c"], ["x", "y"])
+        assert visible_rejects(catalog) == ["x", "y"]
 
 
 class TestOpening:
@@ -281,10 +323,9 @@ class TestOpening:
             Catalog(catalog)
 
     def test_a_newer_format_is_refused(self, catalog, make_part, monkeypatch):
-        monkeypatch.setattr(delta, "FORMAT_VERSION", 2)
         Catalog(catalog).commit([make_part("u", ["a"])], run_id="run-1", metadata=META)
-        monkeypatch.setattr(delta, "FORMAT_VERSION", 1)
-        with pytest.raises(UsageError, match="format 2, newer than 1; update gax-batch"):
+        monkeypatch.setattr(delta, "FORMAT_VERSION", 2)
+        with pytest.raises(UsageError, match="format 3, newer than 2; update gax-batch"):
             Catalog(catalog)
 
     def test_a_broken_log_is_refused_on_one_line(self, catalog, make_part):

@@ -29,7 +29,7 @@ def test_a_part_has_the_rows_as_plain_parquet(catalog, make_part):
     assert column.compression == "ZSTD"
     assert (column.statistics.min, column.statistics.max) == ("a", "c")
     assert parquet.metadata.num_row_groups == 1
-    rejects = pq.read_table(file_of(catalog, "rejects", part.reject_key))
+    rejects = pq.read_table(file_of(catalog, "rejects", part.key))
     assert rejects["reason"].to_pylist() == ["truncated"]
 
 
@@ -84,7 +84,7 @@ def test_a_unit_without_rows_still_gets_its_part(catalog, make_part):
     part = make_part("u", [], ["x"])
     assert file_of(catalog, "galaxies", part.key).exists()
     part = make_part("v", ["a"])
-    assert part.reject_key is None
+    assert part.reject_size is None
     assert not file_of(catalog, "rejects", part.key).exists()
 
 

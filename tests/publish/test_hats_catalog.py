@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from astropy import units
 from astropy.coordinates import SkyCoord
 from published import FIELD, PER_PART, SMOOTH, Survey, write_part
 
-from gax_batch.catalog.schema import COLUMNS, GALAXIES
+from gax_batch.catalog.schema import ADDED_COLUMNS, COLUMNS, GALAXIES
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.publish.selection import Selection
 
@@ -252,7 +253,7 @@ def test_a_torn_tile_is_written_again(survey, caplog):
 def test_other_columns_galaxies_and_margins_replace_what_was_there(survey, caplog):
     survey.publish()
     selection = Selection(("galaxy_id", "ra", "dec", SMOOTH), f"{SMOOTH} > 0.5")
-    survey.publish(selection=selection, margin_arcsec=10.0)
+    survey.publish(selection=selection, margin_arcsec=10.0, replace_it=True)
     rows = positioned(survey)
     chosen = rows.filter(pa.array([value > 0.5 for value in rows[SMOOTH].to_pylist()]))
     assert published_rows(survey).drop_columns("_healpix_29").equals(chosen.select(selection.columns))
@@ -261,6 +262,31 @@ def test_other_columns_galaxies_and_margins_replace_what_was_there(survey, caplo
     }  # fmt: skip
     assert not [path for path in survey.output.glob("galaxies_30arcs/**/*") if path.is_file()]
     assert is_strictly_valid(survey, caplog)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"columns": ("galaxy_id", "ra", "dec")}, {"where": f"{SMOOTH} > 0.5"}],
+    ids=["columns", "galaxies"],
+)
+def test_another_selection_is_replaced_only_when_told(survey, changes):
+    survey.publish()
+    before = survey.files()
+    other = replace(survey.settings.selection, **changes)
+    with pytest.raises(UsageError, match=r"--replace") as caught:
+        survey.publish(selection=other)
+    assert "\n" not in str(caught.value)
+    assert survey.files() == before
+    survey.publish(selection=other, replace_it=True)
+    survey.publish(selection=other)
+    assert survey.publish(selection=other).written == 0
+
+
+def test_columns_that_a_newer_release_adds_are_no_other_selection(survey):
+    names = tuple(name for name in survey.settings.selection.columns if name not in ADDED_COLUMNS)
+    survey.publish(selection=Selection(names))
+    assert survey.publish().written > 0
+    assert set(published_rows(survey).column_names) >= ADDED_COLUMNS
 
 
 def test_without_margins_or_with_empty_ones_it_is_valid_too(survey, caplog):

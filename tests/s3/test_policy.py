@@ -14,7 +14,7 @@ from surveys import catalog_of
 
 from gax_batch import storage
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.catalog.upkeep import vacuum
+from gax_batch.catalog.vacuum import vacuum
 from gax_batch.unit import UnitOptions
 
 POLICY = Path(__file__).resolve().parents[2] / "deploy" / "storage-policy.json"
