@@ -143,7 +143,9 @@ def test_a_hats_collection_gets_conditional_fractions_when_they_are_asked_for(ca
     output, place = tmp_path / "hats", ("--pixel-threshold", "1000", "--margin", "0")
     plain = gax(calibrated, "hats", output, *place, "--columns", "galaxy_id")
     assert plain.exit_code == 0, plain.output
-    again = gax(calibrated, "hats", output, *place, "--columns", f"galaxy_id,{NAMES[0]}", "--conditional")
+    more = ("--columns", f"galaxy_id,{NAMES[0]}", "--conditional")
+    assert "--replace" in mistake(calibrated, "hats", output, *place, *more)
+    again = gax(calibrated, "hats", output, *place, *more, "--replace")
     assert again.exit_code == 0, again.output
     tiles = [pq.read_table(path, partitioning=None) for path in output.glob("galaxies/**/Npix=*.parquet")]
     found = pa.concat_tables(tiles).sort_by("galaxy_id")
