@@ -3,7 +3,7 @@
 CATALOG/galaxies/_delta_log/...   the table of galaxies
 CATALOG/galaxies/parts/<settings fingerprint>/<unit_id>-<unit fingerprint>-<origin>-<digest>-<rejects>.parquet
 CATALOG/{rejects,population,draws}/parts/...   companions of a part: of its key, valid while it is active
-CATALOG/runs/<run_id>/{run.json,report.html,lease,plan/<number>.parquet}
+CATALOG/runs/<run_id>/{run.json,report.html,plan/<number>.parquet}
 CATALOG/frames/...                the index of the frames that the survey's galaxies are cut out of
 """
 
@@ -103,11 +103,6 @@ def parts_root(catalog: str, kind: str) -> str:
 def run_record(catalog: str, run_id: str) -> str:
     """What ran, on what, how long and how many."""
     return join(catalog, RUNS, run_id, "run.json")
-
-
-def run_lease(catalog: str, run_id: str) -> str:
-    """What a run that is at work renews now and then, so that its parts are left."""
-    return join(catalog, RUNS, run_id, "lease")
 
 
 def run_report(catalog: str, run_id: str) -> str:

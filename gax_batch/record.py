@@ -14,12 +14,13 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as package_version
 from typing import Any
 
-from gax_batch import __version__, paths, storage
+from gax_batch import __version__, storage
 from gax_batch.catalog.delta import Entry
-from gax_batch.catalog.snapshots import Catalog, read_run_record, write_run_record
+from gax_batch.catalog.snapshots import Catalog, write_run_record
+from gax_batch.catalog.unfinished import RUNNING, read_record, run_ids
 from gax_batch.errors import GaxError, UnknownCommitError
 from gax_batch.interrupt import StoppedError
-from gax_batch.listing import list_objects, split_glob
+from gax_batch.listing import split_glob
 from gax_batch.machine import MIB
 from gax_batch.models.domain import Reference, warning_lines
 from gax_batch.plan import Plan
@@ -45,13 +46,7 @@ class Run:
     reference: Reference | None = None
 
 
-RUNNING, COMPLETE, FAILED_UNITS, FAILED, INTERRUPTED = (
-    "running",
-    "complete",
-    "failed units",
-    "failed",
-    "interrupted",
-)
+COMPLETE, FAILED_UNITS, FAILED, INTERRUPTED = "complete", "failed units", "failed", "interrupted"
 
 BEAT_SECONDS = 600.0
 _LOST_AFTER = timedelta(seconds=3 * BEAT_SECONDS)
@@ -218,11 +213,9 @@ def settle_lost(catalog: str) -> None:
     Errors of the storage are left to the run that comes.
     """
     with suppress(GaxError, OSError):
-        infos = list_objects(paths.runs_folder(catalog), missing_ok=True)
-        names = sorted(info.uri.split("/")[-2] for info in infos if info.uri.endswith("/run.json"))
-        for run_id in names[-_SETTLED_RECORDS:]:
-            record = read_run_record(catalog, run_id)
-            if record["status"] != RUNNING:
+        for run_id in run_ids(catalog)[-_SETTLED_RECORDS:]:
+            record = read_record(catalog, run_id)
+            if record.get("status") != RUNNING:
                 continue
             if datetime.now(UTC) - datetime.fromisoformat(record["written"]) < _LOST_AFTER:
                 continue

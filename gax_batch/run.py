@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from gax_batch import record, storage
-from gax_batch.catalog.leases import hold
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.writer import find_finished
 from gax_batch.config import RunSettings
@@ -155,10 +154,9 @@ def _process(
     error: BaseException | None = None
     with MemoryMeter() as meter:
         try:
-            with hold(run.catalog, run.run_id):
-                with record.kept_running(run, tally, clock):
-                    _infer(run, settings, catalog, resources, tally, clock, display)
-                version, error = _commit(run, settings, catalog, tally)
+            with record.kept_running(run, tally, clock):
+                _infer(run, settings, catalog, resources, tally, clock, display)
+            version, error = _commit(run, settings, catalog, tally)
             clock.lap("commit")
         except BaseException as caught:  # noqa: BLE001 (raised again below, once it is recorded)
             error = caught

@@ -365,6 +365,17 @@ def test_the_record_of_a_killed_driver_does_not_stay_running(survey, no_ray, mon
     assert (found["status"], found["snapshot"]) == ("interrupted", None)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_records_that_cannot_be_read_do_not_end_the_next_run(survey, no_ray, monkeypatch, text):
+    damaged = survey / "catalog" / "runs" / "20260101T000000Z-1" / "run.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text(text)
+    monkeypatch.setattr(pipeline, "execute", raising(FatalError("the store is gone")))
+    with pytest.raises(FatalError, match="the store is gone"):
+        catalog_run(survey)
+    assert damaged.read_text() == text
+
+
 def test_the_record_of_a_run_at_work_is_renewed(survey, no_ray, monkeypatch):
     written: list[str] = []
 

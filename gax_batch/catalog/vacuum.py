@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from gax_batch import paths, storage
 from gax_batch.catalog.delta import LostRaceError
 from gax_batch.catalog.history import VACUUM, operation_id
-from gax_batch.catalog.leases import RESUMED_WITHIN, unfinished_runs
 from gax_batch.catalog.log import changes
 from gax_batch.catalog.snapshots import Catalog, open_existing
+from gax_batch.catalog.unfinished import RESUMED_WITHIN, unfinished_runs
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
@@ -30,7 +30,7 @@ class Vacuumed:
 
     Attributes:
         parts: Parts and their companions.
-        plans: Files of plans, and leases of dead runs.
+        plans: Files of plans.
         ended: Snapshots that ended with them, and can no longer be opened.
         unfinished: Runs whose parts were left, by their ids.
     """
@@ -149,12 +149,11 @@ def _old(uris: list[str], before: datetime) -> list[str]:
 
 
 def _old_plans(catalog: str, before: datetime, unfinished: Collection[str]) -> Iterator[str]:
-    root = storage.join(catalog, paths.RUNS)
+    root = paths.runs_folder(catalog)
     for info in list_objects(root, missing_ok=True):
         run_id, _, name = info.uri.removeprefix(f"{root}/").partition("/")
         match = _RUN_TIME.match(run_id)
-        is_spent = name.startswith("plan/") or info.uri == paths.run_lease(catalog, run_id)
-        if match and is_spent and run_id not in unfinished:
+        if match and name.startswith("plan/") and run_id not in unfinished:
             started = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
             if started < before:
                 yield info.uri
@@ -162,7 +161,7 @@ def _old_plans(catalog: str, before: datetime, unfinished: Collection[str]) -> I
 
 def _check_clock(catalog: Catalog) -> None:
     """Refuse to judge ages by a clock that is not the storage's."""
-    probe = storage.join(catalog.uri, paths.RUNS, f".clock-{uuid.uuid4().hex}")
+    probe = storage.join(paths.runs_folder(catalog.uri), f".clock-{uuid.uuid4().hex}")
     storage.write_bytes(probe, b"")
     try:
         error = datetime.now(UTC) - storage.modified(probe)

@@ -13,8 +13,8 @@ from gax_batch import paths, storage
 from gax_batch.catalog import vacuum as vacuum_module
 from gax_batch.catalog.changes import compare
 from gax_batch.catalog.history import contents, log_lines, restore
-from gax_batch.catalog.leases import RESUMED_WITHIN, hold, unfinished_runs
 from gax_batch.catalog.snapshots import Catalog, write_run_record
+from gax_batch.catalog.unfinished import RESUMED_WITHIN, RUNNING, unfinished_runs
 from gax_batch.catalog.vacuum import vacuum
 from gax_batch.catalog.writer import find_finished
 from gax_batch.cli import app
@@ -23,9 +23,16 @@ from gax_batch.errors import FatalError, UsageError
 DAY = 86_400
 
 
-def record(catalog: str, run_id: str, *, snapshot: int | None = None, settings: str = "settings") -> None:
+def record(
+    catalog: str,
+    run_id: str,
+    *,
+    snapshot: int | None = None,
+    settings: str = "settings",
+    status: str = "any",
+) -> None:
     facts = {"settings_fingerprint": settings, "settings": {"input": "s3://survey"}, "snapshot": snapshot}
-    write_run_record(catalog, run_id, {"status": "any", **facts})
+    write_run_record(catalog, run_id, {"status": status, **facts})
 
 
 def is_there(catalog: str, key: str) -> bool:
@@ -210,21 +217,21 @@ class TestUnfinishedRuns:
         assert vacuum(catalog, 1).parts == 2
         assert [is_there(catalog, part.key) for part in parts] == [False, True, False]
 
-    def test_a_run_of_weeks_that_renews_its_lease_keeps_parts_and_plan(self, catalog, make_part):
+    def test_a_run_of_weeks_that_renews_its_record_keeps_parts_and_plan(self, catalog, make_part):
         Catalog(catalog).commit([make_part("u", ["a"])], run_id="r", metadata=META)
         part, run_id = make_part("v", ["b"]), "20260101T000000Z-1"
         record(catalog, run_id)
         storage.write_bytes(paths.plan_file(catalog, run_id, 0), b"x")
         age(catalog, 20)
-        with hold(catalog, run_id, seconds=0.001):
-            lease = local(paths.run_lease(catalog, run_id))
-            until = time.monotonic() + 10
-            while not lease.exists() and time.monotonic() < until:
-                time.sleep(0.001)
-            done = vacuum(catalog, 1)
+        record(catalog, run_id)
+        done = vacuum(catalog, 1)
         assert (done.parts, done.plans, done.unfinished) == (0, 0, (run_id,))
         assert is_there(catalog, part.key)
-        assert not lease.exists()
+
+    def test_a_run_at_work_is_unfinished_although_another_one_has_committed_the_same(self, catalog):
+        record(catalog, "20260101T000000Z-1", status=RUNNING)
+        record(catalog, "20260102T000000Z-2", snapshot=1)
+        assert [run.run_id for run in unfinished_runs(catalog, RESUMED_WITHIN)] == ["20260101T000000Z-1"]
 
     def test_an_interrupted_run_that_another_one_finished_holds_nothing(self, catalog):
         record(catalog, "20260101T000000Z-1")

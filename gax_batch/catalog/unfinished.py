@@ -1,0 +1,82 @@
+"""Runs whose parts stay although no snapshot has them: those at work, and those that may be resumed.
+
+A run is unfinished while its record names no snapshot. A run at work renews its record (`gax_batch.record`):
+the record's age is the time since the last sign of life, and a killed driver keeps its parts only for so long.
+"""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from gax_batch import paths, storage
+from gax_batch.listing import list_objects
+from gax_batch.processes import map_threads
+
+RUNNING = "running"
+"""The status of a run at work, in its record."""
+# A backfill that works on weekend nights only is resumed after five days.
+RESUMED_WITHIN = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedRun:
+    """A run that may still commit parts of these settings."""
+
+    run_id: str
+    settings_fingerprint: str
+
+
+def unfinished_runs(catalog: str, within: timedelta) -> list[UnfinishedRun]:
+    """Find the runs that have committed nothing and gave a sign of life not long ago.
+
+    A run that ended, and whose work a later run of the same input and settings has committed, is finished.
+
+    Args:
+        catalog: The catalog's URI.
+        within: Time since the last sign of life.
+
+    Raises:
+        TransientError: The store kept failing.
+    """
+    found: dict[tuple[Any, ...], list[UnfinishedRun]] = defaultdict(list)
+    names = run_ids(catalog)
+    records = dict(zip(names, map_threads(lambda name: read_record(catalog, name), names), strict=True))
+    for run_id, record in records.items():
+        if "settings_fingerprint" not in record:
+            continue
+        settings = record["settings_fingerprint"]
+        work = (settings, json.dumps(record.get("settings", {}).get("input")))
+        if record.get("snapshot") is None:
+            found[work].append(UnfinishedRun(run_id, settings))
+        else:
+            found[work] = [run for run in found[work] if records[run.run_id].get("status") == RUNNING]
+    runs = [run for same_work in found.values() for run in same_work]
+    since = datetime.now(UTC) - within
+    alive = map_threads(lambda run: _written(catalog, run.run_id) > since, runs)
+    return [run for run, lives in zip(runs, alive, strict=True) if lives]
+
+
+def run_ids(catalog: str) -> list[str]:
+    """Return the runs that have a record, in the order of their starts, with which their ids begin."""
+    there = (info.uri for info in list_objects(paths.runs_folder(catalog), missing_ok=True))
+    names = (uri.split("/")[-2] for uri in there if uri.endswith("/run.json"))
+    return sorted(names)
+
+
+def read_record(catalog: str, run_id: str) -> dict[str, Any]:
+    """Return the record of a run; empty where it cannot be read."""
+    try:
+        record = json.loads(storage.read_bytes(paths.run_record(catalog, run_id)))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _written(catalog: str, run_id: str) -> datetime:
+    """When a record was written, by the clock of the storage."""
+    try:
+        return storage.modified(paths.run_record(catalog, run_id))
+    except FileNotFoundError:
+        return datetime.min.replace(tzinfo=UTC)
