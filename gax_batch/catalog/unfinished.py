@@ -1,7 +1,7 @@
 """Runs whose parts stay although no snapshot has them: those at work, and those that may be resumed.
 
 A run is unfinished while its record names no snapshot. A run at work renews its record (`gax_batch.record`):
-the record's age is the time since the last sign of life, and a killed driver keeps its parts only for so long.
+its age is the time since the last sign of life, and a killed driver keeps its parts only for so long.
 """
 
 import json
