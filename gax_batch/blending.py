@@ -83,7 +83,11 @@ class Blend:
             self.weights[name][QUESTION_OF] * tree.conditional(predictions[name])
             for name in sorted(predictions)
         )
-        scaled = scale(np.asarray(mixed), self.exponent, self.offset)
+        if (self.exponent == 1).all() and not self.offset.any():
+            # Bundles of earlier releases keep the bits of their results.
+            scaled = tree.conditional(np.asarray(mixed))
+        else:
+            scaled = scale(np.asarray(mixed), self.exponent, self.offset)
         return np.clip(np.asarray(tree.cumulative(scaled), np.float32), 0, 1)
 
 
