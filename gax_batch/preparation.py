@@ -129,6 +129,9 @@ def _settled_shards(
 
 def _known(catalog: Catalog, passed_over: Collection[PartName], retries: Retries) -> Iterator[pa.Table]:
     """The catalog's members; those of `retries` are retried, however often they were."""
+    if not retries:
+        yield from catalog.members(passed_over)
+        return
     uris = pa.array([uri for some in retries.values() for uri in some or ()], pa.string())
     units = pa.array([name.unit_id for name, some in retries.items() if some is None], pa.string())
     for rows in catalog.members(passed_over):
@@ -298,9 +301,11 @@ def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
 
 def _refuse_removal(settings: RunSettings, catalog: Catalog, plan: Plan) -> None:
     """Refuse to prune much of a catalog: its input is another one, or its listing was not complete."""
-    total, vanished = sum(catalog.planned().values()), plan.counts.vanished
-    few = vanished <= max(settings.max_removed * total, _FEW_REMOVED) and vanished < total
-    if settings.prune and vanished and not few and settings.max_removed < 1:
+    vanished = plan.counts.vanished
+    if not (settings.prune and vanished) or settings.max_removed >= 1:
+        return
+    total = sum(catalog.planned().values())
+    if vanished > max(settings.max_removed * total, _FEW_REMOVED) or vanished >= total:
         raise UsageError(
             f"--prune would remove {vanished:,} of the {total:,} cutouts of {settings.catalog}, which "
             f"{settings.input} does not have: more than --max-removed {settings.max_removed:.3g}; check "

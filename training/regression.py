@@ -5,7 +5,6 @@ hyperparameters are chosen on galaxies that trained nothing.
 """
 
 import itertools
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVR
 
 from gax_batch import tree
+from gax_batch.cpus import logical_cpus
 from gax_batch.models import svr
 from gax_batch.uncertainty import regression_to_fractions
 
@@ -169,7 +169,7 @@ def _fit_all(
     """The regressions of all answers on each subset of the galaxies."""
     results = []
     # LIBSVM releases Python's lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(logical_cpus()) as pool:
         for rows in subsets:
             part = kernel[np.ix_(rows, rows)]
             columns = fractions[rows].astype(np.float64).T

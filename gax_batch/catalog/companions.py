@@ -7,7 +7,6 @@ Companions merge by concatenation.
 """
 
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from gax_batch import paths, storage
 from gax_batch.catalog.delta import one_line
+from gax_batch.cpus import logical_cpus
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
@@ -140,7 +140,7 @@ def read_threads(uri: str) -> int:
     A local disk's cache keeps nobody waiting: more threads would only take the memory from each other.
     """
     local = storage.local_path(uri) is not None
-    return min(READ_THREADS, 2 * (os.cpu_count() or 1)) if local else READ_THREADS
+    return min(READ_THREADS, 2 * logical_cpus()) if local else READ_THREADS
 
 
 def _groups(table: pa.Table) -> Iterator[pa.Table]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 from gax_batch.evaluation import anomalies, distributions, looks, metrics, training_set
 from gax_batch.evaluation.conditional import conditional_metrics
-from gax_batch.evaluation.image_files import Place, holds_zips, list_images, read_images
+from gax_batch.evaluation.image_files import holds_zips, list_images, read_images
 from gax_batch.evaluation.page import page
 from gax_batch.labels import EXAMPLES, NO_CLASS, WEIGHTED, Labels, read_labels
 from gax_batch.listing import list_objects
@@ -108,9 +108,9 @@ def evaluate_bundle(
     loaded = load_bundle(bundle)
     labels = read_labels(table, definition_of(loaded.manifest))
     facts = _compare_definitions(labels, loaded.manifest, allow_other_definition, say)
-    found = _find_images(images)
+    found, read = _find_images(images)
     labels = _labelled(labels, set(found), "images", say)
-    cutouts, readable = _decode(_read_images([found[name] for name in labels.ids]), say)
+    cutouts, readable = _decode(read([found[name] for name in labels.ids]), say)
     labels = labels.take(readable)
     by_id = training_set.trained_by_id(loaded.manifest, labels)
     by_pixels = training_set.trained_by_pixels(loaded.manifest, cutouts)
@@ -234,20 +234,15 @@ def _of_a_class(labels: Labels) -> Mask:
     return np.asarray((labels.classes >= 0) & (labels.classes != NO_CLASS))
 
 
-def _find_images(images: str) -> dict[str, str | Place]:
-    """The URI, or the place in a zip, of each image by its galaxy's id."""
+def _find_images(
+    images: str,
+) -> tuple[Mapping[str, Any], Callable[[Sequence[Any]], Iterable[tuple[str, bytes]]]]:
+    """Where each image is by its galaxy's id, and what reads such places, with their names."""
     path = storage.local_path(images)
     if path is not None and holds_zips(path):
-        return {**list_images(path)}
-    return {stem(info.uri): info.uri for info in list_objects(images)}
-
-
-def _read_images(places: list[str | Place]) -> Iterator[tuple[str, bytes]]:
-    for place in places:
-        if isinstance(place, str):
-            yield place, storage.read_bytes(place)
-        else:
-            yield from read_images([place])
+        return list_images(path), read_images
+    objects = {stem(info.uri): info.uri for info in list_objects(images)}
+    return objects, lambda uris: ((uri, storage.read_bytes(uri)) for uri in uris)
 
 
 def _decode(

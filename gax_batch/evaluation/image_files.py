@@ -42,7 +42,7 @@ def list_images(place: Path) -> dict[str, Place]:
 
 def holds_zips(place: Path) -> bool:
     """Whether a path is a zip or a folder with zips below it."""
-    return any(True for _ in place.rglob("*.zip")) if place.is_dir() else zipfile.is_zipfile(place)
+    return next(place.rglob("*.zip"), None) is not None if place.is_dir() else zipfile.is_zipfile(place)
 
 
 def _members(archive: Path) -> list[Place]:
