@@ -2,16 +2,10 @@ import shutil
 import zipfile
 
 import pytest
-from fakes import write_images
+from fakes import pack_zip, write_images, write_zips
 
 from gax_batch.errors import UsageError
 from gax_batch.evaluation import image_files
-
-
-def pack(archive, folder, names, prefix=""):
-    with zipfile.ZipFile(archive, "w") as opened:
-        for name in names:
-            opened.write(folder / name, f"{prefix}{name}")
 
 
 @pytest.fixture
@@ -22,18 +16,11 @@ def folder(tmp_path):
 
 @pytest.fixture
 def zips(tmp_path, folder):
-    """The same images: three in two zips, one of them in a folder, and two beside them."""
-    place = tmp_path / "zips"
-    (place / "more").mkdir(parents=True)
-    pack(place / "first.zip", folder, ["000000.jpg"], "images_training_rev1/")
-    pack(place / "more" / "second.zip", folder, ["000001.jpg", "000002.jpg"])
-    for name in ("000003.jpg", "more/000004.jpg"):
-        shutil.copy(folder / name.removeprefix("more/"), place / name)
-    return place
+    return write_zips(tmp_path / "zips", folder)
 
 
 def test_one_zip_is_read_as_its_folder(folder, tmp_path):
-    pack(tmp_path / "images.zip", folder, sorted(p.name for p in folder.iterdir()), "deep/er/")
+    pack_zip(tmp_path / "images.zip", folder, sorted(p.name for p in folder.iterdir()), "deep/er/")
     found = image_files.list_images(tmp_path / "images.zip")
     assert {key: name for key, (_, name) in found.items()} == {
         f"00000{i}": f"deep/er/00000{i}.jpg" for i in range(5)

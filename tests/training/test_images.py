@@ -1,21 +1,12 @@
-import shutil
-import zipfile
-
 import numpy as np
 import pytest
-from fakes import galaxy_image, write_images
+from fakes import galaxy_image, write_images, write_zips
 
 from gax_batch.errors import UsageError
 from gax_batch.evaluation.image_files import list_images
 from gax_batch.imaging import IMAGE_SIDE, decode_cutout
 from training import images
 from training.images import FINE_SIDE, WINDOW_SIDE
-
-
-def pack(archive, folder, names, prefix=""):
-    with zipfile.ZipFile(archive, "w") as opened:
-        for name in names:
-            opened.write(folder / name, f"{prefix}{name}")
 
 
 @pytest.fixture
@@ -26,14 +17,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def zips(tmp_path, folder):
-    """The same images: three in two zips, one of them in a folder, and two beside them."""
-    place = tmp_path / "zips"
-    (place / "more").mkdir(parents=True)
-    pack(place / "first.zip", folder, ["000000.jpg"], "images_training_rev1/")
-    pack(place / "more" / "second.zip", folder, ["000001.jpg", "000002.jpg"])
-    for name in ("000003.jpg", "more/000004.jpg"):
-        shutil.copy(folder / name.removeprefix("more/"), place / name)
-    return place
+    return write_zips(tmp_path / "zips", folder)
 
 
 def test_a_folder_of_zips_is_read_as_the_folder_of_their_images(folder, zips, tmp_path):
