@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gax_batch.errors import UsageError
-from gax_batch.evaluation import looks
+from gax_batch.evaluation import conditional, looks
 from gax_batch.evaluation.page import figures
 from gax_batch.models.bundle import Bundle, load_bundle
 
@@ -203,19 +203,8 @@ def _conditional(metrics: Mapping[str, Any]) -> list[str]:
     """Return the table of conditional fractions, which bundles of earlier releases lack."""
     if "conditional" not in metrics:
         return []
-    found = metrics["conditional"]
-    rows = [("90 % intervals of conditional fractions", "galaxies asked", "hold", "width", "RMSE")]
-    for name, values in (*found["questions"].items(), ("all", found)):
-        rows.append(
-            (
-                name,
-                f"{values['galaxies']:,}",
-                f"{values['coverage']:.1%}",
-                f"{values['width']:.3f}",
-                f"{values['rmse']:.4f}",
-            )
-        )
-    return [_table(rows)]
+    note = "90 % intervals of conditional fractions: of the volunteers who are asked."
+    return [note, _table(conditional.table(metrics["conditional"]))]
 
 
 def _looks(metrics: Mapping[str, Any]) -> list[str]:

@@ -1,18 +1,20 @@
 """Judge the intervals of conditional fractions: those of the volunteers who are asked a question."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gax_batch import tree
+from gax_batch.evaluation.metrics import Cells
 from gax_batch.labels import Labels
 from gax_batch.predictive import Predictive
+from gax_batch.tree import QUESTION_OF
 from gax_batch.uncertainty import INTERVAL
 
 Float = npt.NDArray[np.float32]
-# Fractions and interval ends that are equal in decimals may differ in the last binary place.
-_EQUAL = 1e-6
 
 
 def conditional_metrics(fitted: Predictive, prob: Float, std: Float, labels: Labels) -> dict[str, Any]:
@@ -29,21 +31,24 @@ def conditional_metrics(fitted: Predictive, prob: Float, std: Float, labels: Lab
     Returns:
         Numbers overall, and by question that some galaxy was asked.
     """
-    truth = labels.conditional
     lo, hi = fitted.interval(prob, std, INTERVAL)
-    inside = (truth >= lo - _EQUAL) & (truth <= hi + _EQUAL)
-    error = np.square(fitted.expected(prob) - truth, dtype=np.float64)
+    cells = Cells(lo, hi, replace(labels, cumulative=labels.conditional), fitted.expected(prob))
 
-    def summary(columns: slice) -> dict[str, Any]:
-        known = np.isfinite(truth[:, columns])
-        if not known.any():
-            return {}
-        return {
-            "galaxies": int(known.any(axis=1).sum()),
-            "coverage": round(float(inside[:, columns][known].mean()), 4),
-            "width": round(float((hi - lo)[:, columns][known].mean(dtype=np.float64)), 4),
-            "rmse": round(float(np.sqrt(error[:, columns][known].mean())), 4),
-        }
+    def summary(chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        found = cells.summary(chosen)
+        galaxies = int((cells.known & chosen).any(axis=1).sum())
+        # Who knows a conditional fraction was asked.
+        return {"galaxies": galaxies} | {name: found[name] for name in ("coverage", "width", "rmse")}
 
-    questions = {question.name: summary(question.columns) for question in tree.QUESTIONS}
-    return summary(slice(None)) | {"questions": {name: found for name, found in questions.items() if found}}
+    masks = {q.name: number == QUESTION_OF for number, q in enumerate(tree.QUESTIONS)}
+    questions = {name: summary(mask) for name, mask in masks.items() if (cells.known & mask).any()}
+    return (summary(np.ones(tree.N_ANSWERS, bool)) if questions else {}) | {"questions": questions}
+
+
+def table(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the header and the rows of a table of what `conditional_metrics` returned."""
+    rows: list[tuple[str, ...]] = [("question", "galaxies asked", "RMSE", "hold", "width")]
+    for name, values in (*found["questions"].items(), ("all", found)):
+        numbers = f"{values['rmse']:.4f}", f"{values['coverage']:.1%}", f"{values['width']:.3f}"
+        rows.append((name, f"{values['galaxies']:,}", *numbers))
+    return rows

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from gax_batch.evaluation import looks
+from gax_batch.evaluation import conditional, looks
 from gax_batch.evaluation.drawing import bars, curves
 
 STYLE = (
@@ -36,7 +36,8 @@ def page(result: Mapping[str, Any]) -> str:
     if "points" in result:
         parts.append(_table(result))
     if "conditional" in result:
-        parts.append(_conditional(result["conditional"]))
+        caption = f"Conditional fractions (of those who are asked) and their {float(LEVEL):.0%} intervals"
+        parts.append(_lines(caption, conditional.table(result["conditional"])))
     if "by_look" in result:
         parts += [f"<p>{escape(looks.NOTE)}</p>", _looks(result["by_look"])]
         caption = f"Errors and {float(LEVEL):.0%} intervals by look of the image"
@@ -224,22 +225,6 @@ def _lines(caption: str, rows: Sequence[Sequence[str]]) -> str:
     )
     lines = "".join(f"<tr>{line}</tr>" for line in (head, *body))
     return f"<table><caption>{escape(caption)}</caption>{lines}</table>"
-
-
-def _conditional(found: Mapping[str, Any]) -> str:
-    rows = [("question", "galaxies asked", "RMSE", "coverage", "width")]
-    for name, values in (*found["questions"].items(), ("all", found)):
-        rows.append(
-            (
-                name,
-                f"{values['galaxies']:,}",
-                f"{values['rmse']:.4f}",
-                f"{values['coverage']:.1%}",
-                f"{values['width']:.3f}",
-            )
-        )
-    caption = f"Conditional fractions (of those who are asked) and their {float(LEVEL):.0%} intervals"
-    return _lines(caption, rows)
 
 
 def _short(question: str) -> str:
