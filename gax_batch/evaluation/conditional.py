@@ -40,7 +40,7 @@ def conditional_metrics(fitted: Predictive, prob: Float, std: Float, labels: Lab
         # Who knows a conditional fraction was asked.
         return {"galaxies": galaxies} | {name: found[name] for name in ("coverage", "width", "rmse")}
 
-    masks = {q.name: number == QUESTION_OF for number, q in enumerate(tree.QUESTIONS)}
+    masks = {q.name: np.equal(QUESTION_OF, number) for number, q in enumerate(tree.QUESTIONS)}
     questions = {name: summary(mask) for name, mask in masks.items() if (cells.known & mask).any()}
     return (summary(np.ones(tree.N_ANSWERS, bool)) if questions else {}) | {"questions": questions}
 
