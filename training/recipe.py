@@ -101,9 +101,9 @@ class DenseRecipe:
 
 
 RECIPES = {
-    "teacher": Recipe((Stage(96, 3600, 64.0), Stage(128, 1200, 64.0)), 1e-3, (3, 11, 4, 22, 24), decay=5e-6),
+    "teacher": Recipe((Stage(96, 6000, 64.0), Stage(128, 2000, 64.0)), 1e-3, (3, 11, 4, 22, 24), decay=5e-6),
     "svr": Recipe(
-        (Stage(32, 3000), Stage(48, 4000), Stage(64, 6500)),
+        (Stage(32, 4000), Stage(48, 6000), Stage(64, 10000)),
         3e-3,
         (3, 8, 3, 23, 27),
         0.7,
