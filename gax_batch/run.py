@@ -180,7 +180,7 @@ def _write_tasks(run: Run, finished: Container[str]) -> list[UnitTask]:
         return []
     places = run.plan.write(run.catalog, run.run_id)
     return [
-        UnitTask(file, row_group, unit.unit_id, unit.fingerprint, unit.members, unit.origin)
+        UnitTask(file, row_group, unit.unit_id, unit.fingerprint, unit.members, unit.whole)
         for unit, (file, row_group) in zip(run.plan.units, places, strict=True)
         if unit.unit_id not in finished
     ]

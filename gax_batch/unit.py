@@ -28,10 +28,9 @@ from gax_batch.decoding import Decoder
 from gax_batch.errors import GaxError, TransientError
 from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.models.domain import Counts, Reference
-from gax_batch.paths import MANY_ORIGINS
 from gax_batch.plan import read_unit_members
 from gax_batch.rejects import Reject
-from gax_batch.sources import read_unit, set_rejects
+from gax_batch.sources import read_unit, set_rejects, shards_of
 from gax_batch.sums import Grouping, add_up, sums_of
 from gax_batch.uncertainty import Summary
 
@@ -58,7 +57,7 @@ class UnitTask:
     unit_id: str
     fingerprint: str
     planned: int
-    origin: str = MANY_ORIGINS
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class UnitState:
     planned: int
     failure: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    origin: str = MANY_ORIGINS
+    whole: bool = False
     bytes_read: int = 0
     worker: str = ""
     images: str | None = None
@@ -221,7 +220,7 @@ def write(block: pa.Table, options: UnitOptions) -> UnitResult:
             unit_id=state.unit_id,
             fingerprint=state.fingerprint,
             planned=state.planned,
-            origin=state.origin,
+            origins=_origins(block) if state.whole else [],
             beside=_companions(block),
             images=state.images,
         )
@@ -267,8 +266,15 @@ def _companions(block: pa.Table) -> dict[str, pa.Table]:
     }
 
 
+def _origins(block: pa.Table) -> list[str]:
+    """The shards that a block's cutouts are rows of."""
+    objects = shards_of(block["source_uri"]).to_pylist()
+    found = dict.fromkeys(zip(objects, block["source_version"].to_pylist(), strict=True))
+    return [paths.origin_of(uri, version) for uri, version in found]
+
+
 def _state_of(task: UnitTask) -> UnitState:
-    return UnitState(task.unit_id, task.fingerprint, task.planned, origin=task.origin)
+    return UnitState(task.unit_id, task.fingerprint, task.planned, whole=task.whole)
 
 
 def state_of(block: pa.Table) -> UnitState:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import pyarrow as pa
 
@@ -16,7 +17,7 @@ from gax_batch.catalog.draws import DRAWS
 from gax_batch.catalog.history import operation_id
 from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.catalog.snapshots import Catalog, open_existing
-from gax_batch.catalog.writer import Part, read_columns, write_unit
+from gax_batch.catalog.writer import Part, read_columns, read_origins, write_unit
 from gax_batch.errors import UsageError
 from gax_batch.listing import list_objects
 from gax_batch.paths import PartName
@@ -66,12 +67,15 @@ def compact(uri: str, unit_size: int) -> Compaction:
 
 
 def _groups(catalog: Catalog, unit_size: int) -> Iterator[list[PartName]]:
-    """Small units of the same settings that fit together, in the order of their keys."""
+    """Small units of the same settings that fit together, in the order of their keys.
+
+    Units that are all of their shards are merged with one another only, so that the shards stay settled.
+    """
     sizes = catalog.planned()
-    small: dict[str, list[PartName]] = defaultdict(list)
+    small: dict[tuple[str, bool], list[PartName]] = defaultdict(list)
     for name in catalog.parts():
         if 2 * sizes[name] <= unit_size:
-            small[name.settings_fingerprint].append(name)
+            small[name.settings_fingerprint, name.origin == paths.MANY_ORIGINS].append(name)
     for names in small.values():
         group: list[PartName] = []
         for name in names:
@@ -86,6 +90,7 @@ def _groups(catalog: Catalog, unit_size: int) -> Iterator[list[PartName]]:
 
 def _merge(catalog: Catalog, group: Sequence[PartName]) -> Part:
     keys = [name.key for name in group]
+    origins = list(read_origins(catalog.uri, group))
     with_rejects = {name.key for name in catalog.reject_parts()}
     galaxies = read_columns(paths.table(catalog.uri, paths.GALAXIES_TABLE), keys, GALAXIES)
     rejects = read_columns(
@@ -99,6 +104,7 @@ def _merge(catalog: Catalog, group: Sequence[PartName]) -> Part:
         unit_id=_digest([name.unit_id for name in group]),
         fingerprint=_digest([name.fingerprint for name in group]),
         planned=len(galaxies) + len(rejects),
+        origins=list(chain(*origins)) if all(origins) else [],
         beside=_beside(catalog.uri, keys),
     )
 

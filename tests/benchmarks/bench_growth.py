@@ -61,7 +61,7 @@ def planned(folder: Path, units: int) -> list[UnitTask]:
     plan = make_plan([rows], [], {}, settings_fingerprint="s", unit_size=ROWS, folder=folder / "plan")
     places = plan.write(str(folder / "catalog"), "run-1")
     return [
-        UnitTask(file, group, unit.unit_id, unit.fingerprint, unit.members, unit.origin)
+        UnitTask(file, group, unit.unit_id, unit.fingerprint, unit.members, unit.whole)
         for unit, (file, group) in zip(plan.units, places, strict=True)
     ]
 
