@@ -192,7 +192,7 @@ def predict_memory(
     Args:
         resources: what the run will use.
         units: units that the run works on.
-        unit_size: cutouts per unit.
+        unit_size: cutouts of the largest unit.
         draws: weight draws that each engine holds.
         kept_draws: of them, those that are stored for every galaxy.
     """
@@ -220,7 +220,7 @@ def require_memory(need: MemoryNeed, available: int) -> None:
     if need.total > available:
         raise UsageError(
             f"this run needs about {need} and {available / MIB:,.0f} MiB are available; "
-            "use a smaller --unit-size, fewer --workers or a larger machine"
+            "use a smaller --unit-size (of new units), fewer --workers or a larger machine"
         )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from gax_batch.machine import (
 )
 from gax_batch.models.bundle import Bundle
 from gax_batch.paths import parts_folder
-from gax_batch.plan import ClaimError, Plan, make_plan
+from gax_batch.plan import ClaimError, Plan, Unit, make_plan
 from gax_batch.progress import Say
 from gax_batch.settled import SettledShards
 from gax_batch.sources import (
@@ -223,19 +223,23 @@ def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
         )
 
 
-def resources_of(settings: RunSettings, *, units: int) -> tuple[Resources, MemoryNeed]:
-    """What a run of so many units uses on this machine, and the memory that it needs."""
+def resources_of(settings: RunSettings, units: Sequence[Unit]) -> tuple[Resources, MemoryNeed]:
+    """Return what a run of some units uses on this machine, and the memory that it needs.
+
+    Units that are redone keep the size that they were made with, whatever the settings say.
+    """
     kept = settings.stored_draws if settings.keep_draws else 0
+    largest = max((unit.members for unit in units), default=1)
     resources = local_resources(
         cpus=settings.cpus,
         workers=settings.workers,
         object_store_mib=settings.object_store_mib,
-        unit_size=settings.unit_size,
+        unit_size=largest,
         kept_draws=kept,
         address=settings.ray_address,
     )
     resources = replace(resources, engine_cpus=settings.engine_cpus, engine_gpus=settings.engine_gpus)
     need = predict_memory(
-        resources, units=units, unit_size=settings.unit_size, draws=settings.draws, kept_draws=kept
+        resources, units=len(units), unit_size=largest, draws=settings.draws, kept_draws=kept
     )
     return resources, need

@@ -83,7 +83,7 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
             say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
             webhook.send(_nothing_to_do(settings.catalog, catalog.version), say)
             return RunOutcome(0, None, catalog.version)
-        resources, need = resources_of(settings, units=len(plan.units))
+        resources, need = resources_of(settings, plan.units)
         require_memory(need, available_bytes())
         storage.check_writable(catalog.uri)
         clock.lap("plan")
@@ -180,7 +180,7 @@ def _write_tasks(run: Run, finished: Container[str]) -> list[UnitTask]:
         return []
     places = run.plan.write(run.catalog, run.run_id)
     return [
-        UnitTask(file, row_group, unit.unit_id, unit.fingerprint, unit.members, unit.whole)
+        UnitTask(file, row_group, unit.unit_id, unit.fingerprint, unit.members, unit.whole, unit.bytes or 0)
         for unit, (file, row_group) in zip(run.plan.units, places, strict=True)
         if unit.unit_id not in finished
     ]
@@ -229,7 +229,7 @@ def _execute(
             # Closed here, not when a traceback lets it go: it must not outlive Ray.
             closing(
                 pipeline.execute(
-                    tasks, factory, options, resources, settings.step_seconds, watch.see, display.say
+                    tasks, factory, options, resources, settings.step_limit, watch.see, display.say
                 )
             ) as results,
         ):

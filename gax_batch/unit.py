@@ -50,7 +50,10 @@ SLICE_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class UnitTask:
-    """A pointer to one planned unit: what travels to a worker instead of the unit's members."""
+    """A pointer to one planned unit: what travels to a worker instead of the unit's members.
+
+    `bytes` are those of its objects as far as the listing tells.
+    """
 
     plan_uri: str
     row_group: int
@@ -58,6 +61,7 @@ class UnitTask:
     fingerprint: str
     planned: int
     whole: bool = False
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

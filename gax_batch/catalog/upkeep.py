@@ -19,15 +19,21 @@ from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.catalog.writer import Part, read_columns, read_origins, write_unit
 from gax_batch.errors import UsageError
+from gax_batch.limits import MAX_UNIT_SIZE
 from gax_batch.listing import list_objects
+from gax_batch.machine import available_bytes, local_resources, predict_memory, require_memory
 from gax_batch.paths import PartName
 from gax_batch.processes import map_threads
 from gax_batch.sums import SUMS, add_up
+from gax_batch.tree import N_ANSWERS
 
 COMPACT = "compact"
 
 # More and the clock of this machine is no measure of an object's age.
 MAX_CLOCK_ERROR = timedelta(hours=1)
+
+# Draws of a run by default.
+_DRAWS = 32
 
 _RUN_TIME = re.compile(r"(\d{8}T\d{6}Z)-")
 
@@ -49,12 +55,15 @@ def compact(uri: str, unit_size: int) -> Compaction:
         unit_size: Cutouts of a merged unit, at most.
 
     Raises:
-        UsageError: There is no catalog, or another run has meanwhile redone one of the units.
+        UsageError: There is no catalog, a run on this machine could not hold a merged unit, or another run
+            has meanwhile redone one of the units.
         FatalError: A part cannot be read, or the store refused.
         TransientError: The store kept failing.
     """
     catalog = open_existing(uri)
-    merged = [(group, _merge(catalog, group)) for group in _groups(catalog, unit_size)]
+    groups = list(_groups(catalog, min(unit_size, MAX_UNIT_SIZE)))
+    _require_memory(catalog, groups)
+    merged = [(group, _merge(catalog, group)) for group in groups]
     old = [name.unit_id for group, _ in merged for name in group]
     before = len(catalog.parts())
     version = catalog.commit(
@@ -86,6 +95,35 @@ def _groups(catalog: Catalog, unit_size: int) -> Iterator[list[PartName]]:
             group.append(name)
         if len(group) > 1:
             yield group
+
+
+def _require_memory(catalog: Catalog, groups: Sequence[Sequence[PartName]]) -> None:
+    """Refuse to make units that a later run could not redo, by the prediction that refuses runs."""
+    sizes, available = catalog.planned(), available_bytes()
+    largest = max(sizes.values(), default=0)
+    for group in groups:
+        size = sum(sizes[name] for name in group)
+        if size <= largest:
+            continue  # a run has held as many cutouts
+        kept = _kept_draws(catalog.uri, group[0].key)
+        use = local_resources(
+            cpus="auto",
+            workers="auto",
+            object_store_mib="auto",
+            unit_size=size,
+            kept_draws=kept,
+            address="local",
+        )
+        need = predict_memory(use, units=1, unit_size=size, draws=max(kept, _DRAWS), kept_draws=kept)
+        require_memory(need, available)
+
+
+def _kept_draws(uri: str, key: str) -> int:
+    """How many draws of each galaxy a part's unit keeps."""
+    if not storage.exists(paths.companion(uri, paths.DRAWS, key)):
+        return 0
+    (table,) = companions.read(uri, paths.DRAWS, [key], DRAWS)
+    return len(table["draws"][0]) // N_ANSWERS if len(table) else 0
 
 
 def _merge(catalog: Catalog, group: Sequence[PartName]) -> Part:

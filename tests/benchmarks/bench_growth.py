@@ -22,6 +22,7 @@ from benchmarks.usage import KINDS, Usage
 from fakes import FakeEngine
 from surveys import listing, member
 
+from gax_batch.board import StepLimit
 from gax_batch.decoding import Decoder
 from gax_batch.machine import MIB, Resources
 from gax_batch.pipeline import execute, ray_session
@@ -102,7 +103,9 @@ def ends_of(folder: Path, units: int, engines: int, seconds: float, watch: Usage
     resources = Resources(CPUS, engines, STORE_BYTES)
     before, ends, cpu = cpu_by_thread(), [], []
     after = before
-    for result in execute(tasks, factory, options, resources, 600.0, lambda _: False, lambda _: None):
+    for result in execute(
+        tasks, factory, options, resources, StepLimit(seconds=600.0), lambda _: False, lambda _: None
+    ):
         ends += [time.monotonic()] if result.part is not None else []
         cpu += [watch.seconds()] if watch is not None else []
         if len(ends) > units - LOOKS:
