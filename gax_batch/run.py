@@ -5,7 +5,7 @@ The only module that imports `pipeline` (and so Ray), and only when there is som
 
 import secrets
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,8 +32,9 @@ from gax_batch.preparation import plan_run, resources_of, settings_fingerprint, 
 from gax_batch.progress import RunState, Say, Stall, Tally
 from gax_batch.quiet import native_stderr_in
 from gax_batch.record import Clock, Run
+from gax_batch.retries import with_retries
 from gax_batch.uncertainty import Calibration
-from gax_batch.unit import Engine, UnitOptions, UnitTask
+from gax_batch.unit import Engine, UnitOptions, UnitResult, UnitTask
 from gax_batch.watch import Watch
 from gax_batch.webhook import ATTEMPTS, Webhook, summary_of
 
@@ -136,11 +137,13 @@ def _process(
     with _recorded_whatever_happens(run, tally, clock, say, webhook), MemoryMeter() as meter:
         # What is forced is done again, although its parts are there.
         units = [] if settings.full else [(unit.unit_id, unit.fingerprint) for unit in run.plan.units]
-        finished = find_finished(run.catalog, run.settings_fingerprint, units)
+        stored = find_finished(run.catalog, run.settings_fingerprint, units)
+        finished = {unit_id: part for unit_id, part in stored.items() if not part.unread}
         tally.reuse(list(finished.values()))
         if finished:
             say(f"{len(finished):,} of {len(run.plan.units):,} units were finished by an interrupted run")
-        tasks = _write_tasks(run, finished)
+        bases = {unit_id: part.key for unit_id, part in stored.items() if part.unread}
+        tasks = _write_tasks(run, finished, bases)
         if tasks:
             _execute(run, settings, tasks, resources, tally, clock, display)
         clock.lap("process")
@@ -175,12 +178,21 @@ def _refuse_rejects(tally: Tally, threshold: float) -> None:
     )
 
 
-def _write_tasks(run: Run, finished: Container[str]) -> list[UnitTask]:
+def _write_tasks(run: Run, finished: Container[str], bases: Mapping[str, str]) -> list[UnitTask]:
     if all(unit.unit_id in finished for unit in run.plan.units):
         return []
     places = run.plan.write(run.catalog, run.run_id)
     return [
-        UnitTask(file, row_group, unit.unit_id, unit.fingerprint, unit.members, unit.whole, unit.bytes or 0)
+        UnitTask(
+            file,
+            row_group,
+            unit.unit_id,
+            unit.fingerprint,
+            unit.members,
+            unit.whole,
+            unit.bytes or 0,
+            bases.get(unit.unit_id),
+        )
         for unit, (file, row_group) in zip(run.plan.units, places, strict=True)
         if unit.unit_id not in finished
     ]
@@ -223,15 +235,17 @@ def _execute(
         planned = sum(task.planned for task in tasks)
         state = RunState(run.run_id, tally, planned=planned, units=len(tasks), draws=settings.draws)
         metrics, stall = telemetry.Metrics(run.run_id), Stall(60 * settings.stall_minutes)
+
+        def execute(units: Sequence[UnitTask]) -> Generator[UnitResult, None, None]:
+            return pipeline.execute(
+                units, factory, options, resources, settings.step_limit, watch.see, display.say
+            )
+
         with (
             finishes_first(settings.grace) as stop,
             Watch(state, display, stop, settings.grace, metrics, stall, Alarm(run.reference)).on() as watch,
             # Closed here, not when a traceback lets it go: it must not outlive Ray.
-            closing(
-                pipeline.execute(
-                    tasks, factory, options, resources, settings.step_limit, watch.see, display.say
-                )
-            ) as results,
+            closing(with_retries(tasks, execute, lambda: stop.number is not None, display.say)) as results,
         ):
             for result in results:
                 watch.ended(result)

@@ -70,6 +70,11 @@ class Part:
     images: str | None = None
 
     @property
+    def unread(self) -> int:
+        """Cutouts that are rejected since the storage failed to give them: another try may succeed."""
+        return sum(self.rejects_by_reason.get(reason, 0) for reason in PASSING)
+
+    @property
     def reject_key(self) -> str | None:
         """The rejects part's key below the root of its table; None where there is none."""
         return None if self.reject_size is None else self.key
@@ -157,8 +162,8 @@ def find_finished(
 ) -> dict[str, Part]:
     """Find the parts that an earlier, interrupted run has stored.
 
-    Lists one folder once and reads the footers of the units asked for. Not finished are a torn part, and
-    one with rejects for passing faults: another try may find those cutouts in order.
+    Lists one folder once and reads the footers of the units asked for. A torn part is not finished. Of one
+    with `unread` cutouts only these are to be tried again.
 
     Args:
         catalog: The catalog's URI.
@@ -166,7 +171,7 @@ def find_finished(
         units: Pairs of unit id and fingerprint.
 
     Returns:
-        Finished parts by unit id.
+        Finished parts by unit id, those with the fewest unread cutouts.
 
     Raises:
         TransientError: The store kept failing.
@@ -178,9 +183,11 @@ def find_finished(
         name = PartName.parse(info.uri)
         if name is not None and (name.unit_id, name.fingerprint) in wanted:
             candidates.append((name, info))
-    found = [part for part in map_threads(_finished, candidates) if part is not None]
+    described = map_threads(lambda candidate: _described(*candidate), candidates)
+    found = [part for part in described if part is not None]
     # Two interrupted runs may both have finished a unit; either part will do, always the same one.
-    return {part.unit_id: part for part in sorted(found, key=lambda part: part.key, reverse=True)}
+    found.sort(key=lambda part: (part.unread, part.key), reverse=True)
+    return {part.unit_id: part for part in found}
 
 
 def read_part(catalog: str, name: PartName) -> Part | None:
@@ -333,11 +340,6 @@ def _part(name: PartName, size: int, facts: Mapping[str, Any]) -> Part:
     taken = ("rows", "rejects", "planned", "stats", "reject_size", "rejects_by_reason")
     told = {fact: facts[fact] for fact in taken}
     return Part(name.unit_id, name.fingerprint, name.key, size, **told, images=facts.get("images"))
-
-
-def _finished(candidate: tuple[PartName, storage.ObjectInfo]) -> Part | None:
-    part = _described(*candidate)
-    return part if part is not None and PASSING.isdisjoint(part.rejects_by_reason) else None
 
 
 def _described(name: PartName, info: storage.ObjectInfo) -> Part | None:
