@@ -26,12 +26,12 @@ from gax_batch.catalog.draws import draws_table
 from gax_batch.catalog.schema import GALAXIES, REJECTS, galaxies_table, rejects_table
 from gax_batch.catalog.writer import Part, read_part, write_unit
 from gax_batch.decoding import Decoder
-from gax_batch.errors import GaxError, TransientError
+from gax_batch.errors import FatalError, GaxError, TransientError
 from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.models.domain import Counts, Reference
 from gax_batch.paths import PartName
 from gax_batch.plan import read_unit_members
-from gax_batch.rejects import Reject
+from gax_batch.rejects import Reason, Reject, Stage
 from gax_batch.sources import read_unit, set_rejects, shards_of
 from gax_batch.sums import Grouping, add_up, sums_of
 from gax_batch.uncertainty import Summary
@@ -134,14 +134,15 @@ def read(task: UnitTask, options: UnitOptions, aside: Mapping[int, Reject] = NOT
             unread = unread_cutouts(options.catalog, str(task.base))
             members = members.filter(pc.is_in(members["source_uri"], unread.combine_chunks()))
             state = replace(state, base=task.base)
-        cutouts = read_unit(members, options.decoder)
+            cutouts = _read_again(members, options.decoder)
+        else:
+            cutouts = read_unit(members, options.decoder)
     except GaxError as error:
         return _block(None, state.took("read", start, failure=f"reading failed: {error}"))
     state = replace(state, bytes_read=pc.sum(members["size"]).as_py() or 0)
     if options.reference is not None:
         # Here rather than beside a GPU, which classifies a cutout in about the same time.
-        counted = _count(cutouts, options.reference).to_json()
-        state = replace(state, images=counted)
+        state = replace(state, images=_count(cutouts, options.reference).to_json())
     return _block(cutouts, state.took("read", start))
 
 
@@ -150,6 +151,17 @@ def _has_base(task: UnitTask, options: UnitOptions) -> bool:
     return task.base is not None and can_complete(
         options.catalog, task.base, options.grouping, keep_draws=options.keep_draws
     )
+
+
+def _read_again(members: pa.Table, decoder: Decoder) -> pa.Table:
+    """Read cutouts that the storage failed to give before; what it fails to give again is rejected."""
+    try:
+        return read_unit(members, decoder)
+    except (TransientError, FatalError) as error:
+        # That all of these few fail is no sign that the storage fails as a whole.
+        reject = Reject.of(Stage.READ, Reason.UNREADABLE, str(error))
+        waiting = np.flatnonzero(pc.is_null(members["reason"]).to_numpy()).tolist()
+        return read_unit(set_rejects(members, dict.fromkeys(waiting, reject)), decoder)
 
 
 def _count(cutouts: pa.Table, reference: Reference) -> Counts:

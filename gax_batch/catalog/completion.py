@@ -1,7 +1,7 @@
 """A stored unit, completed by cutouts that the storage failed to give when the unit was made.
 
 Rows, rejects and companions of the unit stay as they are. Only the cutouts that its part rejects for a fault
-that may pass (`rejects.PASSING`) are read and classified again, and a new part takes the place of the old one.
+that may pass (`rejects.PASSING`) are read and classified again, and a new part takes the place of the old.
 """
 
 from collections.abc import Mapping

@@ -324,8 +324,8 @@ def test_a_shard_with_fewer_rows_than_listed_costs_no_row_of_another(tmp_path: P
     for name in "ab":
         write(tmp_path / f"{name}.parquet", RAW, galaxy_id=[f"{name}{i}" for i in range(6)])
     members = listed(open_source(str(tmp_path)))
-    rows = [row + 3 if uri.endswith("/b.parquet") else row
-            for uri, row in zip(members["object_uri"].to_pylist(), members["row"].to_pylist(), strict=True)]  # fmt: skip
+    rows = members["row"].to_pylist()
+    rows[6:] = [row + 3 for row in rows[6:]]
     place = members.schema.get_field_index("row")
     cutouts = read(members.set_column(place, "row", pa.array(rows, pa.int64())))
     assert cutouts["reason"].to_pylist() == [None] * 6 + ["unreadable"] * 6
