@@ -122,13 +122,14 @@ class RunSettings(BaseModel):
     max_attempts: int = Field(
         MAX_ATTEMPTS,
         ge=1,
-        description="Runs that try a cutout which the storage did not give; then it stays a reject until "
-        "its version changes.",
+        description="Runs that try a cutout which the storage did not give, each of them twice; then it "
+        "stays a reject until its version changes.",
     )
     unit_seconds: Literal["auto"] | float = Field(
         "auto",
         description="Seconds that reading, classifying or writing one unit may take; then its worker is "
-        "ended, and the cutout that holds it up is rejected. auto is 300, and 1 per cutout and 32 draws.",
+        "ended, and the cutout that holds it up is rejected. auto is 300, and 1 per "
+        "cutout of the unit and 32 draws, and per 4 MiB of its objects.",
     )
     stall_minutes: float = Field(
         15, gt=0, description="Minutes without progress after which a run says where it stalls."
