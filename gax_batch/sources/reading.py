@@ -1,6 +1,7 @@
 """Members read from wherever they are, each handed over as it comes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -13,10 +14,11 @@ from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, TransientError
 from gax_batch.imaging import ImageFlag
 from gax_batch.machine import MIB, memory_bound
+from gax_batch.processes import map_threads
 from gax_batch.rejects import RejectError
 from gax_batch.sources.bands import BAND, band_objects
 from gax_batch.sources.base import changes, is_named
-from gax_batch.sources.framing import cut_field
+from gax_batch.sources.framing import Cutouts, cut_field
 from gax_batch.sources.objectstore import Guard, fetch_each
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import read_shard
@@ -25,6 +27,8 @@ from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 from gax_batch.stretches import PRESETS
 
 Places = npt.NDArray[np.int64]
+
+_FIELDS_AT_ONCE = 2
 
 
 class Visitor(Protocol):
@@ -66,18 +70,36 @@ def _read_objects(members: pa.Table, places: Places, visitor: Visitor, decoder: 
     """
     objects = list(_by_object(members, places))
     guard = Guard(len(objects))
+    # One field is decoded while the next one is fetched.
+    fields = map_threads(partial(_cut, decoder=decoder), _fields(objects), _FIELDS_AT_ONCE)
     for group, mine in objects:
         some = _Some(visitor, mine)
         try:
-            if is_named(group["object_uri"][0].as_py(), SHARD_SUFFIXES):
+            if _is_shard(group):
                 read_shard(group, some, decoder.limits)
             else:
-                _read_field(group, some, decoder)
+                some.take_field(next(fields))
         except (TransientError, FatalError) as error:
             if len(objects) == 1:
                 raise
             some.reject_others(guard.reject(error))
     guard.check_all_failed()
+
+
+def _is_shard(members: pa.Table) -> bool:
+    return is_named(members["object_uri"][0].as_py(), SHARD_SUFFIXES)
+
+
+def _fields(objects: Sequence[tuple[pa.Table, Places]]) -> Iterator[pa.Table]:
+    return (group for group, _ in objects if not _is_shard(group))
+
+
+def _cut(members: pa.Table, decoder: Decoder) -> Cutouts | TransientError | FatalError:
+    """Cut galaxies out of a field; an error of the storage is returned, so that it ends no other field."""
+    try:
+        return cut_field(members, decoder)
+    except (TransientError, FatalError) as error:
+        return error
 
 
 class _Some:
@@ -97,8 +119,17 @@ class _Some:
         self._taken[chosen] = True
         self._visitor.take_cutouts(self._places[chosen], pixels)
 
-    def mark(self, index: int, flags: ImageFlag) -> None:
-        self._visitor.mark(int(self._places[index]), flags)
+    def take_field(self, cutouts: Cutouts | TransientError | FatalError) -> None:
+        """Take what was cut out of a field, or raise why nothing was."""
+        if not isinstance(cutouts, list):
+            raise cutouts
+        for index, found in enumerate(cutouts):
+            if isinstance(found, RejectError):
+                self.take(index, found)
+            else:
+                colors, flags = found
+                self._visitor.mark(int(self._places[index]), flags)
+                self.take(index, colors)
 
     def reject_others(self, error: RejectError) -> None:
         """Reject the members that were not read before their object failed."""
@@ -153,13 +184,3 @@ def _by_object(members: pa.Table, places: Places) -> Iterator[tuple[pa.Table, Pl
     for start, stop in pairwise([*begins.tolist(), len(chosen)]):
         group = chosen.slice(start, stop - start)
         yield group.drop_columns("place"), group["place"].to_numpy()
-
-
-def _read_field(members: pa.Table, some: _Some, decoder: Decoder) -> None:
-    for index, found in enumerate(cut_field(members, decoder)):
-        if isinstance(found, RejectError):
-            some.take(index, found)
-        else:
-            colors, flags = found
-            some.mark(index, flags)
-            some.take(index, colors)
