@@ -326,10 +326,8 @@ class RunSettings(BaseModel):
     @property
     def step_limit(self) -> StepLimit:
         """How long one step of a unit may take."""
-        return StepLimit(
-            cutout_seconds=max(1.0, self.draws / 32),
-            seconds=None if self.unit_seconds == "auto" else self.unit_seconds,
-        )
+        fixed = None if self.unit_seconds == "auto" else self.unit_seconds
+        return StepLimit(cutout_seconds=max(1.0, self.draws / 32), seconds=fixed)
 
     @property
     def decoder(self) -> Decoder:
