@@ -25,6 +25,28 @@ LEAST_SECONDS = 300.0
 MAX_REPEATS = 6
 """Repetitions of a step that each ended before: a node that is lost takes results with it."""
 
+BYTES_PER_SECOND = 4 * 1024 * 1024
+"""The slowest reading that is waited for, of objects much larger than a cutout."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepLimit:
+    """How long a step of a unit may take; then its worker is terminated.
+
+    Attributes:
+        cutout_seconds: For each of the unit's cutouts.
+        seconds: For a unit of any size, in place of what its cutouts and bytes give.
+    """
+
+    cutout_seconds: float = 1.0
+    seconds: float | None = None
+
+    def of_unit(self, cutouts: int, size: int = 0) -> float:
+        """Return the seconds for a unit of this many cutouts, and bytes of its objects."""
+        if self.seconds is not None:
+            return self.seconds
+        return LEAST_SECONDS + cutouts * self.cutout_seconds + size / BYTES_PER_SECOND
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

@@ -13,12 +13,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import to_jsonable_python
 
-from gax_batch.board import LEAST_SECONDS
+from gax_batch.board import StepLimit
 from gax_batch.catalog.schema import NUMERIC_COLUMNS
 from gax_batch.decoding import DEFAULT_RADIUS_ARCSEC, Decoder
 from gax_batch.errors import UsageError
 from gax_batch.imaging import GZ2_CROP
-from gax_batch.limits import ImageLimits, ListingLimits
+from gax_batch.limits import MAX_UNIT_SIZE, ImageLimits, ListingLimits
 from gax_batch.models import DRAW_SET, FIRST_DRAWS, ModelName, Precision
 from gax_batch.rejects import MAX_ATTEMPTS
 from gax_batch.sums import Grouping, are_edges, parse_edges
@@ -68,7 +68,7 @@ class RunSettings(BaseModel):
         "auto", description="Of the convolutions: float32, bfloat16; auto: the catalog's, else the faster."
     )
     unit_size: int = Field(
-        4096, ge=1, le=65_536, description="Cutouts per unit of work, one Parquet part each."
+        4096, ge=1, le=MAX_UNIT_SIZE, description="Cutouts per unit of work, one Parquet part each."
     )
     workers: Literal["auto"] | int = Field(
         "auto", description="Actors that hold the models: auto is one per GPU, else one that uses every core."
@@ -130,13 +130,14 @@ class RunSettings(BaseModel):
     max_attempts: int = Field(
         MAX_ATTEMPTS,
         ge=1,
-        description="Runs that try a cutout which the storage did not give; then it stays a reject until "
-        "its version changes.",
+        description="Runs that try a cutout which the storage did not give, each of them twice; then it "
+        "stays a reject until its version changes.",
     )
     unit_seconds: Literal["auto"] | float = Field(
         "auto",
         description="Seconds that reading, classifying or writing one unit may take; then its worker is "
-        "ended, and the cutout that holds it up is rejected. auto is 300, and 1 per cutout and 32 draws.",
+        "ended, and the cutout that holds it up is rejected. auto is 300, and 1 per "
+        "cutout of the unit and 32 draws, and per 4 MiB of its objects.",
     )
     stall_minutes: float = Field(
         15, gt=0, description="Minutes without progress after which a run says where it stalls."
@@ -323,11 +324,10 @@ class RunSettings(BaseModel):
         return ListingLimits(self.max_id_characters, self.max_shard_members)
 
     @property
-    def step_seconds(self) -> float:
-        """What one step of a unit may take."""
-        if self.unit_seconds == "auto":
-            return LEAST_SECONDS + self.unit_size * max(1.0, self.draws / 32)
-        return self.unit_seconds
+    def step_limit(self) -> StepLimit:
+        """How long one step of a unit may take."""
+        fixed = None if self.unit_seconds == "auto" else self.unit_seconds
+        return StepLimit(cutout_seconds=max(1.0, self.draws / 32), seconds=fixed)
 
     @property
     def decoder(self) -> Decoder:

@@ -77,7 +77,7 @@ def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True, budget:
     say_what_redoes(settings, bundle, catalog, fingerprint, say)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = plan_run(settings, catalog, fingerprint, Path(folder), say, keep_index=False)
-        resources, need = resources_of(settings, units=len(plan.units))
+        resources, need = resources_of(settings, plan.units)
         for line in _plan_lines(plan):
             say(line)
         if not plan.units:
@@ -95,13 +95,13 @@ def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True, budget:
                 f"time: about {duration(seconds)} here: one core reads {rates.read:,.0f} cutouts/s, "
                 f"the models classify {rates.infer:,.1f}/s, start {rates.start:.0f} s (from {SAMPLE} cutouts)"
             )
-        for line in _cluster_lines(plan.members, settings, resources, rates, budget or Budget()):
+        for line in _cluster_lines(plan, settings, resources, rates, budget or Budget()):
             say(line)
     return 0 if fits else 2
 
 
 def _cluster_lines(
-    cutouts: int, settings: RunSettings, resources: Resources, rates: Rates | None, budget: Budget
+    plan: Plan, settings: RunSettings, resources: Resources, rates: Rates | None, budget: Budget
 ) -> list[str]:
     """The size of a cluster for the same survey, from this machine's rates where they were measured."""
     gpus = settings.engine_gpus or 0
@@ -117,10 +117,10 @@ def _cluster_lines(
         node = cpu_node(settings.engine_cpus or 6)
         source = "the README's rates, as if cores added up"
     need = size(
-        cutouts,
+        plan.members,
         node,
         hours=budget.hours,
-        unit_size=settings.unit_size,
+        unit_size=max(unit.members for unit in plan.units),
         engines=0 if settings.workers == "auto" else settings.workers,
     )
     return lines(need, core_price=budget.core_price, gpu_price=budget.gpu_price, source=source)

@@ -120,7 +120,7 @@ def _failed(task: UnitTask, death: Death, poisonous: int) -> UnitResult:
     if poisonous:
         but = f"{poisonous} of its cutouts, set aside, were not all: the machine or the models are at fault"
     state = UnitState(
-        task.unit_id, task.fingerprint, task.planned, f"its worker {death}, and {but}", origin=task.origin
+        task.unit_id, task.fingerprint, task.planned, f"its worker {death}, and {but}", whole=task.whole
     )
     return UnitResult(state, None)
 

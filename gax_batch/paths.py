@@ -28,7 +28,10 @@ _PARTS = "parts"
 _PART_KEY = re.compile(rf"{_PARTS}/([^/]+)/([^/-]+)-([^/-]+)-([^/-]+)-([^/-]+?)(?:-(\d+))?\.parquet")
 
 MANY_ORIGINS = "many"
-"""The origin of a unit that is not all of one object, or that another try may change."""
+"""The origin of a unit that is not all of its objects, or that another try may change."""
+
+SEVERAL_ORIGINS = "several"
+"""The origin of a unit that is all of several objects; the part's footer lists them."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,8 +42,9 @@ class PartName:
         settings_fingerprint: Digest of everything besides the cutouts that decides what rows say.
         unit_id: The unit.
         fingerprint: Digest of the unit's members and their versions.
-        origin: Digest of the one object, and its version, that the unit is all of (`origin_of`): where it
-            is listed again in that version, none of its rows have to be looked at. Else `MANY_ORIGINS`.
+        origin: Digest of the one object, and its version, that the unit is all of (`origin_of`), or
+            `SEVERAL_ORIGINS`: where its objects are listed again in these versions, none of its rows have
+            to be looked at. Else `MANY_ORIGINS`.
         digest: Digest of the rows. A key never gets other bytes, so that two runs that work on the same
             unit at the same time cannot change what the other has committed.
         rejects: How many cutouts of the unit were rejected; None for a part of catalog format 2.

@@ -22,7 +22,7 @@ import ray.data
 from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from gax_batch.board import READING, BoardView, Step
+from gax_batch.board import READING, BoardView, Step, StepLimit
 from gax_batch.errors import FatalError, GaxError, UsageError
 from gax_batch.interrupt import handlers_kept
 from gax_batch.isolation import Death, save_unit
@@ -118,7 +118,7 @@ def execute(
     factory: EngineFactory,
     options: UnitOptions,
     resources: Resources,
-    unit_seconds: float,
+    limit: StepLimit,
     see: Callable[[Sample], bool],
     say: Say,
 ) -> Generator[UnitResult, None, None]:
@@ -132,7 +132,7 @@ def execute(
         factory: Of the engines.
         options: Of the run.
         resources: What the run uses.
-        unit_seconds: What each step of a unit may take; then its worker is ended.
+        limit: How long each step of a unit may take.
         see: Is shown every second, in a thread of its own, how the workers stand; once it returns true, no
             more units are begun, and those that are not begun have no result.
         say: Shows one line to the person who waits.
@@ -145,7 +145,7 @@ def execute(
     if lack := _layout(resources, len(tasks)).lack(*_cluster_size()):
         say(f"waiting for nodes: {lack}")
     with open_board() as board, watched(board, _layout(resources, len(tasks)).workers, see):
-        crew = _Crew(factory, options, resources, board, unit_seconds)
+        crew = _Crew(factory, options, resources, board, limit)
         with closing(_all_rounds(waiting, crew, say)) as results:
             yield from (result for result in results if result.state.failure != NOT_BEGUN)
 
@@ -212,7 +212,7 @@ class _Crew:
     options: UnitOptions
     resources: Resources
     board: ActorHandle
-    unit_seconds: float
+    limit: StepLimit
 
 
 class _Ward:
@@ -247,7 +247,7 @@ class _Ward:
     def _open(self) -> ActorHandle:
         crew = self._crew
         use = _layout(crew.resources, 1)
-        steps = Steps(Reporter(crew.board), crew.unit_seconds, tries=sys.maxsize)
+        steps = Steps(Reporter(crew.board), crew.limit, tries=sys.maxsize)
         return ray.remote(num_cpus=use.engine_cpus, num_gpus=use.engine_gpus)(Cell).remote(
             partial(crew.factory, use.threads), crew.options, steps
         )
@@ -275,7 +275,7 @@ def _rescued(lost: Sequence[UnitTask], crew: _Crew, say: Say) -> Iterator[UnitRe
         for task in lost:
             say(f"unit {task.unit_id} was lost with its worker; it is tried alone")
             with _cluster_needed():
-                result = save_unit(task, ward.trial, crew.unit_seconds)
+                result = save_unit(task, ward.trial, crew.limit.of_unit(task.planned, task.bytes))
             yield result
             failed = failed + 1 if result.part is None else 0
             if failed == MAX_UNSAVED:
@@ -299,7 +299,7 @@ def _flow(tasks: Sequence[UnitTask], crew: _Crew) -> Generator[UnitResult, None,
 
 def _wire(tasks: Sequence[UnitTask], crew: _Crew) -> ray.data.Dataset:
     use = _layout(crew.resources, len(tasks))
-    told = (crew.options, Steps(Reporter(crew.board), crew.unit_seconds, MAX_TRIES))
+    told = (crew.options, Steps(Reporter(crew.board), crew.limit, MAX_TRIES))
     blocks = {"batch_size": None, "batch_format": "pyarrow"}
     return (
         # Not a `Datasource`: its read task per unit would cost the driver half as much again, and a process.

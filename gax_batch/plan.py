@@ -12,7 +12,7 @@ Everything streams: a plan takes the same memory for a thousand galaxies and for
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from gax_batch import paths, storage
 from gax_batch.difference import NEW, Counts, Difference, PositionMatch
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.listing import list_objects
+from gax_batch.partition import are_whole, partition
 from gax_batch.rejects import MAX_ATTEMPTS
 from gax_batch.scratch import Scratch
 from gax_batch.settled import SettledShards
@@ -52,7 +53,7 @@ class Unit:
         reason: Why: `new`, `changed`, `model changed`, `retried` or `forced`.
         members: How many there are.
         bytes: Size of all members together; None if it is not known.
-        origin: The object that it is all of, see `PartName`.
+        whole: Whether it is all of one or several shards, see `PartName.origin`.
     """
 
     unit_id: str
@@ -60,7 +61,7 @@ class Unit:
     reason: str
     members: int
     bytes: int | None
-    origin: str
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,8 @@ def make_plan(
         known: `Catalog.members()`.
         units: `Catalog.units()`.
         settings_fingerprint: Digest of bundle and settings; units of another one are redone.
-        unit_size: Members of a new unit, at most. Rows of different shards never share a unit.
+        unit_size: Members of a new unit, at most. Whole fields and shards share a unit
+            (see `gax_batch.partition`).
         folder: An empty folder on a local disk; the plan keeps its members there.
         positions: Batches of `POSITION_SCHEMA`; they stand above the listing's own. A galaxy that
             neither has keeps its position in the catalog.
@@ -221,7 +223,7 @@ def make_plan(
         )
         if settled is not None:
             _refuse_claims(diff, settled)
-        for block, bounds in _units(diff.members(), unit_size):
+        for block, bounds in partition(diff.members(), unit_size):
             planned += _describe(block, bounds)
             rejects.update(block["reason"].drop_null().to_pylist())
             files.write(block.select(MEMBER_SCHEMA.names).cast(MEMBER_SCHEMA), bounds)
@@ -246,68 +248,24 @@ def _refuse_claims(diff: Difference, settled: SettledShards) -> None:
             raise ClaimError
 
 
-def _units(batches: Iterable[pa.Table], unit_size: int) -> Iterator[tuple[pa.Table, list[int]]]:
-    """Whole units, a few at a time, with their bounds in the block: the last one waits for its rest."""
-    block: pa.Table | None = None
-    for batch in batches:
-        block = batch if block is None else pa.concat_tables([block, batch])
-        starts = _starts(block, unit_size)
-        if len(starts) > 1:
-            yield block.slice(0, starts[-1]), starts
-            block = block.slice(starts[-1])
-    if block is not None and len(block):
-        yield block, [0, len(block)]
-
-
-def _starts(block: pa.Table, unit_size: int) -> list[int]:
-    """Where units begin in a block that begins with one.
-
-    A unit that is redone has a name; new members are cut in order, so that loose images share units and
-    rows of different shards do not.
-    """
-    shard = pc.if_else(pc.is_valid(block["row"]), block["object_uri"], "")
-    group = pc.fill_null(block["unit_id"], "")
-    changes = np.zeros(len(block), bool)
-    changes[0] = True
-    for column in (group, pc.if_else(pc.equal(group, ""), shard, "")):
-        changes[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
-    begin = np.flatnonzero(changes)
-    within = np.arange(len(block)) - begin[np.cumsum(changes) - 1]
-    is_new = pc.is_null(block["unit_id"]).to_numpy(zero_copy_only=False)
-    return [int(i) for i in np.flatnonzero(changes | (is_new & (within % unit_size == 0)))]
-
-
-def _describe(block: pa.Table, bounds: Sequence[int]) -> list[Unit]:
+def _describe(block: pa.Table, bounds: list[int]) -> list[Unit]:
     begin = pa.array(bounds[:-1])
     names = block["unit_id"].take(begin).to_pylist()
     reasons = block["why"].take(begin).to_pylist()
     born = _digests(block, ["source_uri"], bounds) if None in names else names
     prints = _digests(block, _FINGERPRINTED, bounds)
     return [
-        Unit(name or new, fingerprint, reason or NEW, stop - start, size, origin)
-        for name, new, fingerprint, reason, (start, stop), size, origin in zip(
+        Unit(name or new, fingerprint, reason or NEW, stop - start, size, whole)
+        for name, new, fingerprint, reason, (start, stop), size, whole in zip(
             names,
             born,
             prints,
             reasons,
             pairwise(bounds),
             _bytes(block, bounds),
-            _origins(block, bounds),
+            are_whole(block, bounds),
             strict=True,
         )
-    ]
-
-
-def _origins(block: pa.Table, bounds: Sequence[int]) -> list[str]:
-    """The object that each unit is all of; its members are in the order of their objects."""
-    names = ["object_uri", "source_version", "object_rows"]
-    first = block.select(names).take(pa.array(bounds[:-1])).to_pylist()
-    last = block["object_uri"].take(pa.array([stop - 1 for stop in bounds[1:]])).to_pylist()
-    return [
-        paths.origin_of(row["object_uri"], row["source_version"])
-        if row["object_uri"] == end and row["object_rows"] == stop - start
-        else paths.MANY_ORIGINS
-        for row, end, (start, stop) in zip(first, last, pairwise(bounds), strict=True)
     ]
 
 

@@ -1,7 +1,7 @@
 """What stands before a run, and tells what it would do: list, compare, and predict the memory."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from gax_batch.machine import (
 )
 from gax_batch.models.bundle import Bundle
 from gax_batch.paths import PartName, frames_folder, parts_folder
-from gax_batch.plan import ClaimError, Plan, make_plan
+from gax_batch.plan import ClaimError, Plan, Unit, make_plan
 from gax_batch.progress import Say
 from gax_batch.settled import SettledShards
 from gax_batch.sources import (
@@ -313,19 +313,24 @@ def _refuse_removal(settings: RunSettings, catalog: Catalog, plan: Plan) -> None
         )
 
 
-def resources_of(settings: RunSettings, *, units: int) -> tuple[Resources, MemoryNeed]:
-    """What a run of so many units uses on this machine, and the memory that it needs."""
+def resources_of(settings: RunSettings, units: Sequence[Unit] = ()) -> tuple[Resources, MemoryNeed]:
+    """Return what a run of some units uses on this machine, and the memory that it needs.
+
+    Units that are redone keep the size that they were made with, whatever the settings say. Without units it
+    is the least that any run of these settings needs.
+    """
     kept = settings.stored_draws if settings.keep_draws else 0
+    largest = max((unit.members for unit in units), default=1)
     resources = local_resources(
         cpus=settings.cpus,
         workers=settings.workers,
         object_store_mib=settings.object_store_mib,
-        unit_size=settings.unit_size,
+        unit_size=largest,
         kept_draws=kept,
         address=settings.ray_address,
     )
     resources = replace(resources, engine_cpus=settings.engine_cpus, engine_gpus=settings.engine_gpus)
     need = predict_memory(
-        resources, units=units, unit_size=settings.unit_size, draws=settings.draws, kept_draws=kept
+        resources, units=len(units), unit_size=largest, draws=settings.draws, kept_draws=kept
     )
     return resources, need

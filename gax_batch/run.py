@@ -5,7 +5,7 @@ The only module that imports `pipeline` (and so Ray), and only when there is som
 
 import secrets
 import tempfile
-from collections.abc import Container
+from collections.abc import Container, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,13 +30,15 @@ from gax_batch.machine import (
 from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle, load_catalog_bundle
 from gax_batch.models.domain import Alarm, Reference
+from gax_batch.plan import Unit
 from gax_batch.preparation import plan_run, resources_of, say_what_redoes, settle_precision
 from gax_batch.progress import RunState, Say, Stall, Tally
 from gax_batch.quiet import native_stderr_in
 from gax_batch.record import Clock, Outcome, Run
+from gax_batch.retries import with_retries
 from gax_batch.tolerance import Tolerance
 from gax_batch.uncertainty import Calibration
-from gax_batch.unit import Engine, UnitOptions, UnitTask
+from gax_batch.unit import Engine, UnitOptions, UnitResult, UnitTask
 from gax_batch.watch import Watch
 from gax_batch.webhook import ATTEMPTS, Webhook, summary_of
 
@@ -79,7 +81,7 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
     settings = settle_precision(settings, bundle, catalog)
     fingerprint = settings_fingerprint(settings, bundle)
     say_what_redoes(settings, bundle, catalog, fingerprint, say)
-    _require_memory(settings, units=1)
+    _require_memory(settings)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = plan_run(settings, catalog, fingerprint, Path(folder), say)
         record.settle_lost(catalog.uri)
@@ -87,7 +89,7 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
             say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
             webhook.send(_nothing_to_do(settings.catalog, catalog.version), say)
             return RunOutcome(0, None, catalog.version)
-        resources = _require_memory(settings, units=len(plan.units))
+        resources = _require_memory(settings, plan.units)
         storage.check_writable(catalog.uri)
         clock.lap("plan")
         started = datetime.now(UTC)
@@ -105,16 +107,15 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
         return _process(run, settings, catalog, resources, clock, display, webhook)
 
 
-def _require_memory(settings: RunSettings, *, units: int) -> Resources:
-    """The resources of a run of this many units.
+def _require_memory(settings: RunSettings, units: Sequence[Unit] = ()) -> Resources:
+    """The resources of a run of some units.
 
-    Called before the listing with the least number of units, since a listing may take hours, and again with
-    that of the plan.
+    Called before the listing without any, since a listing may take hours, and again with those of the plan.
 
     Raises:
         UsageError: The memory does not suffice.
     """
-    resources, need = resources_of(settings, units=units)
+    resources, need = resources_of(settings, units)
     require_memory(need, available_bytes())
     return resources
 
@@ -189,7 +190,9 @@ def _infer(
     """
     # What is forced is done again, although its parts are there.
     units = [] if settings.full else [(unit.unit_id, unit.fingerprint) for unit in run.plan.units]
-    finished = find_finished(run.catalog, run.settings_fingerprint, units)
+    stored = find_finished(run.catalog, run.settings_fingerprint, units)
+    finished = {unit_id: part for unit_id, part in stored.items() if not part.unread}
+    bases = {unit_id: part.key for unit_id, part in stored.items() if part.unread}
     tally.reuse(list(finished.values()))
     if finished:
         display.say(
@@ -199,7 +202,7 @@ def _infer(
     tolerance = Tolerance(run.catalog, settings.max_rejects, galaxies_before=catalog.galaxy_count())
     for part in finished.values():
         tolerance.see(part)
-    tasks = _write_tasks(run, finished)
+    tasks = _write_tasks(run, finished, bases)
     if tasks:
         _execute(run, settings, tasks, resources, tally, tolerance, clock, display)
     clock.lap("process")
@@ -254,12 +257,21 @@ def _conclude(
             raise
 
 
-def _write_tasks(run: Run, finished: Container[str]) -> list[UnitTask]:
+def _write_tasks(run: Run, finished: Container[str], bases: Mapping[str, str]) -> list[UnitTask]:
     if all(unit.unit_id in finished for unit in run.plan.units):
         return []
     places = run.plan.write(run.catalog, run.run_id)
     return [
-        UnitTask(file, row_group, unit.unit_id, unit.fingerprint, unit.members, unit.origin)
+        UnitTask(
+            file,
+            row_group,
+            unit.unit_id,
+            unit.fingerprint,
+            unit.members,
+            unit.whole,
+            unit.bytes or 0,
+            bases.get(unit.unit_id),
+        )
         for unit, (file, row_group) in zip(run.plan.units, places, strict=True)
         if unit.unit_id not in finished
     ]
@@ -303,16 +315,22 @@ def _execute(
         planned = sum(task.planned for task in tasks)
         state = RunState(run.run_id, tally, planned=planned, units=len(tasks), draws=settings.draws)
         metrics = telemetry.Metrics(run.run_id)
-        stall = Stall(60 * settings.stall_minutes, 60 * settings.give_up_minutes, settings.step_seconds)
+        stall = Stall(
+            60 * settings.stall_minutes,
+            60 * settings.give_up_minutes,
+            max(settings.step_limit.of_unit(task.planned, task.bytes) for task in tasks),
+        )
+
+        def execute(units: Sequence[UnitTask]) -> Generator[UnitResult, None, None]:
+            return pipeline.execute(
+                units, factory, options, resources, settings.step_limit, watch.see, display.say
+            )
+
         with (
             finishes_first(settings.grace) as stop,
             Watch(state, display, stop, settings.grace, metrics, stall, Alarm(run.reference)).on() as watch,
             # Closed here, not when a traceback lets it go: it must not outlive Ray.
-            closing(
-                pipeline.execute(
-                    tasks, factory, options, resources, settings.step_seconds, watch.see, display.say
-                )
-            ) as results,
+            closing(with_retries(tasks, execute, lambda: stop.number is not None, display.say)) as results,
         ):
             for result in results:
                 watch.ended(result)

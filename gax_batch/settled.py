@@ -1,16 +1,18 @@
-"""Shards that need not be looked at again: each is, in this very version, all of one unit of the catalog.
+"""Shards that need not be looked at again: each is, in this very version, in a unit of whole shards.
 
 A survey of a hundred million galaxies in shards is planned by the shards' names and versions alone, unless
 one of its new galaxies has the id of one that is settled: then the plan is made from every row.
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
 from gax_batch import paths
 from gax_batch.catalog.snapshots import Catalog
+from gax_batch.catalog.writer import read_origins
 from gax_batch.paths import PartName
 from gax_batch.storage import ObjectInfo
 
@@ -29,22 +31,38 @@ class SettledShards:
             excluded: Parts whose units are not settled either.
         """
         self._catalog = catalog
-        self._by_origin = {
-            name.origin: name
+        names = [
+            name
             for name in catalog.parts()
             if name.settings_fingerprint in fingerprints
             and name.origin != paths.MANY_ORIGINS
             and name not in excluded
-        }
+        ]
+        self._by_origin: dict[str, PartName] = {}
+        for name, origins in zip(names, read_origins(catalog.uri, names), strict=True):
+            self._by_origin |= dict.fromkeys(origins, name)
+        self._shards = Counter(self._by_origin.values())
         self.units: set[PartName] = set()
-        """Those whose shard was listed."""
+        """Those whose shards were all listed."""
 
-    def __call__(self, info: ObjectInfo) -> bool:
-        """Whether a listed shard is settled."""
-        name = self._by_origin.get(paths.origin_of(info.uri, info.version))
-        if name is not None:
-            self.units.add(name)
-        return name is not None
+    def __call__(self, shards: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+        """Leave out the shards of a listing that are settled.
+
+        A unit is settled if all its shards are listed in the versions that it was made of; else it is redone
+        as a whole, and the rows of all its shards are listed.
+        """
+        found: dict[PartName, list[ObjectInfo]] = defaultdict(list)
+        for info in shards:
+            name = self._by_origin.get(paths.origin_of(info.uri, info.version))
+            if name is None:
+                yield info
+            else:
+                found[name].append(info)
+        for name, listed in found.items():
+            if len(listed) == self._shards[name]:
+                self.units.add(name)
+            else:
+                yield from listed
 
     @property
     def cutouts(self) -> int:

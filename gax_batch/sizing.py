@@ -14,8 +14,8 @@ PLAN_BYTES = 250
 PACKED_BYTES = 6_700
 """Of a packed cutout (README.md, "Measured")."""
 
-# The driver's peak while it planned 12,000,000 cutouts (README.md), of which UNIT_BYTES are a unit's.
-_PLANNING_BYTES = 946 * MIB - 12_000_000 // 4096 * UNIT_BYTES
+# The driver's peak while it planned 12,000,000 cutouts (README.md). Its units have no tasks in Ray yet.
+_PLANNING_BYTES = 946 * MIB
 # Cores that a node keeps for reading and writing beside its engine: as the overlays of deploy/ have them.
 _READERS_OF_A_CPU, _READERS_OF_A_GPU = 2, 12
 _GIB, _GB = 1 << 30, 10**9

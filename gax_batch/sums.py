@@ -70,6 +70,16 @@ class Grouping:
     order: int | None = None
     edges: Mapping[str, tuple[float, ...]] | None = None
 
+    def has_made(self, sums: pa.Table) -> bool:
+        """Whether sums, `SUMS`, one or more, are of these groups."""
+        names = {EVERYTHING, *(self.edges or {})} | (
+            {f"{HEALPIX}{self.order}"} if self.order is not None else set()
+        )
+        found = sums.group_by(["grouping", "low", "high"]).aggregate([]).to_pylist()
+        ends = {(row["grouping"], row["low"], row["high"]) for row in found if row["low"] is not None}
+        wanted = {(name, *pair) for name, edges in (self.edges or {}).items() for pair in pairwise(edges)}
+        return {row["grouping"] for row in found} == names and ends <= wanted
+
     def assign(self, galaxies: pa.Table) -> dict[str, Bins]:
         """The bin of each galaxy, -1 for none, by the name of the grouping.
 

@@ -21,17 +21,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch import paths
+from gax_batch.catalog.completion import UnitRows, can_complete, complete, unread_cutouts
 from gax_batch.catalog.draws import draws_table
 from gax_batch.catalog.schema import GALAXIES, REJECTS, galaxies_table, rejects_table
-from gax_batch.catalog.writer import Part, write_unit
+from gax_batch.catalog.writer import Part, read_part, write_unit
 from gax_batch.decoding import Decoder
-from gax_batch.errors import GaxError, TransientError
+from gax_batch.errors import FatalError, GaxError, TransientError
 from gax_batch.imaging import IMAGE_SIDE
 from gax_batch.models.domain import Counts, Reference
-from gax_batch.paths import MANY_ORIGINS
+from gax_batch.paths import PartName
 from gax_batch.plan import read_unit_members
-from gax_batch.rejects import Reject
-from gax_batch.sources import read_unit, set_rejects
+from gax_batch.rejects import Reason, Reject, Stage
+from gax_batch.sources import read_unit, set_rejects, shards_of
 from gax_batch.sums import Grouping, add_up, sums_of
 from gax_batch.uncertainty import Summary
 
@@ -51,14 +52,20 @@ SLICE_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class UnitTask:
-    """A pointer to one planned unit: what travels to a worker instead of the unit's members."""
+    """A pointer to one planned unit: what travels to a worker instead of the unit's members.
+
+    `bytes` are those of its objects as far as the listing tells. `base` is the key of a part of the same
+    members and settings: only the cutouts that the storage failed to give then are read and classified.
+    """
 
     plan_uri: str
     row_group: int
     unit_id: str
     fingerprint: str
     planned: int
-    origin: str = MANY_ORIGINS
+    whole: bool = False
+    bytes: int = 0
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +98,11 @@ class UnitState:
     planned: int
     failure: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    origin: str = MANY_ORIGINS
+    whole: bool = False
     bytes_read: int = 0
     worker: str = ""
     images: str | None = None
+    base: str | None = None
 
     def took(self, step: str, start: float, failure: str | None = None) -> "UnitState":
         """The state after a step that began at `start` (of `time.monotonic`)."""
@@ -122,7 +130,13 @@ def read(task: UnitTask, options: UnitOptions, aside: Mapping[int, Reject] = NOT
     state = _state_of(task)
     try:
         members = set_rejects(read_unit_members(task.plan_uri, task.row_group), aside)
-        cutouts = read_unit(members, options.decoder)
+        if _has_base(task, options):
+            unread = unread_cutouts(options.catalog, str(task.base))
+            members = members.filter(pc.is_in(members["source_uri"], unread.combine_chunks()))
+            state = replace(state, base=task.base)
+            cutouts = _read_again(members, options.decoder)
+        else:
+            cutouts = read_unit(members, options.decoder)
     except GaxError as error:
         return _block(None, state.took("read", start, failure=f"reading failed: {error}"))
     state = replace(state, bytes_read=pc.sum(members["size"]).as_py() or 0)
@@ -130,6 +144,24 @@ def read(task: UnitTask, options: UnitOptions, aside: Mapping[int, Reject] = NOT
         # Here rather than beside a GPU, which classifies a cutout in about the same time.
         state = replace(state, images=_count(cutouts, options.reference).to_json())
     return _block(cutouts, state.took("read", start))
+
+
+def _has_base(task: UnitTask, options: UnitOptions) -> bool:
+    """Whether there is a part that the unit's unread cutouts can be added to."""
+    return task.base is not None and can_complete(
+        options.catalog, task.base, options.grouping, keep_draws=options.keep_draws
+    )
+
+
+def _read_again(members: pa.Table, decoder: Decoder) -> pa.Table:
+    """Read cutouts that the storage failed to give before; what it fails to give again is rejected."""
+    try:
+        return read_unit(members, decoder)
+    except (TransientError, FatalError) as error:
+        # That all of these few fail is no sign that the storage fails as a whole.
+        reject = Reject.of(Stage.READ, Reason.UNREADABLE, str(error))
+        waiting = np.flatnonzero(pc.is_null(members["reason"]).to_numpy()).tolist()
+        return read_unit(set_rejects(members, dict.fromkeys(waiting, reject)), decoder)
 
 
 def _count(cutouts: pa.Table, reference: Reference) -> Counts:
@@ -211,19 +243,22 @@ def write(block: pa.Table, options: UnitOptions) -> UnitResult:
     if state.failure is not None:
         return UnitResult(state, None)
     start = time.monotonic()
-    galaxies, rejects = _split(block)
+    try:
+        unit = _rows(block, options.catalog, state.base)
+    except GaxError as error:
+        return UnitResult(state.took("write", start, failure=f"completing failed: {error}"), None)
     try:
         part = write_unit(
             options.catalog,
             options.settings_fingerprint,
-            galaxies.select(GALAXIES.names).cast(GALAXIES),
-            rejects.select(REJECTS.names).cast(REJECTS),
+            unit.galaxies,
+            unit.rejects,
             unit_id=state.unit_id,
             fingerprint=state.fingerprint,
             planned=state.planned,
-            origin=state.origin,
-            beside=_companions(block),
-            images=state.images,
+            origins=_origins(unit) if state.whole else [],
+            beside=unit.beside,
+            images=_images_of(state, options.catalog),
         )
     except (TransientError, OSError) as error:
         return UnitResult(state.took("write", start, failure=f"writing failed: {error}"), None)
@@ -267,8 +302,37 @@ def _companions(block: pa.Table) -> dict[str, pa.Table]:
     }
 
 
+def _rows(block: pa.Table, catalog: str, base: str | None) -> UnitRows:
+    """What a block's unit stores."""
+    galaxies, rejects = _split(block)
+    rows = UnitRows(
+        galaxies.select(GALAXIES.names).cast(GALAXIES),
+        rejects.select(REJECTS.names).cast(REJECTS),
+        _companions(block),
+    )
+    return rows if base is None else complete(catalog, base, rows)
+
+
+def _images_of(state: UnitState, catalog: str) -> str | None:
+    """How all images of a unit compare with the reference, those of its base among them."""
+    name = None if state.base is None else PartName.parse(state.base)
+    base = None if name is None else read_part(catalog, name)
+    if base is None or base.images is None or state.images is None:
+        return state.images
+    return Counts.add_up([base.images, state.images]).to_json()
+
+
+def _origins(unit: UnitRows) -> list[str]:
+    """The shards that a unit's cutouts are rows of."""
+    columns = ["source_uri", "source_version"]
+    rows = pa.concat_tables([unit.galaxies.select(columns), unit.rejects.select(columns)])
+    objects = shards_of(rows["source_uri"]).to_pylist()
+    found = dict.fromkeys(zip(objects, rows["source_version"].to_pylist(), strict=True))
+    return [paths.origin_of(uri, version) for uri, version in found]
+
+
 def _state_of(task: UnitTask) -> UnitState:
-    return UnitState(task.unit_id, task.fingerprint, task.planned, origin=task.origin)
+    return UnitState(task.unit_id, task.fingerprint, task.planned, whole=task.whole)
 
 
 def state_of(block: pa.Table) -> UnitState:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from gax_batch.board import INFERRING, READING, WRITING
+from gax_batch.board import INFERRING, READING, WRITING, StepLimit
 from gax_batch.errors import FatalError
 from gax_batch.isolation import ended_after
 from gax_batch.rejects import Reject
@@ -20,6 +20,7 @@ from gax_batch.unit import (
     Engine,
     UnitOptions,
     UnitResult,
+    UnitState,
     UnitTask,
     infer,
     leave_out,
@@ -51,23 +52,25 @@ class Steps:
     """The steps of units in one worker: how long each may take, and how often it may begin without an end."""
 
     reports: Reports
-    seconds: float
+    limit: StepLimit
     tries: int
 
     @contextmanager
-    def __call__(self, unit_id: str, state: str) -> Iterator[bool]:
+    def __call__(self, unit: UnitTask | UnitState, state: str) -> Iterator[bool]:
         """Do the block as a step of a unit; yields whether it may begin.
 
         Raises:
             FatalError: The unit has ended its workers too often at this step.
         """
+        unit_id = unit.unit_id
         number = self.reports.enter(unit_id, state)
         if number > self.tries:
             raise FatalError(f"{state} the unit {unit_id} has ended its worker {self.tries} times")
         if not number:
             yield False
             return
-        with ended_after(self.seconds):
+        size = unit.bytes if isinstance(unit, UnitTask) else unit.bytes_read
+        with ended_after(self.limit.of_unit(unit.planned, size)):
             yield True
         self.reports.leave(unit_id, state)
 
@@ -76,7 +79,7 @@ def read_block(pointer: pa.Table, options: UnitOptions, steps: Steps) -> pa.Tabl
     """Read the unit that a table of one row, `UnitTask`, points to."""
     (values,) = pointer.to_pylist()
     task = UnitTask(**values)
-    with steps(task.unit_id, READING) as begun:
+    with steps(task, READING) as begun:
         return read(task, options) if begun else leave_out(task)
 
 
@@ -93,17 +96,17 @@ class Classifier:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Classify a unit's block."""
-        unit_id = state_of(block).unit_id
-        with self._steps(unit_id, INFERRING) as begun:
+        unit = state_of(block)
+        with self._steps(unit, INFERRING) as begun:
             if not begun:
                 return leave_out(block)
-            advance = partial(self._steps.reports.advance, unit_id)
+            advance = partial(self._steps.reports.advance, unit.unit_id)
             return infer(block, self._engine.result(), self._options, advance)
 
 
 def write_block(block: pa.Table, options: UnitOptions, steps: Steps) -> pa.Table:
     """Store a block as its unit's part; the result as one row."""
-    with steps(state_of(block).unit_id, WRITING):
+    with steps(state_of(block), WRITING):
         return result_row(write(block, options))
 
 
@@ -116,7 +119,7 @@ class Cell:
 
     def attempt(self, task: UnitTask, aside: Mapping[int, Reject], keep: bool, seconds: float) -> pa.Table:
         """Process a unit without the cutouts set aside; the result as one row, with a part if it is kept."""
-        step = partial(replace(self._steps, seconds=seconds), task.unit_id)
+        step = partial(replace(self._steps, limit=StepLimit(seconds=seconds)), task)
         with step(READING) as begun:
             block = read(task, self._options, aside) if begun else leave_out(task)
         with step(INFERRING) as begun:

@@ -59,9 +59,7 @@ def task(tmp_path: Path) -> unit.UnitTask:
     )
     ((uri, row_group),) = plan.write(catalog.uri, "run-1")
     (planned,) = plan.units
-    return unit.UnitTask(
-        uri, row_group, planned.unit_id, planned.fingerprint, planned.members, planned.origin
-    )
+    return unit.UnitTask(uri, row_group, planned.unit_id, planned.fingerprint, planned.members, planned.whole)
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def run_units(plan: Plan, options: UnitOptions, engine: Any = None) -> Iterator[
     """Store, read, infer and write a plan's units, as a run does but without Ray."""
     engine = engine or FakeEngine()
     for planned, place in zip(plan.units, plan.write(options.catalog, options.run_id), strict=True):
-        task = UnitTask(*place, planned.unit_id, planned.fingerprint, planned.members, planned.origin)
+        task = UnitTask(*place, planned.unit_id, planned.fingerprint, planned.members, planned.whole)
         yield write(infer(read(task, options), engine, options), options)
 
 

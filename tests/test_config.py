@@ -109,7 +109,9 @@ def test_every_setting_is_described():
     assert all(field.description for field in RunSettings.model_fields.values())
 
 
-def test_a_unit_has_time_for_its_cutouts_and_draws():
-    assert load_settings(None, MINIMAL).step_seconds == 300 + 4096
-    assert load_settings(None, MINIMAL | {"draws": 64, "unit_size": 100}).step_seconds == 500
-    assert load_settings(None, MINIMAL | {"unit_seconds": "7.5"}).step_seconds == 7.5
+def test_a_unit_has_time_for_its_own_cutouts_bytes_and_draws():
+    limit = load_settings(None, MINIMAL | {"unit_size": 100}).step_limit
+    assert (limit.of_unit(100), limit.of_unit(65_536)) == (400, 300 + 65_536)
+    assert limit.of_unit(5, 4 * 2**30) == 305 + 1024
+    assert load_settings(None, MINIMAL | {"draws": 64}).step_limit.of_unit(100) == 500
+    assert load_settings(None, MINIMAL | {"unit_seconds": "7.5"}).step_limit.of_unit(4096) == 7.5

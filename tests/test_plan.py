@@ -154,7 +154,7 @@ def test_new_members_are_cut_into_units_in_order():
     assert str(plan.counts) == "new 10, changed 0, model changed 0, unchanged 0, vanished 0"
 
 
-def test_shards_never_share_a_unit_and_their_rows_stay_in_order():
+def test_shards_larger_than_a_unit_share_none_and_their_rows_stay_in_order():
     rows = [shard_row(shard, row) for shard in ("b", "a", "a-b") for row in range(12)]
     plan = FakeCatalog().plan(listing(rows), unit_size=8)
     read = [[(m["object_uri"], m["row"]) for m in members] for members in planned(plan).values()]

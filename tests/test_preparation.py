@@ -17,8 +17,8 @@ from gax_batch.forecast import forecast
 from gax_batch.models.bundle import load_bundle
 from gax_batch.pack import pack_survey
 from gax_batch.paths import parts_folder
-from gax_batch.plan import Plan
-from gax_batch.preparation import plan_run, settle_precision
+from gax_batch.plan import Plan, Unit
+from gax_batch.preparation import plan_run, resources_of, settle_precision
 from gax_batch.sources import open_source, read_unit
 from gax_batch.sources.frame_index import INDEX_NAME
 
@@ -199,3 +199,20 @@ def test_auto_goes_on_with_what_an_interrupted_run_has_stored(
     part.parent.mkdir(parents=True)
     part.write_bytes(b"stored, not committed")
     assert settle_precision(settings, load_bundle(), catalog) == other
+
+
+def test_memory_is_of_the_largest_unit_and_not_of_the_setting():
+    settings = load_settings(
+        None, {"input": "in", "catalog": "out", "unit_size": 1024, "cpus": 2, "ray_address": "local"}
+    )
+
+    def need_of(*members: int) -> tuple[int, int]:
+        units = [Unit(str(i), "print", "changed", count, None, False) for i, count in enumerate(members)]
+        resources, need = resources_of(settings, units)
+        assert resources.object_store_bytes == need.object_store
+        return need.readers, need.object_store
+
+    readers, store = need_of(100, 65_536)
+    assert readers > 2 * 65_536 * 64 * 64 * 3
+    assert store > 65_536 * 64 * 64 * 3
+    assert need_of(100) < need_of(1024) < (readers, store)

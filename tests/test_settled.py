@@ -12,6 +12,7 @@ from surveys import new_folder, run_units
 
 from gax_batch import paths, unit
 from gax_batch.catalog.snapshots import Catalog
+from gax_batch.catalog.upkeep import compact
 from gax_batch.config import RunSettings, load_settings
 from gax_batch.difference import Counts
 from gax_batch.plan import Plan
@@ -140,3 +141,58 @@ def test_a_shard_of_several_units_is_looked_at(tmp_path, monkeypatch):
     assert survey.origins == {paths.MANY_ORIGINS}
     assert survey.plan().counts.unchanged == 10
     assert len(survey.listed) == 1
+
+
+class TestSeveralShardsOfAUnit:
+    """A unit of several shards is settled as a whole."""
+
+    @pytest.fixture
+    def packed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Survey:
+        """Three shards of five galaxies in one unit."""
+        made = Survey(tmp_path, monkeypatch)
+        for name in "abc":
+            made.write(name, [f"{name}{i}" for i in range(5)])
+        assert made.night(unit_size=100).new == 15
+        assert made.origins == {paths.SEVERAL_ORIGINS}
+        return made
+
+    def test_an_unchanged_survey_opens_no_shard(self, packed):
+        packed.write("d", ["d0"])
+        plan = packed.plan(unit_size=100)
+        assert [info.uri[-9:] for info in packed.listed] == ["d.parquet"]
+        assert (plan.counts.new, plan.counts.unchanged, plan.counts.vanished) == (1, 15, 0)
+
+    def test_a_changed_shard_redoes_the_unit_with_the_rows_of_all(self, packed):
+        (unit_id,) = Catalog(packed.settings().catalog).units()
+        packed.write("b", ["b0", "b1", "b2", "b3"])
+        plan = packed.plan(unit_size=100)
+        assert [(unit.unit_id, unit.members) for unit in plan.units] == [(unit_id, 14)]
+        assert (plan.counts.changed, plan.counts.unchanged, plan.counts.vanished) == (4, 10, 1)
+        packed.night(unit_size=100)
+        assert packed.plan().counts.unchanged == 14
+        assert packed.listed == []
+
+    def test_a_shard_that_vanished_makes_the_others_be_listed(self, packed):
+        (packed.folder / "a.parquet").unlink()
+        counts = packed.plan().counts
+        assert (counts.unchanged, counts.vanished) == (10, 5)
+        assert packed.night(prune=True).vanished == 5
+        assert packed.plan().counts.unchanged == 10
+        assert packed.listed == []
+
+    def test_compaction_keeps_the_shards_settled(self, packed):
+        packed.write("d", ["d0", "d1"])
+        packed.night(unit_size=100)
+        packed.write("e", ["e0", "e1"])
+        packed.night(unit_size=100)
+        assert compact(packed.settings().catalog, 100).after == 1
+        assert packed.origins == {paths.SEVERAL_ORIGINS}
+        assert packed.plan().counts.unchanged == 19
+        assert packed.listed == []
+
+    def test_compaction_leaves_units_of_unsettled_cutouts_to_themselves(self, packed):
+        packed.write("d", ["b3", "d0"])
+        packed.night(unit_size=100)
+        assert compact(packed.settings().catalog, 100).after == 2
+        packed.plan()
+        assert [info.uri[-9:] for info in packed.listed] == ["d.parquet"]

@@ -1,9 +1,11 @@
 """The size of a cluster, and that the handbook's table is the code's."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from gax_batch.machine import UNIT_BYTES
 from gax_batch.sizing import CORE_RATE, EngineNode, cpu_node, gpu_node, lines, size, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +47,7 @@ def test_cost_is_whole_nodes_times_the_users_prices():
 def test_a_larger_survey_needs_more_of_the_head():
     small, large = (size(n, cpu_node(), hours=20) for n in (10**6, 10**9))
     assert large.head_disk == 1000 * small.head_disk == 250 * 10**9
-    assert small.driver < 2**30 < 10 * 2**30 < large.driver < 11 * 2**30
+    assert small.driver < 2**30 < 14 * 2**30 < large.driver < 15 * 2**30
     assert large.object_store == small.object_store
 
 
@@ -59,3 +61,14 @@ def test_the_rates_are_those_of_the_readme():
     assert "946 MiB for 12,000,000" in readme
     assert "some 250 bytes of `TMPDIR` per cutout" in readme
     assert "6.7 kB a cutout" in readme
+
+
+def test_the_drivers_memory_of_a_unit_is_what_the_benchmark_measured_and_the_same_on_every_page():
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    handbook = " ".join((ROOT / "deploy" / "README.md").read_text(encoding="utf-8").split())
+    row = re.search(r"a unit's cost to the driver[^|]*\| [^|]*?(\d+) and (\d+) kB", readme)
+    assert row is not None
+    measured = [1000 * int(number) for number in row.groups()]
+    assert max(measured) <= UNIT_BYTES <= 1.1 * max(measured)
+    for page in (readme, handbook):
+        assert f"{UNIT_BYTES / 1e3:.0f} kB for each unit" in page

@@ -1,12 +1,14 @@
 """A worker's steps, without the engine that spreads them."""
 
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pytest
 from fakes import FakeEngine
 
-from gax_batch.board import INFERRING, READING, WRITING, Board
+from gax_batch import workers
+from gax_batch.board import BYTES_PER_SECOND, INFERRING, LEAST_SECONDS, READING, WRITING, Board, StepLimit
 from gax_batch.errors import FatalError
 from gax_batch.rejects import Reason, Reject, Stage
 from gax_batch.unit import NOT_BEGUN, parse_result, state_of
@@ -37,7 +39,7 @@ def reports():
 
 @pytest.fixture
 def steps(reports):
-    return Steps(reports, 60.0, tries=2)
+    return Steps(reports, StepLimit(seconds=60.0), tries=2)
 
 
 def test_a_unit_goes_through_its_steps_and_each_is_noted(task, options, reports, steps):
@@ -62,6 +64,23 @@ def test_a_cell_stores_the_same_part_and_rejects_what_is_set_aside(task, options
     assert without.unit_id == whole.part.unit_id
     assert (without.fingerprint, without.rows) == (whole.part.fingerprint, 3)
     assert without.rejects_by_reason == {"empty_file": 1, "poison": 1}
+
+
+def test_each_step_is_given_the_time_of_its_unit(task, options, reports, monkeypatch):
+    given = []
+
+    @contextmanager
+    def noted(seconds):
+        given.append(seconds)
+        yield
+
+    monkeypatch.setattr(workers, "ended_after", noted)
+    steps = Steps(reports, StepLimit(cutout_seconds=2.0), tries=2)
+    large = replace(task, planned=65_536, bytes=8 * BYTES_PER_SECOND)
+    block = read_block(pa.Table.from_pylist([asdict(large)]), options, steps)
+    Classifier(FakeEngine, options, steps)(block)
+    assert given[0] == LEAST_SECONDS + 2 * 65_536 + 8
+    assert given[1] == pytest.approx(LEAST_SECONDS + 2 * 65_536, abs=1)
 
 
 def test_what_loading_the_models_raises_is_raised_where_they_are_needed(task, options, reports, steps):

@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 
@@ -13,11 +14,17 @@ from gax_batch.catalog.draws import DRAWS
 from gax_batch.catalog.history import operation_id
 from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.catalog.snapshots import Catalog, open_existing
-from gax_batch.catalog.writer import Part, read_columns, write_unit
+from gax_batch.catalog.writer import Part, read_columns, read_origins, write_unit
+from gax_batch.limits import MAX_UNIT_SIZE
+from gax_batch.machine import available_bytes, local_resources, predict_memory, require_memory
 from gax_batch.paths import PartName
 from gax_batch.sums import SUMS, add_up
+from gax_batch.tree import N_ANSWERS
 
 COMPACT = "compact"
+
+# Draws of a run by default.
+_DRAWS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +44,15 @@ def compact(uri: str, unit_size: int) -> Compaction:
         unit_size: Cutouts of a merged unit, at most.
 
     Raises:
-        UsageError: There is no catalog, or another run has meanwhile redone one of the units.
+        UsageError: There is no catalog, a run on this machine could not hold a merged unit, or another run
+            has meanwhile redone one of the units.
         FatalError: A part cannot be read, or the store refused.
         TransientError: The store kept failing.
     """
     catalog = open_existing(uri)
-    merged = [(group, _merge(catalog, group)) for group in _groups(catalog, unit_size)]
+    groups = list(_groups(catalog, min(unit_size, MAX_UNIT_SIZE)))
+    _require_memory(catalog, groups)
+    merged = [(group, _merge(catalog, group)) for group in groups]
     old = [name.unit_id for group, _ in merged for name in group]
     before = len(catalog.parts())
     version = catalog.commit(
@@ -55,12 +65,15 @@ def compact(uri: str, unit_size: int) -> Compaction:
 
 
 def _groups(catalog: Catalog, unit_size: int) -> Iterator[list[PartName]]:
-    """Small units of the same settings that fit together, in the order of their keys."""
+    """Small units of the same settings that fit together, in the order of their keys.
+
+    Units that are all of their shards are merged with one another only, so that the shards stay settled.
+    """
     sizes = catalog.planned()
-    small: dict[str, list[PartName]] = defaultdict(list)
+    small: dict[tuple[str, bool], list[PartName]] = defaultdict(list)
     for name in catalog.parts():
         if 2 * sizes[name] <= unit_size:
-            small[name.settings_fingerprint].append(name)
+            small[name.settings_fingerprint, name.origin == paths.MANY_ORIGINS].append(name)
     for names in small.values():
         group: list[PartName] = []
         for name in names:
@@ -73,8 +86,38 @@ def _groups(catalog: Catalog, unit_size: int) -> Iterator[list[PartName]]:
             yield group
 
 
+def _require_memory(catalog: Catalog, groups: Sequence[Sequence[PartName]]) -> None:
+    """Refuse to make units that a later run could not redo, by the prediction that refuses runs."""
+    sizes, available = catalog.planned(), available_bytes()
+    largest = max(sizes.values(), default=0)
+    for group in groups:
+        size = sum(sizes[name] for name in group)
+        if size <= largest:
+            continue  # a run has held as many cutouts
+        kept = _kept_draws(catalog.uri, group[0].key)
+        use = local_resources(
+            cpus="auto",
+            workers="auto",
+            object_store_mib="auto",
+            unit_size=size,
+            kept_draws=kept,
+            address="local",
+        )
+        need = predict_memory(use, units=1, unit_size=size, draws=max(kept, _DRAWS), kept_draws=kept)
+        require_memory(need, available)
+
+
+def _kept_draws(uri: str, key: str) -> int:
+    """How many draws of each galaxy a part's unit keeps."""
+    if not storage.exists(paths.companion(uri, paths.DRAWS, key)):
+        return 0
+    (table,) = companions.read(uri, paths.DRAWS, [key], DRAWS)
+    return len(table["draws"][0]) // N_ANSWERS if len(table) else 0
+
+
 def _merge(catalog: Catalog, group: Sequence[PartName]) -> Part:
     keys = [name.key for name in group]
+    origins = list(read_origins(catalog.uri, group))
     with_rejects = {name.key for name in catalog.reject_parts()}
     galaxies = read_columns(paths.table(catalog.uri, paths.GALAXIES_TABLE), keys, GALAXIES)
     rejects = read_columns(
@@ -88,6 +131,7 @@ def _merge(catalog: Catalog, group: Sequence[PartName]) -> Part:
         unit_id=_digest([name.unit_id for name in group]),
         fingerprint=_digest([name.fingerprint for name in group]),
         planned=len(galaxies) + len(rejects),
+        origins=list(chain(*origins)) if all(origins) else [],
         beside=_beside(catalog.uri, keys),
     )
 

@@ -69,6 +69,11 @@ class Part:
     rejects_by_reason: dict[str, int]
     images: str | None = None
 
+    @property
+    def unread(self) -> int:
+        """Cutouts that are rejected since the storage failed to give them: another try may succeed."""
+        return sum(self.rejects_by_reason.get(reason, 0) for reason in PASSING)
+
 
 def write_unit(
     catalog: str,
@@ -79,7 +84,7 @@ def write_unit(
     unit_id: str,
     fingerprint: str,
     planned: int,
-    origin: str = paths.MANY_ORIGINS,
+    origins: Sequence[str] = (),
     beside: Mapping[str, pa.Table] | None = None,
     images: str | None = None,
 ) -> Part:
@@ -93,7 +98,7 @@ def write_unit(
         unit_id: The unit.
         fingerprint: Digest of the unit's members.
         planned: Cutouts that were planned.
-        origin: Of the unit, see `PartName`.
+        origins: Digests of the objects that the unit is all of (`paths.origin_of`); none if it is not.
         beside: Its other companions by kind (see `gax_batch.catalog.companions`).
         images: See `Part`.
 
@@ -116,9 +121,8 @@ def write_unit(
     by_reason = {
         str(item["values"]): int(item["counts"]) for item in pc.value_counts(rejects["reason"]).to_pylist()
     }
-    if not _UNSETTLED.isdisjoint(by_reason):
-        origin = paths.MANY_ORIGINS
-    name = PartName(settings_fingerprint, unit_id, fingerprint, origin, digest[:16], len(rejects))
+    origins = sorted(origins) if _UNSETTLED.isdisjoint(by_reason) else []
+    name = PartName(settings_fingerprint, unit_id, fingerprint, _origin(origins), digest[:16], len(rejects))
     facts = {
         "unit_id": unit_id,
         "fingerprint": fingerprint,
@@ -129,6 +133,7 @@ def write_unit(
         "sha256": digest,
     }
     facts |= {} if images is None else {"images": images}
+    facts |= {"origins": origins} if len(origins) > 1 else {}
     for kind, data in encoded.items():
         storage.write_bytes(paths.companion(catalog, kind, name.key), data)
     reject_size = None
@@ -147,8 +152,8 @@ def find_finished(
 ) -> dict[str, Part]:
     """Find the parts that an earlier, interrupted run has stored.
 
-    Lists one folder once and reads the footers of the units asked for. Not finished are a torn part, and
-    one with rejects for passing faults: another try may find those cutouts in order.
+    Lists one folder once and reads the footers of the units asked for. A torn part is not finished. Of one
+    with `unread` cutouts only these are to be tried again.
 
     Args:
         catalog: The catalog's URI.
@@ -156,7 +161,7 @@ def find_finished(
         units: Pairs of unit id and fingerprint.
 
     Returns:
-        Finished parts by unit id.
+        Finished parts by unit id, those with the fewest unread cutouts.
 
     Raises:
         TransientError: The store kept failing.
@@ -168,9 +173,11 @@ def find_finished(
         name = PartName.parse(info.uri)
         if name is not None and (name.unit_id, name.fingerprint) in wanted:
             candidates.append((name, info))
-    found = [part for part in map_threads(_finished, candidates) if part is not None]
+    described = map_threads(lambda candidate: _described(*candidate), candidates)
+    found = [part for part in described if part is not None]
     # Two interrupted runs may both have finished a unit; either part will do, always the same one.
-    return {part.unit_id: part for part in sorted(found, key=lambda part: part.key, reverse=True)}
+    found.sort(key=lambda part: (part.unread, part.key), reverse=True)
+    return {part.unit_id: part for part in found}
 
 
 def read_part(catalog: str, name: PartName) -> Part | None:
@@ -184,6 +191,26 @@ def read_part(catalog: str, name: PartName) -> Part | None:
         return _described(name, storage.stat(uri))
     except FileNotFoundError:
         return None
+
+
+def read_origins(catalog: str, names: Sequence[PartName]) -> Iterator[list[str]]:
+    """Read which objects the units of some parts are all of, from the names of the parts or their footers.
+
+    Yields:
+        For each part, digests (`paths.origin_of`); none where it is not all of its objects, or gone or torn.
+
+    Raises:
+        TransientError: The store kept failing.
+    """
+
+    def read(name: PartName) -> list[str]:
+        if name.origin != paths.SEVERAL_ORIGINS:
+            return [] if name.origin == paths.MANY_ORIGINS else [name.origin]
+        uri = storage.join(paths.table(catalog, paths.GALAXIES_TABLE), name.key)
+        facts = _facts(uri)
+        return [] if facts is None else list(facts["origins"])
+
+    yield from map_threads(read, names)
 
 
 def read_columns(root: str, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
@@ -305,20 +332,28 @@ def _part(name: PartName, size: int, facts: Mapping[str, Any]) -> Part:
     return Part(name.unit_id, name.fingerprint, name.key, size, **told, images=facts.get("images"))
 
 
-def _finished(candidate: tuple[PartName, storage.ObjectInfo]) -> Part | None:
-    part = _described(*candidate)
-    return part if part is not None and PASSING.isdisjoint(part.rejects_by_reason) else None
-
-
 def _described(name: PartName, info: storage.ObjectInfo) -> Part | None:
     """What a part's footer says of it; None if it is torn or not what its name says."""
+    facts = _facts(info.uri)
+    if facts is None:
+        return None
+    same = (facts["unit_id"], facts["fingerprint"]) == (name.unit_id, name.fingerprint)
+    same = same and facts["sha256"].startswith(name.digest)
+    return _part(name, info.size, facts) if same else None
+
+
+def _facts(uri: str) -> dict[str, Any] | None:
+    """What the footer of a part says of it; None if it is gone or torn."""
     try:
-        with storage.open_binary(info.uri) as file:
+        with storage.open_binary(uri) as file:
             metadata = pq.read_metadata(file).metadata or {}
-        facts = json.loads(metadata[_METADATA_KEY])
-        part = _part(name, info.size, facts)
-        same = (facts["unit_id"], facts["fingerprint"]) == (name.unit_id, name.fingerprint)
-        same = same and facts["sha256"].startswith(name.digest)
+        facts: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
-    return part if same else None
+    return facts
+
+
+def _origin(origins: Sequence[str]) -> str:
+    if len(origins) > 1:
+        return paths.SEVERAL_ORIGINS
+    return origins[0] if origins else paths.MANY_ORIGINS

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gax_batch.cli.app import app
+from gax_batch.limits import MAX_UNIT_SIZE
 
 catalog_app = typer.Typer(help="A catalog's snapshots: compare, go back, keep small.", no_args_is_help=True)
 app.add_typer(catalog_app, name="catalog")
@@ -104,7 +105,9 @@ def restore(version: Version, catalog: Uri) -> None:
 @catalog_app.command("compact")
 def compact(
     catalog: Uri,
-    unit_size: Annotated[int, typer.Option(help="Cutouts of a merged unit, at most.", min=1)] = 4096,
+    unit_size: Annotated[
+        int, typer.Option(help="Cutouts of a merged unit, at most.", min=1, max=MAX_UNIT_SIZE)
+    ] = 4096,
 ) -> None:
     """Merge the small units of many nights into large ones; no row changes.
 

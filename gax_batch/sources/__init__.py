@@ -25,7 +25,7 @@ from gax_batch.sources.images import ImageSource
 from gax_batch.sources.originals import read_originals
 from gax_batch.sources.positions import read_positions
 from gax_batch.sources.reading import Visitor, visit_members
-from gax_batch.sources.recall import MovedSources, on_frames, recall_members
+from gax_batch.sources.recall import MovedSources, on_frames, recall_members, shards_of
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import Settled, ShardSource
 from gax_batch.sources.tensors import Found, Pixels, Stored
@@ -51,6 +51,7 @@ __all__ = [
     "read_unit",
     "recall_members",
     "set_rejects",
+    "shards_of",
     "visit_members",
 ]
 
@@ -71,7 +72,7 @@ def open_source(
         uri: Where it is.
         limit: Take the first so many cutouts only, in the order of their URIs.
         exclude: A URI below which nothing is the survey's: the catalog, which may be in the input folder.
-        settled: Says of a shard that its rows need not be listed; never asked where there is a limit.
+        settled: Leaves out the shards whose rows need not be listed; never asked where there is a limit.
         limits: What ids and shards may be.
 
     Raises:

@@ -118,6 +118,14 @@ def with_columns(columns: dict[str, pa.Array], count: int) -> pa.Table:
     return pa.table(arrays, schema=MEMBER_SCHEMA)
 
 
+def changes(column: pa.ChunkedArray) -> Mask:
+    """Whether each value differs from the one before it; true for the first."""
+    found = np.ones(len(column), np.bool_)
+    if len(column) > 1:
+        found[1:] = pc.not_equal(column[1:], column[:-1]).to_numpy()
+    return found
+
+
 def check_ids(members: pa.Table, limits: ListingLimits = DEFAULT_LIMITS) -> pa.Table:
     """Mark the ids of a batch that cannot be a galaxy's; what is marked already stays so.
 

@@ -26,7 +26,7 @@ def read_unit(members: pa.Table, decoder: Decoder) -> pa.Table:
 
     Raises:
         TransientError: The storage kept failing for the unit as a whole.
-        FatalError: A shard cannot be read, or the storage refuses nearly everything.
+        FatalError: The only shard cannot be read, or the storage refuses nearly everything.
     """
     unit = _Unit(len(members), decoder)
     visit_members(members, unit, decoder)

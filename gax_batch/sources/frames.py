@@ -1,7 +1,7 @@
 """Frames with positions: a survey's images of the sky, and a table that says where on them galaxies are.
 
 A field is a band set (see `bands`) of frames. A galaxy is cut out of the field in which it lies farthest from
-an edge; one that is on none is rejected. A unit is galaxies of one field, so that a field is read once.
+an edge; one that is on none is rejected. All of a field are in one unit, so that it is read once.
 """
 
 import tempfile

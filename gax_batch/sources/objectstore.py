@@ -43,7 +43,7 @@ def fetch_each(objects: Sequence[ObjectInfo], handle: Handler, *, max_bytes: int
         TransientError: The storage failed for so many objects that it is not their fault.
         FatalError: The same, and it refused them.
     """
-    guard = _Guard(len(objects))
+    guard = Guard(len(objects))
     remote: list[tuple[int, ObjectInfo]] = []
     for index, info in enumerate(objects):
         path = storage.local_path(info.uri)
@@ -63,7 +63,7 @@ def fetch_each(objects: Sequence[ObjectInfo], handle: Handler, *, max_bytes: int
 
 
 async def _fetch_remote(
-    remote: Sequence[tuple[int, ObjectInfo]], handle: Handler, guard: "_Guard", max_bytes: int
+    remote: Sequence[tuple[int, ObjectInfo]], handle: Handler, guard: "Guard", max_bytes: int
 ) -> None:
     waiting = iter(remote)
 
@@ -83,7 +83,7 @@ def _concurrency(objects: Sequence[ObjectInfo], max_bytes: int) -> int:
     return max(1, min(MAX_REQUESTS, len(objects), MAX_BYTES_IN_FLIGHT // max(largest, 1)))
 
 
-class _Guard:
+class Guard:
     """Turns errors into rejects, until there are too many to be the objects' own."""
 
     def __init__(self, total: int) -> None:
@@ -92,7 +92,8 @@ class _Guard:
         self._failed = 0
         self._last: Exception | None = None
 
-    def reject(self, error: RejectError | OSError | TransientError) -> RejectError:
+    def reject(self, error: RejectError | OSError | TransientError | FatalError) -> RejectError:
+        """Return why the object of an error is rejected, or raise what the storage as a whole does."""
         if isinstance(error, RejectError):
             return error
         if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) == errno.ELOOP:
@@ -104,6 +105,7 @@ class _Guard:
         return _reject(Reason.UNREADABLE, str(error))
 
     def check_all_failed(self) -> None:
+        """Raise if no object was read."""
         if self._failed and self._failed == self._total:
             self._fail()
 

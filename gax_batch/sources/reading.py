@@ -1,7 +1,8 @@
 """Members read from wherever they are, each handed over as it comes."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,13 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.decoding import Decoder
+from gax_batch.errors import FatalError, TransientError
 from gax_batch.imaging import ImageFlag
 from gax_batch.machine import MIB, memory_bound
+from gax_batch.processes import map_threads
 from gax_batch.rejects import RejectError
 from gax_batch.sources.bands import BAND, band_objects
-from gax_batch.sources.base import is_named
-from gax_batch.sources.framing import cut_field
-from gax_batch.sources.objectstore import fetch_each
+from gax_batch.sources.base import changes, is_named
+from gax_batch.sources.framing import Cutouts, cut_field
+from gax_batch.sources.objectstore import Guard, fetch_each
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import read_shard
 from gax_batch.sources.tensors import Found, Pixels
@@ -24,6 +27,8 @@ from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 from gax_batch.stretches import PRESETS
 
 Places = npt.NDArray[np.int64]
+
+_FIELDS_AT_ONCE = 2
 
 
 class Visitor(Protocol):
@@ -49,31 +54,87 @@ def visit_members(members: pa.Table, visitor: Visitor, decoder: Decoder) -> None
 
     Raises:
         TransientError: The storage kept failing for the members as a whole.
-        FatalError: A shard cannot be read, or the storage refuses nearly everything.
+        FatalError: The only shard cannot be read, or the storage refuses nearly everything.
     """
     open_rows = pc.is_null(members["stage"]).to_numpy()
     loose = pc.is_null(members["row"]).to_numpy() & open_rows
     with memory_bound(decoder.limits.memory_mib * MIB):
         _read_loose(members, np.flatnonzero(loose), visitor, decoder)
-        for group, places in _by_object(members, np.flatnonzero(open_rows & ~loose)):
-            if is_named(group["object_uri"][0].as_py(), SHARD_SUFFIXES):
-                read_shard(group, _Some(visitor, places), decoder.limits)
+        _read_objects(members, np.flatnonzero(open_rows & ~loose), visitor, decoder)
+
+
+def _read_objects(members: pa.Table, places: Places, visitor: Visitor, decoder: Decoder) -> None:
+    """Read members on fields or in shards, each of which is fetched once.
+
+    A few of several objects may fail: their members are rejected, and the others are not lost.
+    """
+    objects = list(_by_object(members, places))
+    guard = Guard(len(objects))
+    # One field is decoded while the next one is fetched.
+    fields = map_threads(partial(_cut, decoder=decoder), _fields(objects), _FIELDS_AT_ONCE)
+    for group, mine in objects:
+        some = _Some(visitor, mine)
+        try:
+            if _is_shard(group):
+                read_shard(group, some, decoder.limits)
             else:
-                _read_field(group, places, visitor, decoder)
+                some.take_field(next(fields))
+        except (TransientError, FatalError) as error:
+            if len(objects) == 1:
+                raise
+            some.reject_others(guard.reject(error))
+    guard.check_all_failed()
 
 
-@dataclass(frozen=True, slots=True)
+def _is_shard(members: pa.Table) -> bool:
+    return is_named(members["object_uri"][0].as_py(), SHARD_SUFFIXES)
+
+
+def _fields(objects: Sequence[tuple[pa.Table, Places]]) -> Iterator[pa.Table]:
+    return (group for group, _ in objects if not _is_shard(group))
+
+
+def _cut(members: pa.Table, decoder: Decoder) -> Cutouts | TransientError | FatalError:
+    """Cut galaxies out of a field; an error of the storage is returned, so that it ends no other field."""
+    try:
+        return cut_field(members, decoder)
+    except (TransientError, FatalError) as error:
+        return error
+
+
 class _Some:
-    """Some of a unit's members, by their index among them."""
+    """The members of one object, by their index among them."""
 
-    visitor: Visitor
-    places: Places
+    def __init__(self, visitor: Visitor, places: Places) -> None:
+        self._visitor = visitor
+        self._places = places
+        self._taken = np.zeros(len(places), bool)
 
     def take(self, index: int, found: Found) -> None:
-        self.visitor.take(int(self.places[index]), found)
+        self._taken[index] = True
+        self._visitor.take(int(self._places[index]), found)
 
     def take_cutouts(self, first: int, pixels: Pixels) -> None:
-        self.visitor.take_cutouts(self.places[first : first + len(pixels)], pixels)
+        chosen = slice(first, first + len(pixels))
+        self._taken[chosen] = True
+        self._visitor.take_cutouts(self._places[chosen], pixels)
+
+    def take_field(self, cutouts: Cutouts | TransientError | FatalError) -> None:
+        """Take what was cut out of a field, or raise why nothing was."""
+        if not isinstance(cutouts, list):
+            raise cutouts
+        for index, found in enumerate(cutouts):
+            if isinstance(found, RejectError):
+                self.take(index, found)
+            else:
+                colors, flags = found
+                self._visitor.mark(int(self._places[index]), flags)
+                self.take(index, colors)
+
+    def reject_others(self, error: RejectError) -> None:
+        """Reject the members that were not read before their object failed."""
+        for index in np.flatnonzero(~self._taken).tolist():
+            self.take(index, error)
 
 
 def _read_loose(members: pa.Table, places: Places, visitor: Visitor, decoder: Decoder) -> None:
@@ -117,21 +178,9 @@ def _together(files: Mapping[str, bytes | RejectError]) -> Found:
 
 def _by_object(members: pa.Table, places: Places) -> Iterator[tuple[pa.Table, Places]]:
     """Members that share an object, by increasing row, and where they are in the unit."""
-    chosen = members.take(places)
-    uris = np.array(chosen["object_uri"].to_pylist(), object)
-    rows = chosen["row"].to_numpy()
-    for uri in dict.fromkeys(uris):
-        mine = np.flatnonzero(uris == uri)
-        mine = mine[np.argsort(rows[mine], kind="stable")]
-        yield chosen.take(mine), places[mine]
-
-
-def _read_field(members: pa.Table, places: Places, visitor: Visitor, decoder: Decoder) -> None:
-    for index, found in enumerate(cut_field(members, decoder)):
-        place = int(places[index])
-        if isinstance(found, RejectError):
-            visitor.take(place, found)
-        else:
-            colors, flags = found
-            visitor.mark(place, flags)
-            visitor.take(place, colors)
+    chosen = members.take(places).append_column("place", pa.array(places))
+    chosen = chosen.sort_by([("object_uri", "ascending"), ("row", "ascending")])
+    begins = np.flatnonzero(changes(chosen["object_uri"]))
+    for start, stop in pairwise([*begins.tolist(), len(chosen)]):
+        group = chosen.slice(start, stop - start)
+        yield group.drop_columns("place"), group["place"].to_numpy()

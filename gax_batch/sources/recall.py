@@ -80,6 +80,11 @@ def on_frames(source_uris: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.match_substring_regex(source_uris, _ON_FRAMES)
 
 
+def shards_of(source_uris: pa.ChunkedArray) -> pa.Array:
+    """The URI of the shard of each of a shard's rows; null for what is not a row of a shard."""
+    return pc.struct_field(pc.extract_regex(source_uris, _IN_SHARD).combine_chunks(), "object")
+
+
 def recall_members(galaxies: pa.Table) -> pa.Table:
     """Where the images of loose objects and of shards' rows are.
 

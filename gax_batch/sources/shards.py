@@ -18,8 +18,8 @@ from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
 SUFFIXES = parquet.SUFFIXES + tars.SUFFIXES
 
-Settled = Callable[[ObjectInfo], bool]
-"""Whether an object's rows are known to be as they were."""
+Settled = Callable[[Iterable[ObjectInfo]], Iterable[ObjectInfo]]
+"""Leaves out the shards of a listing whose rows are known to be as they were."""
 
 _LISTING_THREADS = 8
 
@@ -40,7 +40,7 @@ class ShardSource:
         Args:
             objects: Shards, and others that are passed over; taken once, while the members are listed.
             limit: Take the first so many cutouts only.
-            settled: Says of a shard that its rows need not be listed; never asked where there is a limit.
+            settled: Leaves out the shards whose rows need not be listed; never asked where there is a limit.
             limits: What ids and shards may be.
         """
         self.ignored = 0
@@ -52,7 +52,8 @@ class ShardSource:
     def list_members(self) -> Iterator[pa.Table]:
         """List every cutout, reading no image; see `Source.list_members`."""
         left = self._limit
-        for members in self._members(sorted(self._shards(), key=lambda info: info.uri)):
+        shards = self._shards() if self._settled is None else self._settled(self._shards())
+        for members in self._members(sorted(shards, key=lambda info: info.uri)):
             yield check_ids(members.slice(0, left), self._limits)
             if left is not None:
                 left -= len(members)
@@ -63,7 +64,7 @@ class ShardSource:
         for info in self._objects:
             if not is_named(info.uri, SUFFIXES):
                 self.ignored += 1
-            elif self._settled is None or not self._settled(info):
+            else:
                 yield info
 
     def _members(self, shards: Sequence[ObjectInfo]) -> Iterator[pa.Table]:

@@ -22,8 +22,9 @@ from benchmarks.usage import KINDS, Usage
 from fakes import FakeEngine
 from surveys import listing, member
 
+from gax_batch.board import StepLimit
 from gax_batch.decoding import Decoder
-from gax_batch.machine import MIB, Resources
+from gax_batch.machine import MIB, UNIT_BYTES, Resources
 from gax_batch.pipeline import execute, ray_session
 from gax_batch.plan import make_plan
 from gax_batch.unit import UnitOptions, UnitTask
@@ -61,7 +62,7 @@ def planned(folder: Path, units: int) -> list[UnitTask]:
     plan = make_plan([rows], [], {}, settings_fingerprint="s", unit_size=ROWS, folder=folder / "plan")
     places = plan.write(str(folder / "catalog"), "run-1")
     return [
-        UnitTask(file, group, unit.unit_id, unit.fingerprint, unit.members, unit.origin)
+        UnitTask(file, group, unit.unit_id, unit.fingerprint, unit.members, unit.whole)
         for unit, (file, group) in zip(plan.units, places, strict=True)
     ]
 
@@ -102,7 +103,9 @@ def ends_of(folder: Path, units: int, engines: int, seconds: float, watch: Usage
     resources = Resources(CPUS, engines, STORE_BYTES)
     before, ends, cpu = cpu_by_thread(), [], []
     after = before
-    for result in execute(tasks, factory, options, resources, 600.0, lambda _: False, lambda _: None):
+    for result in execute(
+        tasks, factory, options, resources, StepLimit(seconds=600.0), lambda _: False, lambda _: None
+    ):
         ends += [time.monotonic()] if result.part is not None else []
         cpu += [watch.seconds()] if watch is not None else []
         if len(ends) > units - LOOKS:
@@ -127,7 +130,9 @@ def cost(lab: Lab) -> Iterator[Row]:
     for kind, values in milliseconds.items():
         target = Target(1, at_most=True) if kind == WHOLE else None
         yield Row(f"driver, {kind}", "ms", Sample(tuple(values)), target=target)
-    yield Row("driver, memory a unit", "kB", Sample(tuple(kilobytes)), target=Target(2, at_most=True))
+    yield Row(
+        "driver, memory a unit", "kB", Sample(tuple(kilobytes)), target=Target(UNIT_BYTES / 1e3, at_most=True)
+    )
 
 
 def allocated() -> Counter[str]:

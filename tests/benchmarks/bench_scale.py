@@ -18,7 +18,7 @@ from gax_batch.config import RunSettings, load_settings
 from gax_batch.fingerprint import settings_fingerprint
 from gax_batch.listing import list_objects
 from gax_batch.models.bundle import load_bundle
-from gax_batch.paths import PartName, origin_of
+from gax_batch.paths import MANY_ORIGINS, PartName, origin_of
 from gax_batch.preparation import plan_run
 
 PARTS = 25_000
@@ -78,9 +78,11 @@ def grow(settings: RunSettings, shards: Path, folder: Path, parts: int) -> dict[
     assert sum(unit.members for unit in plan.units) == NEW * ROWS, str(plan.counts)
     new = [
         part(
-            PartName(fingerprint, u.unit_id, u.fingerprint, u.origin, "0" * 16), u.members, ("new-0", "new-9")
+            PartName(fingerprint, unit.unit_id, unit.fingerprint, MANY_ORIGINS, "0" * 16),
+            unit.members,
+            ("new-0", "new-9"),
         )
-        for u in plan.units
+        for unit in plan.units
     ]
     catalog.commit(new, run_id="second", metadata={})
     clock.append(time.perf_counter())

@@ -197,7 +197,7 @@ class TestRedoneInTheSameWay:
 
         (again,) = self.plan(catalog).units
         assert (again.unit_id, again.fingerprint, again.reason) == (*ids.values(), "retried")
-        assert find_finished(catalog, "settings", [tuple(ids.values())]) == {}
+        assert find_finished(catalog, "settings", [tuple(ids.values())])[unit.unit_id].unread == 1
         new = make_part("u", ["a", "b"], run_id="run-2", **ids)
         assert find_finished(catalog, "settings", [tuple(ids.values())]) == {unit.unit_id: new}
         version = Catalog(catalog).commit([new], run_id="run-2", metadata=META)

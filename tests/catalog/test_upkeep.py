@@ -1,13 +1,16 @@
 """Merging small units."""
 
 import pytest
-from catalogs import META, galaxies, rejects, visible_rejects
+from catalogs import META, galaxies, local, rejects, visible_rejects
 from typer.testing import CliRunner
 
+from gax_batch.catalog import upkeep
 from gax_batch.catalog.history import restore
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.upkeep import compact
 from gax_batch.cli import app
+from gax_batch.errors import UsageError
+from gax_batch.machine import MIB
 
 
 class TestCompaction:
@@ -50,6 +53,24 @@ class TestCompaction:
         assert len(Catalog(catalog).units()) == 6
         assert len(galaxies(catalog)) == 19
         assert len(visible_rejects(catalog)) == 5
+
+    def test_a_unit_that_no_run_could_hold_is_refused_before_anything_is_merged(
+        self, catalog, nights, monkeypatch
+    ):
+        monkeypatch.setattr(upkeep, "available_bytes", lambda: 100 * MIB)
+        parts = len(list(local(catalog).rglob("*.parquet")))
+        with pytest.raises(UsageError, match="100 MiB are available"):
+            compact(catalog, 1000)
+        assert len(list(local(catalog).rglob("*.parquet"))) == parts
+        # The catalog has a unit of nine already: somebody held it.
+        assert compact(catalog, 10).after == 3
+
+    def test_a_unit_never_has_more_cutouts_than_a_run_may_ask_for(self, catalog, nights, monkeypatch):
+        monkeypatch.setattr(upkeep, "MAX_UNIT_SIZE", 10)
+        compact(catalog, 10**6)
+        assert sorted(Catalog(catalog).planned().values()) == [6, 9, 9]
+        done = CliRunner().invoke(app, ["catalog", "compact", "--catalog", catalog, "--unit-size", "65537"])
+        assert done.exit_code == 2
 
 
 def test_the_command_says_what_it_did(catalog, make_part):

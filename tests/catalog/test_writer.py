@@ -122,11 +122,12 @@ def test_of_two_finished_parts_of_a_unit_always_the_same_is_taken(catalog, make_
     assert found == min(parts, key=lambda part: part.key)
 
 
-@pytest.mark.parametrize(("reason", "finished"), [(reason, reason not in PASSING) for reason in Reason])
-def test_a_part_with_a_passing_fault_is_not_finished(catalog, make_part, reason, finished):
+@pytest.mark.parametrize("reason", Reason)
+def test_a_part_tells_what_of_it_is_unread(catalog, make_part, reason):
     part = make_part("u", ["a"], ["x"], reason=reason.value)
     found = find_finished(catalog, "settings", [(part.unit_id, part.fingerprint)])
-    assert found == ({part.unit_id: part} if finished else {})
+    assert found == {part.unit_id: part}
+    assert part.unread == (reason in PASSING)
 
 
 def test_a_part_with_a_passing_fault_does_not_hide_one_without(catalog, make_part):

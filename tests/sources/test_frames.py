@@ -88,7 +88,7 @@ def test_a_radius_is_the_size_of_the_cutout(survey, tmp_path):
     np.testing.assert_array_equal(far, same)
 
 
-def test_a_unit_is_one_field_and_a_band_is_fetched_once(survey, monkeypatch):
+def test_a_unit_of_two_fields_fetches_each_band_of_them_once(survey, monkeypatch):
     fetched: list[str] = []
     fetch = module.fetch_each
 
@@ -285,6 +285,19 @@ def test_storage_that_refuses_frames_is_fatal_for_the_unit(survey, monkeypatch):
     monkeypatch.setattr(module, "fetch_each", refuse)
     with pytest.raises(FatalError, match="3 of 3"):
         read_unit(table, Decoder())
+
+
+def test_a_field_that_the_storage_refuses_costs_no_galaxy_of_another(survey, monkeypatch):
+    table, fetch = members(survey), module.fetch_each
+
+    def refuse(objects, handle, *, max_bytes):
+        if "/b-" in objects[0].uri:
+            raise FatalError("the storage failed for 3 of 3 objects")
+        fetch(objects, handle, max_bytes=max_bytes)
+
+    monkeypatch.setattr(module, "fetch_each", refuse)
+    reasons = {row["galaxy_id"]: row["reason"] for row in read_unit(table, Decoder()).to_pylist()}
+    assert reasons == {"west": None, "both": None, "east": "unreadable"}
 
 
 def test_real_frames_give_centered_galaxies(shared_data, tmp_path):

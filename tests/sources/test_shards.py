@@ -320,6 +320,17 @@ def test_shard_that_the_storage_refuses_is_fatal_for_its_unit(
         read(members)
 
 
+def test_a_shard_with_fewer_rows_than_listed_costs_no_row_of_another(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path / f"{name}.parquet", RAW, galaxy_id=[f"{name}{i}" for i in range(6)])
+    members = listed(open_source(str(tmp_path)))
+    rows = members["row"].to_pylist()
+    rows[6:] = [row + 3 for row in rows[6:]]
+    place = members.schema.get_field_index("row")
+    cutouts = read(members.set_column(place, "row", pa.array(rows, pa.int64())))
+    assert cutouts["reason"].to_pylist() == [None] * 6 + ["unreadable"] * 6
+
+
 def test_shard_whose_name_is_not_utf8(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", RAW[:2])
     (tmp_path / "a.parquet").rename(tmp_path / os.fsdecode(b"\xe9.parquet"))

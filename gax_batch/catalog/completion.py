@@ -1,0 +1,100 @@
+"""A stored unit, completed by cutouts that the storage failed to give when the unit was made.
+
+Rows, rejects and companions of the unit stay as they are. Only the cutouts that its part rejects for a fault
+that may pass (`rejects.PASSING`) are read and classified again, and a new part takes the place of the old.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gax_batch import paths, storage
+from gax_batch.catalog import companions
+from gax_batch.catalog.draws import DRAWS
+from gax_batch.catalog.schema import GALAXIES, REJECTS
+from gax_batch.catalog.writer import read_columns
+from gax_batch.rejects import PASSING
+from gax_batch.sums import SUMS, Grouping, add_up
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRows:
+    """What a unit stores: `GALAXIES`, `REJECTS`, and companions by kind."""
+
+    galaxies: pa.Table
+    rejects: pa.Table
+    beside: Mapping[str, pa.Table]
+
+
+def unread_cutouts(catalog: str, key: str) -> pa.ChunkedArray:
+    """Return the `source_uri` of each cutout that a part rejects for a fault that may pass.
+
+    Args:
+        catalog: The catalog's URI.
+        key: Of the galaxies part, which has rejects.
+
+    Raises:
+        FatalError: The part is missing or unreadable.
+        TransientError: The store kept failing.
+    """
+    rejects = _rejects(catalog, key)
+    return rejects.filter(_may_pass(rejects))["source_uri"]
+
+
+def can_complete(catalog: str, key: str, grouping: Grouping, *, keep_draws: bool) -> bool:
+    """Whether a part has the companions, with the groups of galaxies, that a run makes.
+
+    Raises:
+        FatalError: A companion is unreadable.
+        TransientError: The store kept failing.
+    """
+    if not storage.exists(paths.companion(catalog, paths.POPULATION, key)):
+        return False
+    if storage.exists(paths.companion(catalog, paths.DRAWS, key)) != keep_draws:
+        return False
+    (sums,) = companions.read(catalog, paths.POPULATION, [key], SUMS)
+    # A part without galaxies has no groups either.
+    return not len(sums) or grouping.has_made(sums)
+
+
+def complete(catalog: str, key: str, new: UnitRows) -> UnitRows:
+    """Put cutouts that were tried again into the unit that a part stores.
+
+    Args:
+        catalog: The catalog's URI.
+        key: Of the galaxies part.
+        new: The cutouts of `unread_cutouts`, as galaxies or as rejects.
+
+    Returns:
+        The whole unit, rows sorted by `source_uri`.
+
+    Raises:
+        FatalError: The part or a companion is missing or unreadable.
+        TransientError: The store kept failing.
+    """
+    galaxies = read_columns(paths.table(catalog, paths.GALAXIES_TABLE), [key], GALAXIES)
+    rejects = _rejects(catalog, key)
+    rejects = rejects.filter(pc.invert(_may_pass(rejects)))
+    beside = {
+        paths.POPULATION: add_up(
+            [*companions.read(catalog, paths.POPULATION, [key], SUMS), new.beside[paths.POPULATION]]
+        )
+    }
+    if paths.DRAWS in new.beside:
+        stored = companions.read(catalog, paths.DRAWS, [key], DRAWS)
+        beside[paths.DRAWS] = pa.concat_tables([*stored, new.beside[paths.DRAWS]])
+    return UnitRows(
+        pa.concat_tables([galaxies, new.galaxies]).sort_by("source_uri"),
+        pa.concat_tables([rejects, new.rejects]).sort_by("source_uri"),
+        beside,
+    )
+
+
+def _rejects(catalog: str, key: str) -> pa.Table:
+    return read_columns(paths.table(catalog, paths.REJECTS), [key], REJECTS)
+
+
+def _may_pass(rejects: pa.Table) -> pa.ChunkedArray:
+    return pc.is_in(rejects["reason"], pa.array(sorted(PASSING), pa.string()))
