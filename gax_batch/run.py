@@ -5,7 +5,7 @@ The only module that imports `pipeline` (and so Ray), and only when there is som
 
 import secrets
 import tempfile
-from collections.abc import Container, Generator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,12 +21,7 @@ from gax_batch.display import Display, PlainLines
 from gax_batch.errors import FatalError, GaxError, UnknownCommitError
 from gax_batch.fingerprint import settings_fingerprint
 from gax_batch.interrupt import StoppedError, finishes_first, stops_at_once
-from gax_batch.machine import (
-    MemoryMeter,
-    Resources,
-    available_bytes,
-    require_memory,
-)
+from gax_batch.machine import MemoryMeter, Resources, available_bytes, require_memory
 from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle, load_catalog_bundle
 from gax_batch.models.domain import Alarm, Reference
@@ -289,25 +284,7 @@ def _execute(
 ) -> None:
     from gax_batch import pipeline, telemetry
 
-    options = UnitOptions(
-        catalog=run.catalog,
-        settings_fingerprint=run.settings_fingerprint,
-        bundle_id=run.bundle_id,
-        run_id=run.run_id,
-        decoder=settings.decoder,
-        grouping=settings.grouping,
-        keep_draws=settings.keep_draws,
-        reference=run.reference,
-    )
-    factory = partial(
-        load_engine,
-        bundle=None if settings.bundle is None else storage.normalize_uri(settings.bundle),
-        bundle_id=run.bundle_id,
-        models=settings.models,
-        draws=settings.draws,
-        target_error=settings.target_error,
-        precision=settings.precision,
-    )
+    options, factory = _options_of(run, settings), _engine_of(run, settings)
     log = Path(tempfile.gettempdir()) / f"gax-{run.run_id}.log"
     with native_stderr_in(log), pipeline.ray_session(resources) as ray_folder:
         clock.lap("start")
@@ -338,6 +315,32 @@ def _execute(
                     tolerance.see(result.part)
             if stop.number is not None and state.ended_units < len(tasks):
                 raise StoppedError(stop.number)
+
+
+def _options_of(run: Run, settings: RunSettings) -> UnitOptions:
+    return UnitOptions(
+        catalog=run.catalog,
+        settings_fingerprint=run.settings_fingerprint,
+        bundle_id=run.bundle_id,
+        run_id=run.run_id,
+        decoder=settings.decoder,
+        grouping=settings.grouping,
+        keep_draws=settings.keep_draws,
+        reference=run.reference,
+    )
+
+
+def _engine_of(run: Run, settings: RunSettings) -> Callable[[int], Engine]:
+    """Return what builds an engine in a worker, from its number of threads."""
+    return partial(
+        load_engine,
+        bundle=None if settings.bundle is None else storage.normalize_uri(settings.bundle),
+        bundle_id=run.bundle_id,
+        models=settings.models,
+        draws=settings.draws,
+        target_error=settings.target_error,
+        precision=settings.precision,
+    )
 
 
 def _nothing_to_do(catalog: str, version: int | None) -> dict[str, object]:

@@ -144,7 +144,7 @@ def test_a_raised_limit_retries_a_reject_of_a_shard_that_is_otherwise_passed_ove
     for name in ("000001.jpg", f"{LARGE}.png"):
         rows = {"galaxy_id": [name[:6]], "image": [(tmp_path / "images" / name).read_bytes()]}
         pq.write_table(pa.table(rows), tmp_path / "shards" / f"{name[:6]}.parquet")
-    flags = {"input": str(tmp_path / "shards")}
+    flags = {"input": str(tmp_path / "shards"), "unit_size": 1}
     made.night(**flags)
     assert made.rejects == [LARGE]
     assert paths.MANY_ORIGINS not in {name.origin for name in Catalog(made.catalog).parts()}
