@@ -17,6 +17,7 @@ from fakes import write_images
 from waiting import wait_for
 from wording import numbers_in
 
+from gax_batch import record
 from gax_batch.catalog.snapshots import Catalog
 
 UNITS = 10
@@ -89,8 +90,14 @@ class Terminal:
 
 def record_of(folder: Path) -> dict[str, Any]:
     (path,) = (folder / "catalog" / "runs").rglob("run.json")
-    record: dict[str, Any] = json.loads(path.read_text())
-    return record
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def interrupted(exit_code: int) -> str:
+    """What a run says at its end that was interrupted before its commit."""
+    (line,) = record.Outcome(record.INTERRUPTED, exit_code).messages
+    return line
 
 
 def test_ctrl_c_at_a_terminal_keeps_what_is_in_flight_and_says_how_to_go_on(tmp_path, command):
@@ -106,6 +113,7 @@ def test_ctrl_c_at_a_terminal_keeps_what_is_in_flight_and_says_how_to_go_on(tmp_
     for total in (r"40\b", r"10\b", r"1\b", r"\d+ MiB"):
         assert re.search(rf"\b\d+ \w+ {total}", shown)
     assert "Ctrl-C" in shown
+    assert interrupted(130) in " ".join(shown.split())
     assert (record_of(tmp_path)["status"], record_of(tmp_path)["exit_code"]) == ("interrupted", 130)
     # What the engine had begun is stored, nothing was begun afterwards, nothing is visible yet.
     assert 2 <= parts(tmp_path) == begun(tmp_path) < UNITS
@@ -129,7 +137,7 @@ def test_a_second_signal_stops_at_once_and_the_next_run_goes_on(tmp_path, comman
     output, _ = run.communicate(timeout=15)
     assert run.returncode == 143
     assert (record_of(tmp_path)["status"], record_of(tmp_path)["exit_code"]) == ("interrupted", 143)
-    assert output
+    assert interrupted(143) in output
     assert parts(tmp_path) == 0
     again = subprocess.run(
         command, env=environment(tmp_path, seconds=0), stdout=subprocess.PIPE, text=True, check=True

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from wording import numbers_in
 
 from gax_batch.cli import app
+from gax_batch.cutouts import PLAN_GONE
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 from gax_batch.sources import open_frames
