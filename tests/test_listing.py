@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_a_link_that_leads_nowhere_is_listed_as_itself(tree: Path) -> None:
     found = {info.uri.rsplit("/", 1)[1]: info for info in list_objects(str(tree))}
     for name in ("loop.jpg", "gone.jpg"):
         assert found[name].version == storage.local_version((tree / name).lstat())
-    with pytest.raises(UsageError, match="nothing is at"):
+    with pytest.raises(UsageError, match=r"loop\.jpg"):
         list_objects(str(tree / "loop.jpg"))
 
 
@@ -108,7 +109,7 @@ def test_a_folder_that_goes_during_the_listing_ends_it(tmp_path: Path) -> None:
     objects = iter_objects(str(tmp_path))
     assert next(objects).uri == f"file://{tmp_path}/a/1.jpg"
     shutil.rmtree(tmp_path / "b")
-    with pytest.raises(TransientError, match="went away while it was listed; run again"):
+    with pytest.raises(TransientError, match=tmp_path.name):
         list(objects)
 
 
@@ -121,22 +122,21 @@ def test_nothing_below_an_excluded_folder_is_listed(tree: Path) -> None:
     assert list_objects(str(tree), exclude="s3://bucket/sub") == list_objects(str(tree))
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("nowhere", r"nothing is at .*check its name"),
-        ("a.jpg/below", "nothing is at"),
-        ("*.gif", "no object matches"),
-        ("nowhere/*.jpg", "no object matches"),
-        ("empty", "empty folder"),
-    ],
-)
-def test_nothing_found(tree: Path, name: str, message: str) -> None:
+def test_nothing_found_is_told_by_its_kind(tree: Path) -> None:
     (tree / "empty").mkdir()
-    with pytest.raises(UsageError, match=message) as caught:
-        list_objects(f"{tree}/{name}")
-    assert "\n" not in str(caught.value)
-    assert list_objects(f"{tree}/{name}", missing_ok=True) == []
+    kinds = [("nowhere", "a.jpg/below"), ("*.gif", "nowhere/*.jpg"), ("empty",)]
+    told: list[set[str]] = []
+    for names_of_a_kind in kinds:
+        told.append(set())
+        for name in names_of_a_kind:
+            with pytest.raises(UsageError, match=re.escape(f"{tree}/{name}")) as caught:
+                list_objects(f"{tree}/{name}")
+            assert "\n" not in str(caught.value)
+            assert list_objects(f"{tree}/{name}", missing_ok=True) == []
+            told[-1].add(str(caught.value).replace(f"{tree}/{name}", ""))
+    # The same for what is of a kind, and another for each kind.
+    assert [len(messages) for messages in told] == [1, 1, 1]
+    assert len(set.union(*told)) == 3
 
 
 def test_no_permission(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_no_permission(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UsageError, match="no permission to list"):
+    with pytest.raises(UsageError, match=re.escape(str(tree))):
         list_objects(str(tree))
 
 

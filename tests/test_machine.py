@@ -84,7 +84,7 @@ def test_on_a_cluster_only_the_driver_counts(monkeypatch):
 def test_a_run_that_cannot_fit_is_refused_with_the_numbers():
     need = predicted()
     require_memory(need, need.total)
-    with pytest.raises(UsageError, match=r"needs about [\d,]+ MiB .* and 100 MiB are available"):
+    with pytest.raises(UsageError, match=r"[\d,]+ MiB .*\b100 MiB .*--unit-size"):
         require_memory(need, 100 * MIB)
 
 

@@ -122,7 +122,7 @@ def test_shards_wait_for_a_storage_that_fails(survey, monkeypatch):
 def test_an_output_with_other_things_is_refused(survey):
     (survey / "packed").mkdir()
     (survey / "packed" / "mine.txt").write_text("precious")
-    with pytest.raises(UsageError, match=r"holds something else already .*mine.txt"):
+    with pytest.raises(UsageError, match=r"packed.*mine\.txt"):
         pack(survey)
 
 
@@ -170,11 +170,11 @@ def test_what_cannot_be_read_is_no_original(survey):
 def test_what_has_no_image_files_has_no_originals(survey):
     pack(survey)
     for options in ({"unit_size": 8}, {"unit_size": 8, "processes": 2}):
-        with pytest.raises(UsageError, match=r"raw tensors.*have no one image file"):
+        with pytest.raises(UsageError, match="--originals"):
             pack(
                 survey, input=str(survey / "packed"), catalog=str(survey / "again"), originals=True, **options
             )
-    with pytest.raises(UsageError, match="leave --originals away"):
+    with pytest.raises(UsageError, match="--originals"):
         pack(survey, originals=True, frames=True)
 
 

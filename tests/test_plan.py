@@ -1,5 +1,6 @@
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from surveys import (
     rows_now,
     shard_row,
 )
+from wording import numbers_in
 
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.plan import Plan, read_unit_members
@@ -91,7 +93,7 @@ def test_whatever_happens_to_a_survey_each_cutout_is_cataloged_once(nights):
         table = listing(rows)
         before = {m["source_uri"] for m in catalog.members}
         if is_moved(catalog, table):
-            with pytest.raises(UsageError, match="now listed under other URIs"):
+            with pytest.raises(UsageError, match=r"://.*://"):
                 catalog.plan(table, unit_size, full=full)
             continue
         plan = catalog.plan(table, unit_size, full=full)
@@ -106,7 +108,7 @@ def test_whatever_happens_to_a_survey_each_cutout_is_cataloged_once(nights):
         listed = set(table["source_uri"].to_pylist())
         owners = listed | {uri for uri, _ in of_vanished_units(catalog, listed)}
         lost = [m for m in catalog.members if m["source_uri"] in listed and m["reason"] == "duplicate_id"]
-        assert {m["detail"].removeprefix("galaxy_id is already taken by ") for m in lost} <= owners
+        assert all(any(uri in m["detail"] for uri in owners) for m in lost)
         again = catalog.plan(table, unit_size)
         assert again.units == []
         assert again.counts.unchanged == len(table)
@@ -123,7 +125,7 @@ def test_the_order_of_a_listing_does_not_matter(first, second, unit_size, random
     other = table.take(pa.array(order, pa.int64()))
     if is_moved(catalog, table):
         for either in (table, other):
-            with pytest.raises(UsageError, match="now listed under other URIs"):
+            with pytest.raises(UsageError, match=r"://.*://"):
                 catalog.plan(either, unit_size)
         return
     plan, shuffled = catalog.plan(table, unit_size), catalog.plan(other, unit_size)
@@ -151,7 +153,8 @@ def test_new_members_are_cut_into_units_in_order():
     assert {u.reason for u in plan.units} == {"new"}
     read = [[m["galaxy_id"] for m in members] for members in planned(plan).values()]
     assert read == [[f"m{i:02}" for i in range(j, min(j + 4, 10))] for j in (0, 4, 8)]
-    assert str(plan.counts) == "new 10, changed 0, model changed 0, unchanged 0, vanished 0"
+    assert {name: count for name, count in plan.counts.as_dict().items() if count} == {"new": 10}
+    assert numbers_in(str(plan.counts)) == ["0", "0", "0", "0", "10"]
 
 
 def test_shards_larger_than_a_unit_share_none_and_their_rows_stay_in_order():
@@ -313,12 +316,12 @@ def test_a_stored_plan_has_a_row_group_per_unit_and_few_bytes(tmp_path, monkeypa
 
 
 def test_a_missing_plan_is_fatal(tmp_path):
-    with pytest.raises(FatalError, match=r"plan\.parquet cannot be read"):
+    with pytest.raises(FatalError, match=r"plan\.parquet"):
         read_unit_members(f"file://{tmp_path}/plan.parquet", 0)
 
 
 def test_a_unit_size_of_nothing_is_refused():
-    with pytest.raises(UsageError, match="unit size"):
+    with pytest.raises(UsageError, match=r"\b0\b"):
         FakeCatalog().plan(listing([member("a")]), unit_size=0)
 
 
@@ -342,7 +345,7 @@ class TestPruning:
 
     def test_a_galaxy_may_come_back_under_another_uri(self, cataloged):
         moved = [member(f"new/{name}", galaxy_id=name, ra=1.0, dec=2.0) for name in "abcdefgh"]
-        with pytest.raises(UsageError, match="under other URIs"):
+        with pytest.raises(UsageError, match=r"s3://survey/new/a\.jpg.*s3://survey/a\.jpg"):
             cataloged.plan(listing(moved))
         plan = cataloged.plan(listing(moved), prune=True)
         assert (plan.removed, plan.counts.new, plan.rejects) == (sorted(cataloged.parts), 8, {})
@@ -359,7 +362,7 @@ class TestRetries:
             plan = catalog.plan(table, max_attempts=3)
             assert [(unit.reason, unit.members) for unit in plan.units] == [("retried", 2)]
             assert (plan.counts.retried, plan.counts.changed, plan.counts.unchanged) == (1, 0, 1)
-            assert "retried 1" in str(plan.counts)
+            assert str(plan.counts) != str(replace(plan.counts, retried=0))
             assert [m["attempts"] for m in planned(plan)[plan.units[0].unit_id]] == [attempts, None]
             catalog.apply(plan)
         assert catalog.plan(table, max_attempts=3).units == []

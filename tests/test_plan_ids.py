@@ -18,7 +18,7 @@ class TestDuplicateIds:
         (unit,) = plan.units
         (row,) = planned(plan)[unit.unit_id]
         assert (row["stage"], row["reason"]) == ("plan", "duplicate_id")
-        assert row["detail"] == "galaxy_id is already taken by s3://survey/c.jpg"
+        assert "s3://survey/c.jpg" in row["detail"]
 
     @pytest.mark.parametrize("full", [False, True])
     def test_a_replaced_file_takes_the_id_and_the_vanished_one_leaves(self, cataloged, full):
@@ -49,15 +49,13 @@ class TestDuplicateIds:
         for full in (False, True):
             with pytest.raises(UsageError) as caught:
                 cataloged.plan(moved, full=full)
-            assert str(caught.value) == (
-                "8 galaxies of the catalog are now listed under other URIs (for example "
-                "s3://elsewhere/a.jpg, was s3://survey/a.jpg): was the input moved? "
-                "list both, or use a new catalog"
-            )
+            for fact in ("8", "s3://elsewhere/a.jpg", "s3://survey/a.jpg"):
+                assert fact in str(caught.value)
+            assert "\n" not in str(caught.value)
 
     def test_one_galaxy_of_a_vanished_unit_is_enough_to_refuse(self, cataloged):
         moved = member("g", source_uri="s3://survey/g.png")
-        with pytest.raises(UsageError, match="1 galaxies of the catalog"):
+        with pytest.raises(UsageError, match=r"\b1\b.*s3://survey/g\.png.*s3://survey/g\.jpg"):
             cataloged.plan(listing([*rows_now().to_pylist()[:4], moved]))
 
     def test_listing_the_old_and_the_new_place_keeps_the_old(self, cataloged):
@@ -74,7 +72,7 @@ class TestDuplicateIds:
         catalog = FakeCatalog()
         catalog.apply(catalog.plan(listing(shard_row("s", row) for row in range(5))))
         shifted = [shard_row("s", row, galaxy_id=f"s-{row + (row > 1)}") for row in range(4)]
-        with pytest.raises(UsageError, match=r"example s3://survey/s.parquet#row=3, was .*#row=4\)"):
+        with pytest.raises(UsageError, match=r"s3://survey/s\.parquet#row=3\b.*#row=4\b"):
             catalog.plan(listing(shifted))
         catalog = FakeCatalog()
         catalog.apply(catalog.plan(listing(shard_row("s", row) for row in range(5)), unit_size=5))

@@ -11,6 +11,7 @@ import pytest
 from fakes import ANCHOR, LEANS, FakeEngine, write_images
 from surveys import new_folder
 from typer.testing import CliRunner
+from wording import numbers_in
 
 from gax_batch import paths, storage, tree, unit
 from gax_batch.catalog.draws import read_draws
@@ -167,7 +168,7 @@ def test_table_csv_and_json_say_the_same(cataloged):
             assert two[name] == expected
             assert one[name] == ("" if expected is None else str(expected))
     table = render_table(population(cataloged, question="t02"), 0.9)
-    assert "40 galaxies" in table
+    assert "40" in numbers_in(table)
     assert f"{rows[0].answer}" in table
     for rows in (population(cataloged), population(cataloged, by="ood_score")):
         assert CAUTION in " ".join(render_table(rows, 0.9).split())
@@ -185,15 +186,15 @@ def test_the_command_prints_a_table_csv_or_json(cataloged):
 def test_a_catalog_without_sums_says_what_to_do(cataloged):
     for name in Catalog(cataloged).parts():
         storage.delete(paths.companion(cataloged, paths.POPULATION, name.key))
-    with pytest.raises(UsageError, match="earlier version: run the same `gax run` again"):
+    with pytest.raises(UsageError, match="gax run"):
         population(cataloged)
 
 
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        ({"by": "redshift"}, "summed by healpix, ood_score, not by 'redshift'"),
-        ({"question": "t04_spirals"}, "did you mean 't04_spiral'"),
+        ({"by": "redshift"}, "healpix, ood_score.*redshift"),
+        ({"question": "t04_spirals"}, "'t04_spiral'"),
     ],
 )
 def test_unknown_groups_and_questions_are_refused(cataloged, ask, words):
@@ -202,7 +203,7 @@ def test_unknown_groups_and_questions_are_refused(cataloged, ask, words):
 
 
 def test_no_catalog_no_draws_and_mixed_draws_are_refused(images, options, tmp_path):
-    with pytest.raises(UsageError, match="there is no catalog"):
+    with pytest.raises(UsageError, match=r"nothing.*--catalog"):
         population(str(tmp_path / "nothing"))
 
     class WithoutDraws(FakeEngine):
@@ -211,7 +212,7 @@ def test_no_catalog_no_draws_and_mixed_draws_are_refused(images, options, tmp_pa
             return replace(summary, draws=summary.draws[:, :0])
 
     blind = replace(options, catalog=str(tmp_path / "blind"))
-    with pytest.raises(UsageError, match="add bayesian to --models"):
+    with pytest.raises(UsageError, match=r"bayesian.*--models"):
         population(run(images, blind, 16, WithoutDraws()))
 
     # A run whose units failed leaves the old ones in place.
@@ -225,7 +226,7 @@ def test_no_catalog_no_draws_and_mixed_draws_are_refused(images, options, tmp_pa
         storage.write_bytes(storage.join(half.catalog, kind, new), data)
     part = _part(half.catalog, new)
     first.commit([part], run_id="run-3", metadata={})
-    with pytest.raises(UsageError, match="2 different models or settings"):
+    with pytest.raises(UsageError, match=r"\b2 "):
         population(half.catalog)
 
 

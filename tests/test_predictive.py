@@ -303,7 +303,7 @@ def test_a_calibration_that_lost_a_group_is_refused(fitted):
 def test_a_damaged_calibration_is_refused_in_one_line(fitted, damage):
     values = copy.deepcopy(fitted.as_json())
     damage(values)
-    with pytest.raises(UsageError, match="use another bundle") as caught:
+    with pytest.raises(UsageError, match="quantiles") as caught:
         Predictive.of_json(values)
     assert "\n" not in str(caught.value)
 

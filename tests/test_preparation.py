@@ -1,6 +1,7 @@
 """What stands before a run: which source the settings name, and what of it is new."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from astropy.io import fits
 from fluxes import cube, galaxy, stored
 from sky import write_field, write_table
 from surveys import new_folder
+from wording import numbers_in
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.config import load_settings
@@ -53,11 +55,11 @@ def frames(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"band_files": True, "frames": True, "positions": "p.csv"}, "--frames are always one file per band"),
-        ({"band_files": True, "preset": "single"}, "--band-files needs a --preset of several bands"),
-        ({"frames": True}, "--frames needs --positions"),
-        ({"frames": True, "positions": "p.csv", "preset": "single"}, "a --preset of several bands"),
-        ({"frame_index": "somewhere"}, "--frame-index is the index of --frames"),
+        ({"band_files": True, "frames": True, "positions": "p.csv"}, "--band-files.*--frames"),
+        ({"band_files": True, "preset": "single"}, "--band-files.*--preset"),
+        ({"frames": True}, "--frames.*--positions"),
+        ({"frames": True, "positions": "p.csv", "preset": "single"}, "--frames.*--preset"),
+        ({"frame_index": "somewhere"}, "--frame-index.*--frames"),
     ],
     ids=str,
 )
@@ -71,7 +73,8 @@ def test_settings_that_do_not_fit_together_are_one_line(tmp_path, flags, message
 
 def test_band_files_are_planned_as_galaxies_with_positions(band_files):
     plan, lines = plan_of(band_files, band_files=True, positions=str(band_files / "p.csv"))
-    assert lines[0].startswith(f"2 cutouts in {band_files}/input: new 2, ")
+    assert numbers_in(lines[0], band_files) == ["0", "0", "0", "0", "2", "2"]
+    assert f"{band_files}/input" in lines[0]
     sample = plan.sample(10)
     assert sample["galaxy_id"].to_pylist() == ["1", "2"]
     assert sample["ra"].to_pylist() == [10.0, None]
@@ -81,25 +84,25 @@ def test_band_files_are_planned_as_galaxies_with_positions(band_files):
 def test_a_plan_reports_how_many_positions_matched_and_by_which_column(band_files):
     _, lines = plan_of(band_files, band_files=True, positions=str(band_files / "p.csv"))
     (line,) = [line for line in lines if "p.csv" in line]
-    assert "1 of 2" in line
-    assert "by id" in line
+    assert numbers_in(line, band_files) == ["0", "1", "1", "2"]
+    assert re.search(r"\bid\b", line)
 
 
 @pytest.mark.parametrize("rows", ["", "8,10,20\n"], ids=["empty", "others"])
 def test_positions_of_no_galaxy_of_the_input_are_refused(band_files, rows):
     (band_files / "p.csv").write_text(f"objid,ra,dec\n{rows}")
     flags = {"band_files": True, "positions": str(band_files / "p.csv")}
-    with pytest.raises(UsageError, match="none of the 2 cutouts") as caught:
+    with pytest.raises(UsageError, match=r"p\.csv.* 2 .*--positions") as caught:
         plan_of(band_files, **flags)
     assert "\n" not in str(caught.value)
     settings = load_settings(
         None, flags | {"input": str(band_files / "input"), "catalog": str(band_files / "packed")}
     )
-    with pytest.raises(UsageError, match="none of the 2 cutouts"):
+    with pytest.raises(UsageError, match=r"p\.csv.* 2 .*--positions"):
         pack_survey(settings, lambda _: None, processes=1)
     plan, lines = plan_of(band_files, **flags, limit=1)
     assert plan.members == 1
-    assert "0 of 1" in lines[-1]
+    assert numbers_in(lines[-1], band_files) == ["0", "0", "1", "1"]
 
 
 def test_band_files_are_packed_as_the_same_galaxy_of_one_file_and_redone_for_each_band(band_files, tmp_path):
@@ -127,7 +130,7 @@ def test_a_run_keeps_the_index_of_frames_and_a_plan_writes_nothing(frames):
     before = sorted(frames.rglob("*"))
     lines: list[str] = []
     assert forecast(load_settings(None, values | flags), lines.append, calibrate=False) == 0
-    assert "frames: 1 of 1 fields are new or changed" in lines
+    assert ["1", "1"] in [numbers_in(line, frames) for line in lines]
     assert sorted(frames.rglob("*")) == before
     plan, _ = plan_of(frames, **flags)
     assert plan.members == 2
@@ -135,7 +138,7 @@ def test_a_run_keeps_the_index_of_frames_and_a_plan_writes_nothing(frames):
     assert (frames / "catalog" / "frames" / INDEX_NAME).exists()
     assert not (frames / "input" / INDEX_NAME).exists()
     _, (line,) = plan_of(frames, **flags)
-    assert line.startswith(f"2 cutouts in {frames}/input: new 2, ")
+    assert numbers_in(line, frames) == ["0", "0", "0", "0", "2", "2"]
 
 
 def test_the_index_of_frames_is_kept_where_the_user_says(frames):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from wording import numbers_in
 
 from gax_batch.catalog.writer import Part
 from gax_batch.models.appearance import STATISTICS
@@ -49,9 +50,9 @@ def test_progress_says_how_far_how_fast_and_how_long():
     now[0] += 9
     shown.advance(400, rejects=3)
     shown.advance(500, rejects=4)  # the end is always said
-    assert lines == [
-        "500 of 1,000 cutouts, 50.0/s, about 10 s left, 3 rejects",
-        "1,000 of 1,000 cutouts, 100.0/s, about 0 s left, 4 rejects",
+    assert [numbers_in(line) for line in lines] == [
+        ["1,000", "10", "3", "50.0", "500"],
+        ["0", "1,000", "1,000", "100.0", "4"],
     ]
 
 

@@ -193,7 +193,7 @@ def test_a_problem_is_one_line():
 
 @pytest.mark.parametrize("job", [{"kind": "RayCluster", "spec": {}}, {"kind": "RayJob"}])
 def test_what_is_no_job_is_the_users_mistake(job):
-    with pytest.raises(UsageError, match="not a RayJob"):
+    with pytest.raises(UsageError, match="RayJob"):
         lint(job)
 
 

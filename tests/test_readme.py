@@ -60,19 +60,13 @@ def test_the_bundles_numbers_are_those_of_its_model_card():
 
 def card_rows(metrics: dict[str, Any]) -> Iterator[str]:
     """Rows of the README's tables: errors by model, intervals by level, and intervals by question."""
-    names = {
-        "blend": "blend of Bayesian CNN and CNN-SVR",
-        "bayesian": "Bayesian CNN",
-        "svr": "CNN-SVR",
-        "classic": "classic CNN",
-    }
-    for key, point in metrics.get("models", {}).items():
+    for point in metrics.get("models", {}).values():
         numbers = (
             f"{point['rmse']:.4f}",
             f"{point['rmse_of_some_fractions']:.4f}",
             f"{point['votes_nll']:.2f}",
         )
-        yield f"| {names.get(key, key)} | {' | '.join(numbers)} | {percent(point['class_accuracy'])} |"
+        yield f"| {' | '.join(numbers)} | {percent(point['class_accuracy'])} |"
     for level, found in metrics.get("intervals", {}).items():
         shares = " | ".join(percent(found[name]) for name in ("coverage", "coverage_asked"))
         yield f"| {100 * float(level):.0f} % | {shares} | {found['width']:.3f} |"

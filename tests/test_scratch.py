@@ -1,5 +1,6 @@
 """Tables that spill to disk."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_more_than_fits_goes_to_the_disk_and_comes_back(
 
 def test_what_the_database_refuses_is_one_line(tmp_path: Path) -> None:
     with Scratch(tmp_path) as scratch:
-        with pytest.raises(QueryError, match="things does not exist") as caught:
+        with pytest.raises(QueryError, match="things") as caught:
             scratch.one("SELECT nowhere FROM things")
         assert "\n" not in str(caught.value)
 
@@ -77,7 +78,7 @@ def test_a_full_disk_is_one_line_that_says_what_to_do(
     monkeypatch.setattr(module, "MEMORY_BYTES", 16 * 1024 * 1024)
     with Scratch(tmp_path) as scratch:
         scratch.run("SET max_temp_directory_size = '1MiB'")
-        with pytest.raises(UsageError, match="set TMPDIR to a folder on a larger disk") as caught:
+        with pytest.raises(UsageError, match="TMPDIR") as caught:
             scratch.load("things", SCHEMA, (numbers(i, i + 50_000) for i in range(0, 1_000_000, 50_000)))
     assert "\n" not in str(caught.value)
 
@@ -94,7 +95,8 @@ def test_too_little_memory_is_not_called_a_full_disk(tmp_path: Path, monkeypatch
     monkeypatch.setattr(module, "MEMORY_BYTES", 8 * 1024 * 1024)
     with Scratch(tmp_path) as scratch, pytest.raises(UsageError, match="memory") as caught:
         scratch.run("CREATE TABLE t AS SELECT list(range) AS one FROM range(5000000)")
-    assert "disk" not in str(caught.value)
+    assert "TMPDIR" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -102,5 +104,5 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(module, "MEMORY_BYTES", 32 * 1024 * 1024)
     with Scratch(tmp_path) as scratch:
         scratch.run("SET max_temp_directory_size = '1MiB'")
-        with pytest.raises(UsageError, match=f"disk of {tmp_path}"):
+        with pytest.raises(UsageError, match=re.escape(str(tmp_path))):
             scratch.run("CREATE TABLE t AS SELECT repeat('x', 200) || range AS name FROM range(1000000)")

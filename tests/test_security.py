@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -170,7 +171,7 @@ def test_every_file_of_a_bundle_may_be_hostile(bundle: Path, name: str, kind: st
     data = HOSTILE[kind](bundle.parent)
     (bundle / name).write_bytes(data)
     if name != "bundle.json":
-        assert "does not match its sha256" in refusal(bundle)
+        assert re.search(rf"{name}.*sha256", refusal(bundle))
         manifest = json.loads((bundle / "bundle.json").read_text())
         manifest["files"][name]["sha256"] = hashlib.sha256(data).hexdigest()
         (bundle / "bundle.json").write_text(json.dumps(manifest))
@@ -182,7 +183,7 @@ def test_the_name_of_a_bundle_is_a_name(bundle: Path, name: object):
     """It becomes part of the bundle's id, and so of every row."""
     manifest = json.loads((bundle / "bundle.json").read_text())
     (bundle / "bundle.json").write_text(json.dumps(manifest | {"name": name}))
-    assert "has the name" in refusal(bundle)
+    assert repr(str(name)[:80]) in refusal(bundle)
 
 
 @pytest.mark.parametrize("files", [{"svr.safetensors": 3}, {"svr.safetensors": None}, {"x": {}}, []])
@@ -200,7 +201,7 @@ def test_other_files_of_a_bundle_are_not_opened_and_links_must_have_the_right_by
     target = bundle / "svr.safetensors"
     target.unlink()
     target.symlink_to("/etc/passwd")
-    assert "does not match its sha256" in refusal(bundle)
+    assert re.search(r"svr\.safetensors.*sha256", refusal(bundle))
     target.unlink()
     target.symlink_to("bayesian.safetensors")  # the same arrays
     assert load_bundle(str(bundle)).bundle_id == expected
@@ -209,7 +210,7 @@ def test_other_files_of_a_bundle_are_not_opened_and_links_must_have_the_right_by
 def test_a_file_of_terabytes_is_not_read(bundle: Path):
     with (bundle / "svr.safetensors").open("ab") as file:
         file.truncate(1 << 41)
-    assert "larger than" in refusal(bundle)
+    assert re.search(rf"svr\.safetensors.* {bundles.MAX_FILE_BYTES} ", refusal(bundle))
 
 
 # --- catalog parts
@@ -239,7 +240,7 @@ def test_one_changed_bit_in_a_page_of_a_part_is_found(catalog: Catalog):
         start = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
         damaged[start + chunk.total_compressed_size - 1] ^= 1
         path.write_bytes(damaged)
-        with pytest.raises(FatalError, match="the catalog is damaged: its part"):
+        with pytest.raises(FatalError, match=path.name):
             Catalog(catalog.uri).galaxies()
 
 
@@ -251,7 +252,7 @@ def test_a_hostile_part_is_a_damaged_catalog(catalog: Catalog, kind: str):
         pq.write_table(pa.table({"galaxy_id": [b"\xff\xfe"], "ra": ["x"]}), path)
     elif kind != "gone":
         path.write_bytes(HOSTILE[kind](path.parent))
-    with memory_bound(512 * MIB), pytest.raises(FatalError, match="the catalog is damaged") as caught:
+    with memory_bound(512 * MIB), pytest.raises(FatalError, match=path.name) as caught:
         Catalog(catalog.uri).galaxies()
     assert "\n" not in str(caught.value)
     assert not (path.parent / "executed").exists()
@@ -269,7 +270,7 @@ def test_a_log_that_leads_out_of_the_catalog_is_refused(catalog: Catalog, place:
         table.schema(),
         commit_properties=CommitProperties(),
     )
-    with pytest.raises(UsageError, match="changed by another program"):
+    with pytest.raises(UsageError, match=re.escape(catalog.uri)):
         Catalog(catalog.uri).parts()
 
 

@@ -48,7 +48,7 @@ def test_is_within(uri: str, folder: str, within: bool) -> None:
 
 def test_unknown_scheme() -> None:
     for call in (list_objects, storage.read_bytes, storage.exists):
-        with pytest.raises(UsageError, match=r"nope.*use a local path"):
+        with pytest.raises(UsageError, match="nope"):
             call("nope://somewhere/x")
 
 
@@ -113,7 +113,7 @@ def test_stat_of_a_folder_is_no_file(tree: Path) -> None:
 def test_check_writable(tree: Path) -> None:
     storage.check_writable(str(tree / "to" / "be" / "made"))
     assert not (tree / "to").exists()
-    with pytest.raises(UsageError, match="cannot write"):
+    with pytest.raises(UsageError, match=r"a\.jpg"):
         storage.check_writable(str(tree / "a.jpg" / "below"))
 
 
@@ -138,7 +138,7 @@ def test_fsspec_scheme() -> None:
         storage.delete(found[0].uri)
         assert not storage.exists(found[0].uri)
         storage.check_writable(root)
-        with pytest.raises(UsageError, match="nothing is at"):
+        with pytest.raises(UsageError, match="memory://elsewhere"):
             list_objects("memory://elsewhere")
     finally:
         fsspec.filesystem("memory").rm("/survey", recursive=True)

@@ -17,8 +17,10 @@ from PIL import Image
 from sky import write_field, write_table
 from surveys import catalog_of
 from typer.testing import CliRunner
+from wording import numbers_in
 
 from gax_batch.cli import app
+from gax_batch.cutouts import PLAN_GONE
 from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 from gax_batch.sources import open_frames
@@ -54,10 +56,12 @@ def test_images_are_copied_and_listed(loose, tmp_path):
     assert [float(row["#score"]) for row in rows] == sorted((float(r["#score"]) for r in rows), reverse=True)
     files = {path.name for path in (tmp_path / "votes").iterdir()}
     assert files == {MANIFEST, *(row["image"] for row in rows)}
-    assert lines == [
-        "5 of 12 galaxies selected by mutual_info",
-        f"5 images and {MANIFEST} are in {tmp_path}/votes",
-    ]
+    selected, written = lines
+    assert numbers_in(selected) == ["12", "5"]
+    assert "mutual_info" in selected
+    assert numbers_in(written, tmp_path) == ["5"]
+    assert MANIFEST in written
+    assert f"{tmp_path}/votes" in written
 
 
 def test_the_manifest_is_what_zooniverses_tools_take(loose, tmp_path):
@@ -87,7 +91,7 @@ def test_the_same_command_gives_the_same_bytes(loose, tmp_path):
 def test_fewer_galaxies_are_all_and_said_so(loose, tmp_path):
     rows, lines, _ = chosen(loose, tmp_path / "votes", 100)
     assert len(rows) == COUNT
-    assert "all there are, fewer than 100" in lines[0]
+    assert {"12", "100"} <= set(numbers_in(lines[0]))
 
 
 def test_sources_that_are_gone_or_changed_are_reported(loose, tmp_path):
@@ -96,8 +100,8 @@ def test_sources_that_are_gone_or_changed_are_reported(loose, tmp_path):
     rows, lines, subjects = chosen(loose, tmp_path / "votes")
     assert {row["subject_id"] for row in rows} == {f"{i:06d}" for i in range(COUNT)} - {"000003", "000004"}
     assert subjects.reasons == {"missing": 1, "changed": 1}
-    assert any("000003: missing" in line for line in lines)
-    assert any("000004: changed" in line for line in lines)
+    assert any("000003" in line and "missing" in line for line in lines)
+    assert any("000004" in line and "changed" in line for line in lines)
 
 
 def test_all_sources_gone_is_a_report_too(loose, tmp_path):
@@ -106,7 +110,7 @@ def test_all_sources_gone_is_a_report_too(loose, tmp_path):
     rows, lines, subjects = chosen(loose, tmp_path / "votes")
     assert rows == []
     assert subjects.reasons == {"missing": COUNT}
-    assert "and 7 more without an image" in lines[-1]
+    assert "7" in numbers_in(lines[-1], tmp_path)
 
 
 def write_shard(folder: Path, count: int = COUNT) -> None:
@@ -199,15 +203,15 @@ def test_galaxies_on_frames_are_cut_out_again_while_the_plan_is_there(options, t
     shutil.rmtree(Path(catalog) / "runs")
     rows, _, subjects = chosen(catalog, tmp_path / "again")
     assert rows == []
-    assert {reject.detail for reject in subjects.lost.values()} == {"the plan of its run is gone"}
+    assert list(subjects.lost.values()) == [PLAN_GONE] * 2
 
 
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"by": "mutual"}, "did you mean 'mutual_info'"),
-        ({"question": "t04_spirl"}, "did you mean 't04_spiral'"),
-        ({"by": "ood", "question": "t04"}, "leave --question away"),
+        ({"by": "mutual"}, "'mutual_info'"),
+        ({"question": "t04_spirl"}, "'t04_spiral'"),
+        ({"by": "ood", "question": "t04"}, "--question"),
     ],
 )
 def test_unknown_words_are_refused_before_anything_is_written(loose, tmp_path, asked, words):
@@ -217,7 +221,7 @@ def test_unknown_words_are_refused_before_anything_is_written(loose, tmp_path, a
 
 
 def test_an_output_in_use_is_refused(loose, tmp_path):
-    with pytest.raises(UsageError, match="holds something already"):
+    with pytest.raises(UsageError, match=re.escape(f"{tmp_path}/images")):
         chosen(loose, tmp_path / "images")
 
 
@@ -225,5 +229,6 @@ def test_the_command_selects(loose, tmp_path):
     arguments = ["--catalog", loose, "--by", "entropy", "-n", "4", "--output", str(tmp_path / "votes")]
     done = CliRunner().invoke(app, ["select", *arguments])
     assert done.exit_code == 0, done.output
-    assert f"4 images and {MANIFEST}" in done.output
+    assert "4" in numbers_in(done.output, tmp_path)
+    assert MANIFEST in done.output
     assert json.dumps(sorted(p.suffix for p in (tmp_path / "votes").iterdir())).count(".jpg") == 4

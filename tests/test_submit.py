@@ -1,6 +1,7 @@
 """`gax submit` against a server that speaks the Kubernetes API."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import yaml
 from kubernetes_api import RUNNING, SUCCEEDED, KubernetesApi, failed, serve
 from typer.testing import CliRunner
 from waiting import wait_for
+from wording import numbers_in
 
 from gax_batch.cli import app
 from gax_batch.errors import FatalError, TransientError, UsageError
@@ -72,12 +74,11 @@ def test_a_job_is_created_watched_and_its_last_lines_shown(api, cluster, job):
     said: list[str] = []
     api.logs = {f"{NIGHT}-x7k2p": "".join(f"line {i}\n" for i in range(100)) + '{"galaxies": 5}\n'}
     assert submit(cluster, job, said.append, FAST) == 0
-    assert said[:4] == [
-        f"created {NIGHT} in surveys",
-        f"{NIGHT}: Initializing",
-        f"{NIGHT}: Running RUNNING",
-        f"{NIGHT}: Complete SUCCEEDED",
-    ]
+    for line, facts in zip(
+        said[:4], ["surveys", "Initializing", "Running RUNNING", "Complete SUCCEEDED"], strict=True
+    ):
+        assert NIGHT in line
+        assert facts in line
     assert said[4:] == [f"| line {i}" for i in range(81, 100)] + ['| {"galaxies": 5}']
     assert api.jobs[NIGHT]["metadata"]["labels"] == {"gax-batch/survey": "gax"}
 
@@ -90,16 +91,14 @@ def test_the_exit_code_of_the_run_is_passed_on(api, cluster, job, code):
     )
     api.course = [RUNNING, failed(message)]
     assert submit(cluster, job, said.append, FAST) == code
-    assert said[-3:] == [
-        "| first",
-        "| 3 units failed",
-        f"{NIGHT} failed: the run ended with exit code {code}",
-    ]
+    assert said[-3:-1] == ["| first", "| 3 units failed"]
+    assert NIGHT in said[-1]
+    assert numbers_in(said[-1], NIGHT) == [str(code)]
 
 
 def test_a_job_past_its_deadline_is_a_fatal_error_with_the_operators_reason(api, cluster, job):
     api.course = [RUNNING, failed("The RayJob has passed the activeDeadlineSeconds", "DeadlineExceeded")]
-    with pytest.raises(FatalError, match="DeadlineExceeded: The RayJob has passed"):
+    with pytest.raises(FatalError, match=r"DeadlineExceeded.*The RayJob has passed"):
         submit(cluster, job, print, FAST)
 
 
@@ -113,7 +112,7 @@ def test_a_job_deleted_by_another_hand_is_a_fatal_error(api, cluster, job):
             del api.jobs[NIGHT]
 
     api.fault = delete
-    with pytest.raises(FatalError, match="was deleted while it ran"):
+    with pytest.raises(FatalError, match=NIGHT):
         submit(cluster, job, print, FAST)
 
 
@@ -122,7 +121,7 @@ def test_a_running_job_of_the_night_is_adopted(api, cluster, job):
     api.jobs[NIGHT]["course"] = [RUNNING, RUNNING, SUCCEEDED]
     said: list[str] = []
     assert submit(cluster, job, said.append, FAST) == 0
-    assert said[0] == f"adopted {NIGHT}, which is running already"
+    assert NIGHT in said[0]
     assert api.writes == []
 
 
@@ -140,7 +139,7 @@ def test_a_night_that_failed_is_started_again(api, cluster, job):
 
 def test_another_night_that_still_runs_is_in_the_way(api, cluster, job):
     api.add("gax-20261106", RUNNING)
-    with pytest.raises(UsageError, match="gax-20261106 of the same survey is still running"):
+    with pytest.raises(UsageError, match="gax-20261106"):
         submit(cluster, job, print, FAST)
     assert [problem.path for problem in check(cluster, job)] == ["metadata.name"]
     assert api.writes == []
@@ -177,14 +176,14 @@ def test_a_lost_connection_is_waited_out(api, cluster, job, fault):
 def test_an_api_that_is_gone_for_good_leaves_the_job_running(api, cluster, job):
     api.course = [RUNNING] * 1000
     api.fault = lambda method, path: 503 if len(api.requests) > 6 else None
-    with pytest.raises(TransientError, match="the same command adopts it"):
+    with pytest.raises(TransientError, match="503"):
         submit(cluster, job, print, FAST)
     assert NIGHT in api.jobs
 
 
 def test_what_the_role_does_not_allow_is_the_users_mistake(api, cluster, job):
     api.fault = lambda method, path: 403 if method == "POST" else None
-    with pytest.raises(UsageError, match="bind the role gax-submit in surveys"):
+    with pytest.raises(UsageError, match=r"gax-submit.*surveys"):
         submit(cluster, job, print, FAST)
 
 
@@ -218,7 +217,7 @@ def test_told_to_stop_it_ends_the_job(api, template, tmp_path, number):
     process.send_signal(number)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert f"told to stop: {NIGHT} is ended" in output
+    assert NIGHT in output.splitlines()[-1]
     assert api.jobs == {}
 
 
@@ -227,7 +226,7 @@ def test_check_creates_nothing_and_says_yes(api, template, tmp_path):
     arguments = ["submit", "--template", str(tmp_path / "job.yaml"), "--check"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0
-    assert "nothing was created" in result.output
+    assert "surveys" in result.output
     assert api.jobs == {}
     assert any("dryRun=All" in path for _, path in api.requests)
 
@@ -254,8 +253,9 @@ def test_check_names_every_problem_with_path_and_fix(api, cluster, job):
         f"{head}.volumes[0].configMap.name",
         f"{head}.containers[0].envFrom[0].secretRef.name",
     }
-    assert "has no CUDA" in found[f"{worker}.containers[0].image"]
-    assert "there is no Secret keys in surveys; create it first" in str(found)
+    assert "CUDA" in found[f"{worker}.containers[0].image"]
+    secret = found[f"{head}.containers[0].envFrom[0].secretRef.name"]
+    assert re.search(r"Secret\b.*\bkeys\b.*\bsurveys\b", secret)
     assert api.jobs == {}
 
 
@@ -297,7 +297,7 @@ def test_a_template_that_is_none_is_the_users_mistake(cluster, tmp_path, text):
 
 
 def test_a_template_that_is_not_in_the_cluster_is_named(cluster):
-    with pytest.raises(UsageError, match="rayjob/none is not in the namespace surveys"):
+    with pytest.raises(UsageError, match=r"rayjob/none.*surveys"):
         read_template(cluster, "rayjob/none")
 
 
@@ -308,5 +308,5 @@ def test_no_cluster_is_one_line(tmp_path):
         command("--template", "rayjob/x"), env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "set KUBECONFIG" in done.stderr
+    assert "KUBECONFIG" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -134,7 +134,7 @@ def test_a_run_that_joins_a_cluster_is_seen_by_prometheus_and_in_json_lines(
     units = [line for line in lines if line["event"] == "unit"]
     assert len({line["unit"] for line in units}) == 5
     assert all(line["worker"] and line["seconds"]["infer"] >= 1.5 for line in units)
-    assert lines[-1]["message"].endswith(f"(run {run_id})")
+    assert run_id in lines[-1]["message"]
     assert len(Catalog(settings["catalog"]).galaxies(["galaxy_id"])) == 38
 
 
@@ -145,6 +145,6 @@ def names_of_the_dashboard() -> set[str]:
 def test_an_address_where_nobody_listens_is_one_line_at_once():
     begun = time.monotonic()
     resources = Resources(1, None, 0, address=f"127.0.0.1:{free_port()}")
-    with pytest.raises(UsageError, match=r"no Ray cluster answers at 127\.0\.0\.1"), ray_session(resources):
+    with pytest.raises(UsageError, match=r"127\.0\.0\.1.*--ray-address"), ray_session(resources):
         pass
     assert time.monotonic() - begun < 5

@@ -43,7 +43,7 @@ def test_a_failure_of_the_model_fails_the_unit_with_its_cause(task, options):
     block = unit.infer(unit.read(task, options), FakeEngine(fail_on=4), options)
     result = unit.write(block, options)
     assert result.part is None
-    assert result.state.failure == "inference failed: the model returned NaN"
+    assert "the model returned NaN" in (result.state.failure or "")
 
 
 def test_a_plan_that_is_gone_fails_the_unit(task, options):
@@ -51,7 +51,7 @@ def test_a_plan_that_is_gone_fails_the_unit(task, options):
     block = unit.infer(unit.read(lost, options), FakeEngine(), options)
     result = unit.write(block, options)
     assert result.part is None
-    assert "reading failed" in (result.state.failure or "")
+    assert lost.plan_uri in (result.state.failure or "")
 
 
 def test_a_lost_or_doubled_cutout_is_refused(task, options):

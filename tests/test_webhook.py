@@ -1,11 +1,13 @@
 """The end of a run, posted to a real HTTP server."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from wording import numbers_in
 
 from gax_batch.config import load_settings
 from gax_batch.errors import UsageError
@@ -64,17 +66,19 @@ def test_a_summary_is_posted_once(receiver):
 
 
 @pytest.mark.parametrize(
-    ("answers", "posts", "line"),
+    ("answers", "posts", "fact"),
     [
         ([503, 429], 3, None),
-        ([500] * 9, 3, "the webhook of GAX_HOOK was not told: it answered 500"),
-        ([404], 1, "the webhook of GAX_HOOK was not told: it answered 404"),
-        ([302], 1, "the webhook of GAX_HOOK was not told: it answered 302"),
+        ([500] * 9, 3, "500"),
+        ([404], 1, "404"),
+        ([302], 1, "302"),
     ],
 )
-def test_passing_faults_are_outlasted_within_bounds_and_others_are_said(receiver, answers, posts, line):
+def test_passing_faults_are_outlasted_within_bounds_and_others_are_said(receiver, answers, posts, fact):
     receiver.answers = answers
-    assert sent({"status": "failed"}) == ([line] if line else [])
+    lines = sent({"status": "failed"})
+    assert [numbers_in(line) for line in lines] == ([[fact]] if fact else [])
+    assert all("GAX_HOOK" in line for line in lines)
     assert len(receiver.got) == posts
 
 
@@ -84,27 +88,30 @@ def test_a_server_that_is_not_there_is_one_line_without_the_secret(receiver, mon
     gone.server_close()
     monkeypatch.setenv("GAX_HOOK", gone.url)
     (line,) = sent({"status": "complete"})
-    assert line == "the webhook of GAX_HOOK was not told: no answer (ConnectionRefusedError)"
+    assert re.search(r"GAX_HOOK.*ConnectionRefusedError", line)
+    assert not re.search(r"https?:|secret", line)
 
 
 def test_a_url_that_is_none_of_http_is_never_said(monkeypatch):
     monkeypatch.setenv("GAX_HOOK", "http://bad host/" + PATH)
     assert "secret" not in "".join(sent({}))
     monkeypatch.setenv("GAX_HOOK", "file:///etc/" + PATH)
-    with pytest.raises(UsageError, match="GAX_HOOK, named by --webhook, holds no http") as caught:
+    with pytest.raises(UsageError, match=r"GAX_HOOK.*--webhook.*https://") as caught:
         Webhook("GAX_HOOK")
     assert "secret" not in str(caught.value)
     monkeypatch.delenv("GAX_HOOK")
-    with pytest.raises(UsageError, match="GAX_HOOK, named by --webhook, is not set"):
+    with pytest.raises(UsageError, match=r"GAX_HOOK.*--webhook") as caught:
         Webhook("GAX_HOOK")
+    assert "https://" not in str(caught.value)
 
 
 def test_the_setting_takes_a_name_and_refuses_the_url_itself_without_repeating_it():
     values = {"input": "a", "catalog": "b"}
     assert load_settings(None, values | {"webhook": "GAX_HOOK"}).webhook == "GAX_HOOK"
-    with pytest.raises(UsageError, match="environment variable") as caught:
+    with pytest.raises(UsageError, match="webhook") as caught:
         load_settings(None, values | {"webhook": f"https://chat.example.org/{PATH}"})
-    assert "secret" not in str(caught.value).replace("is a secret", "")
+    assert PATH not in str(caught.value)
+    assert "example.org" not in str(caught.value)
 
 
 def test_a_summary_tells_people_and_programs_how_a_run_ended():
@@ -122,9 +129,9 @@ def test_a_summary_tells_people_and_programs_how_a_run_ended():
         "versions": {},
     }
     told = summary_of(record)
-    assert told["text"] == (
-        "gax run r1: complete; 1,234 galaxies, 5 rejects, 0 failed units of s3://sky/catalog"
-    )
+    for fact in ("r1", "complete", "s3://sky/catalog"):
+        assert fact in told["text"]
+    assert numbers_in(told["text"], "r1", "s3://sky/catalog") == ["0", "1,234", "5"]
     assert told["counts"] == record["counts"]
     assert told["snapshot"] == 3
     strange = record | {"domain": {"another_survey": True, "reasons": []}, "bundle_id": "b-1"}
