@@ -129,5 +129,5 @@ class TestCommands:
         assert galaxies(catalog) == ["a", "b", "c"]
 
     def test_a_place_without_a_catalog_is_refused(self, tmp_path):
-        with pytest.raises(UsageError, match="nowhere.*--catalog"):
+        with pytest.raises(UsageError, match=r"nowhere.*--catalog"):
             open_existing(str(tmp_path / "nowhere"))

@@ -155,5 +155,5 @@ def test_a_part_under_another_units_name_is_not_finished(catalog, make_part):
 
 
 def test_reading_a_missing_part_says_that_the_catalog_is_damaged(catalog):
-    with pytest.raises(FatalError, match="rejects/parts/s/a-b-c.parquet"):
+    with pytest.raises(FatalError, match=r"rejects/parts/s/a-b-c.parquet"):
         read_columns(paths.table(catalog, "rejects"), ["parts/s/a-b-c.parquet"], REJECTS)

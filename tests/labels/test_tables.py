@@ -170,7 +170,7 @@ def test_bad_fractions_are_counted_and_refused(tmp_path, kind, column, value):
     rows[1][column] = value
     with pytest.raises(UsageError, match=r"bad\.csv") as caught:
         labels.read_labels(kind(tmp_path / "bad.csv", rows))
-    assert ["1", "101"] in numbers(caught.value)
+    assert ("1", "101") in {(found[0], found[-1]) for found in numbers(caught.value) if found}
 
 
 def test_answers_that_contradict_the_tree_are_refused(tmp_path):

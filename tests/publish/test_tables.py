@@ -156,7 +156,7 @@ def test_a_votable_holds_any_text(tmp_path):
 
 def test_fits_refuses_text_that_it_cannot_hold():
     columns = described(["galaxy_id"])
-    with pytest.raises(UsageError, match="galaxy_id.*FITS.*--columns") as caught:
+    with pytest.raises(UsageError, match=r"galaxy_id.*FITS.*--columns") as caught:
         write_fits(
             io.BytesIO(), columns, [], Provenance("file:///c", 1), 0, {"galaxy_id": Text(8, ascii=False)}
         )

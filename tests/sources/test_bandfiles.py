@@ -2,8 +2,8 @@
 
 import bz2
 import gzip
-import re
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -240,7 +240,7 @@ def test_limit_takes_the_first_galaxies_with_all_their_bands(tmp_path):
 
 def test_input_without_a_band_in_any_name(tmp_path):
     (tmp_path / "7.fits").write_bytes(GOOD)
-    with pytest.raises(UsageError, match="i, r, g.*--preset"):
+    with pytest.raises(UsageError, match=r"i, r, g.*--preset"):
         members(tmp_path)
 
 
