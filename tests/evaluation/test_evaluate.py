@@ -211,7 +211,8 @@ def test_intervals_of_conditional_fractions_are_judged_where_the_bundle_has_them
     assert found["conditional"]["width"] == 0
     html = (tmp_path / "out" / "evaluation.html").read_text()
     assert html == page(found)
-    assert html.count("<tr>") > page(found | {"conditional": {}}).count("<tr>")
+    without = {name: value for name, value in found.items() if name != "conditional"}
+    assert html.count("<tr>") > page(without).count("<tr>")
 
 
 def test_a_bundle_is_judged_by_the_look_of_the_images_that_did_not_train_it(

@@ -97,7 +97,7 @@ def test_a_galaxy_has_its_tree_and_its_numbers(address, rows):
     assert text.count('class="branch"') == 9
     assert f"{row[f'{SMOOTH}_prob']:.3f}" in text
     assert row["source_uri"] in html.unescape(text)
-    assert f" {row['gz2_class_margin']:.2f} " in text
+    assert f"{row['gz2_class_margin']:.2f}" in text
     assert 'href="/?prob_min=0.1"' in text
     status, body, _ = ask(address, "/galaxy", {"galaxy": "nobody"})
     assert status == 400
