@@ -105,7 +105,7 @@ def test_draws_of_many_parts_are_found(catalog, make_part, tmp_path):
 
 
 def test_draws_that_are_not_there_are_refused(kept, task, options, tmp_path):
-    with pytest.raises(UsageError, match="'zzz'"):
+    with pytest.raises(UsageError, match="zzz"):
         read_draws(kept.catalog, ["000000", "zzz"])
     without = replace(options, catalog=str(tmp_path / "without"))
     Catalog(without.catalog).commit([store(task, without)], run_id="run-1", metadata={})
@@ -117,7 +117,7 @@ def test_a_torn_companion_is_damage(kept):
     key = Catalog(kept.catalog).parts()[0].key
     file = local(kept.catalog) / paths.DRAWS / key
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(FatalError, match="the catalog is damaged"):
+    with pytest.raises(FatalError, match=key):
         list(companions.read(kept.catalog, paths.DRAWS, [key], DRAWS))
 
 

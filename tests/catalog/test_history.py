@@ -1,5 +1,7 @@
 """A catalog's snapshots over time: log, show, restore."""
 
+import re
+
 import pytest
 from catalogs import META, galaxies, local, rejects, visible_rejects
 from typer.testing import CliRunner
@@ -23,6 +25,11 @@ def two_nights(catalog, make_part) -> tuple[int, int]:
     return first, second
 
 
+def numbers(lines: list[str]) -> list[list[str]]:
+    """The whole numbers of each line."""
+    return [re.findall(r"\d+", line) for line in lines]
+
+
 def test_an_old_snapshot_is_read_with_the_rejects_of_its_time(catalog, two_nights):
     old = Catalog(catalog, two_nights[0])
     assert sorted(old.galaxies(["galaxy_id"])["galaxy_id"].to_pylist()) == ["a", "b", "c"]
@@ -44,7 +51,7 @@ def test_rejects_of_an_old_snapshot_are_found_although_other_runs_came_between(c
 
 @pytest.mark.parametrize("version", [7, 99])
 def test_a_snapshot_that_is_not_there_is_one_clear_line(catalog, two_nights, version):
-    with pytest.raises(UsageError, match=rf"no snapshot {version}.*gax catalog log") as caught:
+    with pytest.raises(UsageError, match=rf" {version}\b.*gax catalog log") as caught:
         Catalog(catalog, version)
     assert "\n" not in str(caught.value)
 
@@ -61,7 +68,8 @@ def test_the_log_says_what_each_run_did(catalog, two_nights):
     assert newest.time >= older.time >= created.time
     lines = log_lines([newest, older, created])
     assert lines[1].endswith("night-2")
-    assert lines[3].endswith("created, empty")
+    assert lines[3].split()[0] == "0"
+    assert "night" not in lines[3]
 
 
 def test_an_old_snapshot_has_the_history_that_it_had(catalog):
@@ -75,7 +83,7 @@ def test_contents_count_what_a_snapshot_holds(catalog, two_nights):
     assert (found.units, found.galaxies, found.with_position) == (2, 3, 1)
     assert (found.bundles, found.classes) == ({"bundle": 3}, {"Er": 3})
     assert (found.settings, found.rejects) == ({"settings": 2}, {"truncated": 1})
-    assert "3 galaxies in 2 units, 1 with a position" in contents_lines(found)
+    assert ["3", "2", "1"] in numbers(contents_lines(found))
 
 
 class TestRestore:
@@ -87,7 +95,8 @@ class TestRestore:
         assert rejects(catalog) == visible_rejects(catalog) == ["x"]
         assert restore(catalog, two_nights[1]) == version + 1
         assert (galaxies(catalog), visible_rejects(catalog)) == (["a", "c", "d"], ["b"])
-        assert "(snapshot 2 restored)" in log_lines(Catalog(catalog).history())[1]
+        line = log_lines(Catalog(catalog).history())[1]
+        assert str(two_nights[1]) in line.partition(Catalog(catalog).history()[0].facts["run_id"])[2]
 
     def test_the_newest_snapshot_is_restored_already(self, catalog, two_nights):
         assert restore(catalog, two_nights[1]) == two_nights[1]
@@ -97,7 +106,7 @@ class TestRestore:
         new = {name.key for name in Catalog(catalog).parts()}
         (key,) = old - new
         (local(catalog) / "galaxies" / key).unlink()
-        with pytest.raises(UsageError, match="1 of its parts are gone"):
+        with pytest.raises(UsageError, match=rf" {two_nights[0]}\b.* 1\b"):
             restore(catalog, two_nights[0])
         assert Catalog(catalog).version == two_nights[1]
 
@@ -111,13 +120,14 @@ class TestCommands:
 
         assert "night-1" in gax("log")
         assert "night-1" not in gax("log", "--limit", "1")
-        assert "3 galaxies in 2 units" in gax("show", "1")
-        assert "3 galaxies in 3 units" in gax("show")
+        assert ["3", "2", "1"] in numbers(gax("show", "1").splitlines())
+        assert ["3", "3"] in [found[:2] for found in numbers(gax("show").splitlines())]
         old, new = gax("rejects", "1").splitlines(), gax("rejects").splitlines()
         assert old[0] == new[0] == ",".join(f'"{name}"' for name in REJECTS.names)
         assert [line.split(",")[0] for line in (*old[1:], *new[1:])] == ['"x"', '"b"']
-        assert "is snapshot 1 again" in gax("restore", "1")
+        assert {"1", str(two_nights[1] + 1)} <= set(gax("restore", "1").split())
+        assert galaxies(catalog) == ["a", "b", "c"]
 
     def test_a_place_without_a_catalog_is_refused(self, tmp_path):
-        with pytest.raises(UsageError, match="there is no catalog"):
+        with pytest.raises(UsageError, match=r"nowhere.*--catalog"):
             open_existing(str(tmp_path / "nowhere"))

@@ -55,7 +55,7 @@ def test_a_snapshot_whose_log_an_earlier_release_lost_is_refused_with_the_oldest
     oldest = Catalog(catalog).oldest()
     assert oldest == ALMOST_A_CHECKPOINT
     for use in (Catalog, restore):
-        with pytest.raises(UsageError, match=f"no snapshot 2: the oldest is {oldest}") as caught:
+        with pytest.raises(UsageError, match=rf" 2\b.* {oldest}\b") as caught:
             use(catalog, 2)
         assert "\n" not in str(caught.value)
     assert len(Catalog(catalog, oldest).galaxies()) == 1

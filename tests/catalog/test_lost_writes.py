@@ -32,7 +32,7 @@ def test_an_object_that_is_lost_is_stored_again(monkeypatch, times, cut):
 
 def test_a_store_that_keeps_losing_it_is_named(monkeypatch):
     monkeypatch.setattr(obstore, "put", lambda *_: None)
-    with pytest.raises(TransientError, match=r"s3://b/x: the store took it, but does not have it"):
+    with pytest.raises(TransientError, match="s3://b/x"):
         buckets.put("s3://b/x", MemoryStore(), "x", b"part")
 
 
@@ -48,7 +48,7 @@ def test_a_commit_that_is_lost_is_told_and_can_be_repeated(catalog, make_part, m
 
     with monkeypatch.context() as patch:
         patch.setattr(DeltaTable, "create_write_transaction", lossy)
-        with pytest.raises(FatalError, match="lost it"):
+        with pytest.raises(FatalError, match=f"{catalog}/galaxies"):
             Catalog(catalog).commit(parts, run_id="run", metadata=META)
     assert galaxies(catalog) == ["c"]
     Catalog(catalog).commit(parts, run_id="again", metadata=META)

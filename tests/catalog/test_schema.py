@@ -70,7 +70,8 @@ def test_fields_carry_unit_ucd_and_description():
 def test_the_column_table_has_a_row_per_column():
     rows = column_table()
     assert [row[0] for row in rows] == GALAXIES.names
-    assert rows[1] == ("ra", "double", "deg", "pos.eq.ra;meta.main", "right ascension, ICRS")
+    assert rows[1][:4] == ("ra", "double", "deg", "pos.eq.ra;meta.main")
+    assert "ICRS" in rows[1][4]
     assert [row[0] for row in column_table(REJECT_COLUMNS)] == REJECTS.names
 
 
@@ -121,8 +122,8 @@ def test_no_galaxies_make_an_empty_table(cutouts, model_columns):
     [
         (lambda c: c.pop("ood_score"), "ood_score"),
         (lambda c: c.update(surprise=np.zeros(2)), "surprise"),
-        (lambda c: c.update(ood_score=np.zeros(3, np.float32)), "3 values for 2 cutouts"),
-        (lambda c: c.update(ood_score=np.array([0, np.inf], np.float32)), "infinity"),
+        (lambda c: c.update(ood_score=np.zeros(3, np.float32)), r"ood_score.*\b3\b.*\b2\b"),
+        (lambda c: c.update(ood_score=np.array([0, np.inf], np.float32)), "ood_score"),
     ],
 )
 def test_wrong_model_columns_are_refused(cutouts, model_columns, spoil, message):

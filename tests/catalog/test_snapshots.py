@@ -129,7 +129,7 @@ def test_the_commit_says_who_made_it_and_the_table_what_it_is(catalog, make_part
     assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2)
     assert not protocol.reader_features
     fields = {field.name: field for field in table.schema().fields}
-    assert fields["ra"].metadata["comment"] == "right ascension, ICRS"
+    assert fields["ra"].metadata["comment"] == GALAXIES.field("ra").metadata[b"comment"].decode()
     assert fields["ra"].metadata["unit"] == "deg"
 
 
@@ -309,7 +309,7 @@ class TestOpening:
         file = local(catalog) / name
         file.parent.mkdir(parents=True)
         file.write_text("{}")
-        with pytest.raises(UsageError, match="holds other things"):
+        with pytest.raises(UsageError, match=name):
             Catalog(catalog)
 
     def test_a_file_is_refused(self, catalog):
@@ -319,27 +319,27 @@ class TestOpening:
 
     def test_another_delta_table_is_refused(self, catalog):
         deltalake.write_deltalake(local(catalog) / "galaxies", pa.table({"a": [1]}))
-        with pytest.raises(UsageError, match="no gax catalog"):
+        with pytest.raises(UsageError, match=f"{catalog}/galaxies"):
             Catalog(catalog)
 
     def test_a_newer_format_is_refused(self, catalog, make_part, monkeypatch):
         Catalog(catalog).commit([make_part("u", ["a"])], run_id="run-1", metadata=META)
         monkeypatch.setattr(delta, "FORMAT_VERSION", 2)
-        with pytest.raises(UsageError, match="format 3, newer than 2; update gax-batch"):
+        with pytest.raises(UsageError, match=r"\b3\b.* 2\b.*gax-batch"):
             Catalog(catalog)
 
     def test_a_broken_log_is_refused_on_one_line(self, catalog, make_part):
         Catalog(catalog).commit([make_part("u", ["a"])], run_id="run-1", metadata=META)
         log = local(catalog) / "galaxies" / paths.DELTA_LOG
         (log / "00000000000000000001.json").write_text('{"add": {"path"')
-        with pytest.raises(UsageError, match="cannot be read") as caught:
+        with pytest.raises(UsageError, match=f"{catalog}/galaxies") as caught:
             Catalog(catalog)
         assert "\n" not in str(caught.value)
 
     def test_files_of_other_programs_are_refused(self, catalog, make_part):
         Catalog(catalog).commit([make_part("u", ["a"]), make_part("v", ["b"])], run_id="run-1", metadata=META)
         DeltaTable(str(local(catalog) / "galaxies")).optimize.compact()
-        with pytest.raises(UsageError, match="changed by another program"):
+        with pytest.raises(UsageError, match=r"galaxies.*\.parquet"):
             Catalog(catalog)
 
     @pytest.mark.parametrize("table", ["galaxies", "rejects"])
@@ -356,15 +356,15 @@ class TestOpening:
         part = make_part("u", ["a"], ["x"])
         Catalog(catalog).commit([part], run_id="run-1", metadata=META)
         spoil(local(catalog) / table / part.key)
-        with pytest.raises(UsageError, match=rf"{table}/{part.key} cannot be read.*restore") as caught:
+        with pytest.raises(UsageError, match=f"{table}/{part.key}") as caught:
             list(Catalog(catalog).members())
         assert "\n" not in str(caught.value)
-        with pytest.raises(FatalError, match="damaged"):
+        with pytest.raises(FatalError, match=part.key):
             getattr(Catalog(catalog), table)()
 
     @pytest.mark.parametrize("uri", ["s3://bucket/our survey", "s3://bucket/50%", "/surveys/50%25"])
     def test_names_that_delta_cannot_store_are_refused(self, uri):
-        with pytest.raises(UsageError, match="no good place"):
+        with pytest.raises(UsageError, match=uri):
             Catalog(uri)
 
     @pytest.mark.parametrize("name", ["our survey", "ünïcode", "a+b=c", "#1", "it's"])

@@ -1,6 +1,7 @@
 """Deleting what no snapshot of the last days, and no unfinished run, needs."""
 
 import os
+import re
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -62,11 +63,13 @@ class TestWindow:
         age(catalog, 40)
         vacuum(catalog, 30)
         for use in (Catalog, restore):
-            with pytest.raises(UsageError, match=rf"no snapshot {first}: the oldest is {second}") as caught:
+            with pytest.raises(UsageError, match=rf" {first}\b.* {second}\b") as caught:
                 use(catalog, first)
             assert "\n" not in str(caught.value)
-        lines = log_lines(Catalog(catalog).history(), Catalog(catalog).oldest())
-        assert [line.endswith("(ended)") for line in lines] == [False, False, False, True, True]
+        history = Catalog(catalog).history()
+        lines = zip(log_lines(history, Catalog(catalog).oldest()), log_lines(history), strict=True)
+        # The lines of snapshots that have ended are marked.
+        assert [line != unmarked for line, unmarked in lines] == [False, False, False, True, True]
         assert galaxies(catalog) == ["a"]
 
     def test_what_a_reader_may_still_need_stays(self, catalog, make_part):
@@ -141,7 +144,7 @@ class TestWindow:
 
         with monkeypatch.context() as patch:
             patch.setattr(Catalog, "commit", commit_late)
-            with pytest.raises(UsageError, match=f"no snapshot {first}"):
+            with pytest.raises(UsageError, match=rf" {first}\b"):
                 restore(catalog, first)
         assert galaxies(catalog) == ["b"]
 
@@ -168,22 +171,23 @@ class TestWindow:
     def test_a_clock_that_is_not_the_storages_is_refused(self, catalog, make_part, monkeypatch):
         Catalog(catalog).commit([make_part("u", ["a"])], run_id="r1", metadata=META)
         monkeypatch.setattr(storage, "modified", lambda uri: datetime.now(UTC) - timedelta(days=3))
-        with pytest.raises(UsageError, match="clock"):
+        with pytest.raises(UsageError, match="2 days, 23:59"):
             vacuum(catalog, 30)
         assert list((local(catalog) / "runs").rglob("*")) == []
 
     def test_less_than_a_day_is_refused(self, catalog):
-        with pytest.raises(UsageError, match="at least 1"):
+        with pytest.raises(UsageError, match=r"--keep-days.*\b1\b.*\b0\b"):
             vacuum(catalog, 0)
 
     def test_the_command_says_which_snapshots_end(self, catalog, make_part):
         for version in "12":
             Catalog(catalog).commit([make_part("u", ["a"], version=version)], run_id="r", metadata=META)
         age(catalog, 40)
-        for more, verb in ((["--dry-run"], "would end"), ([], "have ended")):
+        for more, oldest in ((["--dry-run"], 0), ([], 2)):
             done = CliRunner().invoke(app, ["catalog", "vacuum", "--catalog", catalog, *more])
-            assert "1 parts and 0 files of plans" in done.output
-            assert f"snapshots 0 to 1 {verb}" in done.output
+            parts, snapshots = (re.findall(r"\d+", line)[:2] for line in done.output.splitlines())
+            assert (parts, snapshots) == (["1", "0"], ["0", "1"])
+            assert Catalog(catalog).oldest() == oldest
 
 
 class TestUnfinishedRuns:
@@ -260,7 +264,7 @@ class TestCommitOfLostParts:
         before = Catalog(catalog).commit([make_part("u", ["a"])], run_id="r1", metadata=META)
         parts = [make_part("v", ["b"], ["x"]), make_part("w", ["c"])]
         spoil(local(catalog) / table / parts[0].key)
-        with pytest.raises(FatalError, match=f"1 of 3 files.*{parts[0].unit_id}") as caught:
+        with pytest.raises(FatalError, match=rf"\b1\b.*\b3\b.*{parts[0].unit_id}") as caught:
             Catalog(catalog).commit(parts, run_id="r2", metadata=META)
         assert "\n" not in str(caught.value)
         assert Catalog(catalog).version == before
@@ -292,5 +296,5 @@ def test_250_commits_with_aged_logs_and_parts_keep_every_snapshot_of_the_window(
         assert compare(old, newest, folder, most=1).removed == (0 if made[version] == 250 else 1)
         restore(catalog, version)
         assert galaxies(catalog) == [f"g{made[version]}"]
-    with pytest.raises(UsageError, match=f"the oldest is {oldest}"):
+    with pytest.raises(UsageError, match=rf" {oldest}\b"):
         Catalog(catalog, oldest - 1)

@@ -93,8 +93,8 @@ def test_the_schema_check_finds_a_typo_a_wrong_type_and_a_broken_rule(rendered, 
     }
     found = dict(kuberay.problems(job | {"spec": spec}, kuberay.load(schemas, "RayJob")))
     assert "entrypont" in found["spec"]
-    assert "not of type 'integer'" in found["spec.backoffLimit"]
-    assert "BOTH onSuccess and onFailure" in found["spec.deletionStrategy"]
+    assert "integer" in found["spec.backoffLimit"]
+    assert "onFailure" in found["spec.deletionStrategy"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
 from gax_batch.evaluation import evaluate, training_set
 from gax_batch.evaluation.metrics import LEVELS
+from gax_batch.evaluation.page import figures, page
 from gax_batch.labels import read_labels
 from gax_batch.models.bundle import Bundle
 from gax_batch.predictive import GRID, GROUPS, Predictive
@@ -97,8 +99,8 @@ def test_a_catalog_is_judged_on_the_galaxies_it_shares_with_the_labels(catalog, 
     assert found["points"]["rmse"] == pytest.approx(0.05, abs=0.002)
     assert found["intervals"]["0.9"]["coverage"] == 1
     assert found["intervals"]["0.9"]["interval_score"] == pytest.approx(0.2, abs=0.01)
-    assert "10 labels without galaxies of the catalog (g0, g1, g2, ...)" in " ".join(lines)
-    assert "5 without a label" in " ".join(lines)
+    assert any(re.search(r"\b10\b.*\bg0, g1, g2\b", line) for line in lines)
+    assert any(re.search(r"\b5\b.*\bother0, other1, other2\b", line) for line in lines)
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found
     html = (tmp_path / "out" / "evaluation.html").read_text()
     assert html.count("<svg") == html.count("</svg>") > 5
@@ -108,7 +110,7 @@ def test_a_catalog_is_judged_on_the_galaxies_it_shares_with_the_labels(catalog, 
 
 def test_labels_of_other_galaxies_are_refused(catalog, tmp_path):
     path = write_table(tmp_path / "classes.csv", ["galaxy_id", "class5"], [["1", "spiral"]])
-    with pytest.raises(UsageError, match="none of the 1 labelled galaxies"):
+    with pytest.raises(UsageError, match=r"\b1\b"):
         evaluate.evaluate_catalog("a-catalog", path, str(tmp_path), print, allow_other_definition=True)
 
 
@@ -148,7 +150,7 @@ def test_galaxies_of_a_catalog_that_trained_its_bundle_are_left_out(catalog, tab
     assert found["trained_the_bundle"] == {"known": True, "galaxies": 5, "by_id": 5, "by_pixels": 0}
     assert found["galaxies"]["voted"] == 15
     manifest["training"]["ids_sha256"] = sorted(digests)
-    with pytest.raises(UsageError, match="all 20 "):
+    with pytest.raises(UsageError, match=r"\b20\b"):
         evaluate.evaluate_catalog("a-catalog", table, str(tmp_path), print)
 
 
@@ -165,7 +167,7 @@ def test_galaxies_that_trained_a_bundle_are_left_out_by_id_and_by_pixels(images,
     found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, lines.append)
     assert found["trained_the_bundle"] == {"known": True, "galaxies": 4, "by_id": 2, "by_pixels": 3}
     assert found["galaxies"]["voted"] == COUNT - 4
-    assert any("left out: 4 that trained" in line for line in lines)
+    assert any(re.findall(r"\d+", line) == ["4", "2", "3"] for line in lines)
 
 
 def test_images_in_a_folder_of_zips_are_judged_as_those_in_a_folder(images, table, manifest, tmp_path):
@@ -192,8 +194,9 @@ def test_a_bundle_is_judged_by_its_predictive_distribution(images, table, manife
     assert 0 < widths[0] < widths[1] < widths[2] < widths[3] < 1
     assert sum(found["distribution"]["asked"]["pit"]) == pytest.approx(1, abs=1e-3)
     html = (tmp_path / "out" / "evaluation.html").read_text()
-    assert "Probability integral transform" in html
-    assert "by look" in html
+    drawings = figures(found)
+    assert drawings["pit"] in html
+    assert drawings["coverage-looks"] in html
     assert "conditional" not in found
 
 
@@ -206,7 +209,10 @@ def test_intervals_of_conditional_fractions_are_judged_where_the_bundle_has_them
     assert found["conditional"]["galaxies"] == COUNT
     assert set(found["conditional"]["questions"]) == set(tree.QUESTION_NAMES)
     assert found["conditional"]["width"] == 0
-    assert "onditional fractions" in (tmp_path / "out" / "evaluation.html").read_text()
+    html = (tmp_path / "out" / "evaluation.html").read_text()
+    assert html == page(found)
+    without = {name: value for name, value in found.items() if name != "conditional"}
+    assert html.count("<tr>") > page(without).count("<tr>")
 
 
 def test_a_bundle_is_judged_by_the_look_of_the_images_that_did_not_train_it(

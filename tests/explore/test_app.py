@@ -58,6 +58,12 @@ def test_a_page_has_24_galaxies_and_the_last_one_the_rest(address, rows):
     assert pages[1] == pages[2]
 
 
+def counts(text: str) -> list[str]:
+    """How many galaxies were found, and of how many."""
+    (status,) = re.findall(r'role="status">([^<]*)<', text)
+    return re.findall(r"\d+", status)
+
+
 def test_filters_and_order_reach_the_cards(address, rows):
     bound = sorted(row[f"{SMOOTH}_prob"] for row in rows)[15]
     values = {"answer": SMOOTH, "prob_min": bound, "order": "least_probable"}
@@ -65,7 +71,7 @@ def test_filters_and_order_reach_the_cards(address, rows):
     wanted.sort(key=lambda row: row[f"{SMOOTH}_prob"])
     text = page(address, values)
     assert ids(text) == [row["galaxy_id"] for row in wanted][:24]
-    assert f"{len(wanted)} of 31 galaxies" in text
+    assert counts(text) == [str(len(wanted)), "31"]
     first = wanted[0]
     shown = f"{first[f'{SMOOTH}_prob']:.2f} <small>[{first[f'{SMOOTH}_lo']:.2f}, {first[f'{SMOOTH}_hi']:.2f}]"
     assert shown in text
@@ -76,7 +82,8 @@ def test_a_wrong_field_keeps_the_form_and_says_what_is_wrong(address):
     status, body, _ = ask(address, values={"where": "raa > 1", "prob_min": "0.25"})
     text = html.unescape(body.decode())
     assert status == 400
-    assert "names 'raa', which is no column; did you mean ra?" in text
+    (problem,) = re.findall(r'role="alert">([^<]*)<', text)
+    assert re.search(r"\braa\b.*\bra\b", problem)
     assert "raa > 1</textarea>" in text
     assert 'value="0.25"' in text
     assert ask(address, values={"page": "-1"})[0] == 400
@@ -90,11 +97,11 @@ def test_a_galaxy_has_its_tree_and_its_numbers(address, rows):
     assert text.count('class="branch"') == 9
     assert f"{row[f'{SMOOTH}_prob']:.3f}" in text
     assert row["source_uri"] in html.unescape(text)
-    assert f"margin {row['gz2_class_margin']:.2f}" in text
+    assert f"{row['gz2_class_margin']:.2f}" in text
     assert 'href="/?prob_min=0.1"' in text
     status, body, _ = ask(address, "/galaxy", {"galaxy": "nobody"})
     assert status == 400
-    assert "no galaxy" in body.decode()
+    assert re.search(r'role="alert">[^<]*nobody', body.decode())
 
 
 def test_cutouts_are_the_surveys_and_what_is_gone_says_so(address, shown_catalog):
@@ -241,7 +248,7 @@ def test_it_only_reads(address, method):
 
 def test_an_older_snapshot_and_a_survey_without_galaxies_have_pages(shown_catalog, tmp_path):
     with serving(shown_catalog, 1) as address:
-        assert "snapshot 1" in page(address)
+        assert re.search(r"open_catalog\([^)]*, 1\)", page(address))
     from gax_batch.catalog.schema import GALAXIES, REJECTS
     from gax_batch.catalog.writer import write_unit
 
@@ -251,7 +258,7 @@ def test_an_older_snapshot_and_a_survey_without_galaxies_have_pages(shown_catalo
     Catalog(place).commit([part], run_id="run-1", metadata={})
     with serving(place) as address:
         text = page(address, {"prob_min": 0.5, "order": "most_uncertain"})
-        assert "0 of 0 galaxies" in text
+        assert counts(text) == ["0", "0"]
         assert 'id="sky"' not in text
 
 
@@ -276,11 +283,11 @@ def test_a_port_that_is_taken_is_the_users_to_change(shown_catalog):
     with listen(0) as taken:
         port = taken.getsockname()[1]
         assert taken.getsockname()[0] == "127.0.0.1"
-        with pytest.raises(UsageError, match=f"port {port} .* choose another --port"):
+        with pytest.raises(UsageError, match=rf"\b{port}\b.*--port"):
             listen(port)
         done = CliRunner().invoke(app, ["explore", "--catalog", shown_catalog, "--port", str(port)])
         assert isinstance(done.exception, UsageError)
-    with pytest.raises(UsageError, match="no catalog"):
+    with pytest.raises(UsageError, match=str(Path(shown_catalog) / "no")):
         CliRunner().invoke(
             app, ["explore", "--catalog", str(Path(shown_catalog) / "no")], catch_exceptions=False
         )

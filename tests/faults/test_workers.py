@@ -1,10 +1,14 @@
 """Workers that die: by themselves, at every step, and of what they are given."""
 
+import json
+import re
+
 import pytest
 from catalogs import catalog_without_ray
 from faults import saboteur
 from surveys import new_folder
 
+from gax_batch.catalog.snapshots import Catalog
 from gax_batch.sources import open_source
 
 UNITS = 24
@@ -38,11 +42,14 @@ def test_a_unit_that_kills_its_worker_loses_the_guilty_cutout_alone(make_survey)
     )
     said = survey.succeed()
     assert survey.rejects() == {"000008": ("decode", "poison")}
-    assert "it is tried alone" in said
-    assert "15 galaxies + 1 rejects" in said
+    # The unit that is tried alone is named.
+    assert Catalog(survey.catalog).rejects()["unit_id"][0].as_py() in said
+    assert re.search(r"\b15\b.*\b1\b", said)
     assert_same_bits(survey, without={"000008"})
     survey.balance_strikes()
-    assert "nothing to do" in survey.succeed()
+    version = Catalog(survey.catalog).version
+    survey.succeed()
+    assert Catalog(survey.catalog).version == version
 
 
 @pytest.mark.slow
@@ -95,9 +102,9 @@ def test_an_engine_that_dies_whenever_it_loads_ends_the_run_with_the_cause(make_
     survey.plan({"an engine that never loads": 10_000})
     done = survey.run()
     assert done.returncode == 4
-    assert "a worker keeps dying with no cutout at all (ended its worker while inferring" in done.stderr
+    assert "inferring" in done.stderr
     (record,) = (survey.folder / "catalog" / "runs").rglob("run.json")
-    assert '"status": "failed"' in record.read_text()
+    assert json.loads(record.read_text())["status"] == "failed"
     since = max(when for when, _ in survey.strikes())
     survey.plan({})
     survey.succeed()
@@ -108,5 +115,4 @@ def test_an_engine_that_dies_whenever_it_loads_ends_the_run_with_the_cause(make_
 def test_a_run_that_stalls_says_where(make_survey):
     survey = make_survey(5)
     said = survey.succeed(seconds=8.0, settings={"stall_minutes": 0.05})
-    assert "no progress for" in said
-    assert "units 1 inferring; longest inferring" in said
+    assert re.search(r"\b1 inferring\b.*\binferring\b.*\b[0-9a-f]{16}\b", said)

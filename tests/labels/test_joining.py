@@ -64,7 +64,7 @@ def test_tables_about_a_galaxy_become_one_row():
     ],
 )
 def test_contradictions_are_counted_and_refused(parts):
-    with pytest.raises(UsageError, match=r"1 with .*: g\n"):
+    with pytest.raises(UsageError, match=r"\b1 .*\bg\n"):
         join([fact(ids=("a", "b")), *parts])
 
 
@@ -85,6 +85,6 @@ def test_what_is_unknown_or_differs_by_a_rounding_contradicts_nothing(parts):
 
 
 def test_tables_of_different_definitions_or_numberings_are_not_merged():
-    for change in ({"definition": "weighted"}, {"numbering": "asset_id"}):
-        with pytest.raises(UsageError, match="different"):
-            join([galaxy(), replace(galaxy(), **change)])
+    for name, value in (("definition", "weighted"), ("numbering", "asset_id")):
+        with pytest.raises(UsageError, match=value):
+            join([galaxy(), replace(galaxy(), **{name: value})])

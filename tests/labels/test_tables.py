@@ -1,4 +1,5 @@
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -38,6 +39,11 @@ def challenge(path, values, ids=None, id_column="GalaxyID", columns=tree.CHALLEN
     places = [tree.CHALLENGE_COLUMNS.index(name) for name in columns]
     rows = [[name, *(row[place] for place in places)] for name, row in named(values, ids)]
     return write(path, [id_column, *columns], rows)
+
+
+def numbers(error):
+    """The whole numbers of each line of a message."""
+    return [re.findall(r"\b\d+\b", line) for line in str(error).splitlines()]
 
 
 def test_hart16_and_the_challenge_agree_about_the_same_galaxies(tmp_path):
@@ -147,35 +153,36 @@ def test_the_largest_fraction(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "message"),
+    ("column", "value"),
     [
-        (0, "", "1 with missing fractions: 101"),
-        (0, "much", "1 with missing fractions: 101"),
-        (4, -0.2, "1 with negative fractions: 101"),
-        (4, 1.7, "1 with fractions above 1: 101"),
-        (0, 0.9, "1 with sums that do not fit the tree: 101"),
+        pytest.param(0, "", id="missing"),
+        pytest.param(0, "much", id="no number"),
+        pytest.param(4, -0.2, id="negative"),
+        pytest.param(4, 1.7, id="above 1"),
+        pytest.param(0, 0.9, id="a sum that does not fit the tree"),
     ],
 )
 @pytest.mark.parametrize("kind", [hart16, challenge])
-def test_bad_fractions_are_counted_and_refused(tmp_path, kind, column, value, message):
+def test_bad_fractions_are_counted_and_refused(tmp_path, kind, column, value):
     values = fractions(4)
     values[1, :3] = [0.3, 0.6, 0.1]
     rows = (tree.cumulative(values) if kind is challenge else values).tolist()
     rows[1][column] = value
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=r"bad\.csv") as caught:
         labels.read_labels(kind(tmp_path / "bad.csv", rows))
+    assert ("1", "101") in {(found[0], found[-1]) for found in numbers(caught.value) if found}
 
 
 def test_answers_that_contradict_the_tree_are_refused(tmp_path):
     cumulative = tree.cumulative(fractions(3))
     cumulative[2, :3] = [0.1, 0.8, 0.1]
     cumulative[2, 3:5] = 0
-    with pytest.raises(UsageError, match=r"1 with sums .*102"):
+    with pytest.raises(UsageError, match=r"\b1 .*\b102\b"):
         labels.read_labels(challenge(tmp_path / "bad.csv", cumulative))
     # Answers of everybody are needed in a debiased table too.
     values = fractions(3)
     values[1, :3] = 0
-    with pytest.raises(UsageError, match=r"1 with sums .*101"):
+    with pytest.raises(UsageError, match=r"\b1 .*\b101\b"):
         labels.read_labels(debiased(tmp_path / "worse.csv", values))
 
 
@@ -183,8 +190,10 @@ def test_every_kind_of_fault_is_told_at_once(tmp_path):
     values = fractions(6).tolist()
     values[0][0], values[1][4] = "", -1
     path = hart16(tmp_path / "bad.csv", values, ["1", "2", "3", "3", "3", "3"])
-    with pytest.raises(UsageError, match=r"(?s)3 with duplicated ids: 3, 3, 3.*missing.*1 with negative"):
+    with pytest.raises(UsageError, match=r"bad\.csv") as caught:
         labels.read_labels(path)
+    duplicated, missing, negative = ["3", "3", "3", "3"], ["1", "1"], ["1", "2"]
+    assert all(kind in numbers(caught.value) for kind in (duplicated, missing, negative))
 
 
 @pytest.mark.parametrize(
@@ -197,16 +206,16 @@ def test_every_kind_of_fault_is_told_at_once(tmp_path):
     ],
 )
 def test_bad_facts_are_counted_and_refused(tmp_path, header, row):
-    with pytest.raises(UsageError, match="1 with "):
+    with pytest.raises(UsageError, match=r"bad\.csv(.|\n)*\b1 "):
         labels.read_labels(write(tmp_path / "bad.csv", header, [row]))
 
 
 def test_unknown_tables_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="no columns of a known definition among its 2"):
+    with pytest.raises(UsageError, match=r"x\.csv.*\b2\b.*asset_id"):
         labels.read_labels(write(tmp_path / "x.csv", ["a", "galaxy_id"], [["1", "2"]]))
-    with pytest.raises(UsageError, match="no table"):
+    with pytest.raises(UsageError, match=r"absent\.csv"):
         labels.read_labels(str(tmp_path / "absent.csv"))
-    with pytest.raises(UsageError, match="holds no galaxies"):
+    with pytest.raises(UsageError, match=r"z\.csv"):
         labels.read_labels(write(tmp_path / "z.csv", ["galaxy_id", "class5"], []))
 
 

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 import shutil
 
 import numpy as np
@@ -50,26 +51,26 @@ def test_a_changed_file_is_refused(folder):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UsageError, match=r"bayesian\.safetensors .* sha256.*copy it again"):
+    with pytest.raises(UsageError, match=r"bayesian\.safetensors.*sha256"):
         bundles.load_bundle(str(folder))
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "svr.safetensors"])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
-    with pytest.raises(UsageError, match=rf"no {name} .*--bundle"):
+    with pytest.raises(UsageError, match=rf"{name}.*--bundle"):
         bundles.load_bundle(str(folder))
 
 
 def test_a_missing_folder_is_one_clear_line(tmp_path):
-    with pytest.raises(UsageError, match=r"no bundle\.json") as caught:
+    with pytest.raises(UsageError, match=r"bundle\.json.*nowhere") as caught:
         bundles.load_bundle(str(tmp_path / "nowhere"))
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_format_version_is_refused(folder):
     rewrite(folder, format_version=99)
-    with pytest.raises(UsageError, match=r"format version 99.*matching release"):
+    with pytest.raises(UsageError, match=rf"\b99\b.*\b{bundles.FORMAT_VERSION}\b"):
         bundles.load_bundle(str(folder))
 
 
@@ -77,7 +78,7 @@ def test_an_unknown_format_version_is_refused(folder):
 def test_file_names_that_lead_elsewhere_are_refused(folder, name):
     files = json.loads((folder / "bundle.json").read_text())["files"]
     rewrite(folder, files=files | {name: {"sha256": "0"}})
-    with pytest.raises(UsageError, match="outside its folder"):
+    with pytest.raises(UsageError, match=re.escape(repr(name))):
         bundles.load_bundle(str(folder))
 
 
@@ -94,7 +95,7 @@ def test_a_file_that_is_no_safetensors_is_refused(folder):
     (folder / "svr.safetensors").write_bytes(b"junk")
     files = json.loads((folder / "bundle.json").read_text())["files"]
     rewrite(folder, files=files | {"svr.safetensors": {"sha256": hashlib.sha256(b"junk").hexdigest()}})
-    with pytest.raises(UsageError, match="no safetensors file"):
+    with pytest.raises(UsageError, match=r"^(?!.*sha256).*svr\.safetensors"):
         bundles.load_bundle(str(folder))
 
 

@@ -300,7 +300,7 @@ def test_without_margins_or_with_empty_ones_it_is_valid_too(survey, caplog):
 def test_a_place_that_holds_something_else_is_left_alone(survey):
     survey.output.mkdir()
     (survey.output / "thesis.txt").write_text("precious")
-    with pytest.raises(UsageError, match=r"holds something else already \(thesis.txt\)"):
+    with pytest.raises(UsageError, match=r"thesis\.txt"):
         survey.publish()
     assert [path.name for path in survey.output.iterdir()] == ["thesis.txt"]
 
@@ -316,9 +316,9 @@ def test_what_somebody_put_beside_it_stays(survey):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"catalog": "file:///elsewhere"}, "another catalog, file:///elsewhere"),
-        ({"format": 99}, "another version"),
-        ({"tiles": 3}, "no manifest"),
+        ({"catalog": "file:///elsewhere"}, "file:///elsewhere"),
+        ({"format": 99}, "gax-batch"),
+        ({"tiles": 3}, r"manifest\.json"),
     ],
 )
 def test_a_publication_that_is_not_this_ones_is_refused(change, words, survey):
@@ -335,7 +335,7 @@ def test_a_publication_that_is_not_this_ones_is_refused(change, words, survey):
 def test_a_catalog_without_positions_is_refused(tmp_path):
     survey = Survey(tmp_path)
     survey.commit(write_part(survey.catalog, 0))
-    with pytest.raises(UsageError, match="none of the 20 selected galaxies has a position"):
+    with pytest.raises(UsageError, match=r"\b20\b.*--positions"):
         survey.publish(selection=Selection(("galaxy_id", "ra", "dec"), "ra IS NULL"))
     assert not survey.output.exists()
 
@@ -346,7 +346,7 @@ def test_a_damaged_catalog_leaves_the_publication_as_it_was(survey):
     survey.commit(write_part(survey.catalog, 9))
     (new,) = set(survey.keys) - set(old)
     survey.catalog_part(survey.keys.index(new)).write_bytes(b"torn")
-    with pytest.raises(FatalError, match="damaged"):
+    with pytest.raises(FatalError, match=new):
         survey.publish()
     assert survey.files() == before
 

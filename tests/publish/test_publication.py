@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def test_a_selection_is_one_file_and_says_how_many_have_no_position(survey, tmp_
     rows = survey.rows()
     chosen = [row for row in rows.select(["ra", SMOOTH]).to_pylist() if row[SMOOTH] > 0.5]
     nowhere = sum(row["ra"] is None for row in chosen)
-    assert f"{len(chosen)} galaxies, {nowhere} of them without a position" in done.output
+    assert [str(len(chosen)), str(nowhere)] == re.findall(r"\d+", done.output)[:2]
     assert Table.read(output).colnames == ["galaxy_id", "ra", SMOOTH]
 
 
@@ -60,23 +61,27 @@ def test_hats_counts_what_it_leaves_out_and_says_when_nothing_changed(survey, tm
     output = tmp_path / "hats"
     first = gax(survey, "hats", output, "--columns", "galaxy_id")
     assert first.exit_code == 0, first.output
-    assert "ra and dec are added" in first.output
-    assert "720 galaxies in" in first.output
-    assert "no position: 80 galaxies" in first.output
+    assert {"ra", "dec", "720", "80"} <= set(first.output.split())
     assert json.loads((output / "gax" / "manifest.json").read_text())["snapshot"] == 1
-    assert "no pixel has changed" in gax(survey, "hats", output, "--columns", "galaxy_id").output
+    tiles = {path: path.stat().st_mtime_ns for path in output.glob("galaxies/**/Npix=*.parquet")}
+    again = gax(survey, "hats", output, "--columns", "galaxy_id")
+    assert again.exit_code == 0
+    assert again.output != first.output
+    assert tiles == {path: path.stat().st_mtime_ns for path in output.glob("galaxies/**/Npix=*.parquet")}
 
 
 def test_mistakes_are_one_line_and_write_nothing(survey, tmp_path):
     output = tmp_path / "out"
     before = sorted(tmp_path.rglob("*"))
-    assert "did you mean galaxy_id" in mistake(survey, "csv", output, "--columns", "galaxyid")
-    assert "did you mean dec" in mistake(survey, "votable", output, "--where", "decc > 1")
-    assert "not allowed" in mistake(survey, "hats", output, "--where", "read_text('/etc/passwd') = ''")
-    assert "too wide" in mistake(survey, "hats", output, "--margin", "3000")
-    assert "within each other" in mistake(survey, "hats", tmp_path / "catalog" / "hats")
-    assert "within each other" in mistake(survey, "hats", tmp_path)
-    assert "is no catalog" in mistake(Survey(tmp_path / "nowhere"), "csv", output)
+    assert "galaxy_id" in mistake(survey, "csv", output, "--columns", "galaxyid")
+    assert re.search(r"decc.*\bdec\b", mistake(survey, "votable", output, "--where", "decc > 1"))
+    assert "read_text" in mistake(survey, "hats", output, "--where", "read_text('/etc/passwd') = ''")
+    assert "--margin 3000" in mistake(survey, "hats", output, "--margin", "3000")
+    assert str(tmp_path / "catalog" / "hats") in mistake(survey, "hats", tmp_path / "catalog" / "hats")
+    around = mistake(survey, "hats", tmp_path)
+    assert f"{tmp_path} " in around
+    assert "catalog/" not in around  # an output that holds something else is refused by what it holds
+    assert str(tmp_path / "nowhere") in mistake(Survey(tmp_path / "nowhere"), "csv", output)
     assert gax(survey, "tsv", output).exit_code == 2
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -84,12 +89,13 @@ def test_mistakes_are_one_line_and_write_nothing(survey, tmp_path):
 def test_a_folder_is_no_file(survey, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("precious")
-    assert "is a folder; name a file" in mistake(survey, "csv", tmp_path / "folder", "--replace")
+    assert str(tmp_path / "folder") in mistake(survey, "csv", tmp_path / "folder", "--replace")
+    assert (tmp_path / "folder" / "thesis.txt").read_text() == "precious"
 
 
 def test_without_the_library_hats_says_what_to_install(survey, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    assert "pip install 'gax-batch[hats]'" in mistake(survey, "hats", tmp_path / "hats")
+    assert "gax-batch[hats]" in mistake(survey, "hats", tmp_path / "hats")
 
 
 def test_an_output_that_cannot_be_written_is_one_line(survey, tmp_path, monkeypatch):
@@ -99,7 +105,8 @@ def test_an_output_that_cannot_be_written_is_one_line(survey, tmp_path, monkeypa
     monkeypatch.setattr("gax_batch.storage.upload", full)
     done = gax(survey, "csv", tmp_path / "x.csv")
     assert isinstance(done.exception, FatalError)
-    assert "No space left on device; free space" in str(done.exception)
+    assert str(tmp_path / "x.csv") in str(done.exception)
+    assert "No space left on device" in str(done.exception)
 
 
 def test_tasks_that_are_more_than_one_run_on_ray():
@@ -168,4 +175,4 @@ def test_an_older_snapshot_can_be_published(survey, tmp_path):
     read = Table.read(tmp_path / "old.csv", format="ascii.ecsv")
     assert sorted(read["galaxy_id"]) == older
     assert read.meta["snapshot"] == "1"
-    assert "no snapshot" in mistake(survey, "csv", tmp_path / "x.csv", "--version", "99")
+    assert " 99" in mistake(survey, "csv", tmp_path / "x.csv", "--version", "99")

@@ -116,7 +116,7 @@ def test_one_more_galaxy_splits_only_its_own_tile(index):
 
 
 def test_what_cannot_be_tiled_is_one_line():
-    with pytest.raises(UsageError, match=r"7 galaxies lie in one .* --pixel-threshold"):
+    with pytest.raises(UsageError, match=r"\b7\b.*--pixel-threshold"):
         make(np.repeat(index_of(np.array([1.0]), np.array([2.0])), 7), 6)
-    with pytest.raises(UsageError, match="--margin 3000 is too wide"):
+    with pytest.raises(UsageError, match="--margin 3000"):
         margin_order_of(3000)

@@ -139,16 +139,10 @@ def test_an_absence_says_whether_the_bucket_is_there(
     assert type(caught.value) is kind
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        ((403, "AccessDenied"), "permission"),
-        ((404, "NoSuchBucket"), "bucket"),
-    ],
-)
-def test_a_listing_that_is_refused_is_the_user_s(store: Store, answer: tuple[int, str], words: str) -> None:
+@pytest.mark.parametrize("answer", [(403, "AccessDenied"), (404, "NoSuchBucket")])
+def test_a_listing_that_is_refused_is_the_user_s(store: Store, answer: tuple[int, str]) -> None:
     store.answer = answer
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match="s3://bucket/folder"):
         walk()
 
 
@@ -170,10 +164,10 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, endpoint: str, ask: Cal
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ((403, "AccessDenied"), "access refused"),
-        ((401, "InvalidToken"), "access refused"),
-        ((404, "NoSuchBucket"), "no such bucket"),
-        ((400, "InvalidRequest"), "400"),
+        ((403, "AccessDenied"), "s3://bucket/catalog"),
+        ((401, "InvalidToken"), "s3://bucket/catalog"),
+        ((404, "NoSuchBucket"), "s3://bucket/catalog"),
+        ((400, "InvalidRequest"), "s3://bucket/catalog.*400"),
     ],
 )
 def test_a_table_that_the_store_refuses_is_the_user_s(
@@ -214,5 +208,5 @@ def test_a_damaged_log_is_asked_for_once(tmp_path: Path) -> None:
     log.write_bytes(log.read_bytes()[:200])
     with pytest.raises(DeltaError):
         DeltaTable(str(tmp_path))
-    with pytest.raises(UsageError, match="its log"):
+    with pytest.raises(UsageError, match=str(tmp_path)):
         Table(str(tmp_path))

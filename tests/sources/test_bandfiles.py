@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def test_a_missing_band_is_a_reject_until_it_comes(tmp_path, expected):
     table = members(tmp_path)
     assert table["reason"].to_pylist() == ["missing_band", "missing_band", None]
     assert table["stage"].to_pylist() == ["plan", "plan", None]
-    assert table["detail"].to_pylist()[:2] == ["no file of band r", "no file of band i, g"]
+    lacking = [re.findall(r"\b[irg]\b", detail) for detail in table["detail"].to_pylist()[:2]]
+    assert lacking == [["r"], ["i", "g"]]
     assert read_unit(table, Decoder())["reason"].to_pylist() == ["missing_band", "missing_band", None]
     write_galaxy(tmp_path, "7-{band}.fits", "r")
     later = members(tmp_path).slice(0, 1)
@@ -116,23 +118,23 @@ GOOD = band_file(galaxy()["r"])
 @pytest.mark.parametrize(
     ("data", "stage", "reason", "detail"),
     [
-        (b"", "read", "empty_file", "7-r.fits: no bytes"),
-        (bytes(300_000), "read", "too_many_bytes", "7-r.fits: 300000 bytes, the limit is 200000"),
-        (GOOD[:4000], "decode", "truncated", "band r: "),
-        (GOOD[:400], "decode", "truncated", "band r: the file ends within its header"),
-        (gzip.compress(GOOD)[:-100], "decode", "truncated", "band r: the packed file ends"),
-        (b"\xff\xd8\xff no FITS", "decode", "not_an_image", "band r: the bytes start with"),
-        (stored(fits.PrimaryHDU()), "decode", "wrong_shape", "band r: the file has no image"),
+        (b"", "read", "empty_file", r"7-r\.fits"),
+        (bytes(300_000), "read", "too_many_bytes", r"7-r\.fits.*\b300000\b.*\b200000\b"),
+        (GOOD[:4000], "decode", "truncated", r"\br\b"),
+        (GOOD[:400], "decode", "truncated", r"\br\b"),
+        (gzip.compress(GOOD)[:-100], "decode", "truncated", r"\br\b"),
+        (b"\xff\xd8\xff no FITS", "decode", "not_an_image", r"\br\b"),
+        (stored(fits.PrimaryHDU()), "decode", "wrong_shape", r"\br\b"),
         (
             stored(fits.BinTableHDU(np.rec.array([(1,)], dtype=[("a", "i4")]))),
             "decode",
             "wrong_shape",
-            "band r: the file has no image",
+            r"\br\b",
         ),
-        (band_file(galaxy()["r"][:100]), "decode", "wrong_shape", "the bands have 128 x 100 and 128 x 128"),
-        (band_file(galaxy(300)["r"])[:180_000], "decode", "too_many_pixels", "band r: 300 x 300"),
-        (band_file(nan(1)), "decode", "not_finite", "every pixel"),
-        (band_file(nan(0.75)), "decode", "masked", "75% of the pixels"),
+        (band_file(galaxy()["r"][:100]), "decode", "wrong_shape", "128 x 100.*128 x 128"),
+        (band_file(galaxy(300)["r"])[:180_000], "decode", "too_many_pixels", r"\br\b.*300 x 300"),
+        (band_file(nan(1)), "decode", "not_finite", "NaN"),
+        (band_file(nan(0.75)), "decode", "masked", "75%"),
     ],
 )
 def test_one_bad_band_rejects_its_galaxy_alone(tmp_path, data, stage, reason, detail):
@@ -142,7 +144,7 @@ def test_one_bad_band_rejects_its_galaxy_alone(tmp_path, data, stage, reason, de
     limits = ImageLimits(bytes=200_000, pixels=3 * 128 * 128)
     bad, good = read_unit(members(tmp_path), Decoder(limits=limits)).to_pylist()
     assert (bad["stage"], bad["reason"]) == (stage, reason)
-    assert bad["detail"].startswith(detail)
+    assert re.search(detail, bad["detail"])
     assert good["reason"] is None
 
 
@@ -175,7 +177,7 @@ def test_a_band_that_is_another_since_the_listing(tmp_path, happens: Callable[[P
     happens(tmp_path / "7-g.fits")
     cutouts = read_unit(table, Decoder())
     assert cutouts["reason"].to_pylist() == [reason, None]
-    assert cutouts["detail"][0].as_py().startswith("7-g.fits: ")
+    assert "7-g.fits" in cutouts["detail"][0].as_py()
 
 
 def test_the_first_bad_band_is_told_whatever_comes_first(tmp_path):
@@ -198,7 +200,7 @@ def test_storage_that_refuses_a_band_of_all_is_not_the_galaxies_fault(tmp_path, 
         return opened(path, *arguments)
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(FatalError, match=r"9 of 36 objects.*Permission denied"):
+    with pytest.raises(FatalError, match=r"\b9\b.*\b36\b.*Permission denied"):
         read_unit(table, Decoder())
 
 
@@ -238,7 +240,7 @@ def test_limit_takes_the_first_galaxies_with_all_their_bands(tmp_path):
 
 def test_input_without_a_band_in_any_name(tmp_path):
     (tmp_path / "7.fits").write_bytes(GOOD)
-    with pytest.raises(UsageError, match=r"none of the cutouts is named by a band \(i, r, g\).*--preset"):
+    with pytest.raises(UsageError, match=r"i, r, g.*--preset"):
         members(tmp_path)
 
 

@@ -139,7 +139,8 @@ def test_blocks_make_no_difference(monkeypatch):
 
 
 def test_a_frame_of_half_the_sky_is_refused():
-    with pytest.raises(ValueError, match="too much of the sky"):
+    footprint(projection(150, 2, 300, pixel=36.0))
+    with pytest.raises(ValueError):  # noqa: PT011 (it has no fact to match)
         footprint(projection(150, 2, 300, pixel=3600.0))
 
 
@@ -148,7 +149,7 @@ def test_a_frame_that_no_polynomial_follows_is_refused():
     head["NAXIS1"] = head["NAXIS2"] = 1000
     head["CTYPE1"], head["CTYPE2"] = "RA---TAN-SIP", "DEC--TAN-SIP"
     head.update({"A_ORDER": 9, "A_9_0": 3e-23, "B_ORDER": 2, "B_0_2": 0.0})
-    with pytest.raises(ValueError, match="so distorted that positions would be wrong by"):
+    with pytest.raises(ValueError, match=r"\d+\.\d"):
         footprint(Projection.of_header(head))
 
 
@@ -156,13 +157,13 @@ def test_a_frame_that_no_polynomial_follows_is_refused():
     ("cards", "words"),
     [
         ({"CTYPE1": "RA---XYZ", "CTYPE2": "DEC--XYZ"}, None),
-        ({"CTYPE1": "LINEAR", "CTYPE2": "LINEAR"}, "no coordinates on the sky"),
+        ({"CTYPE1": "LINEAR", "CTYPE2": "LINEAR"}, None),
         ({"CUNIT1": "furlong"}, None),
         ({"CUNIT1": "m", "CUNIT2": "m"}, None),
-        ({"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN"}, "GLON and GLAT, not RA and DEC"),
+        ({"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN"}, "GLON.*GLAT"),
         ({"RADESYS": "FK4", "EQUINOX": 1950.0}, "B1950"),
         ({"CD1_1": 0.0, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 0.0}, None),
-        ({"CRVAL1": "x"}, "where its reference pixel is"),
+        ({"CRVAL1": "x"}, "CRVAL1"),
         ({"CRVAL2": 95.0}, None),
     ],
     ids=str,
@@ -184,7 +185,7 @@ def test_a_header_without_a_reference_position_is_not_taken_for_one_at_zero():
     head = header(150.0, 2.0, 300)
     head["NAXIS1"] = head["NAXIS2"] = 300
     del head["CRVAL2"]
-    with pytest.raises(ValueError, match="where its reference pixel is"):
+    with pytest.raises(ValueError, match="CRVAL2"):
         Projection.of_header(head)
 
 

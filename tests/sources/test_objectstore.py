@@ -117,14 +117,14 @@ def test_each_object_s_own_fault_is_its_reject(faults: Faults) -> None:
 
 def test_storage_that_keeps_failing_fails_the_unit_soon(faults: Faults) -> None:
     faults.statuses = {f"/{i}": [503] for i in range(200)}
-    with pytest.raises(TransientError, match=r"the storage failed for 9 of 200 objects.*503"):
+    with pytest.raises(TransientError, match=r"\b9\b.*\b200\b.*503"):
         fetch(faults, 200)
     assert len(faults.requests) < 150
 
 
 def test_storage_that_refuses_is_fatal(faults: Faults) -> None:
     faults.statuses = {f"/{i}": [403] for i in range(3)}
-    with pytest.raises(FatalError, match="3 of 3"):
+    with pytest.raises(FatalError, match=r"\b3 \w+ 3\b"):
         fetch(faults, 3)
 
 

@@ -1,4 +1,5 @@
 import gzip
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -61,14 +62,14 @@ def test_masked_votable_values_are_null(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", b"name,ra,dec\na,1,2\n", "needs a column galaxy_id .*it has name, ra, dec"),
-        ("t.csv", b"id,ra\na,1\n", "it has id, ra"),
-        ("t.csv", b"", "it has none"),
-        ("t.csv", b"id,ra,dec\na,12:30:00,2\n", "no readable csv table"),
-        ("t.parquet", b"PAR1 but not really", "no readable parquet table"),
-        ("t.fits", b"SIMPLE", "no readable fits table"),
-        ("t.vot", b"<html>", "no readable votable table"),
-        ("t.txt", b"id,ra,dec\n", "no table of a known format.*csv"),
+        ("t.csv", b"name,ra,dec\na,1,2\n", "galaxy_id.*name, ra, dec"),
+        ("t.csv", b"id,ra\na,1\n", r"galaxy_id.*\bid, ra\b"),
+        ("t.csv", b"", r"t\.csv.*galaxy_id"),
+        ("t.csv", b"id,ra,dec\na,12:30:00,2\n", r"t\.csv.*\bcsv\b"),
+        ("t.parquet", b"PAR1 but not really", r"t\.parquet.*\bparquet\b"),
+        ("t.fits", b"SIMPLE", r"t\.fits.*\bfits\b"),
+        ("t.vot", b"<html>", r"t\.vot.*\bvotable\b"),
+        ("t.txt", b"id,ra,dec\n", r"t\.txt.*\.csv"),
     ],
 )
 def test_table_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -80,7 +81,7 @@ def test_table_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, me
 
 
 def test_missing_table(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match=r"t\.csv"):
         list(read_positions(str(tmp_path / "t.csv")))
 
 
@@ -89,14 +90,14 @@ def test_minutes_are_not_degrees(tmp_path: Path) -> None:
     table = Table({"id": ["a"], "ra": [1.0], "dec": [2.0]})
     table["ra"].unit = units.arcmin
     table.write(path, format="votable")
-    with pytest.raises(UsageError, match="not degrees"):
+    with pytest.raises(UsageError, match=r"\bra\b.*arcmin"):
         list(read_positions(str(path)))
 
 
 def test_text_positions_in_parquet(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"id": ["a"], "ra": ["12h"], "dec": ["2"]}), path)
-    with pytest.raises(UsageError, match="ra and dec are degrees"):
+    with pytest.raises(UsageError, match=r"t\.parquet.*\bra\b.*\bdec\b"):
         list(read_positions(str(path)))
 
 
@@ -111,7 +112,7 @@ def test_join_to_loose_images(tmp_path: Path) -> None:
     bad = "bad_position"
     assert members["reason"].to_pylist() == [None, bad, None, bad, bad, None]
     assert members["stage"].to_pylist() == [None, "plan", None, "plan", "plan", None]
-    assert members["detail"][1].as_py() == "ra is 400.0, dec is 0.0"
+    assert re.search(r"\bra\b.*\b400\.0\b.*\bdec\b.*\b0\.0\b", members["detail"][1].as_py())
 
 
 def images(folder: Path, *names: str) -> None:
@@ -142,16 +143,16 @@ def test_two_id_columns_that_match_must_agree(tmp_path: Path) -> None:
     table.write_text("id,asset_id,ra,dec\n1,1,1,2\n2,2,3,4\n")
     assert listed(open_source(f"{tmp_path}/*.png"), str(table))["ra"].to_pylist() == [1.0, 3.0]
     table.write_text("id,asset_id,ra,dec\n1,2,1,2\n2,1,3,4\n3,3,5,6\n")
-    with pytest.raises(UsageError, match=r"asset_id \(2\) and id \(2\)"):
+    with pytest.raises(UsageError, match=r"\basset_id\b.*\b2\b.*\bid\b.*\b2\b"):
         listed(open_source(f"{tmp_path}/*.png"), str(table))
 
 
 @pytest.mark.parametrize("second", ["1,3", ",2", "nan,2", ","])
 def test_two_positions_of_one_galaxy_are_refused(tmp_path: Path, second: str) -> None:
-    (tmp_path / "a.png").write_bytes(encoded(galaxy(64)))
+    (tmp_path / "m31.png").write_bytes(encoded(galaxy(64)))
     table = tmp_path / "positions.csv"
-    table.write_text(f"id,ra,dec\na,1,2\na,{second}\n")
-    with pytest.raises(UsageError, match="gives galaxy a two positions; keep one row per galaxy"):
+    table.write_text(f"id,ra,dec\nm31,1,2\nm31,{second}\n")
+    with pytest.raises(UsageError, match=r"\bm31\b"):
         listed(open_source(str(tmp_path / "*.png")), str(table))
 
 
@@ -197,8 +198,8 @@ def test_ids_that_lost_digits_are_refused(tmp_path: Path, encode: bool) -> None:
     pq.write_table(
         pa.table({"objid": ids.dictionary_encode() if encode else ids, "ra": [1.0], "dec": [2.0]}), path
     )
-    with pytest.raises(UsageError, match="column objid is double; it must be integers or strings"):
+    with pytest.raises(UsageError, match=r"\bobjid\b.*double"):
         list(read_positions(str(path)))
     Table({"id": [5.8e17], "ra": [1.0], "dec": [2.0]}).write(tmp_path / "t.fits")
-    with pytest.raises(UsageError, match="column id is double"):
+    with pytest.raises(UsageError, match=r"\bid\b.*double"):
         list(read_positions(str(tmp_path / "t.fits")))

@@ -228,16 +228,16 @@ def test_positions_stand_above_the_shard_s(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"id": [1], "image": [b"x"]}, "no column galaxy_id; it has id, image"),
+        ({"id": [1], "image": [b"x"]}, "galaxy_id.*id, image"),
         (
             {"galaxy_id": [1], "picture": [b"x"]},
-            r"no image column \(image, cutout, bytes\); it has galaxy_id",
+            "image, cutout, bytes.*galaxy_id, picture",
         ),
-        ({"galaxy_id": [1], "image": [3.5]}, "column image is double"),
-        ({"galaxy_id": [1], "image": ["a/path.jpg"]}, "column image is string"),
-        ({"galaxy_id": [1], "image": [{"path": "x"}]}, "column image is struct"),
-        ({"galaxy_id": [1.5], "image": [b"x"]}, "column galaxy_id is double; it must be integers or strings"),
-        ({"galaxy_id": [1], "image": [b"x"], "ra": ["12h"], "dec": ["1"]}, "column ra is string.*degrees"),
+        ({"galaxy_id": [1], "image": [3.5]}, "image.*double"),
+        ({"galaxy_id": [1], "image": ["a/path.jpg"]}, "image.*string"),
+        ({"galaxy_id": [1], "image": [{"path": "x"}]}, "image.*struct"),
+        ({"galaxy_id": [1.5], "image": [b"x"]}, "galaxy_id.*double"),
+        ({"galaxy_id": [1], "image": [b"x"], "ra": ["12h"], "dec": ["1"]}, r"\bra\b.*string"),
     ],
 )
 def test_shard_with_wrong_columns(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
@@ -251,7 +251,7 @@ def test_shard_with_wrong_columns(tmp_path: Path, columns: dict[str, Any], messa
 def test_file_that_is_no_parquet(tmp_path: Path) -> None:
     for content in (b"", b"PAR1", b"text" * 100):
         (tmp_path / "a.parquet").write_bytes(content)
-        with pytest.raises(UsageError, match="no readable Parquet file"):
+        with pytest.raises(UsageError, match=r"a\.parquet"):
             listed(open_source(str(tmp_path)))
 
 
@@ -280,7 +280,7 @@ def test_damaged_shard_is_fatal_for_its_unit(tmp_path: Path) -> None:
     data[start : start + 400] = bytes(400)
     path.write_bytes(bytes(data))
     members = listed(open_source(str(tmp_path)))
-    with pytest.raises(FatalError, match=r"a\.parquet cannot be read"):
+    with pytest.raises(FatalError, match=r"a\.parquet"):
         read(members)
 
 
@@ -288,7 +288,7 @@ def test_shard_with_fewer_rows_than_listed(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", RAW)
     members = listed(open_source(str(tmp_path)))
     rows = pc.add(members["row"], 3)
-    with pytest.raises(FatalError, match="it has 6 rows, row 8 was listed"):
+    with pytest.raises(FatalError, match=r"a\.parquet.*\b6\b.*\b8\b"):
         read(members.set_column(members.schema.get_field_index("row"), "row", rows))
 
 
@@ -312,7 +312,7 @@ def test_shard_that_the_storage_refuses_is_fatal_for_its_unit(
 
     for refused in (PermissionError(13, "Permission denied"), OSError(5, "Input/output error")):
         fail_with(refused)
-        with pytest.raises(FatalError, match=rf"a\.parquet cannot be read: .*{refused.strerror}") as caught:
+        with pytest.raises(FatalError, match=rf"a\.parquet.*{refused.strerror}") as caught:
             read(members)
         assert caught.value.__cause__ is refused
     fail_with(TransientError("the store keeps failing"))
@@ -334,7 +334,7 @@ def test_a_shard_with_fewer_rows_than_listed_costs_no_row_of_another(tmp_path: P
 def test_shard_whose_name_is_not_utf8(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", RAW[:2])
     (tmp_path / "a.parquet").rename(tmp_path / os.fsdecode(b"\xe9.parquet"))
-    with pytest.raises(UsageError, match=r"udce9\.parquet is not UTF-8; rename it"):
+    with pytest.raises(UsageError, match=r"udce9\.parquet.*UTF-8"):
         listed(open_source(str(tmp_path)))
 
 

@@ -145,7 +145,7 @@ def test_a_tar_that_went_or_changed_after_the_listing(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no tar at all" * 100, bytes(100)])
 def test_what_is_no_tar_is_refused_on_one_line(tmp_path, content):
     (tmp_path / "t.tar").write_bytes(content)
-    with pytest.raises(UsageError, match="no readable tar") as caught:
+    with pytest.raises(UsageError, match=r"t\.tar") as caught:
         listed(open_source(str(tmp_path / "t.tar")))
     assert "\n" not in str(caught.value)
 

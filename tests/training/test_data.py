@@ -228,13 +228,13 @@ def test_too_few_representative_galaxies_and_missing_parts_are_refused(folder):
     with pytest.raises(UsageError, match="images"):
         data.load(folder / "gz2" / "images", folder / "cache", [].append)
     (folder / "challenge" / "solutions_37.csv").unlink()
-    with pytest.raises(UsageError, match="too few"):
+    with pytest.raises(UsageError, match=r"\b\d+\b"):
         load(folder)
     for path in (folder / "challenge" / "images").iterdir():
         path.unlink()
     for path in (folder / "gz2" / "images").iterdir():
         path.unlink()
-    with pytest.raises(UsageError, match="no images"):
+    with pytest.raises(UsageError, match="images_training_rev1"):
         load(folder)
 
 

@@ -98,7 +98,7 @@ def test_decay_shrinks_the_kernels(planted):
 def test_a_diverging_training_stops_with_the_step(planted):
     views, _, targets, batches = planted
     broken = targets | {"reached": targets["reached"] * np.float32(np.nan)}
-    with pytest.raises(FatalError, match="step 1 of 250"):
+    with pytest.raises(FatalError, match=r"\b1\b.*\b250\b"):
         dense.fit(classic.build(3), views, broken, batches, RECIPE, quiet)
 
 

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_a_killed_training_ends_at_the_same_weights(galaxies, whole, tmp_path):
     model = svr.build(1)
     targets, batches = targets_of(galaxies), Batches.of(galaxies, 7)
     train.fit(model, galaxies, targets, batches, SHORT, state=tmp_path / "svr.state", say=lines.append)
-    assert "step 3 of 4" in lines[0]
+    assert re.findall(r"\d+", lines[0]) == ["3", "4"]
     np.testing.assert_allclose(weights(model), expected, atol=1e-6)
 
 
@@ -148,7 +149,7 @@ def test_training_lowers_the_loss_and_keeps_scales_positive(galaxies, tmp_path):
 def test_a_diverging_training_stops_with_the_step(galaxies):
     targets = targets_of(galaxies)
     targets["reached"] = targets["reached"] * np.float32(np.nan)
-    with pytest.raises(FatalError, match="step 1 of 4"):
+    with pytest.raises(FatalError, match=r"\b1\b.*\b4\b"):
         train.fit(svr.build(7), galaxies, targets, Batches.of(galaxies, 7), SHORT, say=quiet)
 
 
