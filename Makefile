@@ -46,7 +46,7 @@ test: lint  ## lint and run the tests (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
 
 test-deploy: $(STAMP)  ## the image, the manifests, gax submit, and a job on a local Ray cluster
-	$(BIN)/python -m pytest tests/deploy tests/test_rayjob.py tests/test_submit.py tests/test_sizing.py tests/test_telemetry.py
+	$(BIN)/python -m pytest tests/deploy tests/cluster/kubernetes tests/runner/test_cluster_size.py tests/cluster/test_metrics.py
 
 test-faults: $(STAMP)  ## break real runs over 200 times and print what was lost: nothing (half an hour on 2 cores)
 	$(BIN)/python -m pytest tests/faults -m 'slow or not slow' --injections 200

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gax_batch.notebook import Snapshot
+    from gax_batch.viewer.notebook import Snapshot
 
 __version__ = "0.1.0"
 
@@ -31,5 +31,5 @@ def open_catalog(uri: str, version: int | None = None, sources: str | None = Non
     4
     """
     # Imported by name and late: `import gax_batch` stays light, and no layer below is tied to that one.
-    snapshot: Snapshot = import_module("gax_batch.notebook").Snapshot(uri, version, sources)
+    snapshot: Snapshot = import_module("gax_batch.viewer.notebook").Snapshot(uri, version, sources)
     return snapshot

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from surveys import run_units
 
-from gax_batch import unit
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.decoding import Decoder
-from gax_batch.plan import make_plan
+from gax_batch.cluster import unit
+from gax_batch.imaging.decoding import Decoder
+from gax_batch.planning.plan import make_plan
 from gax_batch.sources import Source
 
 META = {"bundle_id": "bundle"}

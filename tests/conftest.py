@@ -10,11 +10,11 @@ from browsers import BROWSER
 from fakes import FakeEngine, write_images
 from surveys import new_folder
 
-from gax_batch import unit
+from gax_batch.catalog.parts import Part
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.catalog.writer import Part
-from gax_batch.decoding import Decoder
-from gax_batch.plan import make_plan
+from gax_batch.cluster import unit
+from gax_batch.imaging.decoding import Decoder
+from gax_batch.planning.plan import make_plan
 from gax_batch.sources import open_source
 
 # Ray's workers import the stand-ins of tests/fakes.py by name, and the package of this checkout.

@@ -9,8 +9,8 @@ from pathlib import Path
 from waiting import wait_for
 
 from gax_batch.catalog.snapshots import open_existing
-from gax_batch.explore.server import ADDRESS, listen, make_server
-from gax_batch.explore.survey import Survey
+from gax_batch.viewer.explorer.server import ADDRESS, listen, make_server
+from gax_batch.viewer.explorer.survey import Survey
 
 START_SECONDS = 30
 

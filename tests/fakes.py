@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gax_batch import tree
+from gax_batch import gz2
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.uncertainty import Summary
+from gax_batch.models.uncertainty import Summary
 
 
 def galaxy_image(number: int, side: int = 106) -> Image.Image:
@@ -43,7 +43,7 @@ def jpeg_bytes(number: int) -> bytes:
 N_DRAWS = 4
 # Draw k leans by LEANS[k] from the galaxy's own fractions to those of ANCHOR, the same for every galaxy.
 LEANS = np.array([0.0, 0.1, 0.2, 0.4], np.float32)
-ANCHOR = tree.cumulative(tree.conditional(np.arange(1, tree.N_ANSWERS + 1, dtype=np.float32)))
+ANCHOR = gz2.cumulative(gz2.conditional(np.arange(1, gz2.N_ANSWERS + 1, dtype=np.float32)))
 
 
 def known_draws(prob: np.ndarray) -> np.ndarray:
@@ -69,10 +69,10 @@ class FakeEngine:
             time.sleep(self._seconds)
         if self._fail_on is not None and len(images) == self._fail_on:
             raise FatalError("the model returned NaN")
-        flat = images.reshape(len(images), 64 * 64 * 3)[:, : tree.N_ANSWERS].astype(np.float32) + 1
-        prob = tree.cumulative(tree.conditional(flat)).astype(np.float32)
+        flat = images.reshape(len(images), 64 * 64 * 3)[:, : gz2.N_ANSWERS].astype(np.float32) + 1
+        prob = gz2.cumulative(gz2.conditional(flat)).astype(np.float32)
         draws = known_draws(prob)
-        entropy = np.repeat(prob[:, :1], tree.N_QUESTIONS, axis=1)
+        entropy = np.repeat(prob[:, :1], gz2.N_QUESTIONS, axis=1)
         return Summary(
             prob=prob,
             std=draws.std(axis=1),
@@ -82,8 +82,8 @@ class FakeEngine:
             entropy=entropy,
             mutual_info=entropy * np.float32(0.1),
             ood_score=prob[:, 0],
-            gz2_class=tree.gz2_class(prob),
-            gz2_class_margin=tree.gz2_class_margin(prob),
+            gz2_class=gz2.gz2_class(prob),
+            gz2_class_margin=gz2.gz2_class_margin(prob),
             out_of_distribution=prob[:, 0] > 0.9,
             draws=draws,
         )
@@ -92,7 +92,7 @@ class FakeEngine:
 def fake_engine(
     threads: int, *, log: str | None = None, seconds: float = 0.0, fail_on: int | None = None, **_: object
 ) -> FakeEngine:
-    """An engine factory with the signature of `gax_batch.run.load_engine`."""
+    """An engine factory with the signature of `gax_batch.runner.run.load_engine`."""
     return FakeEngine(log, seconds, fail_on)
 
 

@@ -11,8 +11,8 @@ from functools import partial
 
 from fakes import fake_engine
 
-from gax_batch import run
 from gax_batch.cli import main
+from gax_batch.runner import run
 
 if __name__ == "__main__":
     if os.environ.get("GAX_TERMINAL"):

@@ -4,20 +4,20 @@ from typing import Any
 
 import numpy as np
 
-from gax_batch import tree
-from gax_batch.labels import Labels
+from gax_batch import gz2
+from gax_batch.analysis.labels import Labels
 from training.data import CALIBRATE, REPORT, TRAIN, Galaxies
 from training.images import FINE_SIDE, WINDOW_SIDE
 
 # The questions of the challenge's tables of 17 columns.
 FEW_QUESTIONS = (0, 1, 5, 6, 7)
-FEW_COLUMNS = np.array([c for q in FEW_QUESTIONS for c in range(37)[tree.QUESTIONS[q].columns]])
+FEW_COLUMNS = np.array([c for q in FEW_QUESTIONS for c in range(37)[gz2.QUESTIONS[q].columns]])
 
 
 def random_fractions(*shape: int, seed: int = 0) -> np.ndarray:
     """Cumulative fractions float32 `[*shape, 37]` that fit the tree."""
-    raw = np.random.default_rng(seed).gamma(0.8, size=(*shape, tree.N_ANSWERS)) + 1e-3
-    return tree.cumulative(tree.conditional(raw)).astype(np.float32)
+    raw = np.random.default_rng(seed).gamma(0.8, size=(*shape, gz2.N_ANSWERS)) + 1e-3
+    return gz2.cumulative(gz2.conditional(raw)).astype(np.float32)
 
 
 def partly(cumulative: np.ndarray) -> np.ndarray:
@@ -30,8 +30,8 @@ def partly(cumulative: np.ndarray) -> np.ndarray:
 def blurred(truth: np.ndarray, noise: float, seed: int, draws: tuple[int, ...] = ()) -> np.ndarray:
     """Predictions `[*draws, N, 37]` whose logarithms err by Gaussian noise."""
     errors = np.random.default_rng(seed).normal(0, noise, (*draws, *truth.shape))
-    weights = np.exp(np.log(tree.conditional(truth.astype(np.float64)) + 1e-6) + errors)
-    return tree.cumulative(tree.conditional(weights)).astype(np.float32)
+    weights = np.exp(np.log(gz2.conditional(truth.astype(np.float64)) + 1e-6) + errors)
+    return gz2.cumulative(gz2.conditional(weights)).astype(np.float32)
 
 
 def labels_of(cumulative: np.ndarray) -> Labels:
@@ -44,9 +44,9 @@ def unlabelled(count: int, **known: Any) -> Galaxies:
     """Galaxies of which nothing is known but what is given."""
     fields: dict[str, Any] = {
         "keys": [f"GalaxyID:{i}" for i in range(count)],
-        "cumulative": np.full((count, tree.N_ANSWERS), np.nan, np.float32),
+        "cumulative": np.full((count, gz2.N_ANSWERS), np.nan, np.float32),
         "trust": np.ones(count, np.float32),
-        "weighted": np.full((count, tree.N_ANSWERS), np.nan, np.float32),
+        "weighted": np.full((count, gz2.N_ANSWERS), np.nan, np.float32),
         "volunteers": np.zeros(count, np.float32),
         "classes": np.full(count, -1, np.int8),
         "strict": np.ones(count, bool),
@@ -68,9 +68,9 @@ def bright_and_faint(count: int = 16) -> Galaxies:
     rng = np.random.default_rng(0)
     bright = np.arange(count) % 2 == 0
     windows = rng.integers(0, 40, (count, WINDOW_SIDE, WINDOW_SIDE, 3)) + 150 * bright[:, None, None, None]
-    raw = np.ones((count, tree.N_ANSWERS), np.float32)
+    raw = np.ones((count, gz2.N_ANSWERS), np.float32)
     raw[:, 0] = np.where(bright, 20, 1)
-    truth = tree.cumulative(tree.conditional(raw))
+    truth = gz2.cumulative(gz2.conditional(raw))
     kind = np.arange(count) // 4 % 4
     cumulative = np.where((kind == 3)[:, None], np.float32(np.nan), truth)
     cumulative[kind == 1] = partly(cumulative[kind == 1])

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gax_batch import paths, storage
+from gax_batch import storage
+from gax_batch.catalog import layout
+from gax_batch.catalog.parts import Part, write_unit
 from gax_batch.catalog.schema import GALAXIES, galaxies_table, rejects_table
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.catalog.writer import Part, write_unit
-from gax_batch.publish.hats_catalog import PublishedSky, publish_hats
-from gax_batch.publish.manifest import HatsSettings
-from gax_batch.publish.selection import Selection, choose_columns
-from gax_batch.publish.votable import Provenance
+from gax_batch.export.hats_catalog import PublishedSky, publish_hats
+from gax_batch.export.manifest import HatsSettings
+from gax_batch.export.selection import Selection, choose_columns
+from gax_batch.export.votable import Provenance
 from gax_batch.sources.base import CUTOUT_SCHEMA
 
 PER_PART = 200
@@ -93,7 +94,7 @@ class Survey:
 
     @property
     def root(self) -> str:
-        return paths.table(self.catalog, paths.GALAXIES_TABLE)
+        return layout.table(self.catalog, layout.GALAXIES_TABLE)
 
     @property
     def keys(self) -> list[str]:

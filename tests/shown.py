@@ -10,11 +10,11 @@ from fakes import FakeEngine, write_images
 from surveys import catalog_of
 
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.decoding import Decoder
+from gax_batch.cluster.unit import UnitOptions
+from gax_batch.imaging.decoding import Decoder
 from gax_batch.models.bundle import load_bundle
+from gax_batch.models.uncertainty import Summary
 from gax_batch.sources import open_source
-from gax_batch.uncertainty import Summary
-from gax_batch.unit import UnitOptions
 
 HOSTILE = "<script>alert(1)<\\script>&\"'{{7*7}}"
 COUNT = 30

@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow as pa
 from fakes import FakeEngine
 
-from gax_batch import record
 from gax_batch.catalog.snapshots import KNOWN_SCHEMA, Catalog
-from gax_batch.config import load_settings
-from gax_batch.plan import Plan, make_plan, read_unit_members
-from gax_batch.progress import Tally
-from gax_batch.record import Clock, Outcome, Run
+from gax_batch.cluster.progress import Tally
+from gax_batch.cluster.unit import UnitOptions, UnitResult, UnitTask, infer, read, write
+from gax_batch.planning.plan import Plan, make_plan, read_unit_members
+from gax_batch.runner import record
+from gax_batch.runner.record import Clock, Outcome, Run
+from gax_batch.runner.settings import load_settings
 from gax_batch.sources import Source, open_source, read_positions
 from gax_batch.sources.base import MEMBER_SCHEMA, check_ids
-from gax_batch.unit import UnitOptions, UnitResult, UnitTask, infer, read, write
 
 BAD_VERSION = "corrupt"
 GONE_VERSION = "gone"

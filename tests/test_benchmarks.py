@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from wording import numbers_in
+
 from benchmarks.records import Record, agreement, joined
 from benchmarks.suite import Row, Sample, Target, in_turns, rates
-from wording import numbers_in
 
 ROOT = Path(__file__).resolve().parents[1]
 

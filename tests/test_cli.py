@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from gax_batch import __version__
 from gax_batch.cli import app
-from gax_batch.tree import DEFINITION
+from gax_batch.gz2 import DEFINITION
 
 
 def commands(group: Any = get_command(app), names: tuple[str, ...] = ()) -> list[tuple[str, ...]]:  # noqa: B008

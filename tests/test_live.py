@@ -17,8 +17,8 @@ from fakes import write_images
 from waiting import wait_for
 from wording import numbers_in
 
-from gax_batch import record
 from gax_batch.catalog.snapshots import Catalog
+from gax_batch.runner import record
 
 UNITS = 10
 GAX = [sys.executable, str(Path(__file__).with_name("gax_with_fakes.py"))]

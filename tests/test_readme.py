@@ -12,11 +12,11 @@ from typer.main import get_command
 from gax_batch.catalog.schema import COLUMNS, Flag
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.cli import app
-from gax_batch.config import RunSettings
-from gax_batch.imaging import ImageFlag
+from gax_batch.gz2 import ANSWERS, DEFINITION, QUESTION_NAMES, in_words
+from gax_batch.imaging.cutout import ImageFlag
 from gax_batch.models.bundle import load_bundle
 from gax_batch.rejects import MEANING
-from gax_batch.tree import ANSWERS, DEFINITION, QUESTION_NAMES, in_words
+from gax_batch.runner.settings import RunSettings
 
 
 def test_every_reason_is_explained():

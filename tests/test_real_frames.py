@@ -15,14 +15,14 @@ from fakes import fake_engine
 from PIL import Image
 from surveys import listed
 
-from gax_batch import run as run_module
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.config import load_settings
-from gax_batch.decoding import Decoder
-from gax_batch.run import run_survey
+from gax_batch.imaging.decoding import Decoder
+from gax_batch.imaging.rgb import PRESETS
+from gax_batch.runner import run as run_module
+from gax_batch.runner.run import run_survey
+from gax_batch.runner.settings import load_settings
 from gax_batch.sources import open_frames, read_unit
 from gax_batch.sources.framing import PIXEL_R90
-from gax_batch.stretches import PRESETS
 
 SDSS = PRESETS["sdss-gri"]
 # A star's half-light radius is 1.2 pixels on these frames. R50 by R90 is 0.43 for an exponential disk, less

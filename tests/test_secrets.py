@@ -17,14 +17,14 @@ from fakes import fake_engine, jpeg_bytes
 from s3.servers import environment, make_bucket, moto
 from typer.testing import CliRunner
 
-from gax_batch import run as run_module
 from gax_batch import storage
 from gax_batch.cli import app
-from gax_batch.config import load_settings
 from gax_batch.errors import FatalError, GaxError
-from gax_batch.listing import list_objects
-from gax_batch.report.build import write_report
-from gax_batch.run import run_survey
+from gax_batch.runner import run as run_module
+from gax_batch.runner.run import run_survey
+from gax_batch.runner.settings import load_settings
+from gax_batch.storage.listing import list_objects
+from gax_batch.viewer.report.build import write_report
 
 CANARY = "canary-7f3a9e51d2"
 SECRETS = {

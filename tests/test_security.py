@@ -21,14 +21,14 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.transaction import AddAction
 from surveys import listed
 
-from gax_batch import paths
+from gax_batch.catalog import layout
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, GaxError, UsageError
-from gax_batch.machine import MIB, memory_bound
+from gax_batch.imaging.decoding import Decoder
 from gax_batch.models import bundle as bundles
 from gax_batch.models.bundle import load_bundle
 from gax_batch.sources import open_source, read_unit
+from gax_batch.system.machine import MIB, memory_bound
 
 ROOT = Path(__file__).resolve().parents[1]
 # Modules that make objects of bytes, or run what they are given.
@@ -226,7 +226,7 @@ def catalog(stored_unit) -> Catalog:
 
 def part_of(catalog: Catalog) -> Path:
     (key,) = [part.key for part in catalog.parts()]
-    return Path(paths.table(catalog.uri, paths.GALAXIES_TABLE).removeprefix("file://")) / key
+    return Path(layout.table(catalog.uri, layout.GALAXIES_TABLE).removeprefix("file://")) / key
 
 
 def test_one_changed_bit_in_a_page_of_a_part_is_found(catalog: Catalog):
@@ -262,7 +262,7 @@ def test_a_hostile_part_is_a_damaged_catalog(catalog: Catalog, kind: str):
     "place", ["../../../secret.parquet", "/etc/passwd", "parts/../../x.parquet", "file:///etc/passwd"]
 )
 def test_a_log_that_leads_out_of_the_catalog_is_refused(catalog: Catalog, place: str):
-    table = DeltaTable(paths.table(catalog.uri, paths.GALAXIES_TABLE).removeprefix("file://"))
+    table = DeltaTable(layout.table(catalog.uri, layout.GALAXIES_TABLE).removeprefix("file://"))
     stats = json.dumps({"numRecords": 1})
     table.create_write_transaction(
         [AddAction(place, 9, {}, 0, True, stats)],
@@ -282,7 +282,7 @@ def test_a_part_is_read_from_its_own_folder_whatever_the_log_says_before_its_nam
     other.parent.mkdir(parents=True)
     shutil.copy(part_of(catalog), other)
     part_of(catalog).unlink()
-    table = DeltaTable(paths.table(catalog.uri, paths.GALAXIES_TABLE).removeprefix("file://"))
+    table = DeltaTable(layout.table(catalog.uri, layout.GALAXIES_TABLE).removeprefix("file://"))
     leading = os.path.relpath(other, part_of(catalog).parents[2])
     table.create_write_transaction(
         [AddAction(leading, 9, {}, 0, True, json.dumps({"numRecords": 1}))],

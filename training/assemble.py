@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gax_batch.analysis.evaluation import looks
+from gax_batch.analysis.evaluation.anomalies import anomalies, turned
+from gax_batch.analysis.evaluation.metrics import votes_nll
+from gax_batch.analysis.evaluation.training_set import IDS, PIXELS, pixel_digests
+from gax_batch.analysis.labels import DEBIASED
 from gax_batch.errors import FatalError
-from gax_batch.evaluation import looks
-from gax_batch.evaluation.anomalies import anomalies, turned
-from gax_batch.evaluation.metrics import votes_nll
-from gax_batch.evaluation.training_set import IDS, PIXELS, pixel_digests
-from gax_batch.imaging import GZ2_CROP, IMAGE_SIDE
-from gax_batch.inference import Engine
-from gax_batch.labels import DEBIASED
+from gax_batch.imaging.cutout import GZ2_CROP, IMAGE_SIDE
 from gax_batch.models import Precision
 from gax_batch.models.bayesian import KERNELS, prior_deviation
 from gax_batch.models.bundle import MODELS, Bundle, load_bundle, save_bundle
 from gax_batch.models.domain import fit_reference
+from gax_batch.models.engine import Engine
 from training import calibrate, checkpoint, comparison, dropout, networks, report
 from training.checkpoint import Arrays
 from training.data import CALIBRATE, REPORT, TRAIN, Galaxies, Rows

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from gax_batch.imaging import IMAGE_SIDE
+from gax_batch.imaging.cutout import IMAGE_SIDE
 
 WINDOW_SIDE = 106.0
 SHIFT_PIXELS = 4.0

@@ -24,9 +24,9 @@ import numpy.typing as npt
 import tf_keras as keras
 
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.inference import Engine
 from gax_batch.models import bayesian, classic, svr
 from gax_batch.models.bundle import Bundle, load_bundle
+from gax_batch.models.engine import Engine
 from training import assemble, build, calibrate, checkpoint, comparison, data, networks, report
 from training.data import CALIBRATE, REPORT, TRAIN, Galaxies
 from training.networks import Training

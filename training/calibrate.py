@@ -9,11 +9,12 @@ import numpy.typing as npt
 import scipy.optimize
 import scipy.special
 
-from gax_batch import blending, predictive, tree, uncertainty
-from gax_batch.blending import Blend
-from gax_batch.labels import Labels
+from gax_batch import gz2
+from gax_batch.analysis.labels import Labels
+from gax_batch.models import blending, predictive, uncertainty
+from gax_batch.models.blending import Blend
 from gax_batch.models.bundle import MODELS
-from gax_batch.predictive import Predictive
+from gax_batch.models.predictive import Predictive
 
 Float = npt.NDArray[np.float32]
 # Pulls the blend to equal weights, as strongly as this many galaxies would.
@@ -36,7 +37,7 @@ def neutral() -> dict[str, Any]:
         "ood_threshold": 1.0,
         "combinations": {
             uncertainty.combination_name(models): {
-                **Blend.of({name: [1 / len(models)] * tree.N_QUESTIONS for name in models}).as_json(),
+                **Blend.of({name: [1 / len(models)] * gz2.N_QUESTIONS for name in models}).as_json(),
                 **Predictive.certain().as_json(),
                 "conditional": Predictive.certain(conditional=True).as_json(),
             }
@@ -54,7 +55,7 @@ def calibrate(
 
     Args:
         labels: of galaxies that trained nothing; those with fractions are used.
-        outputs: what all three models say of them (see `gax_batch.inference.Engine.outputs`).
+        outputs: what all three models say of them (see `gax_batch.models.engine.Engine.outputs`).
         choices: of models; all of them by default.
     """
     known = np.flatnonzero(labels.voted)
@@ -102,9 +103,9 @@ def fit_blend(labels: Labels, predictions: Mapping[str, Float]) -> dict[str, lis
         `[11]` non-negative weights by model, that sum to 1 over models.
     """
     names = sorted(predictions)
-    conditional = np.stack([tree.conditional(predictions[n]) for n in names]).astype(np.float64)
-    weights = np.empty((len(names), tree.N_QUESTIONS))
-    for index, question in enumerate(tree.QUESTIONS):
+    conditional = np.stack([gz2.conditional(predictions[n]) for n in names]).astype(np.float64)
+    weights = np.empty((len(names), gz2.N_QUESTIONS))
+    for index, question in enumerate(gz2.QUESTIONS):
         # An error of a conditional fraction counts by the share of volunteers who were asked.
         share = labels.reached[:, index, None].astype(np.float64) / np.maximum(labels.volunteers[:, None], 1)
         design = (conditional[:, :, question.columns] * share).reshape(len(names), -1).T
@@ -123,8 +124,8 @@ def fit_scaling(labels: Labels, predictions: Mapping[str, Float], blend: Blend) 
         blend: with the weights.
     """
     exponent, offset = blend.exponent.copy(), blend.offset.copy()
-    mixed = np.asarray(tree.conditional(Blend.of(blend.weights)(predictions)), np.float64)
-    for index, question in enumerate(tree.QUESTIONS):
+    mixed = np.asarray(gz2.conditional(Blend.of(blend.weights)(predictions)), np.float64)
+    for index, question in enumerate(gz2.QUESTIONS):
         columns = question.columns
         # As for the weights, an error counts by the share of volunteers who were asked.
         share = labels.reached[:, index].astype(np.float64) / np.maximum(labels.volunteers, 1)

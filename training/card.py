@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gax_batch.analysis.evaluation import conditional, looks
+from gax_batch.analysis.evaluation.page import figures
 from gax_batch.errors import UsageError
-from gax_batch.evaluation import conditional, looks
-from gax_batch.evaluation.page import figures
 from gax_batch.models.bundle import Bundle, load_bundle
 
 PAGE = "model-card.md"

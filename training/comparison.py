@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gax_batch import rubin, tree
-from gax_batch.labels import Labels
-from gax_batch.rubin import Estimate
-from gax_batch.sums import EXPECTED
+from gax_batch import gz2
+from gax_batch.analysis import combine
+from gax_batch.analysis.combine import Estimate
+from gax_batch.analysis.labels import Labels
+from gax_batch.catalog.sums import EXPECTED
 from training import report
 
 Float = npt.NDArray[np.float32]
@@ -56,14 +57,14 @@ def population(draws: Float) -> Estimate:
         draws: float32 `[S, N, 37]` cumulative fractions.
     """
     values = draws.astype(np.float64)
-    moments = rubin.Moments(
+    moments = combine.Moments(
         galaxies=values.shape[1],
         expected=values.sum(axis=1),
-        most_likely=tree.most_likely(draws).sum(axis=1).astype(np.float64),
+        most_likely=gz2.most_likely(draws).sum(axis=1).astype(np.float64),
         square=np.square(values).sum(axis=1).mean(axis=0),
-        product=(values * tree.parents(values)).sum(axis=1).mean(axis=0),
+        product=(values * gz2.parents(values)).sum(axis=1).mean(axis=0),
     )
-    return rubin.estimate(moments, EXPECTED, rubin.ALL, LEVEL)
+    return combine.estimate(moments, EXPECTED, combine.ALL, LEVEL)
 
 
 def compare_halves(first: Estimate, second: Estimate) -> dict[str, Any]:
@@ -91,8 +92,8 @@ def compare_halves(first: Estimate, second: Estimate) -> dict[str, Any]:
 
     return {
         "all": row(slice(None)),
-        "questions": {question.name: row(question.columns) for question in tree.QUESTIONS},
-        "answers": {name: row(slice(i, i + 1)) for i, name in enumerate(tree.ANSWERS)},
+        "questions": {question.name: row(question.columns) for question in gz2.QUESTIONS},
+        "answers": {name: row(slice(i, i + 1)) for i, name in enumerate(gz2.ANSWERS)},
     }
 
 

@@ -16,12 +16,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gax_batch.analysis.evaluation.image_files import Place, list_images
+from gax_batch.analysis.evaluation.training_set import digest_of
+from gax_batch.analysis.labels import (
+    CHALLENGE_VOTES,
+    DEBIASED,
+    WEIGHTED,
+    Labels,
+    join,
+    read_labels,
+)
 from gax_batch.errors import UsageError
-from gax_batch.evaluation.image_files import Place, list_images
-from gax_batch.evaluation.training_set import digest_of
-from gax_batch.imaging import IMAGE_SIDE
-from gax_batch.labels import CHALLENGE_VOTES, DEBIASED, WEIGHTED, Labels, join, read_labels
-from gax_batch.tree import N_ANSWERS
+from gax_batch.gz2 import N_ANSWERS
+from gax_batch.imaging.cutout import IMAGE_SIDE
 from training.images import FINE_SIDE, WINDOW_SIDE, digest, write_windows
 
 Float = npt.NDArray[np.float32]
@@ -59,7 +66,7 @@ class Galaxies:
         trust: float32 `[N]`, weight of these fractions' errors; 1 for the challenge's own.
         weighted: float32 `[N, 37]`, the weighted votes' cumulative fractions, NaN where unknown.
         volunteers: float32 `[N]`, how many people gave the weighted votes; 0 where unknown.
-        classes: int8 `[N]`, see `gax_batch.labels.Labels`.
+        classes: int8 `[N]`, see `gax_batch.analysis.labels.Labels`.
         strict: bool `[N]`, likewise.
         largest: int8 `[N]`, likewise.
         sample: int8 `[N]`, `TRAIN`, `CALIBRATE` or `REPORT`.
@@ -146,7 +153,8 @@ def load(folder: Path, cache: Path, say: Callable[[str], None] = print) -> Galax
         say: called with each line.
 
     Raises:
-        UsageError: bad labels (see `gax_batch.labels`), images that cannot be decoded, or too few galaxies.
+        UsageError: bad labels (see `gax_batch.analysis.labels`), images that cannot be decoded, or too
+            few galaxies.
     """
     tables = _read_tables(folder, say)
     images = _find_images(folder, tables)

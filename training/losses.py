@@ -17,9 +17,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from gax_batch.labels import CLASS_CONDITIONS, LARGEST_COLUMNS, NO_CLASS, STRICT_SPIRAL
+from gax_batch.analysis.labels import CLASS_CONDITIONS, LARGEST_COLUMNS, NO_CLASS, STRICT_SPIRAL
+from gax_batch.gz2 import QUESTION_OF
 from gax_batch.models.layers import conditional_probabilities
-from gax_batch.tree import QUESTION_OF
 
 # Sum of a question's Dirichlet parameters: fractions scatter by sqrt(p (1 - p) / 31), about 0.09 at most.
 CONCENTRATION = 30.0
@@ -84,7 +84,8 @@ def class_error(cumulative: Any, classes: Any, strict: Any) -> Any:
 
     Args:
         cumulative: `[N, 37]` predicted fractions.
-        classes: `[N]` integers, index into `gax_batch.labels.CLEAR_CLASSES`, `NO_CLASS`, or -1 for unknown.
+        classes: `[N]` integers, index into `gax_batch.analysis.labels.CLEAR_CLASSES`, `NO_CLASS`, or -1 for
+            unknown.
         strict: `[N]` bool, whether a spiral is known to hold the stricter threshold.
 
     Returns:
@@ -123,7 +124,7 @@ def largest_error(cumulative: Any, largest: Any) -> Any:
 
     Args:
         cumulative: `[N, 37]` predicted fractions.
-        largest: `[N]` integers, index into `gax_batch.labels.LARGEST_COLUMNS`, or -1 for unknown.
+        largest: `[N]` integers, index into `gax_batch.analysis.labels.LARGEST_COLUMNS`, or -1 for unknown.
 
     Returns:
         `[N]` float32, 0 where it is unknown.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from gax_batch.labels import CLEAR_CLASSES, NO_CLASS, clear_class
+from gax_batch.analysis.labels import CLEAR_CLASSES, NO_CLASS, clear_class
 from gax_batch.models import bayesian, classic, svr
 from gax_batch.models.layers import cumulative_probabilities
 from training import checkpoint, dense, regression, teacher, train

@@ -8,7 +8,7 @@ the full size (progressive resizing, Tan & Le 2021, ICML, section 4).
 import math
 from dataclasses import dataclass, replace
 
-from gax_batch.imaging import IMAGE_SIDE
+from gax_batch.imaging.cutout import IMAGE_SIDE
 
 
 @dataclass(frozen=True, slots=True)

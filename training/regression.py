@@ -17,10 +17,10 @@ import tensorflow as tf
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVR
 
-from gax_batch import tree
-from gax_batch.cpus import logical_cpus
+from gax_batch import gz2
 from gax_batch.models import svr
-from gax_batch.uncertainty import regression_to_fractions
+from gax_batch.models.uncertainty import regression_to_fractions
+from gax_batch.system.cpus import logical_cpus
 
 Float = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
@@ -71,14 +71,14 @@ def complete(cumulative: Float, teacher: Float) -> Float:
         cumulative: of the labels, NaN where unknown.
         teacher: of the teacher.
     """
-    known, filled = np.isfinite(cumulative), tree.conditional(teacher)
-    labels = tree.conditional(np.nan_to_num(cumulative))
-    for question in tree.QUESTIONS:
+    known, filled = np.isfinite(cumulative), gz2.conditional(teacher)
+    labels = gz2.conditional(np.nan_to_num(cumulative))
+    for question in gz2.QUESTIONS:
         # Where no volunteer was asked, the labels know no conditional fractions.
         sums = np.nansum(cumulative[:, question.columns], axis=1)
         rows = known[:, question.columns].all(axis=1) & (sums > 0)
         filled[rows, question.columns] = labels[rows, question.columns]
-    return np.asarray(tree.cumulative(filled), np.float32)
+    return np.asarray(gz2.cumulative(filled), np.float32)
 
 
 def choose_rows(representative: npt.NDArray[np.bool_], most: int = MOST_GALAXIES) -> Rows:

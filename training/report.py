@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gax_batch import predictive, uncertainty
-from gax_batch.evaluation import distributions, evaluate, metrics
-from gax_batch.evaluation.anomalies import auc
-from gax_batch.evaluation.conditional import conditional_metrics
-from gax_batch.labels import NO_CLASS, Labels
+from gax_batch.analysis.evaluation import distributions, evaluate, metrics
+from gax_batch.analysis.evaluation.anomalies import auc
+from gax_batch.analysis.evaluation.conditional import conditional_metrics
+from gax_batch.analysis.labels import NO_CLASS, Labels
+from gax_batch.models import predictive, uncertainty
 from gax_batch.models.bundle import MODELS
 from training import calibrate
 
@@ -25,7 +25,7 @@ class Distorted:
     """Outputs for the first galaxies of the sample, turned by 90 degrees, and for images of no galaxies.
 
     Attributes:
-        turned: see `gax_batch.inference.Engine.outputs`.
+        turned: see `gax_batch.models.engine.Engine.outputs`.
         closeness: `[M]` by kind of anomaly.
     """
 
@@ -49,7 +49,7 @@ def measure(
         calibration: of the bundle.
         blind: the default blend's predictive distribution that is not told the draws' spread.
         distorted: what is not a galaxy as it is.
-        appearance: what `gax_batch.evaluation.looks.measure` found in the sample's images.
+        appearance: what `gax_batch.analysis.evaluation.looks.measure` found in the sample's images.
     """
     default, everything = (summarize(calibration, outputs, models) for models in (DEFAULT, MODELS))
     points = {

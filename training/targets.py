@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from gax_batch import tree
-from gax_batch.labels import CHALLENGE_VOTES
+from gax_batch import gz2
+from gax_batch.analysis.labels import CHALLENGE_VOTES
 from gax_batch.models.layers import cumulative_probabilities
 from training import losses
 from training.data import Galaxies
@@ -63,8 +63,8 @@ def votes_of(cumulative: Float, volunteers: Float) -> tuple[Float, Float]:
         volunteers: `[N]`, number of people.
     """
     finite = np.nan_to_num(cumulative)
-    totals = np.stack([finite[:, q.columns].sum(axis=1) for q in tree.QUESTIONS], axis=1)
-    return tree.conditional(finite), np.asarray(volunteers[:, None] * totals, np.float32)
+    totals = np.stack([finite[:, q.columns].sum(axis=1) for q in gz2.QUESTIONS], axis=1)
+    return gz2.conditional(finite), np.asarray(volunteers[:, None] * totals, np.float32)
 
 
 def label_loss(logits: Any, weighted_logits: Any, batch: Mapping[str, Any], teacher_share: float) -> Any:

@@ -18,9 +18,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.imaging import IMAGE_SIDE
+from gax_batch.gz2 import N_ANSWERS
+from gax_batch.imaging.cutout import IMAGE_SIDE
 from gax_batch.models.layers import cumulative_probabilities
-from gax_batch.tree import N_ANSWERS
 from training.data import Galaxies, Rows
 from training.images import FINE_SIDE
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
+from gax_batch.analysis.labels import NO_CLASS
 from gax_batch.errors import FatalError
-from gax_batch.labels import NO_CLASS
+from gax_batch.gz2 import N_ANSWERS
 from gax_batch.models import bayesian
-from gax_batch.tree import N_ANSWERS
 from training import checkpoint
 from training.augmentation import augment, half
 from training.data import TRAIN, Galaxies

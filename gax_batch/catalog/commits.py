@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from gax_batch import paths, storage
+from gax_batch import storage
+from gax_batch.catalog import layout
 from gax_batch.catalog.companions import with_rejects
 from gax_batch.catalog.delta import LostRaceError, NewFile, Table
-from gax_batch.catalog.writer import Part, read_in_turn
+from gax_batch.catalog.layout import PartName
+from gax_batch.catalog.parts import Part, read_in_turn
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.paths import PartName
-from gax_batch.processes import map_threads
-from gax_batch.scratch import Scratch
+from gax_batch.system.concurrency import map_threads
+from gax_batch.system.disk_database import Scratch
 
 # Every lost race means that another run got through, so this many are reached by no real operation.
 MAX_RACES = 50
@@ -131,7 +132,7 @@ class Commit:
         """Refuse parts that are not there as they were written: delta-rs commits what does not exist."""
         files = [(storage.join(self._galaxies.uri, part.key), part.size) for part in parts]
         files += [
-            (paths.companion(self._catalog, paths.REJECTS, part.key), part.reject_size)
+            (layout.companion(self._catalog, layout.REJECTS, part.key), part.reject_size)
             for part in parts
             if part.reject_size is not None
         ]
@@ -170,7 +171,7 @@ class Commit:
     def _identities(self, names: set[PartName]) -> Iterator[pa.Table]:
         yield from read_in_turn(self._galaxies.uri, keys_of(names), _IDENTITY)
         rejects = keys_of(with_rejects(self._catalog, names))
-        for bad in read_in_turn(paths.table(self._catalog, paths.REJECTS), rejects, _IDENTITY):
+        for bad in read_in_turn(layout.table(self._catalog, layout.REJECTS), rejects, _IDENTITY):
             # A reject holds no id.
             yield pa.table([pa.nulls(len(bad), pa.string()), bad["source_uri"]], schema=_IDENTITY)
 

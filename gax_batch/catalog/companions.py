@@ -2,8 +2,8 @@
 
 A companion is written before its galaxies part and is valid if and only if that part is active, so it
 needs no transaction. Kinds: `rejects`, the unit's cutouts that could not be cataloged; `population`, sums
-over galaxies by draw (`gax_batch.sums`); and `draws`, the draws of every galaxy (`gax_batch.catalog.draws`).
-Companions merge by concatenation.
+over galaxies by draw (`gax_batch.catalog.sums`); and `draws`, the draws of every galaxy
+(`gax_batch.catalog.draws`). Companions merge by concatenation.
 """
 
 import io
@@ -13,17 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gax_batch import paths, storage
+from gax_batch import storage
+from gax_batch.catalog import layout
 from gax_batch.catalog.delta import one_line
-from gax_batch.cpus import logical_cpus
+from gax_batch.catalog.layout import PartName
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.listing import list_objects
-from gax_batch.paths import PartName
-from gax_batch.processes import READ_THREADS, map_threads
+from gax_batch.storage.listing import list_objects
+from gax_batch.system.concurrency import READ_THREADS, map_threads
+from gax_batch.system.cpus import logical_cpus
 
 _REMEDIES = {
-    paths.POPULATION: "it was made by an earlier version: run the same `gax run` again, which redoes it",
-    paths.DRAWS: "they were not kept: run `gax run` again with --keep-draws --redo-companions",
+    layout.POPULATION: "it was made by an earlier version: run the same `gax run` again, which redoes it",
+    layout.DRAWS: "they were not kept: run `gax run` again with --keep-draws --redo-companions",
 }
 
 
@@ -62,7 +63,7 @@ def read(
 
     Args:
         catalog: The catalog's URI.
-        kind: One of `paths.COMPANIONS`.
+        kind: One of `layout.COMPANIONS`.
         keys: Of the galaxies parts.
         schema: Of the companion.
         columns: Some of its columns; all by default.
@@ -81,7 +82,7 @@ def read(
     filters = None if grouping is None else [("grouping", "=", grouping)]
 
     def one(key: str) -> pa.Table:
-        uri = paths.companion(catalog, kind, key)
+        uri = layout.companion(catalog, kind, key)
         try:
             with storage.open_for_arrow(uri) as file:
                 table = pq.read_table(
@@ -108,7 +109,7 @@ def with_rejects(catalog: str, names: Iterable[PartName]) -> list[PartName]:
     names = sorted(names, key=lambda name: name.key)
     there: set[PartName | None] = set()
     if any(name.rejects is None for name in names):
-        objects = list_objects(paths.parts_root(catalog, paths.REJECTS), missing_ok=True)
+        objects = list_objects(layout.parts_root(catalog, layout.REJECTS), missing_ok=True)
         there = {PartName.parse(info.uri) for info in objects}
     return [name for name in names if name.rejects or (name.rejects is None and name in there)]
 
@@ -126,7 +127,7 @@ def count_rejects(catalog: str, names: Iterable[PartName]) -> dict[PartName, int
 
 
 def _rows(catalog: str, name: PartName) -> int:
-    uri = paths.companion(catalog, paths.REJECTS, name.key)
+    uri = layout.companion(catalog, layout.REJECTS, name.key)
     try:
         with storage.open_binary(uri) as file:
             return int(pq.read_metadata(file).num_rows)

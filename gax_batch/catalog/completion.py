@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch import paths, storage
-from gax_batch.catalog import companions
+from gax_batch import storage
+from gax_batch.catalog import companions, layout
 from gax_batch.catalog.draws import DRAWS
+from gax_batch.catalog.parts import read_columns
 from gax_batch.catalog.schema import GALAXIES, REJECTS
-from gax_batch.catalog.writer import read_columns
+from gax_batch.catalog.sums import SUMS, Grouping, add_up
 from gax_batch.rejects import PASSING
-from gax_batch.sums import SUMS, Grouping, add_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,11 @@ def can_complete(catalog: str, key: str, grouping: Grouping, *, keep_draws: bool
         FatalError: A companion is unreadable.
         TransientError: The store kept failing.
     """
-    if not storage.exists(paths.companion(catalog, paths.POPULATION, key)):
+    if not storage.exists(layout.companion(catalog, layout.POPULATION, key)):
         return False
-    if storage.exists(paths.companion(catalog, paths.DRAWS, key)) != keep_draws:
+    if storage.exists(layout.companion(catalog, layout.DRAWS, key)) != keep_draws:
         return False
-    (sums,) = companions.read(catalog, paths.POPULATION, [key], SUMS)
+    (sums,) = companions.read(catalog, layout.POPULATION, [key], SUMS)
     # A part without galaxies has no groups either.
     return not len(sums) or grouping.has_made(sums)
 
@@ -74,17 +74,17 @@ def complete(catalog: str, key: str, new: UnitRows) -> UnitRows:
         FatalError: The part or a companion is missing or unreadable.
         TransientError: The store kept failing.
     """
-    galaxies = read_columns(paths.table(catalog, paths.GALAXIES_TABLE), [key], GALAXIES)
+    galaxies = read_columns(layout.table(catalog, layout.GALAXIES_TABLE), [key], GALAXIES)
     rejects = _rejects(catalog, key)
     rejects = rejects.filter(pc.invert(_may_pass(rejects)))
     beside = {
-        paths.POPULATION: add_up(
-            [*companions.read(catalog, paths.POPULATION, [key], SUMS), new.beside[paths.POPULATION]]
+        layout.POPULATION: add_up(
+            [*companions.read(catalog, layout.POPULATION, [key], SUMS), new.beside[layout.POPULATION]]
         )
     }
-    if paths.DRAWS in new.beside:
-        stored = companions.read(catalog, paths.DRAWS, [key], DRAWS)
-        beside[paths.DRAWS] = pa.concat_tables([*stored, new.beside[paths.DRAWS]])
+    if layout.DRAWS in new.beside:
+        stored = companions.read(catalog, layout.DRAWS, [key], DRAWS)
+        beside[layout.DRAWS] = pa.concat_tables([*stored, new.beside[layout.DRAWS]])
     return UnitRows(
         pa.concat_tables([galaxies, new.galaxies]).sort_by("source_uri"),
         pa.concat_tables([rejects, new.rejects]).sort_by("source_uri"),
@@ -93,7 +93,7 @@ def complete(catalog: str, key: str, new: UnitRows) -> UnitRows:
 
 
 def _rejects(catalog: str, key: str) -> pa.Table:
-    return read_columns(paths.table(catalog, paths.REJECTS), [key], REJECTS)
+    return read_columns(layout.table(catalog, layout.REJECTS), [key], REJECTS)
 
 
 def _may_pass(rejects: pa.Table) -> pa.ChunkedArray:

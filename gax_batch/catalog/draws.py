@@ -7,11 +7,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch import paths
-from gax_batch.catalog import companions
+from gax_batch.catalog import companions, layout
 from gax_batch.catalog.snapshots import open_existing
 from gax_batch.errors import UsageError
-from gax_batch.tree import N_ANSWERS
+from gax_batch.gz2 import N_ANSWERS
 
 DRAWS: pa.Schema = pa.schema(
     [
@@ -56,13 +55,13 @@ def read_draws(catalog: str, ids: Sequence[str], version: int | None = None) -> 
     keys = [name.key for name in opened.parts()]
     wanted = pa.array(sorted(set(ids)), pa.string())
     found: dict[str, npt.NDArray[np.float32]] = {}
-    listed = companions.read(opened.uri, paths.DRAWS, keys, DRAWS, columns=["galaxy_id"])
+    listed = companions.read(opened.uri, layout.DRAWS, keys, DRAWS, columns=["galaxy_id"])
     holding = [
         key
         for key, rows in zip(keys, listed, strict=True)
         if pc.any(pc.is_in(rows["galaxy_id"], wanted)).as_py()
     ]
-    for rows in companions.read(opened.uri, paths.DRAWS, holding, DRAWS):
+    for rows in companions.read(opened.uri, layout.DRAWS, holding, DRAWS):
         mine = rows.filter(pc.is_in(rows["galaxy_id"], wanted))
         values = pc.list_flatten(mine["draws"]).to_numpy().astype(np.float32)
         each = values.reshape(len(mine), -1, N_ANSWERS)

@@ -10,15 +10,16 @@ from itertools import chain
 
 from pyarrow import csv
 
-from gax_batch import paths, storage
+from gax_batch import storage
+from gax_batch.catalog import layout
 from gax_batch.catalog.delta import Entry
+from gax_batch.catalog.layout import PartName
+from gax_batch.catalog.parts import Part, read_part
 from gax_batch.catalog.properties import ADD_COLUMNS, SET_PROPERTIES
 from gax_batch.catalog.schema import REJECTS
 from gax_batch.catalog.snapshots import Catalog, open_existing
-from gax_batch.catalog.writer import Part, read_part
 from gax_batch.errors import UsageError
-from gax_batch.paths import PartName
-from gax_batch.processes import map_threads
+from gax_batch.system.concurrency import map_threads
 
 RESTORE = "restore"
 VACUUM = "vacuum"
@@ -124,7 +125,7 @@ def _stored(catalog: Catalog, names: Sequence[PartName], version: int) -> list[P
 
 
 def _has_rejects(uri: str, part: Part) -> bool:
-    return not part.rejects or storage.exists(paths.companion(uri, paths.REJECTS, part.key))
+    return not part.rejects or storage.exists(layout.companion(uri, layout.REJECTS, part.key))
 
 
 def log_lines(entries: Iterable[Entry], oldest: int = 0) -> list[str]:

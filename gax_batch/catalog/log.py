@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from gax_batch import storage
+from gax_batch.catalog.layout import DELTA_LOG
 from gax_batch.errors import FatalError
-from gax_batch.listing import list_objects
-from gax_batch.paths import DELTA_LOG
-from gax_batch.processes import map_threads
+from gax_batch.storage.listing import list_objects
+from gax_batch.system.concurrency import map_threads
 
 _FILE = re.compile(r"/(\d{20})\.(json|checkpoint\.parquet)$")
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.errors import FatalError
-from gax_batch.imaging import ImageFlag
+from gax_batch.gz2 import ANSWERS, DEFINITION, QUESTION_NAMES
+from gax_batch.imaging.cutout import ImageFlag
 from gax_batch.rejects import MEANING, Stage
-from gax_batch.tree import ANSWERS, DEFINITION, QUESTION_NAMES
 
 Values = npt.NDArray[Any] | Sequence[Any]
 
@@ -180,7 +180,7 @@ CONDITIONAL_COLUMNS: tuple[Column, ...] = tuple(
     for answer in ANSWERS
     for quantity, (ucd, meaning) in CONDITIONAL_QUANTITIES.items()
 )
-"""Columns that a catalog does not store: `gax_batch.conditional` derives them when they are read."""
+"""Columns that a catalog does not store: `gax_batch.analysis.conditional` derives them when they are read."""
 
 REJECT_COLUMNS: tuple[Column, ...] = tuple(_reject_columns())
 ADDED_COLUMNS = frozenset({"gz2_class_margin"})

@@ -11,17 +11,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch import paths, storage
-from gax_batch.catalog import companions
+from gax_batch import storage
+from gax_batch.catalog import companions, layout
 from gax_batch.catalog.commits import Commit, by_unit
 from gax_batch.catalog.delta import Entry, Table
+from gax_batch.catalog.layout import PartName
+from gax_batch.catalog.parts import Part, read_columns, read_in_turn
 from gax_batch.catalog.properties import bring_up_to_date, end_before
 from gax_batch.catalog.schema import DESCRIPTION, GALAXIES, REJECTS
-from gax_batch.catalog.writer import Part, read_columns, read_in_turn
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.listing import list_objects
-from gax_batch.paths import PartName
 from gax_batch.rejects import PASSING, Stage
+from gax_batch.storage.listing import list_objects
 
 KNOWN_SCHEMA: pa.Schema = pa.schema(
     [
@@ -59,7 +59,7 @@ class Catalog:
                 such snapshot.
         """
         self.uri = storage.normalize_uri(uri)
-        self._galaxies = Table(paths.table(self.uri, paths.GALAXIES_TABLE), version)
+        self._galaxies = Table(layout.table(self.uri, layout.GALAXIES_TABLE), version)
         if self._galaxies.version is None:
             _require_empty(self.uri)
         self._active = by_unit(self._galaxies)
@@ -126,7 +126,7 @@ class Catalog:
             good = [name for name in self.parts() if name not in passed_over]
             yield from _known(self._galaxies.uri, good, _KNOWN_OF_GALAXIES, _of_galaxies)
             bad = [name for name in self.reject_parts() if name not in passed_over]
-            yield from _known(paths.table(self.uri, paths.REJECTS), bad, _KNOWN_OF_REJECTS, _of_rejects)
+            yield from _known(layout.table(self.uri, layout.REJECTS), bad, _KNOWN_OF_REJECTS, _of_rejects)
         except FatalError as error:
             raise UsageError(str(error)) from error
 
@@ -150,7 +150,7 @@ class Catalog:
         Args:
             names: Parts to read, of `reject_parts`; all if none are given.
         """
-        root = paths.table(self.uri, paths.REJECTS)
+        root = layout.table(self.uri, layout.REJECTS)
         yield from self._in_turn(root, self.reject_parts() if names is None else names, REJECTS)
 
     def _in_turn(self, root: str, names: Sequence[PartName], schema: pa.Schema) -> Iterator[pa.Table]:
@@ -174,7 +174,7 @@ class Catalog:
 
     def rejects(self) -> pa.Table:
         """Every valid reject of the snapshot: `REJECTS`; errors as those of `galaxies`."""
-        root = paths.table(self.uri, paths.REJECTS)
+        root = layout.table(self.uri, layout.REJECTS)
         return read_columns(root, [name.key for name in self.reject_parts()], REJECTS)
 
     def commit(
@@ -235,7 +235,7 @@ class Catalog:
 
     def _retire_rejects_table(self) -> None:
         """Delete the log of the second table that catalogs of format 2 had: it would never change again."""
-        log = storage.join(paths.table(self.uri, paths.REJECTS), paths.DELTA_LOG)
+        log = storage.join(layout.table(self.uri, layout.REJECTS), layout.DELTA_LOG)
         for info in list_objects(log, missing_ok=True):
             storage.delete(info.uri)
 
@@ -255,7 +255,7 @@ def open_existing(uri: str, version: int | None = None) -> Catalog:
 def write_run_record(catalog: str, run_id: str, record: Mapping[str, Any]) -> None:
     """Write a run's record as JSON, whole or not at all, over an earlier one of the same run."""
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=str)
-    storage.write_bytes(paths.run_record(catalog, run_id), text.encode() + b"\n")
+    storage.write_bytes(layout.run_record(catalog, run_id), text.encode() + b"\n")
 
 
 def read_run_record(catalog: str, run_id: str) -> dict[str, Any]:
@@ -264,7 +264,7 @@ def read_run_record(catalog: str, run_id: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: There is no such run.
     """
-    record: dict[str, Any] = json.loads(storage.read_bytes(paths.run_record(catalog, run_id)))
+    record: dict[str, Any] = json.loads(storage.read_bytes(layout.run_record(catalog, run_id)))
     return record
 
 
@@ -272,7 +272,7 @@ def _require_empty(uri: str) -> None:
     """Refuse a place with anything but what an interrupted first run leaves."""
     for info in list_objects(uri, missing_ok=True):
         inner = info.uri.removeprefix(f"{uri}/")
-        if inner == info.uri or inner.partition("/")[0] not in paths.TOP_LEVEL:
+        if inner == info.uri or inner.partition("/")[0] not in layout.TOP_LEVEL:
             raise UsageError(
                 f"{uri} holds other things ({info.uri}) and no gax catalog; choose an empty or a new place"
             )

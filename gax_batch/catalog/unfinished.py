@@ -1,7 +1,8 @@
 """Runs whose parts stay although no snapshot has them: those at work, and those that may be resumed.
 
-A run is unfinished while its record names no snapshot. A run at work renews its record (`gax_batch.record`):
-its age is the time since the last sign of life, and a killed driver keeps its parts only for so long.
+A run is unfinished while its record names no snapshot. A run at work renews its record
+(`gax_batch.runner.record`): its age is the time since the last sign of life, and a killed driver keeps its
+parts only for so long.
 """
 
 import json
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gax_batch import paths, storage
-from gax_batch.listing import list_objects
-from gax_batch.processes import map_threads
+from gax_batch import storage
+from gax_batch.catalog import layout
+from gax_batch.storage.listing import list_objects
+from gax_batch.system.concurrency import map_threads
 
 RUNNING = "running"
 """The status of a run at work, in its record."""
@@ -60,7 +62,7 @@ def unfinished_runs(catalog: str, within: timedelta) -> list[UnfinishedRun]:
 
 def run_ids(catalog: str) -> list[str]:
     """Return the runs that have a record, in the order of their starts, with which their ids begin."""
-    there = (info.uri for info in list_objects(paths.runs_folder(catalog), missing_ok=True))
+    there = (info.uri for info in list_objects(layout.runs_folder(catalog), missing_ok=True))
     names = (uri.split("/")[-2] for uri in there if uri.endswith("/run.json"))
     return sorted(names)
 
@@ -68,7 +70,7 @@ def run_ids(catalog: str) -> list[str]:
 def read_record(catalog: str, run_id: str) -> dict[str, Any]:
     """Return the record of a run; empty where it cannot be read."""
     try:
-        record = json.loads(storage.read_bytes(paths.run_record(catalog, run_id)))
+        record = json.loads(storage.read_bytes(layout.run_record(catalog, run_id)))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
@@ -77,6 +79,6 @@ def read_record(catalog: str, run_id: str) -> dict[str, Any]:
 def _written(catalog: str, run_id: str) -> datetime:
     """When a record was written, by the clock of the storage."""
     try:
-        return storage.modified(paths.run_record(catalog, run_id))
+        return storage.modified(layout.run_record(catalog, run_id))
     except FileNotFoundError:
         return datetime.min.replace(tzinfo=UTC)

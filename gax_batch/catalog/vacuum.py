@@ -6,16 +6,17 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from gax_batch import paths, storage
+from gax_batch import storage
+from gax_batch.catalog import layout
 from gax_batch.catalog.delta import LostRaceError
 from gax_batch.catalog.history import VACUUM, operation_id
+from gax_batch.catalog.layout import PartName
 from gax_batch.catalog.log import changes
 from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.catalog.unfinished import RESUMED_WITHIN, unfinished_runs
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.listing import list_objects
-from gax_batch.paths import PartName
-from gax_batch.processes import map_threads
+from gax_batch.storage.listing import list_objects
+from gax_batch.system.concurrency import map_threads
 
 # More and the clock of this machine is no measure of an object's age.
 MAX_CLOCK_ERROR = timedelta(hours=1)
@@ -100,7 +101,7 @@ def _find(catalog: Catalog, age: timedelta) -> _Dead:
     before = datetime.now(UTC) - age
     first = catalog.oldest()
     kept = _oldest_in_window(catalog, first, before)
-    root = paths.table(catalog.uri, paths.GALAXIES_TABLE)
+    root = layout.table(catalog.uri, layout.GALAXIES_TABLE)
     needed = {name.key for opened in (catalog, Catalog(catalog.uri, kept)) for name in opened.parts()}
     for change in changes(root, kept, int(catalog.version or 0)):
         needed |= change.added
@@ -127,8 +128,8 @@ def _oldest_in_window(catalog: Catalog, first: int, before: datetime) -> int:
 
 
 def _parts(catalog: str) -> Iterator[str]:
-    for kind in (paths.GALAXIES_TABLE, *paths.COMPANIONS):
-        for info in list_objects(paths.parts_root(catalog, kind), missing_ok=True):
+    for kind in (layout.GALAXIES_TABLE, *layout.COMPANIONS):
+        for info in list_objects(layout.parts_root(catalog, kind), missing_ok=True):
             yield info.uri
 
 
@@ -149,7 +150,7 @@ def _old(uris: list[str], before: datetime) -> list[str]:
 
 
 def _old_plans(catalog: str, before: datetime, unfinished: Collection[str]) -> Iterator[str]:
-    root = paths.runs_folder(catalog)
+    root = layout.runs_folder(catalog)
     for info in list_objects(root, missing_ok=True):
         run_id, _, name = info.uri.removeprefix(f"{root}/").partition("/")
         match = _RUN_TIME.match(run_id)
@@ -161,7 +162,7 @@ def _old_plans(catalog: str, before: datetime, unfinished: Collection[str]) -> I
 
 def _check_clock(catalog: Catalog) -> None:
     """Refuse to judge ages by a clock that is not the storage's."""
-    probe = storage.join(paths.runs_folder(catalog.uri), f".clock-{uuid.uuid4().hex}")
+    probe = storage.join(layout.runs_folder(catalog.uri), f".clock-{uuid.uuid4().hex}")
     storage.write_bytes(probe, b"")
     try:
         error = datetime.now(UTC) - storage.modified(probe)

@@ -13,7 +13,7 @@ import typer
 
 from gax_batch.cli.app import app
 from gax_batch.errors import GaxError
-from gax_batch.interrupt import StoppedError
+from gax_batch.system.signals import StoppedError
 
 # Importing a module adds its commands; this is their order in `gax --help`.
 for _room in ("survey", "looking", "publishing", "science", "history", "simulated", "model", "operations"):

@@ -1,4 +1,4 @@
-"""The flags of the command `gax`, each declared once; their names are the settings' (`gax_batch.config`)."""
+"""The flags of the command `gax`, each declared once; `gax_batch.runner.settings` has the same names."""
 
 from typing import Annotated
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gax_batch.cli.app import app
-from gax_batch.limits import MAX_UNIT_SIZE
+from gax_batch.imaging.limits import MAX_UNIT_SIZE
 
 catalog_app = typer.Typer(help="A catalog's snapshots: compare, go back, keep small.", no_args_is_help=True)
 app.add_typer(catalog_app, name="catalog")
@@ -80,7 +80,7 @@ def diff(
 
     Example: gax catalog diff 11 12 --catalog s3://survey/catalog
     """
-    from gax_batch.catalog.changes import changes_lines, compare
+    from gax_batch.catalog.diff import changes_lines, compare
     from gax_batch.catalog.snapshots import open_existing
 
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
@@ -113,7 +113,7 @@ def compact(
 
     Example: gax catalog compact --catalog s3://survey/catalog
     """
-    from gax_batch.catalog.upkeep import compact as merge
+    from gax_batch.catalog.compaction import compact as merge
 
     done = merge(catalog, unit_size)
     typer.echo(f"{done.before:,} units are {done.after:,} now, at snapshot {done.version}")

@@ -23,7 +23,7 @@ def report(
 
     Example: gax report --catalog s3://survey/catalog --output report.html
     """
-    from gax_batch.report.build import write_report
+    from gax_batch.viewer.report.build import write_report
 
     write_report(catalog, version, output, typer.echo, sources)
 
@@ -43,6 +43,6 @@ def explore(
 
     Example: gax explore --catalog s3://survey/catalog
     """
-    from gax_batch.explore.server import explore as serve
+    from gax_batch.viewer.explorer.server import explore as serve
 
     serve(catalog, version, port, typer.echo, sources)

@@ -28,7 +28,7 @@ def train(
 
     Example: gax train --data labels --output my-bundle
     """
-    from gax_batch.doors import train_bundle
+    from gax_batch.cli.doors import train_bundle
 
     more = ["--weights", weights] if weights is not None else []
     raise typer.Exit(train_bundle(data, output, ["--seed", str(seed), "--effort", str(effort), *more]))
@@ -66,7 +66,7 @@ def evaluate(
         raise UsageError("name either --catalog, or --images (with or without --bundle)")
     if definition is not None and catalog is None:
         raise UsageError("--definition is for --catalog; a bundle states its own")
-    from gax_batch.evaluation.evaluate import evaluate_bundle, evaluate_catalog
+    from gax_batch.analysis.evaluation.evaluate import evaluate_bundle, evaluate_catalog
 
     if catalog is not None:
         evaluate_catalog(

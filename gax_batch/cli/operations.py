@@ -32,8 +32,8 @@ def submit(
 
     Example: gax submit --template rayjob/gax-batch --check
     """
-    from gax_batch import submit as jobs
-    from gax_batch.kube import connect
+    from gax_batch.cluster.kubernetes import submit as jobs
+    from gax_batch.cluster.kubernetes.api import connect
 
     cluster = connect(namespace, context)
     job = jobs.job_of_night(jobs.read_template(cluster, template), name)
@@ -41,8 +41,8 @@ def submit(
         raise typer.Exit(jobs.submit(cluster, job, typer.echo, jobs.Patience(keep=keep)))
     problems = jobs.check(cluster, job)
     if config is not None:
-        from gax_batch.config import load_settings
-        from gax_batch.readiness import survey_problems
+        from gax_batch.runner.preflight import survey_problems
+        from gax_batch.runner.settings import load_settings
 
         problems += survey_problems(load_settings(config, {}))
     for problem in problems:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gax_batch.cli.app import app
-from gax_batch.publish.formats import Format
+from gax_batch.export.formats import Format
 
 
 @app.command()
@@ -54,8 +54,8 @@ def publish(
 
     Example: gax publish --catalog my/catalog --format hats --output my/hats
     """
-    from gax_batch.publish.publication import Request
-    from gax_batch.publish.publication import publish as publish_catalog
+    from gax_batch.export.publication import Request
+    from gax_batch.export.publication import publish as publish_catalog
 
     request = Request(
         catalog,

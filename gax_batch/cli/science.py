@@ -37,7 +37,7 @@ def population(
     """
     if csv and json:
         raise UsageError("name either --csv or --json")
-    from gax_batch import population as fractions
+    from gax_batch.analysis import population as fractions
 
     rows = fractions.population(catalog, by=by, question=question, level=level)
     if json:
@@ -64,7 +64,7 @@ def select(
 
     Example: gax select --catalog my/catalog --by mutual_info --question t04_spiral -n 500 --output votes
     """
-    from gax_batch.subjects import select_subjects
+    from gax_batch.analysis.zooniverse import select_subjects
 
     select_subjects(
         catalog,

@@ -16,8 +16,8 @@ def demo(
 
     Example: gax demo --output demo
     """
-    from gax_batch.config import load_settings
-    from gax_batch.demo import run_demo
+    from gax_batch.cli.demo import run_demo
+    from gax_batch.runner.settings import load_settings
 
     settings = load_settings(None, {"input": f"{output}/survey", "catalog": f"{output}/catalog"})
     raise typer.Exit(run_demo(settings, galaxies, typer.echo))

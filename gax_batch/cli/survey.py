@@ -73,8 +73,8 @@ def run(
     Example: gax run --input s3://survey/cutouts --catalog s3://survey/catalog
     """
     settings = _settings(config, locals())
-    from gax_batch.display import open_display
-    from gax_batch.run import run_survey
+    from gax_batch.runner.display import open_display
+    from gax_batch.runner.run import run_survey
 
     display = open_display(typer.echo, json_lines=settings.log_format == "json")
     try:
@@ -141,7 +141,7 @@ def plan(
     Example: gax plan --input s3://survey/cutouts --catalog s3://survey/catalog
     """
     settings = _settings(config, {k: v for k, v in locals().items() if k not in _OF_PLAN})
-    from gax_batch.forecast import Budget, forecast
+    from gax_batch.runner.estimate import Budget, forecast
 
     budget = Budget(hours, core_price, gpu_price)
     raise typer.Exit(forecast(settings, typer.echo, calibrate=calibrate, budget=budget))
@@ -182,8 +182,8 @@ def pack(
     Example: gax pack --input s3://survey/cutouts --output s3://survey/packed
     """
     given = {k: v for k, v in locals().items() if k not in ("output", "originals", "processes", "replace")}
-    from gax_batch.config import load_settings
-    from gax_batch.pack import pack_survey
+    from gax_batch.runner.pack import pack_survey
+    from gax_batch.runner.settings import load_settings
 
     settings = load_settings(None, given | {"catalog": output})
     done = pack_survey(settings, typer.echo, originals=originals, processes=processes, replace=replace)
@@ -215,8 +215,14 @@ def classify(
     Example: gax classify ngc6976.jpg --plot ngc6976.png
     """
     given = {"bundle": bundle, "models": models, "draws": draws, "precision": precision, "preset": preset}
-    from gax_batch.classify import check_plot, classify_images, render_json, render_trees, save_plot
-    from gax_batch.config import load_settings
+    from gax_batch.runner.settings import load_settings
+    from gax_batch.viewer.classify import (
+        check_plot,
+        classify_images,
+        render_json,
+        render_trees,
+        save_plot,
+    )
 
     if plot is not None:
         check_plot(plot)
@@ -242,14 +248,14 @@ def config_show(config: flags.ConfigFile = None) -> None:
 
     Example: gax config show > survey.yaml
     """
-    from gax_batch.config import describe_settings, load_settings
+    from gax_batch.runner.settings import describe_settings, load_settings
 
     typer.echo(describe_settings(load_settings(config, {}) if config else None))
 
 
 def _settings(config: str | None, given: dict[str, Any]) -> Any:
     """The settings of `run` and `plan`, whose flags are the settings' names."""
-    from gax_batch.config import load_settings
+    from gax_batch.runner.settings import load_settings
 
     values = {name: value for name, value in given.items() if name != "config"}
     values |= {name: _number(values[name]) for name in ("workers", "cpus", "object_store_mib")}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gax_batch.imaging import IMAGE_SIDE
+from gax_batch.imaging.cutout import IMAGE_SIDE
 
 Images = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.special
 
+from gax_batch.gz2 import N_ANSWERS
 from gax_batch.models import DRAW_SET, FIRST_DRAWS, layers
 from gax_batch.models.runtime import tf
-from gax_batch.tree import N_ANSWERS
 
 KERNELS = ("block_0", "block_1", "block_2", "hidden", "logits")
 # In units of the prior's. Training moves them, from where the convolutions still tell galaxies apart.

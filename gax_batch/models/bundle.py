@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from gax_batch import storage
 from gax_batch.errors import UsageError
-from gax_batch.tree import DEFINITION
+from gax_batch.gz2 import DEFINITION
 
 FORMAT_VERSION = 3
 MANIFEST = "bundle.json"
@@ -73,7 +73,7 @@ def load_catalog_bundle(uri: str | None = None) -> Bundle:
 
     Raises:
         UsageError: as `load_bundle`, and if the bundle's fractions are of another definition than
-            `gax_batch.tree.DEFINITION`, or it does not name one.
+            `gax_batch.gz2.DEFINITION`, or it does not name one.
     """
     bundle = load_bundle(uri)
     name = bundle.manifest.get("definition")

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gax_batch.gz2 import DEFINITION
 from gax_batch.models.bundle import Bundle
-from gax_batch.tree import DEFINITION
 
 Facts = Mapping[str, Any]
 PARTS = ("definition", "metrics", "limits", "training", "preprocessing", "seed")

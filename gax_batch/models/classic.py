@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gax_batch.gz2 import N_ANSWERS
 from gax_batch.models import layers
 from gax_batch.models.runtime import tf
-from gax_batch.tree import N_ANSWERS
 
 DROPOUT = 0.5
 

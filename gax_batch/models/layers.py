@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gax_batch.gz2 import QUESTIONS, TOPOLOGICAL
 from gax_batch.models.runtime import tf
-from gax_batch.tree import QUESTIONS, TOPOLOGICAL
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 FILTERS = (64, 128, 256)
@@ -106,7 +106,7 @@ def conditional_probabilities(logits: Any) -> Any:
 def cumulative_probabilities(logits: Any) -> Any:
     """Softmax over each question's answers times the probability of the answer that leads to it.
 
-    The TensorFlow twin of `gax_batch.tree.cumulative`.
+    The TensorFlow twin of `gax_batch.gz2.cumulative`.
 
     Args:
         logits: `[..., 37]` float32.

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gax_batch.gz2 import N_ANSWERS
 from gax_batch.models import layers
 from gax_batch.models.runtime import tf
-from gax_batch.tree import N_ANSWERS
 
 # A kernel value above this is of the galaxy itself, which trained the regressions. It must not count as
 # one of the galaxies that are like it.

@@ -16,16 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from gax_batch import storage, tree
-from gax_batch.cpus import logical_cpus
+from gax_batch import gz2, storage
 from gax_batch.errors import UsageError
-from gax_batch.listing import list_objects
-from gax_batch.processes import map_processes
 from gax_batch.simulate.footprint import draw_positions
 from gax_batch.simulate.light import SIDE
 from gax_batch.simulate.population import Population, draw_population
 from gax_batch.simulate.render import render
 from gax_batch.simulate.voters import vote_fractions
+from gax_batch.storage.listing import list_objects
+from gax_batch.system.concurrency import map_processes
+from gax_batch.system.cpus import logical_cpus
 
 FORMAT_VERSION = 1
 """Rises with every change to what a seed gives."""
@@ -37,7 +37,7 @@ _REUSED_BYTES = 24 * 1024 * 1024
 _INTEGERS = ("kind", "n_arms")
 
 STRUCTURE_COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Population))
-TRUTH_COLUMNS: tuple[str, ...] = tuple(f"truth_{answer}" for answer in tree.ANSWERS)
+TRUTH_COLUMNS: tuple[str, ...] = tuple(f"truth_{answer}" for answer in gz2.ANSWERS)
 
 SCHEMA = pa.schema(
     [
@@ -211,7 +211,7 @@ def _block(seed: int, block: int) -> pa.RecordBatch:
         **{name: getattr(galaxies, name) for name in STRUCTURE_COLUMNS},
         "edge_on": galaxies.edge_on,
         **dict(zip(TRUTH_COLUMNS, np.ascontiguousarray(truth.T), strict=True)),
-        "truth_class": tree.gz2_class(truth),
+        "truth_class": gz2.gz2_class(truth),
     }
     return pa.RecordBatch.from_arrays([pa.array(columns[f.name], f.type) for f in SCHEMA], schema=SCHEMA)
 

@@ -8,7 +8,7 @@ those of infinitely many volunteers: without vote noise, and without the biases 
 import numpy as np
 import numpy.typing as npt
 
-from gax_batch import tree
+from gax_batch import gz2
 from gax_batch.simulate.population import EDGE_ON_COSINE, Kind, Population
 
 Array = npt.NDArray[np.float32]
@@ -22,7 +22,7 @@ def vote_fractions(galaxies: Population) -> Array:
         galaxies: N objects.
 
     Returns:
-        `[N, 37]` float32, tree-consistent (see `gax_batch.tree`).
+        `[N, 37]` float32, tree-consistent (see `gax_batch.gz2`).
     """
     side, spiral = _side(galaxies), _spiral(galaxies)
     odd, odd_feature = _oddities(galaxies)
@@ -40,7 +40,7 @@ def vote_fractions(galaxies: Population) -> Array:
         _nearest(np.abs(galaxies.pitch_angle), (9.0, 20.0, 34.0), (6.0, 6.0, 7.0)),
         _arms_number(galaxies, spiral),
     ]
-    return tree.cumulative(np.concatenate(answers, axis=1)).astype(np.float32)
+    return gz2.cumulative(np.concatenate(answers, axis=1)).astype(np.float32)
 
 
 def _sigmoid(evidence: npt.ArrayLike) -> Float64:

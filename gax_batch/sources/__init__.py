@@ -5,8 +5,7 @@ from itertools import chain
 
 from gax_batch import storage
 from gax_batch.errors import UsageError
-from gax_batch.limits import ListingLimits
-from gax_batch.listing import iter_objects, split_glob
+from gax_batch.imaging.limits import ListingLimits
 from gax_batch.sources.bandfiles import BandFileSource
 from gax_batch.sources.base import (
     CUTOUT_SCHEMA,
@@ -22,14 +21,15 @@ from gax_batch.sources.frame_index import FrameIndex
 from gax_batch.sources.frames import FrameSource
 from gax_batch.sources.images import SUFFIXES as IMAGE_SUFFIXES
 from gax_batch.sources.images import ImageSource
+from gax_batch.sources.locate import MovedSources, on_frames, recall_members, shards_of
 from gax_batch.sources.originals import read_originals
 from gax_batch.sources.positions import read_positions
 from gax_batch.sources.reading import Visitor, visit_members
-from gax_batch.sources.recall import MovedSources, on_frames, recall_members, shards_of
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import Settled, ShardSource
 from gax_batch.sources.tensors import Found, Pixels, Stored
 from gax_batch.storage import ObjectInfo
+from gax_batch.storage.listing import iter_objects, split_glob
 
 __all__ = [
     "CUTOUT_SCHEMA",

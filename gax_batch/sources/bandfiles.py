@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.errors import UsageError
-from gax_batch.limits import ListingLimits
+from gax_batch.imaging.limits import ListingLimits
 from gax_batch.rejects import Reason, Reject, Stage
-from gax_batch.scratch import Scratch
 from gax_batch.sources.bands import BAND_SETS, load_band_sets
 from gax_batch.sources.base import DEFAULT_LIMITS, check_ids, set_rejects, with_columns
 from gax_batch.sources.images import stem
 from gax_batch.storage import ObjectInfo
+from gax_batch.system.disk_database import Scratch
 
 _BAND_AND_SEPARATOR = re.compile(r"^\{band\}[^A-Za-z0-9]?|[^A-Za-z0-9]?\{band\}")
 

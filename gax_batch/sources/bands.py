@@ -12,11 +12,11 @@ from itertools import islice
 
 import pyarrow as pa
 
-from gax_batch import fits
-from gax_batch.limits import MAX_PATH_CHARACTERS
-from gax_batch.scratch import BATCH_ROWS, Scratch
+from gax_batch.imaging import fits
+from gax_batch.imaging.limits import MAX_PATH_CHARACTERS
 from gax_batch.sources.base import as_utf8, is_named
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
+from gax_batch.system.disk_database import BATCH_ROWS, Scratch
 
 BAND = "{band}"
 """Stands for the band in the URI of a band set."""

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch.imaging import CUTOUT_BYTES
-from gax_batch.limits import ListingLimits
+from gax_batch.imaging.cutout import CUTOUT_BYTES
+from gax_batch.imaging.limits import ListingLimits
 from gax_batch.rejects import Reason, Reject, Stage
 
 DEFAULT_LIMITS = ListingLimits()

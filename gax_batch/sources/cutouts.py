@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from gax_batch.decoding import Decoder
-from gax_batch.imaging import CUTOUT_BYTES, IMAGE_SIDE, ImageFlag
+from gax_batch.imaging.cutout import CUTOUT_BYTES, IMAGE_SIDE, ImageFlag
+from gax_batch.imaging.decoding import Decoder
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
 from gax_batch.sources.base import CUTOUT_SCHEMA, set_rejects
 from gax_batch.sources.reading import Places, visit_members

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch.sky import Projection, directions
+from gax_batch.imaging.wcs import Projection, directions
 
 DEGREE = 5
 TERMS = (DEGREE + 1) * (DEGREE + 2) // 2

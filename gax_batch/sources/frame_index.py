@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gax_batch import fits, storage
+from gax_batch import storage
 from gax_batch.errors import TransientError, UsageError
-from gax_batch.processes import map_threads
-from gax_batch.scratch import Scratch
-from gax_batch.sky import Projection
+from gax_batch.imaging import fits
+from gax_batch.imaging.wcs import Projection
 from gax_batch.sources.bands import BAND, BAND_SETS
 from gax_batch.sources.footprints import FOOTPRINT_FIELDS, are_valid, footprint
+from gax_batch.system.concurrency import map_threads
+from gax_batch.system.disk_database import Scratch
 
 INDEX_NAME = ".gax-frames.parquet"
 HEADERS_PER_ROUND = 16_384

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.errors import UsageError
-from gax_batch.limits import ListingLimits
+from gax_batch.imaging.limits import ListingLimits
 from gax_batch.rejects import Reason, Stage
-from gax_batch.scratch import Scratch
 from gax_batch.sources.bands import SEPARATOR, load_band_sets
 from gax_batch.sources.base import DEFAULT_LIMITS, check_ids, with_columns
 from gax_batch.sources.footprints import Footprints
 from gax_batch.sources.frame_index import INDEX_NAME, FrameIndex
 from gax_batch.storage import ObjectInfo
+from gax_batch.system.disk_database import Scratch
 
 MAX_RADIUS_ARCSEC = 3600.0
 

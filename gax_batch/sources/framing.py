@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gax_batch import fits
-from gax_batch.decoding import Decoder
-from gax_batch.imaging import IMAGE_SIDE, ImageFlag
+from gax_batch.imaging import fits
+from gax_batch.imaging.cutout import IMAGE_SIDE, ImageFlag
+from gax_batch.imaging.decoding import Decoder
+from gax_batch.imaging.resampling import Window, area_average
+from gax_batch.imaging.rgb import PRESETS, to_rgb
+from gax_batch.imaging.wcs import Projection
 from gax_batch.rejects import Reason, RejectError, Stage
-from gax_batch.resampling import Window, area_average
-from gax_batch.sky import Projection
 from gax_batch.sources.bands import band_objects, missing_bands
-from gax_batch.sources.objectstore import fetch_each
-from gax_batch.stretches import PRESETS, to_rgb
+from gax_batch.storage.bulk_reads import fetch_each
 
 MAX_FRAME_BYTES = 1024 * 1024 * 1024
 PIXEL_R90 = 0.02 * 256 / IMAGE_SIDE

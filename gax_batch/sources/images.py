@@ -8,11 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch import fits
-from gax_batch.limits import ListingLimits
+from gax_batch.imaging import fits
+from gax_batch.imaging.limits import ListingLimits
 from gax_batch.rejects import Reason, Reject, Stage
 from gax_batch.sources.bands import name_problem
-from gax_batch.sources.base import DEFAULT_LIMITS, as_utf8, check_ids, is_named, set_rejects, with_columns
+from gax_batch.sources.base import (
+    DEFAULT_LIMITS,
+    as_utf8,
+    check_ids,
+    is_named,
+    set_rejects,
+    with_columns,
+)
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 
 BATCH_OBJECTS = 65_536

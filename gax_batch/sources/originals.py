@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
-from gax_batch.imaging import ImageFlag
+from gax_batch.imaging.cutout import ImageFlag
+from gax_batch.imaging.decoding import Decoder
 from gax_batch.rejects import Reject, RejectError
 from gax_batch.sources.base import ORIGINAL_SCHEMA, set_rejects
 from gax_batch.sources.reading import Places, visit_members

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from gax_batch import storage
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.limits import ListingLimits
+from gax_batch.imaging.limits import ListingLimits
 from gax_batch.rejects import Reason, RejectError, Stage
 from gax_batch.sources.base import DEFAULT_LIMITS, MEMBER_SCHEMA, with_columns
 from gax_batch.sources.tensors import CellReader, Receiver, finished_cutouts, image_column

@@ -10,21 +10,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, TransientError
-from gax_batch.imaging import ImageFlag
-from gax_batch.machine import MIB, memory_bound
-from gax_batch.processes import map_threads
+from gax_batch.imaging.cutout import ImageFlag
+from gax_batch.imaging.decoding import Decoder
+from gax_batch.imaging.rgb import PRESETS
 from gax_batch.rejects import RejectError
 from gax_batch.sources.bands import BAND, band_objects
 from gax_batch.sources.base import changes, is_named
 from gax_batch.sources.framing import Cutouts, cut_field
-from gax_batch.sources.objectstore import Guard, fetch_each
 from gax_batch.sources.shards import SUFFIXES as SHARD_SUFFIXES
 from gax_batch.sources.shards import read_shard
 from gax_batch.sources.tensors import Found, Pixels
 from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
-from gax_batch.stretches import PRESETS
+from gax_batch.storage.bulk_reads import Guard, fetch_each
+from gax_batch.system.concurrency import map_threads
+from gax_batch.system.machine import MIB, memory_bound
 
 Places = npt.NDArray[np.int64]
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from gax_batch import storage
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.limits import MAX_PATH_CHARACTERS, ImageLimits, ListingLimits
+from gax_batch.imaging.limits import MAX_PATH_CHARACTERS, ImageLimits, ListingLimits
 from gax_batch.rejects import Reason, RejectError, Stage
 from gax_batch.sources import parquet, tars
 from gax_batch.sources.base import DEFAULT_LIMITS, as_utf8, check_ids, is_named

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from gax_batch import storage
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.limits import ImageLimits, ListingLimits
+from gax_batch.imaging.limits import ImageLimits, ListingLimits
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
 from gax_batch.sources.base import DEFAULT_LIMITS, is_named, set_rejects, with_columns
 from gax_batch.sources.images import SUFFIXES as IMAGE_SUFFIXES

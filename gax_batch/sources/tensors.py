@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.errors import UsageError
-from gax_batch.imaging import CUTOUT_BYTES, IMAGE_SIDE, is_encoded
+from gax_batch.imaging.cutout import CUTOUT_BYTES, IMAGE_SIDE, is_encoded
 from gax_batch.rejects import Reason, RejectError, Stage
 from gax_batch.sources.base import ENCODED
 

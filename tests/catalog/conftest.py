@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gax_batch.catalog.parts import Part, write_unit
 from gax_batch.catalog.schema import galaxies_table, rejects_table
-from gax_batch.catalog.writer import Part, write_unit
+from gax_batch.gz2 import ANSWERS, QUESTION_NAMES
 from gax_batch.sources.base import CUTOUT_SCHEMA
 from gax_batch.storage import normalize_uri
-from gax_batch.tree import ANSWERS, QUESTION_NAMES
 
 MakePart = Callable[..., Part]
 

@@ -5,7 +5,7 @@ import pytest
 from catalogs import META, galaxies, local, rejects
 from deltalake import DeltaTable
 
-from gax_batch.catalog import schema, snapshots, writer
+from gax_batch.catalog import parts, schema, snapshots
 from gax_batch.catalog.history import log_lines, restore
 from gax_batch.catalog.schema import ADDED_COLUMNS, GALAXIES, galaxies_table
 from gax_batch.catalog.snapshots import Catalog
@@ -20,11 +20,11 @@ def older_release(catalog, cutouts, model_columns, make_part) -> int:
     labels = {"unit_id": "0" * 16, "run_id": "older"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "GALAXIES", OLDER)
-        patch.setattr(writer, "GALAXIES", OLDER)
+        patch.setattr(parts, "GALAXIES", OLDER)
         patch.setattr(snapshots, "GALAXIES", OLDER)
         rows = galaxies_table(cutouts(["a", "b"]), columns, bundle_id="bundle", **labels)
         bad = schema.rejects_table(cutouts(["x"], reason="truncated"), **labels)
-        part = writer.write_unit(
+        part = parts.write_unit(
             catalog, "settings", rows, bad, unit_id=labels["unit_id"], fingerprint="f" * 16, planned=3
         )
         return Catalog(catalog).commit([part], run_id="older", metadata=META)

@@ -11,14 +11,16 @@ import pytest
 from catalogs import age, local
 from fakes import FakeEngine, known_draws
 
-from gax_batch import paths, storage, unit
-from gax_batch.catalog import companions, writer
+from gax_batch import storage
+from gax_batch.catalog import companions, layout
+from gax_batch.catalog import parts as module
 from gax_batch.catalog.draws import DRAWS, draws_table, read_draws
 from gax_batch.catalog.snapshots import Catalog
+from gax_batch.catalog.sums import SUMS, Grouping
 from gax_batch.catalog.vacuum import vacuum
+from gax_batch.cluster import unit
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.sums import SUMS, Grouping
-from gax_batch.tree import ANSWERS
+from gax_batch.gz2 import ANSWERS
 
 
 def folder(options: unit.UnitOptions, kind: str) -> Path:
@@ -41,19 +43,19 @@ def kept(task, options):
 
 def test_companions_have_the_key_of_their_part(task, options):
     part = store(task, replace(options, keep_draws=True))
-    for kind in paths.COMPANIONS:
+    for kind in layout.COMPANIONS:
         assert (folder(options, kind) / part.key).is_file()
 
 
 def test_draws_are_kept_only_when_asked_for(task, options):
     part = store(task, options)
-    assert (folder(options, paths.POPULATION) / part.key).is_file()
-    assert not folder(options, paths.DRAWS).exists()
+    assert (folder(options, layout.POPULATION) / part.key).is_file()
+    assert not folder(options, layout.DRAWS).exists()
 
 
 def test_companions_are_written_before_their_part(task, options, monkeypatch):
     written = []
-    monkeypatch.setattr(writer.storage, "write_bytes", lambda uri, data: written.append(uri))
+    monkeypatch.setattr(module.storage, "write_bytes", lambda uri, data: written.append(uri))
     store(task, replace(options, keep_draws=True))
     kinds = [uri.removeprefix(options.catalog).split("/")[1] for uri in written]
     assert kinds == ["draws", "population", "rejects", "galaxies"]
@@ -68,13 +70,13 @@ def test_other_companions_never_get_the_same_key(task, options):
 
 def test_the_same_rows_give_the_same_bytes_and_a_row_group_for_each_grouping(kept):
     key = Catalog(kept.catalog).parts()[0].key
-    file = folder(kept, paths.POPULATION) / key
-    (table,) = companions.read(kept.catalog, paths.POPULATION, [key], SUMS)
+    file = folder(kept, layout.POPULATION) / key
+    (table,) = companions.read(kept.catalog, layout.POPULATION, [key], SUMS)
     assert companions.encode(table) == file.read_bytes()
     metadata = pq.read_metadata(file)
     groups = [metadata.row_group(i).column(0).statistics for i in range(metadata.num_row_groups)]
     assert [(g.min, g.max) for g in groups] == [("all", "all"), ("healpix1", "healpix1")]
-    (some,) = companions.read(kept.catalog, paths.POPULATION, [key], SUMS, grouping="healpix1")
+    (some,) = companions.read(kept.catalog, layout.POPULATION, [key], SUMS, grouping="healpix1")
     assert set(some["grouping"].to_pylist()) == {"healpix1"}
     assert 0 < len(some) < len(table)
 
@@ -98,7 +100,7 @@ def test_draws_of_many_parts_are_found(catalog, make_part, tmp_path):
         ids = pa.chunked_array([[f"{'ab'[number]}{i}" for i in range(3)]])
         values = np.full((3, 2, 37), number) + np.arange(3)[:, None, None] / 8
         data = companions.encode(draws_table(ids, values))
-        storage.write_bytes(paths.companion(catalog, paths.DRAWS, part.key), data)
+        storage.write_bytes(layout.companion(catalog, layout.DRAWS, part.key), data)
     Catalog(catalog).commit(parts, run_id="run-1", metadata={})
     draws = read_draws(catalog, ["b1", "a2", "b0"])
     np.testing.assert_array_equal(draws[:, 0, 0], [1.125, 0.25, 1.0])
@@ -115,10 +117,10 @@ def test_draws_that_are_not_there_are_refused(kept, task, options, tmp_path):
 
 def test_a_torn_companion_is_damage(kept):
     key = Catalog(kept.catalog).parts()[0].key
-    file = local(kept.catalog) / paths.DRAWS / key
+    file = local(kept.catalog) / layout.DRAWS / key
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(FatalError, match=key):
-        list(companions.read(kept.catalog, paths.DRAWS, [key], DRAWS))
+        list(companions.read(kept.catalog, layout.DRAWS, [key], DRAWS))
 
 
 def test_what_an_interrupted_first_run_leaves_is_no_obstacle(task, options, monkeypatch):
@@ -130,10 +132,10 @@ def test_what_an_interrupted_first_run_leaves_is_no_obstacle(task, options, monk
         real(uri, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer.storage, "write_bytes", die)
+        patch.setattr(module.storage, "write_bytes", die)
         block = unit.infer(unit.read(task, options), FakeEngine(), options)
         assert "killed" in (unit.write(block, options).state.failure or "")
-    assert folder(options, paths.POPULATION).is_dir()
+    assert folder(options, layout.POPULATION).is_dir()
     Catalog(options.catalog).commit([store(task, options)], run_id="run-1", metadata={})
 
 
@@ -142,8 +144,8 @@ def test_a_unit_of_rejects_alone_has_empty_companions(task, options, tmp_path):
         path.write_bytes(b"not an image")
     options = replace(options, keep_draws=True)
     part = store(task, options)
-    (sums,) = companions.read(options.catalog, paths.POPULATION, [part.key], SUMS)
-    (draws,) = companions.read(options.catalog, paths.DRAWS, [part.key], DRAWS)
+    (sums,) = companions.read(options.catalog, layout.POPULATION, [part.key], SUMS)
+    (draws,) = companions.read(options.catalog, layout.DRAWS, [part.key], DRAWS)
     assert len(sums) == len(draws) == 0
 
 
@@ -152,9 +154,9 @@ def test_a_unit_larger_than_a_slice_gives_the_rows_and_sums_of_one_slice(task, o
     whole = store(task, options)
     monkeypatch.setattr(unit, "SLICE_ROWS", 3)
     sliced = store(task, options)
-    for kind, schema in ((paths.DRAWS, DRAWS), (paths.POPULATION, SUMS)):
+    for kind, schema in ((layout.DRAWS, DRAWS), (layout.POPULATION, SUMS)):
         one, two = (next(companions.read(options.catalog, kind, [p.key], schema)) for p in (whole, sliced))
-        if kind == paths.DRAWS:
+        if kind == layout.DRAWS:
             assert one.equals(two)
         flat = [pa.compute.list_flatten(t[schema.names[-1]]).to_numpy() for t in (one, two)]
         np.testing.assert_allclose(*flat, rtol=1e-9)
@@ -166,7 +168,7 @@ def test_companions_are_deleted_with_their_part_or_long_after_it_should_have_com
     own = set(local(catalog.uri).rglob(f"parts/*/{Path(name.key).name}"))
     assert len(own) >= 3
     # As a unit leaves it that was killed before it had written its part.
-    orphan = local(catalog.uri) / paths.POPULATION / name.key.replace(name.unit_id, "f" * 16)
+    orphan = local(catalog.uri) / layout.POPULATION / name.key.replace(name.unit_id, "f" * 16)
     orphan.write_bytes(b"sums")
     assert vacuum(catalog.uri, 1).parts == 0
     os.utime(orphan, (1e9, 1e9))

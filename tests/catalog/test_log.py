@@ -5,7 +5,7 @@ from catalogs import META, age, commit_nothing, galaxies, local
 from deltalake import DeltaTable
 
 from gax_batch.catalog import delta
-from gax_batch.catalog.changes import compare
+from gax_batch.catalog.diff import compare
 from gax_batch.catalog.history import contents, restore
 from gax_batch.catalog.log import changes
 from gax_batch.catalog.snapshots import Catalog

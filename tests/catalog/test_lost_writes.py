@@ -6,10 +6,10 @@ from catalogs import META, galaxies, local
 from deltalake import DeltaTable
 from obstore.store import MemoryStore
 
-from gax_batch import buckets
-from gax_batch.buckets import PUT_ATTEMPTS
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.errors import FatalError, TransientError
+from gax_batch.storage import object_store
+from gax_batch.storage.object_store import PUT_ATTEMPTS
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["lost", "cut"])
@@ -25,7 +25,7 @@ def test_an_object_that_is_lost_is_stored_again(monkeypatch, times, cut):
             put(where, key, data[:2])
 
     monkeypatch.setattr(obstore, "put", lossy)
-    buckets.put("memory://x", store, "x", b"part")
+    object_store.put("memory://x", store, "x", b"part")
     assert bytes(obstore.get(store, "x").bytes()) == b"part"
     assert len(puts) == times + 1
 
@@ -33,7 +33,7 @@ def test_an_object_that_is_lost_is_stored_again(monkeypatch, times, cut):
 def test_a_store_that_keeps_losing_it_is_named(monkeypatch):
     monkeypatch.setattr(obstore, "put", lambda *_: None)
     with pytest.raises(TransientError, match="s3://b/x"):
-        buckets.put("s3://b/x", MemoryStore(), "x", b"part")
+        object_store.put("s3://b/x", MemoryStore(), "x", b"part")
 
 
 def test_a_commit_that_is_lost_is_told_and_can_be_repeated(catalog, make_part, monkeypatch):

@@ -3,8 +3,8 @@
 import pytest
 from deltalake import DeltaTable
 
+from gax_batch.catalog.parts import find_finished
 from gax_batch.catalog.snapshots import Catalog, read_run_record, write_run_record
-from gax_batch.catalog.writer import find_finished
 from gax_batch.errors import UsageError
 
 META = {"bundle_id": "bundle"}

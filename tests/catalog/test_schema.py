@@ -19,9 +19,9 @@ from gax_batch.catalog.schema import (
     rejects_table,
 )
 from gax_batch.errors import FatalError
-from gax_batch.imaging import ImageFlag
+from gax_batch.gz2 import ANSWERS, DEFINITION, QUESTION_NAMES
+from gax_batch.imaging.cutout import ImageFlag
 from gax_batch.rejects import Reason, Stage
-from gax_batch.tree import ANSWERS, DEFINITION, QUESTION_NAMES
 
 PLAIN = {pa.string(), pa.float32(), pa.float64(), pa.int32()}
 LABELS = {"unit_id": "unit", "bundle_id": "bundle", "run_id": "run"}

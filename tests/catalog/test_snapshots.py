@@ -11,15 +11,15 @@ from catalogs import META, galaxies, local, rejects, visible_rejects
 from deltalake import DeltaTable
 from surveys import new_folder
 
-from gax_batch import paths
-from gax_batch.catalog import delta, writer
+from gax_batch.catalog import delta, layout
+from gax_batch.catalog import parts as module
 from gax_batch.catalog.history import restore
+from gax_batch.catalog.layout import PartName
+from gax_batch.catalog.parts import find_finished
 from gax_batch.catalog.schema import GALAXIES
 from gax_batch.catalog.snapshots import KNOWN_SCHEMA, Catalog, read_run_record, write_run_record
-from gax_batch.catalog.writer import find_finished
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.paths import PartName
-from gax_batch.plan import Plan, make_plan
+from gax_batch.planning.plan import Plan, make_plan
 from gax_batch.rejects import PASSING
 from gax_batch.sources.base import MEMBER_SCHEMA
 
@@ -267,7 +267,7 @@ class TestFormat2:
             return PartName(*words[:5])
 
         with monkeypatch.context() as patch:
-            patch.setattr(writer, "PartName", without_number)
+            patch.setattr(module, "PartName", without_number)
             patch.setattr(delta, "PROPERTIES", {delta.FORMAT_KEY: "2"})
             parts = [make_part("u", ["a", "b"], ["x", "y"]), make_part("v", ["c"])]
             version = Catalog(catalog).commit(parts, run_id="older", metadata=META)
@@ -330,7 +330,7 @@ class TestOpening:
 
     def test_a_broken_log_is_refused_on_one_line(self, catalog, make_part):
         Catalog(catalog).commit([make_part("u", ["a"])], run_id="run-1", metadata=META)
-        log = local(catalog) / "galaxies" / paths.DELTA_LOG
+        log = local(catalog) / "galaxies" / layout.DELTA_LOG
         (log / "00000000000000000001.json").write_text('{"add": {"path"')
         with pytest.raises(UsageError, match=f"{catalog}/galaxies") as caught:
             Catalog(catalog)

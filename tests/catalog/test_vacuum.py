@@ -10,14 +10,15 @@ from catalogs import META, age, commit_nothing, galaxies, local, rejects
 from deltalake import DeltaTable
 from typer.testing import CliRunner
 
-from gax_batch import paths, storage
+from gax_batch import storage
+from gax_batch.catalog import layout
 from gax_batch.catalog import vacuum as vacuum_module
-from gax_batch.catalog.changes import compare
+from gax_batch.catalog.diff import compare
 from gax_batch.catalog.history import contents, log_lines, restore
+from gax_batch.catalog.parts import find_finished
 from gax_batch.catalog.snapshots import Catalog, write_run_record
 from gax_batch.catalog.unfinished import RESUMED_WITHIN, RUNNING, unfinished_runs
 from gax_batch.catalog.vacuum import vacuum
-from gax_batch.catalog.writer import find_finished
 from gax_batch.cli import app
 from gax_batch.errors import FatalError, UsageError
 
@@ -225,7 +226,7 @@ class TestUnfinishedRuns:
         Catalog(catalog).commit([make_part("u", ["a"])], run_id="r", metadata=META)
         part, run_id = make_part("v", ["b"]), "20260101T000000Z-1"
         record(catalog, run_id)
-        storage.write_bytes(paths.plan_file(catalog, run_id, 0), b"x")
+        storage.write_bytes(layout.plan_file(catalog, run_id, 0), b"x")
         age(catalog, 20)
         record(catalog, run_id)
         done = vacuum(catalog, 1)
@@ -247,7 +248,7 @@ class TestUnfinishedRuns:
 
     def test_records_that_cannot_be_read_hold_nothing(self, catalog):
         for number, text in enumerate([b"", b"{", b"[]", b"{}"]):
-            storage.write_bytes(paths.run_record(catalog, f"run-{number}"), text)
+            storage.write_bytes(layout.run_record(catalog, f"run-{number}"), text)
         assert unfinished_runs(catalog, RESUMED_WITHIN) == []
 
 

@@ -13,8 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from gax_batch.config import RunSettings
-from gax_batch.rayjob import MAX_CRON_NAME, MAX_NAME, lint, lint_name, named, pods
+from gax_batch.cluster.kubernetes.rayjob import MAX_CRON_NAME, MAX_NAME, lint, lint_name, named, pods
+from gax_batch.runner.settings import RunSettings
 
 KUBERNETES = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from observed import OBSERVABILITY, dashboard_queries, rule_groups
 
-from gax_batch.rayjob import pods
-from gax_batch.telemetry import COUNTERS, GAUGES, HISTOGRAMS
+from gax_batch.cluster.kubernetes.rayjob import pods
+from gax_batch.cluster.metrics import COUNTERS, GAUGES, HISTOGRAMS
 
 KUBERNETES = OBSERVABILITY.parents[1]
 OTHERS = {

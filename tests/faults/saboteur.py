@@ -22,11 +22,11 @@ import pyarrow as pa
 import ray
 from fakes import FakeEngine
 
-from gax_batch import workers
-from gax_batch.decoding import Decoder
-from gax_batch.uncertainty import Summary
-from gax_batch.unit import UnitOptions, state_of
-from gax_batch.workers import Steps
+from gax_batch.cluster import workers
+from gax_batch.cluster.unit import UnitOptions, state_of
+from gax_batch.cluster.workers import Steps
+from gax_batch.imaging.decoding import Decoder
+from gax_batch.models.uncertainty import Summary
 
 MARK = b"poison:"
 """Before the name of a `WAYS` in the comment of a poisonous JPEG."""
@@ -132,7 +132,7 @@ def decode(self: Decoder, found: Any) -> Any:
 
 
 def read_block(pointer: pa.Table, options: UnitOptions, steps: Steps) -> pa.Table:
-    """`gax_batch.workers.read_block`, and what befalls it."""
+    """`gax_batch.cluster.workers.read_block`, and what befalls it."""
     Decoder.decode = decode  # type: ignore[method-assign]
     _reading.append(pointer["unit_id"][0].as_py())
     if due("SIGKILL of a reading task", _reading[-1]):
@@ -141,7 +141,7 @@ def read_block(pointer: pa.Table, options: UnitOptions, steps: Steps) -> pa.Tabl
 
 
 class Cell(workers.Cell):
-    """`gax_batch.workers.Cell`, in which poison is as poisonous."""
+    """`gax_batch.cluster.workers.Cell`, in which poison is as poisonous."""
 
     def attempt(self, *arguments: Any) -> pa.Table:
         Decoder.decode = decode  # type: ignore[method-assign]
@@ -149,7 +149,7 @@ class Cell(workers.Cell):
 
 
 def write_block(block: pa.Table, options: UnitOptions, steps: Steps) -> pa.Table:
-    """`gax_batch.workers.write_block`, and what befalls it."""
+    """`gax_batch.cluster.workers.write_block`, and what befalls it."""
     unit_id = state_of(block).unit_id
     if due("SIGKILL of a write task before its part is stored", unit_id):
         kill()
@@ -179,7 +179,7 @@ class MortalEngine(FakeEngine):
 
 
 def mortal_engine(threads: int, *, log: str | None = None, seconds: float = 0.0, **_: object) -> FakeEngine:
-    """An engine factory, with the signature of `gax_batch.run.load_engine`, and what befalls it."""
+    """An engine factory, with the signature of `gax_batch.runner.run.load_engine`, and what befalls it."""
     if due("SIGKILL of an engine that loads"):
         kill()
     if due("an engine that never loads"):

@@ -24,13 +24,13 @@ import pyarrow.parquet as pq
 import ray
 from fakes import fake_engine
 
-from gax_batch import pipeline
-from gax_batch import run as run_module
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.config import load_settings
-from gax_batch.machine import MIB
+from gax_batch.cluster import pipeline
+from gax_batch.runner import run as run_module
+from gax_batch.runner.settings import load_settings
 from gax_batch.simulate.population import draw_population
 from gax_batch.simulate.render import render
+from gax_batch.system.machine import MIB
 
 CUTOUTS = 1_000_000
 UNIT_SIZE = 4_096

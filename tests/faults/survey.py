@@ -17,7 +17,7 @@ from PIL import Image
 
 from gax_batch import storage
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.listing import list_objects
+from gax_batch.storage.listing import list_objects
 
 VICTIM = Path(__file__).with_name("victim.py")
 TESTS = Path(__file__).parents[1]

@@ -13,8 +13,9 @@ from functools import partial
 from faults import saboteur
 from slow import night
 
-from gax_batch import cli, pipeline
-from gax_batch import run as run_module
+from gax_batch import cli
+from gax_batch.cluster import pipeline
+from gax_batch.runner import run as run_module
 
 
 def main() -> None:

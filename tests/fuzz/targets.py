@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.fits import read_frame
-from gax_batch.limits import ImageLimits
-from gax_batch.machine import MIB, memory_bound
+from gax_batch.imaging.decoding import Decoder
+from gax_batch.imaging.fits import read_frame
+from gax_batch.imaging.limits import ImageLimits
 from gax_batch.rejects import RejectError
 from gax_batch.sources.cutouts import read_unit
 from gax_batch.sources.shards import ShardSource
 from gax_batch.storage import stat
+from gax_batch.system.machine import MIB, memory_bound
 
 SECONDS = 10.0
 MEMORY_MIB = 1024

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from gax_batch.cli import app
 from gax_batch.errors import UsageError
+from gax_batch.gz2 import DEFINITION
 from gax_batch.models import bundle as bundles
 from gax_batch.models.card import card_text
-from gax_batch.tree import DEFINITION
 
 MANIFEST = {"name": "tiny", "seed": 1, "preprocessing": {"side": 64}, "calibration": {}}
 

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
+from gax_batch.gz2 import DEFINITION
 from gax_batch.models.bundle import Bundle
 from gax_batch.models.card import card_json, card_text, model_card
-from gax_batch.tree import DEFINITION
 
 HELD = {"coverage": 0.9012, "width": 0.2345, "coverage_asked": 0.8923, "width_asked": 0.3456}
 SPIRAL = {"coverage": 0.9134, "coverage_asked": 0.8745, "galaxies_asked": 1234}

@@ -10,7 +10,7 @@ import pytest
 from simulated import OTHER_CAMERAS, galaxies
 
 from gax_batch.errors import UsageError
-from gax_batch.imaging import decode_cutout
+from gax_batch.imaging.cutout import decode_cutout
 from gax_batch.models.appearance import STATISTICS, measure
 from gax_batch.models.domain import (
     FAR_LIMIT,

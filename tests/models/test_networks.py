@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gax_batch import tree
+from gax_batch import gz2
 from gax_batch.models import bayesian, classic, layers, svr
 
 
@@ -99,11 +99,11 @@ def test_the_svr_predictor_has_the_networks_features(networks, images):
 
 
 def test_the_head_agrees_with_the_tree():
-    logits = np.random.default_rng(1).normal(0, 4, (50, tree.N_ANSWERS)).astype(np.float32)
+    logits = np.random.default_rng(1).normal(0, 4, (50, gz2.N_ANSWERS)).astype(np.float32)
     conditional = layers.conditional_probabilities(tf.constant(logits)).numpy()
     cumulative = layers.cumulative_probabilities(tf.constant(logits)).numpy()
-    np.testing.assert_allclose(cumulative, tree.cumulative(conditional), atol=1e-6)
-    assert tree.inconsistency(cumulative) < 1e-6
+    np.testing.assert_allclose(cumulative, gz2.cumulative(conditional), atol=1e-6)
+    assert gz2.inconsistency(cumulative) < 1e-6
 
 
 def test_the_rotations_are_those_of_the_square():

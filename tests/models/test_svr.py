@@ -4,8 +4,8 @@ import tensorflow as tf
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVR
 
-from gax_batch import tree, uncertainty
-from gax_batch.models import svr
+from gax_batch import gz2
+from gax_batch.models import svr, uncertainty
 
 GAMMA = 1 / 512
 PAIRS = 8
@@ -79,7 +79,7 @@ def test_draws_of_the_regressions_are_both_halves_where_they_differ_most(fitted,
     _, draws = uncertainty.svr_fractions(raw)
     np.testing.assert_allclose(draws[0], uncertainty.regression_to_fractions(one), atol=1e-5)
     np.testing.assert_allclose(draws[1], uncertainty.regression_to_fractions(two), atol=1e-5)
-    assert tree.inconsistency(draws) < 1e-5
+    assert gz2.inconsistency(draws) < 1e-5
 
 
 def test_a_galaxy_that_trained_the_regressions_is_not_its_own_neighbor(fitted):

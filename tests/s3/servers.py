@@ -13,7 +13,7 @@ from s3 import ceph
 from s3.faults import Rates
 from waiting import free_port, http_status, wait_for
 
-from gax_batch import buckets
+from gax_batch.storage import object_store
 
 BROKEN_REQUESTS = 20
 START_SECONDS = 60
@@ -35,9 +35,9 @@ def environment(endpoint: str, **changes: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
-        buckets.forget_clients()
+        object_store.forget_clients()
         yield
-    buckets.forget_clients()
+    object_store.forget_clients()
 
 
 @contextmanager

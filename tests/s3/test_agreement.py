@@ -16,12 +16,12 @@ from sky import ARCSEC, header
 from surveys import listed, new_folder
 
 from gax_batch import storage
-from gax_batch.config import load_settings
-from gax_batch.decoding import Decoder
-from gax_batch.pack import pack_survey
+from gax_batch.imaging.decoding import Decoder
+from gax_batch.imaging.rgb import PRESETS, to_rgb
+from gax_batch.runner.pack import pack_survey
+from gax_batch.runner.settings import load_settings
 from gax_batch.sources import Source, open_frames, open_source, read_unit
 from gax_batch.sources.framing import PIXEL_R90
-from gax_batch.stretches import PRESETS, to_rgb
 
 SDSS = PRESETS["sdss-gri"]
 NAMES = ["g0", "g1", "g2"]

@@ -15,7 +15,7 @@ from surveys import catalog_of
 from gax_batch import storage
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.vacuum import vacuum
-from gax_batch.unit import UnitOptions
+from gax_batch.cluster.unit import UnitOptions
 
 POLICY = Path(__file__).resolve().parents[2] / "deploy" / "storage-policy.json"
 WORKER = {"AWS_ACCESS_KEY_ID": ceph.WORKER_ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": ceph.WORKER_SECRET_KEY}

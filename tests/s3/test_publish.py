@@ -11,15 +11,16 @@ import pytest
 from astropy.table import Table
 from published import write_part
 
-from gax_batch import paths, storage
+from gax_batch import storage
+from gax_batch.catalog import layout
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.listing import list_objects
-from gax_batch.publish.formats import Format
-from gax_batch.publish.hats_catalog import publish_hats
-from gax_batch.publish.manifest import HatsSettings
-from gax_batch.publish.selection import Selection
-from gax_batch.publish.tables import publish_table
-from gax_batch.publish.votable import Provenance
+from gax_batch.export.formats import Format
+from gax_batch.export.hats_catalog import publish_hats
+from gax_batch.export.manifest import HatsSettings
+from gax_batch.export.selection import Selection
+from gax_batch.export.tables import publish_table
+from gax_batch.export.votable import Provenance
+from gax_batch.storage.listing import list_objects
 
 pytest.importorskip("hats")
 
@@ -41,7 +42,7 @@ def tiles(output: str) -> dict[str, tuple[str, pa.Table]]:
 
 def test_a_catalog_is_published_and_brought_up_to_date(root: str, tmp_path: Path) -> None:
     catalog, output = f"{root}/catalog", f"{root}/hats"
-    table = paths.table(catalog, paths.GALAXIES_TABLE)
+    table = layout.table(catalog, layout.GALAXIES_TABLE)
     first = [write_part(catalog, 0), write_part(catalog, 1, place=(40.0, -30.0))]
     Catalog(catalog).commit(first, run_id="run-1", metadata={})
 

@@ -8,12 +8,12 @@ from catalogs import catalog_without_ray
 from fakes import fake_engine, jpeg_bytes, write_images
 from surveys import new_folder
 
-from gax_batch import run as run_module
 from gax_batch import storage
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.config import load_settings
 from gax_batch.models.bundle import load_bundle
-from gax_batch.run import RunOutcome, run_survey
+from gax_batch.runner import run as run_module
+from gax_batch.runner.run import RunOutcome, run_survey
+from gax_batch.runner.settings import load_settings
 from gax_batch.sources import open_source
 
 GALAXIES = 60

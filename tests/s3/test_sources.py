@@ -10,11 +10,11 @@ from sky import write_field, write_table
 from surveys import listed
 
 from gax_batch import storage
-from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
-from gax_batch.imaging import ImageLimits, decode_cutout
-from gax_batch.listing import list_objects
+from gax_batch.imaging.cutout import ImageLimits, decode_cutout
+from gax_batch.imaging.decoding import Decoder
 from gax_batch.sources import open_frames, open_source, read_unit
+from gax_batch.storage.listing import list_objects
 
 
 def read(members: pa.Table, **limits: int) -> pa.Table:

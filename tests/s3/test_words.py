@@ -13,11 +13,12 @@ from deltalake.exceptions import DeltaError
 from s3.faults import Rates
 from s3.servers import environment, make_bucket, proxied
 
-from gax_batch import buckets, storage
+from gax_batch import storage
 from gax_batch.catalog import delta
 from gax_batch.catalog.delta import Table
 from gax_batch.errors import NoAnswerError, TransientError, UsageError
-from gax_batch.listing import list_objects
+from gax_batch.storage import object_store
+from gax_batch.storage.listing import list_objects
 
 KEY = "s3://bucket/k"
 QUICK = {
@@ -73,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr(buckets, "RETRIES", QUICK)
+    monkeypatch.setattr(object_store, "RETRIES", QUICK)
     with Store(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
@@ -92,8 +93,8 @@ def put() -> object:
 
 
 def page() -> object:
-    store, key = buckets.bucket_of(KEY) or pytest.fail("no store")
-    return buckets.exists(KEY, store, key)
+    store, key = object_store.bucket_of(KEY) or pytest.fail("no store")
+    return object_store.exists(KEY, store, key)
 
 
 def walk() -> object:
@@ -126,8 +127,8 @@ def test_an_answer_has_the_class_of_its_status(
     ("ask", "code", "kind"),
     [
         (get, "NoSuchKey", FileNotFoundError),
-        (get, "NoSuchBucket", buckets.NoBucketError),
-        (page, "NoSuchBucket", buckets.NoBucketError),
+        (get, "NoSuchBucket", object_store.NoBucketError),
+        (page, "NoSuchBucket", object_store.NoBucketError),
     ],
 )
 def test_an_absence_says_whether_the_bucket_is_there(
@@ -156,7 +157,7 @@ def test_an_answer_that_breaks_off_passes(store: Store) -> None:
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid"])
 @pytest.mark.parametrize("ask", [get, put, page])
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, endpoint: str, ask: Callable[[], object]) -> None:
-    monkeypatch.setattr(buckets, "RETRIES", QUICK)
+    monkeypatch.setattr(object_store, "RETRIES", QUICK)
     with environment(endpoint), pytest.raises(NoAnswerError):
         ask()
 
@@ -194,7 +195,7 @@ def test_a_table_whose_listing_breaks_off_is_asked_for_again(moto_endpoint: str)
     with proxied(moto_endpoint, Rates(slow_down=0, drop=0, cut=1)) as endpoint, environment(endpoint):
         with pytest.raises(OSError, match="S3") as caught:
             delta._whole_answer(lambda: ask(uri))
-        assert type(buckets.fault(uri, str(caught.value))) is TransientError
+        assert type(object_store.fault(uri, str(caught.value))) is TransientError
         with pytest.raises(TransientError) as broken:
             list_objects(uri)
         assert type(broken.value) is TransientError

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from surveys import listed
 
-from gax_batch import tree
-from gax_batch.decoding import Decoder
+from gax_batch import gz2
 from gax_batch.errors import UsageError
+from gax_batch.imaging.decoding import Decoder
 from gax_batch.simulate import survey
 from gax_batch.simulate.survey import simulate_survey, simulate_table
 from gax_batch.sources import open_source, read_unit
@@ -55,8 +55,8 @@ def test_rows_are_complete_and_the_truth_is_tree_consistent(table: pa.Table) -> 
     assert len(set(table["galaxy_id"].to_pylist())) == len(table)
     assert all(column.null_count == 0 for column in table.columns)
     truth = np.stack([table[name].to_numpy() for name in survey.TRUTH_COLUMNS], axis=1)
-    assert tree.inconsistency(truth) < 1e-6
-    assert table["truth_class"].to_pylist() == tree.gz2_class(truth)
+    assert gz2.inconsistency(truth) < 1e-6
+    assert table["truth_class"].to_pylist() == gz2.gz2_class(truth)
     assert set(survey.STRUCTURE_COLUMNS) >= {
         "bulge_fraction",
         "sersic_n",

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gax_batch import tree
+from gax_batch import gz2
 from gax_batch.simulate.population import Kind, Population, draw_population
 from gax_batch.simulate.voters import vote_fractions
 
@@ -12,17 +12,17 @@ SPIRAL = {"n_arms": 2, "pitch_angle": -12, "arm_strength": 0.9, "bulge_fraction"
 
 
 def gz2_class(population: Population) -> str:
-    return tree.gz2_class(vote_fractions(population))[0]
+    return gz2.gz2_class(vote_fractions(population))[0]
 
 
 def test_votes_are_tree_consistent_probabilities() -> None:
     votes = vote_fractions(draw_population(np.random.default_rng(1), 5000))
-    assert votes.shape == (5000, tree.N_ANSWERS)
+    assert votes.shape == (5000, gz2.N_ANSWERS)
     assert votes.dtype == np.float32
     assert np.isfinite(votes).all()
     assert votes.min() >= 0
     assert votes.max() <= 1
-    assert tree.inconsistency(votes) < 1e-6
+    assert gz2.inconsistency(votes) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_the_class_follows_from_the_structure(
 
 
 def test_fewer_see_arms_that_the_seeing_washes_out(galaxy: Build) -> None:
-    column = tree.ANSWERS.index("t04_spiral_a08_spiral")
+    column = gz2.ANSWERS.index("t04_spiral_a08_spiral")
     sharp, blurred = (vote_fractions(galaxy(**SPIRAL, seeing=s))[0, column] for s in (1.5, 8.0))
     assert sharp > blurred + 0.2
 
@@ -62,7 +62,7 @@ def test_the_population_is_as_mixed_as_galaxy_zoo_2() -> None:
     """Mean fractions of the Galaxy Zoo challenge's training set, within a third or 0.05."""
     mean = dict(
         zip(
-            tree.ANSWERS,
+            gz2.ANSWERS,
             vote_fractions(draw_population(np.random.default_rng(2), 20_000)).mean(0),
             strict=True,
         )

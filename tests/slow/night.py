@@ -18,12 +18,13 @@ from typing import Any
 
 from fakes import fake_engine
 
-from gax_batch import pipeline, record, unit
-from gax_batch import run as run_module
 from gax_batch.catalog import delta
-from gax_batch.config import load_settings
+from gax_batch.cluster import pipeline, unit
 from gax_batch.errors import GaxError
-from gax_batch.listing import list_objects
+from gax_batch.runner import record
+from gax_batch.runner import run as run_module
+from gax_batch.runner.settings import load_settings
+from gax_batch.storage.listing import list_objects
 
 KILLS = (
     "while reading",

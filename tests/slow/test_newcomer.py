@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmarks.suite import SHARED
 from browsers import BROWSER, shown
 from fakes import write_images
 from manuals import TUTORIAL
@@ -17,6 +16,7 @@ from newcomers import START_SECONDS, explored, gax
 from sky import write_field
 
 import gax_batch
+from benchmarks.suite import SHARED
 
 pytestmark = pytest.mark.slow
 

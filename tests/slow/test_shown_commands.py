@@ -16,7 +16,7 @@ from sky import write_field, write_table
 from waiting import http_status
 
 from gax_batch import storage
-from gax_batch.labels import CLEAR_CLASSES
+from gax_batch.analysis.labels import CLEAR_CLASSES
 
 pytestmark = pytest.mark.slow
 

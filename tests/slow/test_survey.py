@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from gax_batch import tree
+from gax_batch import gz2
 from gax_batch.catalog.snapshots import Catalog
 
 pytestmark = pytest.mark.slow
@@ -65,12 +65,12 @@ def test_memory_stays_under_4_gib_beside_the_object_store(whole):
 def test_the_catalogs_numbers_are_probabilities_consistent_with_the_tree(whole):
     table = rows(whole[0])
     columns = {
-        q: np.stack([table[f"{a}_{q}"].to_numpy() for a in tree.ANSWERS], axis=1) for q in ("prob", "svr")
+        q: np.stack([table[f"{a}_{q}"].to_numpy() for a in gz2.ANSWERS], axis=1) for q in ("prob", "svr")
     }
     for values in columns.values():
         assert values.min() >= 0
         assert values.max() <= 1
-        assert tree.inconsistency(values) <= 1e-5
+        assert gz2.inconsistency(values) <= 1e-5
 
 
 def test_a_second_run_has_nothing_to_do_in_15_seconds(whole, images):

@@ -15,9 +15,9 @@ from astropy.io import fits
 from fluxes import cube, galaxy, stored
 from surveys import listed
 
-from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.imaging import ImageFlag, ImageLimits
+from gax_batch.imaging.cutout import ImageFlag, ImageLimits
+from gax_batch.imaging.decoding import Decoder
 from gax_batch.sources import open_band_files, read_unit
 
 BANDS = ("i", "r", "g")

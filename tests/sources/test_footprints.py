@@ -6,7 +6,7 @@ import pytest
 from astropy.io import fits
 from sky import header
 
-from gax_batch.sky import Projection
+from gax_batch.imaging.wcs import Projection
 from gax_batch.sources import footprints as module
 from gax_batch.sources.footprints import FOOTPRINT_FIELDS, Footprints, are_valid, footprint
 

@@ -14,10 +14,10 @@ from astropy.wcs import WCS
 from sky import ARCSEC, header, write_field, write_table
 from surveys import listed
 
-from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.imaging import ImageFlag, ImageLimits
-from gax_batch.sky import Projection
+from gax_batch.imaging.cutout import ImageFlag, ImageLimits
+from gax_batch.imaging.decoding import Decoder
+from gax_batch.imaging.wcs import Projection
 from gax_batch.sources import framing as module
 from gax_batch.sources import open_frames, read_unit
 

@@ -9,9 +9,9 @@ from astropy.io import fits
 from hostile import BAD, encoded, galaxy
 from surveys import listed
 
-from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.imaging import ImageFlag, ImageLimits, decode_cutout
+from gax_batch.imaging.cutout import ImageFlag, ImageLimits, decode_cutout
+from gax_batch.imaging.decoding import Decoder
 from gax_batch.sources import CUTOUT_SCHEMA, MEMBER_SCHEMA, open_source, read_unit
 
 

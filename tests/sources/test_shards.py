@@ -12,8 +12,8 @@ from hostile import encoded, galaxy
 from surveys import listed
 
 from gax_batch import storage
-from gax_batch.decoding import Decoder
 from gax_batch.errors import FatalError, TransientError, UsageError
+from gax_batch.imaging.decoding import Decoder
 from gax_batch.sources import CUTOUT_SCHEMA, MEMBER_SCHEMA, open_source, read_unit
 from gax_batch.sources import parquet as parquet_module
 

@@ -11,9 +11,9 @@ import pytest
 from hostile import encoded, galaxy
 from surveys import listed
 
-from gax_batch.decoding import Decoder
 from gax_batch.errors import UsageError
-from gax_batch.imaging import ImageLimits
+from gax_batch.imaging.cutout import ImageLimits
+from gax_batch.imaging.decoding import Decoder
 from gax_batch.sources import open_source, read_unit
 from gax_batch.sources import tars as module
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from labelled import bright_and_faint, random_fractions
 
-from gax_batch import tree
+from gax_batch import gz2
 from gax_batch.errors import UsageError
 from gax_batch.models import bundle as bundles
 from training import assemble, baselines, calibrate, checkpoint, comparison, data, networks, recipe
@@ -92,7 +92,7 @@ def test_ensemble_and_halves_are_trained_measured_kept_and_resumed(finished, mon
     assert found["deep ensemble"]["draws"] == 3
     assert found["deep ensemble"]["mean_std"] > 0
     assert np.isfinite(numbers["halves"]["all"]["ratio"])
-    assert len(numbers["halves"]["questions"]) == tree.N_QUESTIONS
+    assert len(numbers["halves"]["questions"]) == gz2.N_QUESTIONS
 
     weights = [checkpoint.load(work / "baselines" / f"member-{i}" / "svr.safetensors") for i in (1, 2)]
     assert any(not np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])

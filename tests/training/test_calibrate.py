@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from labelled import blurred, labels_of, partly, random_fractions
 
-from gax_batch import blending, predictive, tree, uncertainty
-from gax_batch.blending import Blend
-from gax_batch.evaluation import metrics
+from gax_batch import gz2
+from gax_batch.analysis.evaluation import metrics
+from gax_batch.models import blending, predictive, uncertainty
+from gax_batch.models.blending import Blend
 from gax_batch.models.bundle import MODELS
 from training import calibrate
 
@@ -72,22 +73,22 @@ def test_the_blend_beats_its_models_on_other_galaxies(truth, outputs):
 
 
 def test_scaling_recovers_what_made_the_predictions_too_cautious(truth):
-    conditional = np.asarray(tree.conditional(truth))
-    exponent = np.linspace(0.6, 1.0, tree.N_QUESTIONS).astype(np.float32)
-    offset = np.linspace(-0.3, 0.3, tree.N_ANSWERS).astype(np.float32)
-    cautious = tree.cumulative(blending.scale(conditional, exponent, offset)).astype(np.float32)
-    plain = Blend.of({"classic": [1.0] * tree.N_QUESTIONS})
+    conditional = np.asarray(gz2.conditional(truth))
+    exponent = np.linspace(0.6, 1.0, gz2.N_QUESTIONS).astype(np.float32)
+    offset = np.linspace(-0.3, 0.3, gz2.N_ANSWERS).astype(np.float32)
+    cautious = gz2.cumulative(blending.scale(conditional, exponent, offset)).astype(np.float32)
+    plain = Blend.of({"classic": [1.0] * gz2.N_QUESTIONS})
     fitted = calibrate.fit_scaling(labels_of(truth), {"classic": cautious}, plain)
     before, after = (metrics.rmse(blend({"classic": cautious}), truth) for blend in (plain, fitted))
     # The pull to the plain mean leaves a part of it.
     assert after < 0.35 * before
-    everybody = [q for q, question in enumerate(tree.QUESTIONS) if question.parent is None]
+    everybody = [q for q, question in enumerate(gz2.QUESTIONS) if question.parent is None]
     np.testing.assert_allclose(fitted.exponent[everybody], 1 / exponent[everybody], rtol=0.1)
 
 
 def test_good_predictions_are_hardly_scaled(truth):
     fitted = calibrate.fit_scaling(
-        labels_of(truth), {"svr": truth}, Blend.of({"svr": [1.0] * tree.N_QUESTIONS})
+        labels_of(truth), {"svr": truth}, Blend.of({"svr": [1.0] * gz2.N_QUESTIONS})
     )
     np.testing.assert_allclose(fitted.exponent, 1, atol=1e-3)
     np.testing.assert_allclose(fitted.offset, 0, atol=1e-3)
@@ -105,7 +106,7 @@ def test_calibration_holds_every_choice_of_models_and_covers_other_galaxies(valu
         inside = (others >= summary.lo - 1e-5) & (others <= summary.hi + 1e-5)
         assert inside.mean() == pytest.approx(0.9, abs=0.03), chosen
         lo, hi = usable.conditional.interval(summary.prob, summary.std, 0.9)
-        asked = tree.conditional(others)
+        asked = gz2.conditional(others)
         inside = (asked >= lo - 1e-5) & (asked <= hi + 1e-5)
         assert inside.mean() == pytest.approx(0.9, abs=0.03), chosen
 
@@ -153,4 +154,4 @@ def test_the_neutral_calibration_serves_every_choice():
         usable = uncertainty.Calibration.of_bundle(calibrate.neutral(), chosen)
         assert usable.models == chosen
         assert isinstance(usable.predictive, predictive.Predictive)
-        assert all(len(row) == tree.N_QUESTIONS for row in usable.blend.weights.values())
+        assert all(len(row) == gz2.N_QUESTIONS for row in usable.blend.weights.values())

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from labelled import blurred, labels_of, partly, random_fractions
 
-from gax_batch import tree
-from gax_batch.rubin import Estimate
+from gax_batch import gz2
+from gax_batch.analysis.combine import Estimate
 from training import card, comparison, report
 
 
@@ -27,13 +27,13 @@ def test_halves_that_scatter_as_stated_have_a_ratio_of_one_and_too_sure_ones_mor
         pairs = [comparison.compare_halves(estimate(a, stated), estimate(b, stated)) for a, b in errors]
         ratio = np.sqrt(np.mean([pair["all"]["ratio"] ** 2 for pair in pairs]))
         assert ratio == pytest.approx(expected, rel=0.03)
-    assert list(pairs[0]["questions"]) == list(tree.QUESTION_NAMES)
-    assert list(pairs[0]["answers"]) == list(tree.ANSWERS)
+    assert list(pairs[0]["questions"]) == list(gz2.QUESTION_NAMES)
+    assert list(pairs[0]["answers"]) == list(gz2.ANSWERS)
 
 
 def test_a_question_has_its_own_ratio():
     values = np.zeros(37)
-    values[tree.QUESTIONS[2].columns] = 0.3 * np.sqrt(2)
+    values[gz2.QUESTIONS[2].columns] = 0.3 * np.sqrt(2)
     found = comparison.compare_halves(estimate(values, 0.1), estimate(np.zeros(37), 0.1))["questions"]
     ratios = [row["ratio"] for row in found.values()]
     assert ratios == pytest.approx([3 if index == 2 else 0 for index in range(11)])
@@ -92,7 +92,7 @@ def test_numbers_are_kept_and_told(tmp_path):
     for shown in (without, text, told):
         assert f"{numbers['models']['deep ensemble']['rmse']:.4f}" in shown
     for shown in (text, told):
-        assert f"{numbers['halves']['questions'][tree.QUESTION_NAMES[4]]['ratio']:.2f}" in shown
+        assert f"{numbers['halves']['questions'][gz2.QUESTION_NAMES[4]]['ratio']:.2f}" in shown
     assert "x-1" in without
     assert "model_std" not in without
     assert card._baselines({}) == []

@@ -7,11 +7,11 @@ import pytest
 from fakes import galaxy_image
 from labelled import FEW_COLUMNS, random_fractions, unlabelled
 
-from gax_batch import tree
+from gax_batch import gz2 as tree
+from gax_batch.analysis.evaluation.training_set import trained_by_id
+from gax_batch.analysis.labels.tables import DEBIASED_COLUMNS
 from gax_batch.errors import UsageError
-from gax_batch.evaluation.training_set import trained_by_id
-from gax_batch.imaging import decode_cutout
-from gax_batch.labels.tables import DEBIASED_COLUMNS
+from gax_batch.imaging.cutout import decode_cutout
 from training import data
 from training.data import CALIBRATE, REPORT, TRAIN
 

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from labelled import bright_and_faint, unlabelled
 
-from gax_batch import tree
+from gax_batch import gz2
+from gax_batch.analysis.labels import CLASS_CONDITIONS
 from gax_batch.errors import FatalError
-from gax_batch.labels import CLASS_CONDITIONS
 from gax_batch.models import bayesian, classic
 from gax_batch.models.layers import cumulative_probabilities
 from training import dense
@@ -26,9 +26,9 @@ def planted():
     cause = rng.uniform(-1, 1, COUNT)
     views = rng.normal(0, 0.05, (2, COUNT, 256)).astype(np.float32)
     views[:, :, 0] += cause
-    raw = np.ones((COUNT, tree.N_ANSWERS), np.float32)
+    raw = np.ones((COUNT, gz2.N_ANSWERS), np.float32)
     raw[:, 0] = np.exp(2 * cause)
-    truth = tree.cumulative(tree.conditional(raw))
+    truth = gz2.cumulative(gz2.conditional(raw))
     known = np.arange(COUNT) >= 160
     classes = np.where(known, np.where(cause > 0, 0, 4), -1).astype(np.int8)
     truth[known] = np.nan

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from fakes import galaxy_image, write_images, write_zips
 
+from gax_batch.analysis.evaluation.image_files import list_images
 from gax_batch.errors import UsageError
-from gax_batch.evaluation.image_files import list_images
-from gax_batch.imaging import IMAGE_SIDE, decode_cutout
+from gax_batch.imaging.cutout import IMAGE_SIDE, decode_cutout
 from training import images
 from training.images import FINE_SIDE, WINDOW_SIDE
 

@@ -6,8 +6,8 @@ import tensorflow as tf
 from labelled import random_fractions
 from scipy import special, stats
 
-from gax_batch import tree
-from gax_batch.labels import CLASS_CONDITIONS, LARGEST_COLUMNS, NO_CLASS
+from gax_batch import gz2
+from gax_batch.analysis.labels import CLASS_CONDITIONS, LARGEST_COLUMNS, NO_CLASS
 from training import losses
 
 SPIRAL = 4
@@ -15,10 +15,10 @@ SPIRAL = 4
 
 def votes(count, seed=0):
     rng = np.random.default_rng(seed)
-    logits = rng.normal(0, 1, (count, tree.N_ANSWERS)).astype(np.float32)
-    counts = rng.integers(0, 30, (count, tree.N_ANSWERS)).astype(np.float64)
-    reached = np.stack([counts[:, q.columns].sum(axis=1) for q in tree.QUESTIONS], axis=1)
-    return logits, counts, tree.conditional(counts).astype(np.float32), reached.astype(np.float32)
+    logits = rng.normal(0, 1, (count, gz2.N_ANSWERS)).astype(np.float32)
+    counts = rng.integers(0, 30, (count, gz2.N_ANSWERS)).astype(np.float64)
+    reached = np.stack([counts[:, q.columns].sum(axis=1) for q in gz2.QUESTIONS], axis=1)
+    return logits, counts, gz2.conditional(counts).astype(np.float32), reached.astype(np.float32)
 
 
 def gradient(function, values):
@@ -34,7 +34,7 @@ def test_the_likelihood_of_votes_is_scipys(concentration):
     computed = losses.negative_log_likelihood(logits, fractions, reached, concentration)
     for row in range(4):
         expected = 0.0
-        for question in tree.QUESTIONS:
+        for question in gz2.QUESTIONS:
             found = counts[row, question.columns].astype(int)
             probability = special.softmax(logits[row, question.columns].astype(np.float64))
             probability /= probability.sum()
@@ -51,8 +51,8 @@ def test_questions_that_nobody_reached_add_nothing_and_teach_nothing():
     logits, _, fractions, reached = votes(2)
     reached[:, 7] = 0
     slope = gradient(lambda x: losses.negative_log_likelihood(x, fractions, reached), logits)
-    assert np.all(slope[:, tree.QUESTIONS[7].columns] == 0)
-    assert np.any(slope[:, tree.QUESTIONS[0].columns] != 0)
+    assert np.all(slope[:, gz2.QUESTIONS[7].columns] == 0)
+    assert np.any(slope[:, gz2.QUESTIONS[0].columns] != 0)
 
 
 def test_the_multinomial_is_least_at_the_votes_fractions():
@@ -134,7 +134,7 @@ def test_an_unknown_class_and_an_unknown_largest_fraction_teach_nothing():
 
 
 def test_gradients_of_hopeless_classes_are_finite_and_point_to_the_class():
-    fractions = np.zeros((NO_CLASS + 1, tree.N_ANSWERS), np.float32)
+    fractions = np.zeros((NO_CLASS + 1, gz2.N_ANSWERS), np.float32)
     # The last galaxy is certainly round and was published as none of the five.
     fractions[-1, [0, 15]] = 1
     slope = gradient(

@@ -4,7 +4,7 @@ import tensorflow as tf
 from labelled import FEW_QUESTIONS, partly, random_fractions
 from sklearn.svm import SVR
 
-from gax_batch import tree
+from gax_batch import gz2
 from gax_batch.models.svr import Regressions
 from training import regression
 
@@ -15,9 +15,9 @@ def simulated(count, seed, noise=0.02):
     """Features, and fractions that are a smooth function of them but for noise."""
     rng = np.random.default_rng(seed)
     inputs = rng.normal(0, 1, (count, INPUTS)).astype(np.float32)
-    mixing = np.random.default_rng(99).normal(0, 1, (INPUTS, tree.N_ANSWERS))
-    logits = np.tanh(inputs @ mixing) + rng.normal(0, noise, (count, tree.N_ANSWERS))
-    fractions = tree.cumulative(tree.conditional(np.exp(logits)))
+    mixing = np.random.default_rng(99).normal(0, 1, (INPUTS, gz2.N_ANSWERS))
+    logits = np.tanh(inputs @ mixing) + rng.normal(0, noise, (count, gz2.N_ANSWERS))
+    fractions = gz2.cumulative(gz2.conditional(np.exp(logits)))
     return inputs, fractions.astype(np.float32)
 
 
@@ -69,9 +69,9 @@ def test_hyperparameters_are_those_of_the_smallest_error_on_held_out_galaxies(mo
 def test_unknown_questions_are_the_teachers_and_the_tree_holds():
     labels, teacher = random_fractions(20, seed=1), random_fractions(20, seed=2)
     found = regression.complete(partly(labels), teacher)
-    assert tree.inconsistency(found) < 1e-5
-    own, given, taught = (tree.conditional(x) for x in (found, labels, teacher))
-    for index, question in enumerate(tree.QUESTIONS):
+    assert gz2.inconsistency(found) < 1e-5
+    own, given, taught = (gz2.conditional(x) for x in (found, labels, teacher))
+    for index, question in enumerate(gz2.QUESTIONS):
         expected = given if index in FEW_QUESTIONS else taught
         np.testing.assert_allclose(own[:, question.columns], expected[:, question.columns], atol=1e-4)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from labelled import blurred, labels_of, partly, random_fractions
 
-from gax_batch import uncertainty
-from gax_batch.labels import Labels
+from gax_batch.analysis.labels import Labels
+from gax_batch.models import uncertainty
 from training import calibrate, report
 
 COMPLETE, SOME, CLEAR, NONE = 60, 20, 15, 5

@@ -3,12 +3,12 @@ import pytest
 import tensorflow as tf
 from labelled import FEW_COLUMNS, FEW_QUESTIONS, partly, random_fractions, unlabelled
 
-from gax_batch import tree
+from gax_batch import gz2
 from gax_batch.models.layers import cumulative_probabilities
 from training import losses
 from training.targets import VOTES_WEIGHT, WEIGHTED_WEIGHT, label_loss, targets_of, votes_of
 
-LOGITS = np.random.default_rng(3).normal(0, 1, (4, tree.N_ANSWERS)).astype(np.float32)
+LOGITS = np.random.default_rng(3).normal(0, 1, (4, gz2.N_ANSWERS)).astype(np.float32)
 
 
 def slopes(galaxies, teacher=None, share=0.0):
@@ -22,7 +22,7 @@ def slopes(galaxies, teacher=None, share=0.0):
 
 
 def columns_of(questions):
-    return np.array([c for q in questions for c in range(37)[tree.QUESTIONS[q].columns]])
+    return np.array([c for q in questions for c in range(37)[gz2.QUESTIONS[q].columns]])
 
 
 def test_a_table_of_17_columns_teaches_these_and_nothing_else():
@@ -41,7 +41,7 @@ def test_known_columns_teach_the_same_whether_or_not_the_others_are_known():
     for name, rows in (("weight", FEW_COLUMNS), ("cumulative", FEW_COLUMNS), ("fractions", FEW_COLUMNS)):
         np.testing.assert_array_equal(some[name][:, rows], whole[name][:, rows])
     np.testing.assert_array_equal(some["reached"][:, few], whole["reached"][:, few])
-    others = sorted(set(range(tree.N_QUESTIONS)) - set(few))
+    others = sorted(set(range(gz2.N_QUESTIONS)) - set(few))
     assert np.all(some["reached"][:, others] == 0)
     assert np.all(some["weight"][:, columns_of(others)] == 0)
 
@@ -51,7 +51,7 @@ def test_the_loss_of_fractions_is_their_density_and_their_votes():
     targets = targets_of(unlabelled(4, cumulative=truth))
     predicted = cumulative_probabilities(tf.constant(LOGITS))
     expected = losses.fraction_error(predicted, truth, np.ones_like(truth)) + VOTES_WEIGHT * (
-        losses.negative_log_likelihood(LOGITS, tree.conditional(truth), targets["reached"])
+        losses.negative_log_likelihood(LOGITS, gz2.conditional(truth), targets["reached"])
     )
     np.testing.assert_allclose(label_loss(tf.constant(LOGITS), None, targets, 0.0), expected, rtol=1e-5)
 
@@ -59,8 +59,8 @@ def test_the_loss_of_fractions_is_their_density_and_their_votes():
 def test_votes_that_reach_a_question_are_those_of_the_answer_that_leads_to_it():
     truth, people = random_fractions(4), np.array([40, 30, 20, 10], np.float32)
     fractions, reached = votes_of(truth, people)
-    np.testing.assert_allclose(fractions, tree.conditional(truth), atol=1e-6)
-    for index, question in enumerate(tree.QUESTIONS):
+    np.testing.assert_allclose(fractions, gz2.conditional(truth), atol=1e-6)
+    for index, question in enumerate(gz2.QUESTIONS):
         asked = 1 if question.parent is None else truth[:, question.parent]
         np.testing.assert_allclose(reached[:, index], people * asked, rtol=1e-4)
 

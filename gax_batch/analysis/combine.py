@@ -1,0 +1,117 @@
+"""Fractions of a population and their intervals from sums by draw: Rubin's rules.
+
+Each draw of the networks gives the fractions of the whole population and their sampling error, as each
+multiply imputed data set does (Rubin 1987, "Multiple imputation for nonresponse in surveys", section 3.3).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gax_batch import gz2
+from gax_batch.catalog.sums import EXPECTED, MOST_LIKELY, Doubles
+
+ALL = "all"
+ASKED = "asked"
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Sums over N galaxies by draw; see `gax_batch.catalog.sums`.
+
+    Attributes:
+        galaxies: N.
+        expected: `[S, 37]`.
+        most_likely: `[S, 37]`.
+        square: `[37]`.
+        product: `[37]`.
+    """
+
+    galaxies: int
+    expected: Doubles
+    most_likely: Doubles
+    square: Doubles
+    product: Doubles
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """37 fractions, their model and sampling standard errors, and intervals; NaN for what nobody tells."""
+
+    value: Doubles
+    model_std: Doubles
+    sampling_std: Doubles
+    lo: Doubles
+    hi: Doubles
+
+
+def estimate(moments: Moments, statistic: str, of: str, level: float) -> Estimate:
+    """Combine the draws of one group of galaxies.
+
+    With the fraction `Q_k` of draw k of S and its sampling variance `U_k`: the value is `mean(Q_k)`, the
+    model variance `(1 + 1/S) var(Q_k)`, the sampling variance `mean(U_k)`, the total variance T their sum,
+    and the interval's half-width the root of T times the quantile of Student's t with
+    `(S - 1) (T / model variance)**2` degrees of freedom. Counts of galaxies get Wilson's interval, for the
+    effective number of galaxies that has the same T (Lott & Reiter 2020, American Statistician 74, 109).
+
+    The rules are of independent draws. Ours are antithetic pairs, whose mean is known better than S says
+    and whose variance has S / 2 degrees of freedom: of 32 draws and model errors alone, 1.4 % of a width.
+
+    Args:
+        moments: Of the group.
+        statistic: `expected` or `most_likely`.
+        of: `all`, or those who are `asked`: the fraction is then a ratio of two means.
+        level: Probability of the interval.
+    """
+    from scipy import stats
+
+    sums = moments.expected if statistic == EXPECTED else moments.most_likely
+    asked = gz2.parents(sums / moments.galaxies) if of == ASKED else np.ones_like(sums)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.where(asked > 0, sums / moments.galaxies / asked, np.nan)
+        sampling = _sampling_variance(moments, statistic, of, each, asked.mean(axis=0))
+        model = (1 + 1 / len(sums)) * each.var(axis=0, ddof=1)
+        total = sampling + model
+        freedom = np.where(model > 0, (len(sums) - 1) * np.square(total / model), np.inf)
+        value, quantile = each.mean(axis=0), stats.t.ppf((1 + level) / 2, freedom)
+        if statistic == MOST_LIKELY:
+            lo, hi = _wilson(value, total, quantile, moments.galaxies * asked.mean(axis=0))
+        else:
+            lo, hi = value - quantile * np.sqrt(total), value + quantile * np.sqrt(total)
+    return Estimate(value, np.sqrt(model), np.sqrt(sampling), np.clip(lo, 0, 1), np.clip(hi, 0, 1))
+
+
+def _sampling_variance(moments: Moments, statistic: str, of: str, each: Doubles, asked: Doubles) -> Doubles:
+    """Mean over draws of a ratio's variance, linearized (Cochran 1977, "Sampling techniques", section 2.11).
+
+    That is the variance between galaxies of `answer - ratio * asked`, over N and the mean of `asked`
+    squared. For a mean, `asked` is 1 for every galaxy.
+    """
+    count = moments.galaxies
+    if count < 2:
+        return np.full(gz2.N_ANSWERS, np.nan)
+    counted = moments.most_likely.mean(axis=0)
+    # A galaxy's one squared, or times its parent's, is itself.
+    square = moments.square if statistic == EXPECTED else counted
+    if of == ASKED:
+        product = moments.product if statistic == EXPECTED else counted
+        asked_square = gz2.parents(square / count) * count
+    else:
+        product = (moments.expected if statistic == EXPECTED else moments.most_likely).mean(axis=0)
+        asked_square = np.full_like(square, count)
+    value = each.mean(axis=0)
+    residual = square - 2 * value * product + np.square(value) * asked_square
+    # About each draw's own ratio, not about that of all.
+    residual -= asked_square * each.var(axis=0)
+    variance: Doubles = np.maximum(residual, 0) / (count * (count - 1) * np.square(asked))
+    return variance
+
+
+def _wilson(value: Doubles, total: Doubles, quantile: Doubles, counted: Doubles) -> tuple[Doubles, Doubles]:
+    spread = value * (1 - value)
+    # One over the effective number of galaxies; where all galaxies and draws agree, they are all there are.
+    inverse = np.where(spread > 0, total / spread, 1 / counted)
+    bend = np.square(quantile) * inverse
+    center = (value + bend / 2) / (1 + bend)
+    reach = quantile * np.sqrt(inverse * spread + np.square(quantile * inverse) / 4) / (1 + bend)
+    return center - reach, center + reach

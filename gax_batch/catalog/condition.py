@@ -1,0 +1,140 @@
+"""Which galaxies to publish: one SQL expression over the catalog's columns, and nothing else.
+
+DuckDB parses and evaluates it. Between the two, its syntax tree is looked at: every node must be of a few
+kinds, every function of a list, every name a column, so that no expression reaches a file, another table, a
+setting or the clock; and the database that evaluates it is locked (no files, no network, no extensions).
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gax_batch.errors import UsageError
+from gax_batch.system.disk_database import QueryError, Scratch
+
+# fmt: off
+FUNCTIONS = frozenset({
+    "!~~", "!~~*", "%", "&", "*", "**", "+", "-", "/", "//", "<<", ">>", "^", "|", "~~", "~~*", "~~~",
+    "abs", "acos", "asin", "atan", "atan2", "cbrt", "ceil", "ceiling", "contains", "cos", "degrees",
+    "ends_with", "exp", "floor", "greatest", "isfinite", "isinf", "isnan", "least", "length",
+    "like_escape", "ln", "log", "log10", "log2", "lower", "not_like_escape", "pi", "pow", "power",
+    "prefix", "radians", "regexp_full_match", "regexp_matches", "round", "sign", "sin", "sqrt",
+    "starts_with", "suffix", "tan", "trunc", "upper", "xor",
+})
+# fmt: on
+"""What an expression may call, by DuckDB's names; `~~` is LIKE, `~~~` GLOB."""
+
+_CLASSES = frozenset(
+    {"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN", "CASE", "CAST", "FUNCTION"}
+)
+_SELECT = "SELECT row FROM rows WHERE "
+_MAX_LENGTH = 10_000
+
+
+class Condition:
+    """An expression that has been found harmless, ready to be asked of rows."""
+
+    def __init__(self, text: str, schema: pa.Schema, scratch: Scratch) -> None:
+        """Parse an expression.
+
+        Args:
+            text: Such as `t01_smooth_or_features_a01_smooth_prob > 0.8 AND dec > 0`.
+            schema: The columns that it may name.
+            scratch: Of this condition alone; it is locked.
+
+        Raises:
+            UsageError: It is no expression, or one that is not allowed, or it names an unknown column.
+        """
+        self._text = text
+        # Two statements of one text: what was looked at is what runs.
+        self._sql = _SELECT + text
+        self._scratch = scratch
+        scratch.lock()
+        names = list(dict.fromkeys(_columns(self._tree(), text)))
+        for name in names:
+            if name not in schema.names:
+                raise UsageError(
+                    f"the condition names {name!r}, which is no column; {nearest(name, schema.names)}"
+                )
+        self.columns: tuple[str, ...] = tuple(names)
+        self.filter(schema.empty_table())
+
+    def filter(self, rows: pa.Table) -> pa.Table:
+        """The rows for which the expression is true, in their order.
+
+        Raises:
+            UsageError: The expression cannot be evaluated (text compared with a number).
+        """
+        return rows.take(self.places(rows))
+
+    def places(self, rows: pa.Table) -> pa.ChunkedArray:
+        """The numbers, from 0, of the rows for which it is true: int64, ascending; errors as of `filter`."""
+        numbers = pa.array(np.arange(len(rows)))
+        asked = pa.table({"row": numbers} | {name: rows[name] for name in self.columns})
+        try:
+            self._scratch.replace("rows", asked)
+            found = [batch["row"] for batch in self._scratch.stream(self._sql)]
+        except QueryError as error:
+            raise UsageError(f"the condition {self._text!r} cannot be evaluated: {error}") from None
+        kept = pa.chunked_array([chunk for column in found for chunk in column.chunks], pa.int64())
+        return pc.take(kept, pc.sort_indices(kept))
+
+    def _tree(self) -> Any:
+        """The syntax tree of the expression alone.
+
+        Raises:
+            UsageError: The text is more than one expression, or none.
+        """
+        if not self._text.strip() or len(self._text) > _MAX_LENGTH:
+            raise UsageError(f"a condition is one expression of up to {_MAX_LENGTH:,} characters")
+        parsed, plain = self._serialized(self._sql), self._serialized(_SELECT + "true")
+        if parsed.get("error"):
+            raise UsageError(f"the condition {self._text!r} is no expression: {parsed['error_message']}")
+        tree = parsed["statements"][0]["node"].pop("where_clause", None)
+        plain["statements"][0]["node"].pop("where_clause")
+        if tree is None or parsed != plain:
+            raise UsageError(f"the condition {self._text!r} is more than one expression over columns")
+        return tree
+
+    def _serialized(self, sql: str) -> Any:
+        try:
+            found = self._scratch.one("SELECT json_serialize_sql($statement) AS tree", statement=sql) or {}
+        except QueryError as error:
+            raise UsageError(f"the condition {self._text!r} is no expression: {error}") from None
+        return json.loads(found["tree"])
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint for a name that is not known: those like it, or those with a word like it."""
+    name = name.lower()
+    close = difflib.get_close_matches(name, known, n=3) or [
+        whole for whole in known if difflib.get_close_matches(name, whole.split("_"), cutoff=0.75)
+    ]
+    return f"did you mean {', '.join(close[:3])}?" if close else f"there are {known[0]}, ..., {known[-1]}"
+
+
+def _columns(node: Any, text: str) -> Iterator[str]:
+    """The columns that a tree names.
+
+    Raises:
+        UsageError: It holds something that is not allowed.
+    """
+    if isinstance(node, list):
+        for part in node:
+            yield from _columns(part, text)
+    if not isinstance(node, dict):
+        return
+    kind = node.get("class")
+    if kind is not None and kind not in _CLASSES:
+        raise UsageError(f"the condition {text!r} has a {kind.lower()}, which is not allowed")
+    if kind == "FUNCTION" and (node["function_name"] not in FUNCTIONS or node["schema"] or node["catalog"]):
+        raise UsageError(f"the condition {text!r} calls {node['function_name']!r}, which is not allowed")
+    if kind == "COLUMN_REF":
+        yield ".".join(node["column_names"])
+    # The type of a cast is data of the parser's own, not an expression.
+    yield from _columns([value for key, value in node.items() if key != "type_expr"], text)

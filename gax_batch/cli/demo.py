@@ -1,0 +1,68 @@
+"""`gax demo`: from nothing to a catalog, and a look at what is in it."""
+
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.cluster.progress import Say
+from gax_batch.runner.run import run_survey
+from gax_batch.runner.settings import RunSettings
+from gax_batch.simulate.survey import simulate_survey
+
+SEED = 2026
+SHOWN_CLASSES = 8
+SHOWN_GALAXIES = 6
+
+
+def run_demo(settings: RunSettings, galaxies: int, say: Say) -> int:
+    """Simulate a survey into the settings' input, catalog it, and describe the catalog.
+
+    Returns:
+        The exit code of the run.
+    """
+    say(f"1. Simulating {galaxies:,} galaxies into {settings.input}")
+    simulate_survey(settings.input, galaxies, SEED)
+    say(f"2. Cataloging them: gax run --input {settings.input} --catalog {settings.catalog}")
+    say("   (The model knows real galaxies: it may warn that simulated images are not like them)")
+    outcome = run_survey(settings, say)
+    say(f"3. What is in {settings.catalog}")
+    say(describe_catalog(settings.catalog))
+    return outcome.exit_code
+
+
+def describe_catalog(uri: str) -> str:
+    """A few lines about a catalog: its size, its commonest classes, its first galaxies."""
+    shown = {
+        "galaxy_id": "galaxy_id",
+        "ra": "ra",
+        "dec": "dec",
+        "gz2_class": "gz2_class",
+        "t01_smooth_or_features_a01_smooth_prob": "smooth",
+        "t01_smooth_or_features_a01_smooth_lo": "lo",
+        "t01_smooth_or_features_a01_smooth_hi": "hi",
+        "t01_smooth_or_features_entropy": "entropy",
+        "ood_score": "ood_score",
+    }
+    rows = Catalog(uri).galaxies(columns=list(shown)).sort_by("galaxy_id")
+    counts = sorted(
+        rows["gz2_class"].value_counts().to_pylist(), key=lambda row: (-row["counts"], row["values"])
+    )
+    classes = ", ".join(f"{row['values']} {row['counts']:,}" for row in counts[:SHOWN_CLASSES])
+    table = Table()
+    for head in shown.values():
+        table.add_column(head)
+    for row in rows.slice(0, SHOWN_GALAXIES).to_pylist():
+        table.add_row(*[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()])
+    console = Console(width=110)
+    with console.capture() as capture:
+        console.print(table)
+    mean = pc.mean(rows["t01_smooth_or_features_a01_smooth_prob"]).as_py() or 0.0
+    return "\n".join(
+        [
+            f"{len(rows):,} galaxies; mean fraction of 'smooth' {mean:.3f}; commonest classes: {classes}",
+            capture.get().rstrip(),
+            f"The catalog is the Delta table {uri}/galaxies; in Python, with pandas:",
+            f"  deltalake.DeltaTable('{uri}/galaxies').to_pandas()",
+        ]
+    )

@@ -1,0 +1,360 @@
+"""Ray Data wiring, and nothing else: one pointer, one block and one part per unit.
+
+With `metrics` the only module that imports Ray. What workers do is in `gax_batch.cluster.workers`.
+Parts come back as a stream rather than through a `Datasink`, so that the driver sees each unit as it ends
+(progress, rejects, failures) and alone decides about the commit. What does not come back is tried alone
+(`gax_batch.cluster.isolation`).
+"""
+
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+import ray
+import ray.data
+from ray.actor import ActorHandle
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+
+from gax_batch.cluster.isolation import Death, save_unit
+from gax_batch.cluster.metrics import Reporter, open_board, watched
+from gax_batch.cluster.progress import Sample, Say, duration
+from gax_batch.cluster.unit import (
+    NOT_BEGUN,
+    Engine,
+    UnitOptions,
+    UnitResult,
+    UnitTask,
+    parse_result,
+)
+from gax_batch.cluster.unit_tracker import READING, BoardView, Step, StepLimit
+from gax_batch.cluster.workers import Cell, Classifier, Steps, read_block, write_block
+from gax_batch.errors import FatalError, GaxError, UsageError
+from gax_batch.rejects import Reject
+from gax_batch.system.machine import STEP_CPUS, Layout, Resources, lay_out
+from gax_batch.system.signals import handlers_kept
+from gax_batch.system.stderr import quiet_threads
+
+# Of a task of `map_tasks`, and of a unit's own step: Ray Data retries for ever, and the board ends that (see
+# `Board.enter`). What then is still lost is tried alone.
+MAX_RETRIES = 3
+MAX_TRIES = 2
+MAX_LOST = 4
+# Of units in a row that not even trying them alone has saved, and of rounds in which nothing was begun: more
+# are no galaxies' fault.
+MAX_UNSAVED = 3
+MAX_IDLE = 3
+_CONNECT_SECONDS = 10.0
+# Ray ends what has been idle for a second: each unit's reading and writing would start a process, whose
+# imports cost more than a small unit's reading.
+_KEEP_IDLE_MS = "600000"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+EngineFactory = Callable[[int], Engine]
+"""Builds an engine inside its actor from the number of threads that it may use."""
+
+
+@contextmanager
+def ray_session(resources: Resources) -> Iterator[str]:
+    """Join a cluster, or run a local Ray as long as the block lasts; yields Ray's folder here, with `logs`.
+
+    Raises:
+        UsageError: No cluster answers at the address.
+        FatalError: Ray cannot be started, or refuses this process.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # With num_gpus=0 Ray must not touch the variables that show GPUs to TensorFlow.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Shards of any origin are read: what their metadata holds is never unpickled.
+    os.environ["RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA"] = "0"
+    local = {
+        "address": "local",
+        "num_cpus": resources.cpus,
+        "object_store_memory": resources.object_store_bytes,
+        "include_dashboard": False,
+    }
+    address = resources.address
+    if address is None:
+        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", _KEEP_IDLE_MS)
+    else:
+        _require_answer(address)
+    where = local if address is None else {"address": address}
+    before = set(threading.enumerate())
+    try:
+        with handlers_kept():
+            there = ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise FatalError(
+            f"Ray cannot be started: {_root_cause(error)}; check --ray-address (or RAY_ADDRESS), and set "
+            "RAY_AUTH_MODE=token where the cluster asks for a token"
+        ) from error
+    # A thread of Ray prints each worker's end on standard output, which is for the results; the board keeps
+    # what matters of it.
+    with quiet_threads(set(threading.enumerate()) - before):
+        try:
+            yield str(there.address_info["session_dir"])
+        finally:
+            ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address where nobody listens: Ray would try it for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return  # "auto", which Ray itself looks up on this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({error}); check --ray-address (or RAY_ADDRESS), or start "
+            "one: ray start --head"
+        ) from None
+
+
+def execute(
+    tasks: Sequence[UnitTask],
+    factory: EngineFactory,
+    options: UnitOptions,
+    resources: Resources,
+    limit: StepLimit,
+    see: Callable[[Sample], bool],
+    say: Say,
+) -> Generator[UnitResult, None, None]:
+    """Run the units and yield each one's result as it ends, in any order.
+
+    A unit that is lost on the way, since its worker died or raised what no step may raise, is afterwards
+    processed alone, without the cutouts that do so (see `gax_batch.cluster.isolation`).
+
+    Args:
+        tasks: The units.
+        factory: Of the engines.
+        options: Of the run.
+        resources: What the run uses.
+        limit: How long each step of a unit may take.
+        see: Is shown every second, in a thread of its own, how the workers stand; once it returns true, no
+            more units are begun, and those that are not begun have no result.
+        say: Shows one line to the person who waits.
+
+    Raises:
+        FatalError: the pipeline itself broke; the parts written so far are kept.
+    """
+    _configure()
+    waiting = {task.unit_id: task for task in tasks}
+    if lack := _layout(resources, len(tasks)).lack(*_cluster_size()):
+        say(f"waiting for nodes: {lack}")
+    with open_board() as board, watched(board, _layout(resources, len(tasks)).workers, see):
+        crew = _Crew(factory, options, resources, board, limit)
+        with closing(_all_rounds(waiting, crew, say)) as results:
+            yield from (result for result in results if result.state.failure != NOT_BEGUN)
+
+
+def _all_rounds(waiting: dict[str, UnitTask], crew: "_Crew", say: Say) -> Generator[UnitResult, None, None]:
+    idle = 0
+    while waiting:
+        left, broken = len(waiting), None
+        try:
+            with closing(_flow(list(waiting.values()), crew)) as results:
+                for result in results:
+                    del waiting[result.state.unit_id]
+                    yield result
+        except (ray.exceptions.RayError, RuntimeError, OSError) as error:
+            broken = error
+        lost = _lost(crew.board, waiting)
+        if not lost and len(waiting) == left:
+            # Workers that die before they begin anything: one unit alone will show of what.
+            idle, lost = idle + 1, [next(iter(waiting))]
+        if idle > MAX_IDLE:
+            cause = "units do not come back" if broken is None else _root_cause(broken)
+            raise FatalError(f"the pipeline broke: {cause}") from broken
+        yield from _rescued([waiting.pop(unit_id) for unit_id in lost], crew, say)
+
+
+def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Call a function for each item on the cluster of the session, and yield the results in any order.
+
+    A worker's end is outlasted by `MAX_RETRIES`; no more tasks are in flight than keep all CPUs busy.
+
+    Args:
+        function: At the top level of a module, so that a worker can import it.
+        items: Small values; each travels to a worker.
+
+    Raises:
+        GaxError: The function's own.
+        FatalError: A worker kept dying, or the function raised anything else.
+    """
+    task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(function)
+    in_flight = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting = iter(items)
+    running: set[ray.ObjectRef] = set()
+    try:
+        while True:
+            running.update(task.remote(item) for item in islice(waiting, in_flight - len(running)))
+            if not running:
+                return
+            (done,), _ = ray.wait(list(running))
+            running.remove(done)
+            yield ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, GaxError):
+            raise type(error.cause)(str(error.cause)) from error
+        raise FatalError(f"a task failed: {_root_cause(error)}") from error
+    except ray.exceptions.RayError as error:
+        raise FatalError(f"a task was lost: {_root_cause(error)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Crew:
+    """What every worker of a run is given, and one more that is alone."""
+
+    factory: EngineFactory
+    options: UnitOptions
+    resources: Resources
+    board: ActorHandle
+    limit: StepLimit
+
+
+class _Ward:
+    """A worker in which lost units are tried one by one, and another after each that dies."""
+
+    def __init__(self, crew: _Crew) -> None:
+        self._crew = crew
+        self._cell: ActorHandle | None = None
+
+    def trial(
+        self, task: UnitTask, aside: Mapping[int, Reject], *, keep: bool, seconds: float
+    ) -> UnitResult | Death:
+        """Try a unit; see `gax_batch.cluster.isolation.Trial`."""
+        board = self._crew.board
+        ray.get(board.forget.remote(task.unit_id))
+        self._cell = self._cell or self._open()
+        try:
+            return parse_result(ray.get(self._cell.attempt.remote(task, dict(aside), keep, seconds)))
+        except ray.exceptions.RayError as error:
+            self.close()
+            if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, GaxError):
+                raise FatalError(f"unit {task.unit_id} cannot be processed: {error.cause}") from error
+            view: BoardView = ray.get(board.view.remote())
+            return _death(error, [step for step in view.steps if step.unit_id == task.unit_id], seconds)
+
+    def close(self) -> None:
+        """Free what the worker has."""
+        if self._cell is not None:
+            ray.kill(self._cell)
+        self._cell = None
+
+    def _open(self) -> ActorHandle:
+        crew = self._crew
+        use = _layout(crew.resources, 1)
+        steps = Steps(Reporter(crew.board), crew.limit, tries=sys.maxsize)
+        return ray.remote(num_cpus=use.engine_cpus, num_gpus=use.engine_gpus)(Cell).remote(
+            partial(crew.factory, use.threads), crew.options, steps
+        )
+
+
+def _death(error: Exception, steps: Sequence[Step], seconds: float) -> Death:
+    """How a unit ended that was alone with its worker."""
+    step = steps[0].state if steps else READING
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return Death(step, f"raised {_root_cause(error)}")
+    late = bool(steps) and steps[0].seconds >= seconds
+    return Death(step, f"was not done after {duration(seconds)}" if late else "ended its worker")
+
+
+def _lost(board: ActorHandle, waiting: Container[str]) -> list[str]:
+    """Units whose step was begun and has not ended, now that nothing runs."""
+    with _cluster_needed():
+        view: BoardView = ray.get(board.view.remote())
+    return [step.unit_id for step in view.steps if step.unit_id in waiting]
+
+
+def _rescued(lost: Sequence[UnitTask], crew: _Crew, say: Say) -> Iterator[UnitResult]:
+    ward, failed = _Ward(crew), 0
+    try:
+        for task in lost:
+            say(f"unit {task.unit_id} was lost with its worker; it is tried alone")
+            with _cluster_needed():
+                result = save_unit(task, ward.trial, crew.limit.of_unit(task.planned, task.bytes))
+            yield result
+            failed = failed + 1 if result.part is None else 0
+            if failed == MAX_UNSAVED:
+                raise FatalError(f"{failed} units in a row could not be saved: {result.state.failure}")
+    finally:
+        ward.close()
+
+
+@contextmanager
+def _cluster_needed() -> Iterator[None]:
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise FatalError(f"the cluster is gone: {_root_cause(error)}") from error
+
+
+def _flow(tasks: Sequence[UnitTask], crew: _Crew) -> Generator[UnitResult, None, None]:
+    for row in _wire(tasks, crew).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield parse_result(row)
+
+
+def _wire(tasks: Sequence[UnitTask], crew: _Crew) -> ray.data.Dataset:
+    use = _layout(crew.resources, len(tasks))
+    told = (crew.options, Steps(Reporter(crew.board), crew.limit, MAX_TRIES))
+    blocks = {"batch_size": None, "batch_format": "pyarrow"}
+    return (
+        # Not a `Datasource`: its read task per unit would cost the driver half as much again, and a process.
+        ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=len(tasks))
+        .map_batches(
+            read_block,
+            fn_args=told,
+            compute=TaskPoolStrategy(use.readers),
+            num_cpus=use.reader_cpus,
+            **blocks,
+        )
+        .map_batches(
+            Classifier,
+            fn_constructor_args=(partial(crew.factory, use.threads), *told),
+            compute=ActorPoolStrategy(size=use.workers, max_tasks_in_flight_per_actor=2),
+            num_cpus=use.engine_cpus,
+            num_gpus=use.engine_gpus,
+            **blocks,
+        )
+        .map_batches(write_block, fn_args=told, num_cpus=STEP_CPUS, **blocks)
+    )
+
+
+def _layout(resources: Resources, units: int) -> Layout:
+    return lay_out(resources, *_cluster_size(), units)
+
+
+def _cluster_size() -> tuple[int, int]:
+    """The logical CPUs and GPUs of the cluster as it is now."""
+    cluster = ray.cluster_resources()
+    return int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
+
+
+def _configure() -> None:
+    context = DataContext.get_current()
+    # One block is one unit all the way: never split what a task returns.
+    context.target_max_block_size = None
+    # A unit that is lost is not the run's end; where many are, those are looked at before more follow.
+    context.max_errored_blocks = MAX_LOST
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Waiting long for a scarce GPU is no error.
+    context.execution_no_progress_timeout_s = -1
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+def _root_cause(error: BaseException) -> str:
+    """The last line of what Ray says, which names the exception in the worker."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

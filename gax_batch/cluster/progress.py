@@ -1,0 +1,251 @@
+"""A run as it stands: what has come out of it so far, where its units are, how long it will take."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from gax_batch.catalog.parts import Part
+from gax_batch.cluster.unit import UnitResult
+from gax_batch.cluster.unit_tracker import (
+    INFERRED,
+    INFERRING,
+    READING,
+    WAITING,
+    WRITING,
+    BoardView,
+    Step,
+)
+from gax_batch.models.domain import Counts
+
+Say = Callable[[str], None]
+"""Shows one line to the person who waits."""
+
+LINE_EVERY_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of a run: parts stored, units that failed, rejects by reason, seconds of work by step.
+
+    `rows` are the galaxies and `rejects` the rejected cutouts of the stored parts; `images` says how the
+    images of the stored parts compare with the bundle's reference.
+    """
+
+    parts: list[Part] = field(default_factory=list)
+    rows: int = 0
+    rejects: int = 0
+    reused_units: int = 0
+    reused_cutouts: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    failed_cutouts: int = 0
+    rejects_by_reason: Counter[str] = field(default_factory=Counter)
+    seconds_by_step: Counter[str] = field(default_factory=Counter)
+    images: Counts = field(default_factory=Counts)
+
+    def reuse(self, parts: list[Part]) -> None:
+        """Take over the parts that an earlier, interrupted run has stored."""
+        self.reused_units = len(parts)
+        self.reused_cutouts = sum(part.planned for part in parts)
+        for part in parts:
+            self._count(part)
+
+    def add(self, result: UnitResult) -> None:
+        """Count one unit's result."""
+        self.seconds_by_step.update(result.state.seconds)
+        if result.part is None:
+            self.failures[result.state.unit_id] = result.state.failure or "unknown"
+            self.failed_cutouts += result.state.planned
+            return
+        self._count(result.part)
+
+    def _count(self, part: Part) -> None:
+        self.parts.append(part)
+        # Counted up, since what shows a run asks for them after every unit.
+        self.rows += part.rows
+        self.rejects += part.rejects
+        self.rejects_by_reason.update(part.rejects_by_reason)
+        if part.images is not None:
+            self.images += Counts.add_up([part.images])
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A run's workers at a moment: where its units are, engines asked for, bytes of the object store."""
+
+    view: BoardView = field(default_factory=BoardView)
+    engines: int = 0
+    store_used: int = 0
+    store_bytes: int = 0
+
+
+class RunState:
+    """A run as it stands: what its units' results add up to, and where the others are.
+
+    Display, log lines and metrics all show this, and nothing else. `done` are cutouts of ended units, and
+    those of others that are inferred; `new_galaxies` and `new_rejects` leave out what an interrupted run has
+    left behind; `started` and `last_progress` are in seconds since 1970.
+    """
+
+    def __init__(self, run_id: str, tally: Tally, *, planned: int, units: int, draws: int) -> None:
+        self.run_id, self.tally, self.planned, self.units, self.draws = run_id, tally, planned, units, draws
+        self.sample = Sample()
+        self.done = 0
+        self.new_galaxies = 0
+        self.new_rejects: Counter[str] = Counter()
+        self.bytes_read = 0
+        self.stopping = False
+        self.started = self.last_progress = time.time()
+        self._ended: set[str] = set()
+        self._ended_cutouts = 0
+
+    def add(self, result: UnitResult) -> None:
+        """Count one unit's result."""
+        self.tally.add(result)
+        self._ended.add(result.state.unit_id)
+        self._ended_cutouts += result.state.planned
+        self.bytes_read += result.state.bytes_read
+        if result.part is not None:
+            self.new_galaxies += result.part.rows
+            self.new_rejects.update(result.part.rejects_by_reason)
+        self._advance()
+
+    def see(self, sample: Sample) -> None:
+        """Take note of how the workers stand."""
+        self.sample = sample
+        self._advance()
+
+    @property
+    def ended_units(self) -> int:
+        """Units of this run that have their part, or have failed."""
+        return len(self._ended)
+
+    @property
+    def rate(self) -> float:
+        """Cutouts a second since the first was given to an engine; 0 before."""
+        begun = self.sample.view.first_inference or self.started
+        return self.done / max(time.time() - begun, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What the rate so far leaves to wait; None before anything is done."""
+        return (self.planned - self.done) / self.rate if self.done else None
+
+    @property
+    def limiting_step(self) -> str:
+        """The step that the others wait for: starting, reading, inference or writing."""
+        units = self.sample.view.units
+        if not (self.sample.view.engines or self.ended_units):
+            return "starting"
+        if units.get(INFERRED, 0) + units.get(WRITING, 0) > max(1, 2 * self.sample.engines):
+            return "writing"
+        if units.get(WAITING, 0) or units.get(INFERRING, 0) >= self.sample.engines:
+            return "inference"
+        return "reading" if units.get(READING, 0) else "inference"
+
+    def _advance(self) -> None:
+        inferred = self.sample.view.inferred.items()
+        done = self._ended_cutouts + sum(n for unit, n in inferred if unit not in self._ended)
+        # A worker's report may come before or after the result of its unit.
+        if done > self.done:
+            self.done = min(done, self.planned)
+            self.last_progress = time.time()
+
+    def line(self) -> str:
+        """The state in one line."""
+        return _pace_line(self.done, self.planned, self.rate, self.tally.rejects)
+
+
+class Stall:
+    """Notices that a run makes no progress: first for a warning, at last for giving it up."""
+
+    def __init__(
+        self,
+        seconds: float,
+        give_up_seconds: float = math.inf,
+        step_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin to wait.
+
+        Args:
+            seconds: Without progress, until each warning.
+            give_up_seconds: Without progress, until the run is given up.
+            step_seconds: What a step of a unit may take: a run with a younger one is not given up.
+            clock: Seconds.
+        """
+        self._seconds, self._clock = seconds, clock
+        self._give_up_seconds, self._step_seconds = give_up_seconds, step_seconds
+        self._done = -1
+        self._since = self._told = clock()
+
+    def see(self, done: int, view: BoardView) -> str | None:
+        """The line to show, if it is time: `done` cutouts, and how the workers stand."""
+        now = self._clock()
+        if done != self._done:
+            self._done, self._since, self._told = done, now, now
+        if now - self._told < self._seconds:
+            return None
+        self._told = now
+        return f"no progress for {duration(now - self._since)}: {_standing(view)}"
+
+    def over(self, view: BoardView) -> str | None:
+        """Why the run is to be given up, as of the last `see`; None while it is not."""
+        waited = self._clock() - self._since
+        if waited < self._give_up_seconds or any(step.seconds < self._step_seconds for step in view.steps):
+            return None
+        return (
+            f"given up after {duration(waited)} without progress: {_standing(view)}; see to it, or raise "
+            "--give-up-minutes"
+        )
+
+
+def _standing(view: BoardView) -> str:
+    if not view.units:
+        return "no worker has begun a unit; has the cluster room for them?"
+    counts = ", ".join(f"{count:,} {state}" for state, count in view.units.items())
+    return f"units {counts}{_longest(view.steps)}"
+
+
+def _longest(steps: Sequence[Step]) -> str:
+    if not steps:
+        return "; no worker has one in its hands"
+    step = steps[0]
+    return f"; longest {step.state} {step.unit_id}, for {duration(step.seconds)} by {step.worker}"
+
+
+class Progress:
+    """Says at a decent pace how far a command is whose work has one step."""
+
+    def __init__(self, say: Say, planned: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._say = say
+        self._planned = planned
+        self._clock = clock
+        self._done = 0
+        self._start = self._last = clock()
+
+    def advance(self, cutouts: int, rejects: int) -> None:
+        """Count cutouts that were finished; at most one line in `LINE_EVERY_SECONDS`."""
+        self._done += cutouts
+        now = self._clock()
+        if now - self._last < LINE_EVERY_SECONDS and self._done < self._planned:
+            return
+        self._last = now
+        rate = self._done / max(now - self._start, 1e-9)
+        self._say(_pace_line(self._done, self._planned, rate, rejects))
+
+
+def _pace_line(done: int, planned: int, rate: float, rejects: int) -> str:
+    left = f"about {duration((planned - done) / rate)} left, " if rate else ""
+    return f"{done:,} of {planned:,} cutouts, {rate:,.1f}/s, {left}{rejects:,} rejects"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `42 s`, `3 min 05 s`, `2 h 07 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,56 @@
+"""Cutouts that the storage failed to give: tried again at the end of the run, before they are rejects."""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from gax_batch.cluster.progress import Say
+from gax_batch.cluster.unit import UnitResult, UnitTask
+
+Results = Generator[UnitResult, None, None]
+Execute = Callable[[Sequence[UnitTask]], Results]
+"""Processes units and yields the result of each, in any order."""
+
+
+def with_retries(
+    tasks: Sequence[UnitTask], execute: Execute, is_stopping: Callable[[], bool], say: Say
+) -> Results:
+    """Process units, and at the end once more the cutouts that the storage failed to give.
+
+    Args:
+        tasks: The units.
+        execute: Processes them.
+        is_stopping: Whether the run was told to stop: then nothing is tried again.
+        say: Shows one line to the person who waits.
+
+    Yields:
+        The result of each unit, once; of a unit with such cutouts after they were tried again.
+    """
+    held: dict[str, UnitResult] = {}
+    keys: dict[str, str] = {}
+    cutouts = 0
+    with closing(execute(tasks)) as results:
+        for result in results:
+            if result.part is None or not result.part.unread:
+                yield result
+            else:
+                held[result.state.unit_id] = result
+                keys[result.state.unit_id] = result.part.key
+                cutouts += result.part.unread
+    again = [replace(task, base=keys[task.unit_id]) for task in tasks if task.unit_id in keys]
+    if again and not is_stopping():
+        say(f"{cutouts:,} cutouts that the storage failed to give are tried again")
+        with closing(execute(again)) as results:
+            for result in results:
+                first = held.pop(result.state.unit_id)
+                yield first if result.part is None else _joined(first, result)
+    yield from held.values()
+
+
+def _joined(first: UnitResult, second: UnitResult) -> UnitResult:
+    """The second result with the work of both."""
+    state = second.state
+    seconds = Counter(first.state.seconds) + Counter(state.seconds)
+    bytes_read = first.state.bytes_read + state.bytes_read
+    return replace(second, state=replace(state, seconds=dict(seconds), bytes_read=bytes_read))

@@ -1,0 +1,268 @@
+"""A catalog as a HATS collection: counted, tiled, sorted to the sky, brought up to date night after night.
+
+First the manifest forgets the tiles that are going to change, then their files are written, then the
+metadata, and at last what is no longer part of it is removed and the manifest says that all is there. So
+wherever a publication is cut off, the next one knows which files it can trust. Every file is stored whole;
+while a publication runs, a reader sees tiles of the snapshot before and of the new one.
+"""
+
+import math
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gax_batch import storage
+from gax_batch.errors import UsageError
+from gax_batch.export.hats_metadata import Sky, metadata_keys, write_catalog, write_collection
+from gax_batch.export.manifest import (
+    COLLECTION,
+    STAGING,
+    HatsSettings,
+    Held,
+    Manifest,
+    left_over,
+    list_output,
+)
+from gax_batch.export.pixel_counts import Census
+from gax_batch.export.tasks import (
+    COUNTS,
+    Gathered,
+    GatherTask,
+    Piece,
+    Runner,
+    ScatterTask,
+    Source,
+    Tile,
+    count,
+    gather,
+    scatter,
+    sky_schema,
+)
+from gax_batch.export.tiling import Tiling
+from gax_batch.export.votable import Provenance
+from gax_batch.system.disk_database import Scratch
+
+# Of counting only three columns are read; of sorting all of them are in memory, some 0.8 kB a row.
+COUNT_PARTS = 256
+SCATTER_ROWS = 131_072
+SAVE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSky:
+    """What is in a published HATS catalog, and how much of it was written this time.
+
+    Attributes:
+        rows: Galaxies in it.
+        without_position: Selected galaxies that are left out, since they have no position.
+        tiles: Pixels of the catalog.
+        written: Pixels written, and margins.
+        removed: Files that are no longer part of it.
+    """
+
+    rows: int
+    without_position: int
+    tiles: int
+    written: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """What the output is to hold: tiles, the digest of what each is made of, and those to be written."""
+
+    tiling: Tiling
+    digests: dict[Tile, str]
+    wanted: list[Tile]
+
+
+def publish_hats(
+    root: str,
+    keys: Sequence[str],
+    settings: HatsSettings,
+    provenance: Provenance,
+    output: str,
+    run: Runner,
+    *,
+    replace_it: bool = False,
+) -> PublishedSky:
+    """Bring a HATS collection up to date with a snapshot.
+
+    Args:
+        root: URI of the table of galaxies.
+        keys: Of the snapshot's parts.
+        settings: What the collection is to be.
+        provenance: Of the snapshot; the bundles are added to it.
+        output: The collection's normalized URI.
+        run: Runs the tasks.
+        replace_it: Put this selection in the place of another one that is there.
+
+    Raises:
+        UsageError: The output holds something else, or another selection, or nothing can be published.
+        FatalError: A part is missing or unreadable.
+        OSError: The output cannot be written.
+        TransientError: The store kept failing.
+    """
+    there = list_output(output)
+    manifest = Manifest.read(output, provenance.catalog, there)
+    if not replace_it:
+        manifest.require_same(settings.selection, output)
+    with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
+        counts = _counts(root, keys, settings, output, settings.counts_key in there, run)
+        census = Census(scratch, keys, counts)
+        rows, nowhere, bundles = census.totals()
+        if rows == nowhere:
+            raise UsageError(
+                f"none of the {rows:,} selected galaxies has a position, which a HATS catalog needs; "
+                "run gax run with --positions, or publish another format"
+            )
+        cells, numbers = census.cells()
+        sky = Sky(
+            settings, replace(provenance, bundle_ids=bundles), sky_schema(settings.selection), cells, numbers
+        )
+        tiling = Tiling.of_counts(cells, numbers, settings.pixel_threshold, settings.margin_arcsec)
+        goal = _goal(census, tiling, settings, manifest, there)
+        done = PublishedSky(rows - nowhere, nowhere, int(tiling.occupied.sum()), len(goal.wanted), 0)
+        if not goal.wanted and _is_whole(manifest, sky, there):
+            return done
+        manifest.snapshot = None
+        manifest.settings = {"columns": settings.selection.columns, "where": settings.selection.where}
+        trusted = goal.digests.keys() - set(goal.wanted)
+        manifest.tiles = {tile: held for tile, held in manifest.tiles.items() if tile in trusted}
+        manifest.write(output)
+        census.save(Path(folder) / "counts.parquet")
+        storage.upload(Path(folder) / "counts.parquet", storage.join(output, settings.counts_key))
+        _write_tiles(root, census, goal, sky, manifest, output, run)
+    _write_metadata(output, sky, manifest)
+    removed = list(left_over(list_output(output), _kept(sky, manifest)))
+    for key in removed:
+        storage.delete(storage.join(output, key))
+    manifest.snapshot = provenance.snapshot
+    manifest.write(output)
+    return replace(done, removed=sum(not key.startswith(STAGING) for key in removed))
+
+
+def _counts(
+    root: str, keys: Sequence[str], settings: HatsSettings, output: str, saved: bool, run: Runner
+) -> Iterator[pa.Table]:
+    """`COUNTS` of every part: those that an earlier publication has saved, and those of new parts."""
+    known: set[str] = set()
+    if saved:
+        with (
+            storage.open_binary(storage.join(output, settings.counts_key)) as file,
+            pq.ParquetFile(file) as counted,
+        ):
+            for batch in counted.iter_batches():
+                known.update(batch["part"].unique().to_pylist())
+                yield pa.Table.from_batches([batch]).cast(COUNTS)
+    new = [key for key in keys if key not in known]
+    groups = [tuple(new[start : start + COUNT_PARTS]) for start in range(0, len(new), COUNT_PARTS)]
+    yield from run(count, [Source(root, group, settings.selection) for group in groups])
+
+
+def _goal(
+    census: Census, tiling: Tiling, settings: HatsSettings, manifest: Manifest, there: dict[str, int]
+) -> _Goal:
+    digests = {
+        tile: settings.digest(tile, origin.fingerprint) for tile, origin in census.origins(tiling).items()
+    }
+
+    def is_there(tile: Tile) -> bool:
+        held = manifest.tiles.get(tile)
+        if held is None or held.digest != digests[tile]:
+            return False
+        return held.rows == 0 or there.get(settings.key(tile)) == held.size
+
+    return _Goal(tiling, digests, sorted(tile for tile in digests if not is_there(tile)))
+
+
+def _is_whole(manifest: Manifest, sky: Sky, there: dict[str, int]) -> bool:
+    """Whether nothing has to be written: the same snapshot, all files, and none too many."""
+    kept = _kept(sky, manifest)
+    same = manifest.snapshot == sky.provenance.snapshot
+    return same and kept <= there.keys() and not any(left_over(there, kept))
+
+
+def _kept(sky: Sky, manifest: Manifest) -> set[str]:
+    """Keys of everything that belongs to the publication."""
+    kept = {sky.settings.counts_key, COLLECTION}
+    for margin in sky.settings.kinds:
+        kept.update(metadata_keys(sky.settings, margin=margin))
+        kept.update(sky.settings.key(tile.tile) for tile in _files(manifest, margin=margin))
+    return kept
+
+
+def _files(manifest: Manifest, *, margin: bool) -> list[Gathered]:
+    """The tiles, or the margins, that have a file."""
+    return [
+        Gathered(tile, held.rows, held.size)
+        for tile, held in sorted(manifest.tiles.items())
+        if tile.margin is margin and held.rows
+    ]
+
+
+def _write_tiles(
+    root: str, census: Census, goal: _Goal, sky: Sky, manifest: Manifest, output: str, run: Runner
+) -> None:
+    settings, wanted = sky.settings, set(goal.wanted)
+    pieces: dict[Tile, list[Piece]] = defaultdict(list)
+    for found in run(scatter, _scatter_tasks(root, census, goal, settings, output)):
+        for piece in found:
+            pieces[piece.tile].append(piece)
+    for tile in wanted - pieces.keys():
+        manifest.tiles[tile] = Held(goal.digests[tile], 0, 0)
+    tasks = [
+        GatherTask(
+            tile,
+            storage.join(output, settings.folder(margin=tile.margin)),
+            tuple(sorted(found, key=lambda piece: piece.uri)),
+            sky.schema,
+        )
+        for tile, found in sorted(pieces.items())
+    ]
+    saved = time.monotonic()
+    for done in run(gather, tasks):
+        manifest.tiles[done.tile] = Held(goal.digests[done.tile], done.rows, done.size)
+        if time.monotonic() - saved > SAVE_SECONDS:
+            manifest.write(output)
+            saved = time.monotonic()
+    manifest.write(output)
+
+
+def _scatter_tasks(
+    root: str, census: Census, goal: _Goal, settings: HatsSettings, output: str
+) -> list[ScatterTask]:
+    wanted = set(goal.wanted)
+    tiles = list(zip(goal.tiling.orders.tolist(), goal.tiling.pixels.tolist(), strict=True))
+    mask = [[Tile(margin, *tile) in wanted for tile in tiles] for margin in (False, True)]
+    groups: list[list[str]] = []
+    room = 0
+    for key, rows in census.sources(goal.tiling, goal.wanted):
+        if not groups or rows > room:
+            groups.append([])
+            room = SCATTER_ROWS
+        groups[-1].append(key)
+        room -= rows
+    digits = 1 + int(math.log10(max(1, len(groups))))
+    return [
+        ScatterTask(
+            Source(root, tuple(group), settings.selection),
+            goal.tiling,
+            np.array(mask),
+            storage.join(output, STAGING, f"{number:0{digits}}.arrows"),
+        )
+        for number, group in enumerate(groups)
+    ]
+
+
+def _write_metadata(output: str, sky: Sky, manifest: Manifest) -> None:
+    for margin in sky.settings.kinds:
+        write_catalog(output, sky, _files(manifest, margin=margin), margin=margin)
+    write_collection(output, sky)

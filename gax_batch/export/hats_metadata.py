@@ -1,0 +1,140 @@
+"""The files of a HATS catalog that say what is in it: properties, partitions, Parquet metadata, maps.
+
+As the IVOA Note on HATS has them, by the `hats` library. They are made in a local folder and stored one by
+one, whole, properties last.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gax_batch import __version__, storage
+from gax_batch.catalog.schema import DESCRIPTION
+from gax_batch.export.manifest import CATALOG, COLLECTION, HatsSettings
+from gax_batch.export.selection import described
+from gax_batch.export.tasks import INDEX, Gathered
+from gax_batch.export.tiling import CELL_ORDER, INDEX_ORDER, Ints, histogram_of
+from gax_batch.export.votable import Provenance, voparquet, votable_header
+from gax_batch.system.concurrency import map_threads
+
+MAP_ORDER = 8
+"""Order of the maps of where galaxies are (pixels of 14 arcmin)."""
+
+_COMMON, _METADATA = "dataset/_common_metadata", "dataset/_metadata"
+_PARTITIONS = "partition_info.csv"
+_PROPERTIES = ("hats.properties", "properties")
+_MAPS = ("point_map.fits", "skymap.fits")
+
+
+@dataclass(frozen=True, slots=True)
+class Sky:
+    """A snapshot on the sky: settings, where it comes from, and galaxies by pixel of `CELL_ORDER`."""
+
+    settings: HatsSettings
+    provenance: Provenance
+    schema: pa.Schema
+    cells: Ints
+    counts: Ints
+
+
+def metadata_keys(settings: HatsSettings, *, margin: bool) -> list[str]:
+    """Keys below the output of what `write_catalog` writes."""
+    names = [_COMMON, _METADATA, _PARTITIONS, *_PROPERTIES, *(() if margin else _MAPS)]
+    return [f"{settings.folder(margin=margin)}/{name}" for name in names]
+
+
+def write_catalog(output: str, sky: Sky, tiles: Sequence[Gathered], *, margin: bool) -> None:
+    """Write the metadata of the catalog, or of its margin cache, whose tiles are all there.
+
+    Raises:
+        OSError: A file cannot be read or written.
+        TransientError: The store kept failing.
+    """
+    from hats.catalog import PartitionInfo, TableProperties
+    from hats.io.file_io.file_io import write_fits_image
+    from hats.pixel_math import HealpixPixel
+
+    folder = storage.join(output, sky.settings.folder(margin=margin))
+    pixels = [HealpixPixel(tile.tile.order, tile.tile.pixel) for tile in tiles]
+    header = votable_header(
+        [INDEX, *described(sky.settings.selection.columns)],
+        sky.provenance,
+        rows=sum(tile.rows for tile in tiles),
+    )
+    with tempfile.TemporaryDirectory(prefix="gax-") as name:
+        local = Path(name)
+        (local / "dataset").mkdir()
+        common = sky.schema.with_metadata(voparquet(header))
+        pq.write_metadata(common, local / _COMMON)
+        pq.write_metadata(common, local / _METADATA, metadata_collector=_footers(folder, tiles))
+        PartitionInfo(pixels).write_to_file(local / _PARTITIONS)
+        if not margin:
+            histogram = histogram_of(sky.cells, sky.counts, MAP_ORDER)
+            for map_name in _MAPS:
+                write_fits_image(histogram, local / map_name)
+        TableProperties(**_properties(sky, tiles, margin=margin)).to_properties_file(local)
+        for key in metadata_keys(sky.settings, margin=margin):
+            inner = key.partition("/")[2]
+            storage.upload(local / inner, storage.join(folder, inner))
+
+
+def write_collection(output: str, sky: Sky) -> None:
+    """Write the file that readers of the catalog with its margin cache open."""
+    from hats.catalog.dataset.collection_properties import CollectionProperties
+
+    values = {"obs_collection": CATALOG, "hats_primary_table_url": CATALOG}
+    if sky.settings.margin_arcsec:
+        name = sky.settings.folder(margin=True)
+        values |= {"all_margins": name, "default_margin": name}
+    with tempfile.TemporaryDirectory(prefix="gax-") as local:
+        CollectionProperties(**values, **_provenance(sky, 0)).to_properties_file(local)
+        storage.upload(Path(local) / COLLECTION, storage.join(output, COLLECTION))
+
+
+def _properties(sky: Sky, tiles: Sequence[Gathered], *, margin: bool) -> dict[str, Any]:
+    rows = [tile.rows for tile in tiles]
+    values: dict[str, Any] = {
+        "catalog_name": sky.settings.folder(margin=margin),
+        "catalog_type": "margin" if margin else "object",
+        "total_rows": sum(rows),
+        "ra_column": "ra",
+        "dec_column": "dec",
+        "healpix_column": INDEX.name,
+        "healpix_order": INDEX_ORDER,
+        "hats_max_rows": max(rows, default=0),
+        "hats_order": max((tile.tile.order for tile in tiles), default=None),
+    }
+    if margin:
+        values |= {"primary_catalog": CATALOG, "margin_threshold": sky.settings.margin_arcsec}
+    else:
+        fraction = len(set((sky.cells >> 2 * (CELL_ORDER - MAP_ORDER)).tolist())) / (12 * 4**MAP_ORDER)
+        values |= {"skymap_order": MAP_ORDER, "moc_sky_fraction": fraction}
+    return values | _provenance(sky, sum(tile.size for tile in tiles))
+
+
+def _provenance(sky: Sky, size: int) -> dict[str, Any]:
+    from hats.catalog import TableProperties
+
+    said = sky.provenance
+    facts: dict[str, Any] = TableProperties.new_provenance_dict(
+        builder=f"gax-batch v{__version__}",
+        obs_description=DESCRIPTION,
+        prov_progenitor=f"{said.catalog} snapshot {said.snapshot}",
+    )
+    ours = {f"gax_{name}": value for name, value, _ in said.items()}
+    return facts | ours | {"hats_estsize": size // 1024, "hats_creation_date": f"{said.published}UTC"}
+
+
+def _footers(folder: str, tiles: Sequence[Gathered]) -> list[pq.FileMetaData]:
+    def read(tile: Gathered) -> pq.FileMetaData:
+        with storage.open_binary(storage.join(folder, tile.tile.key)) as file:
+            footer = pq.read_metadata(file)
+        footer.set_file_path(tile.tile.key.removeprefix("dataset/"))
+        return footer
+
+    return list(map_threads(read, tiles))

@@ -1,0 +1,174 @@
+"""What a published HATS catalog holds, beside it: so that publishing again does only what has changed.
+
+OUTPUT/collection.properties                       what HATS readers open
+OUTPUT/galaxies/{dataset/...,hats.properties,...}  the catalog
+OUTPUT/galaxies_<margin>arcs/...                   its margin cache
+OUTPUT/gax/manifest.json                           this; a tile that it does not list may hold anything
+OUTPUT/gax/counts-<digest>.parquet                 galaxies by part and place: old parts are not counted again
+OUTPUT/gax/staging/...                             rows on their way from parts to tiles
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from gax_batch import storage
+from gax_batch.catalog.schema import ADDED_COLUMNS
+from gax_batch.errors import UsageError
+from gax_batch.export.selection import Selection
+from gax_batch.export.tasks import Tile
+from gax_batch.storage.listing import list_objects
+
+FORMAT = 1
+CATALOG = "galaxies"
+COLLECTION = "collection.properties"
+_OURS = re.compile(
+    rf"{CATALOG}(?:_[0-9.e+-]+arcs)?/(?:dataset/(?:Norder=\d+/Dir=\d+/(?:Npix=\d+\.parquet|\.[0-9a-f]+\.tmp)"
+    r"|_metadata|_common_metadata)|(?:hats\.)?properties|partition_info\.csv|(?:point_map|skymap)\.fits)"
+    r"|gax/(?:staging/\d+\.arrows|counts-[0-9a-f]+\.parquet)"
+)
+_MANIFEST = "gax/manifest.json"
+STAGING = "gax/staging"
+
+
+@dataclass(frozen=True, slots=True)
+class HatsSettings:
+    """What a HATS catalog is to be: its columns and galaxies, galaxies per tile, and margins in arcsec."""
+
+    selection: Selection
+    pixel_threshold: int
+    margin_arcsec: float
+
+    @property
+    def kinds(self) -> tuple[bool, ...]:
+        """Whether each of its HATS catalogs is a margin cache."""
+        return (True, False) if self.margin_arcsec else (False,)
+
+    def folder(self, *, margin: bool) -> str:
+        """The HATS catalog's folder below the output."""
+        return f"{CATALOG}_{self.margin_arcsec:g}arcs" if margin else CATALOG
+
+    def key(self, tile: Tile) -> str:
+        """A tile's file below the output."""
+        return f"{self.folder(margin=tile.margin)}/{tile.key}"
+
+    @property
+    def counts_key(self) -> str:
+        """The counts' file below the output; they depend on the galaxies that are selected."""
+        return f"gax/counts-{hashlib.sha256(repr(self.selection.where).encode()).hexdigest()[:16]}.parquet"
+
+    def digest(self, tile: Tile, fingerprint: str) -> str:
+        """Of everything that a tile's file is made of: its parts' rows, and what is selected of them."""
+        text = f"{FORMAT} {self.selection} {self.margin_arcsec if tile.margin else 0} {fingerprint}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A tile's file: digest of what it is made of, rows, bytes (0 of both: none, since a margin is empty)."""
+
+    digest: str
+    rows: int
+    size: int
+
+
+@dataclass(slots=True)
+class Manifest:
+    """What is known of an output.
+
+    Attributes:
+        catalog: Whose publication it is.
+        snapshot: Of the catalog; None until all of it is there.
+        tiles: Files that are whole and what they are made of.
+        settings: As given, for a person to read.
+    """
+
+    catalog: str
+    snapshot: int | None = None
+    tiles: dict[Tile, Held] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, output: str, catalog: str, there: Iterable[str]) -> Self:
+        """Read an output's manifest; a new one for an empty place.
+
+        Args:
+            output: The output's URI.
+            catalog: The catalog that is to be published.
+            there: Keys of what is in the output.
+
+        Raises:
+            UsageError: The output holds something else.
+        """
+        there = set(there)
+        if _MANIFEST not in there:
+            if there:
+                raise UsageError(
+                    f"{output} holds something else already ({min(there)}); choose an empty or a new place"
+                )
+            return cls(catalog)
+        try:
+            said = json.loads(storage.read_bytes(storage.join(output, _MANIFEST)))
+            version, owner = said["format"], said["catalog"]
+            tiles = {Tile(*entry[:3]): Held(*entry[3:]) for entry in said["tiles"]}
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(
+                f"{output}/{_MANIFEST} is no manifest of gax publish; choose a new place"
+            ) from None
+        if version != FORMAT:
+            raise UsageError(f"{output} was published by another version of gax-batch; choose a new place")
+        if owner != catalog:
+            raise UsageError(
+                f"{output} holds the publication of another catalog, {owner}; choose a new place"
+            )
+        return cls(catalog, said["snapshot"], tiles, said["settings"])
+
+    def require_same(self, selection: Selection, output: str) -> None:
+        """Refuse to put another selection in the place of the one that is there.
+
+        Raises:
+            UsageError: The output holds other columns, or galaxies by another expression.
+        """
+        there = self.settings
+        if not there:
+            return
+        # A newer release adds columns to `all`; that is an update.
+        asked, held = (
+            [name for name in names if name not in ADDED_COLUMNS]
+            for names in (selection.columns, there["columns"])
+        )
+        differs = "columns" if asked != held else "--where" if selection.where != there["where"] else None
+        if differs:
+            raise UsageError(
+                f"{output} holds a publication with other {differs} "
+                f"({len(held)} columns, where {there['where'] or 'all galaxies'}); "
+                "choose another output, or pass --replace"
+            )
+
+    def write(self, output: str) -> None:
+        """Store it, over the one before."""
+        tiles = [
+            [*asdict(tile).values(), *asdict(held).values()] for tile, held in sorted(self.tiles.items())
+        ]
+        said = {
+            "format": FORMAT,
+            "catalog": self.catalog,
+            "snapshot": self.snapshot,
+            "settings": self.settings,
+            "tiles": tiles,
+        }
+        storage.write_bytes(storage.join(output, _MANIFEST), json.dumps(said).encode() + b"\n")
+
+
+def list_output(output: str) -> dict[str, int]:
+    """Size of every object of an output by its key."""
+    return {info.uri.removeprefix(f"{output}/"): info.size for info in list_objects(output, missing_ok=True)}
+
+
+def left_over(there: Iterable[str], kept: Iterable[str]) -> Iterator[str]:
+    """The keys that only a publication before this one, or an interrupted one, can have left."""
+    kept = {*kept, _MANIFEST}
+    return (key for key in there if _OURS.fullmatch(key) and key not in kept)

@@ -1,0 +1,152 @@
+"""`gax publish`: a snapshot of a catalog, or a selection of it, in a format that astronomers' tools open.
+
+The only module of publishing that knows the cluster.
+"""
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from gax_batch import storage
+from gax_batch.analysis.conditional import Conditional
+from gax_batch.catalog import layout
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.cluster.progress import Say
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.export.formats import Format
+from gax_batch.export.hats_catalog import publish_hats
+from gax_batch.export.manifest import HatsSettings
+from gax_batch.export.selection import Selection, choose_columns
+from gax_batch.export.tables import publish_table
+from gax_batch.export.tiling import margin_order_of
+from gax_batch.export.votable import Provenance
+from gax_batch.models.bundle import load_bundle
+from gax_batch.storage.listing import list_objects
+from gax_batch.system.cpus import logical_cpus
+from gax_batch.system.machine import MIB, Resources, cluster_address
+from gax_batch.system.stderr import quiet_native_stderr
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+OBJECT_STORE_BYTES = 256 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to publish, where to, and how.
+
+    `pixel_threshold` and `margin_arcsec` are HATS's; `bundle` is the catalog's, of which `conditional` takes
+    the intervals of conditional fractions.
+    """
+
+    catalog: str
+    output: str
+    form: Format
+    columns: Sequence[str] = ()
+    where: str | None = None
+    version: int | None = None
+    replace: bool = False
+    pixel_threshold: int = 200_000
+    margin_arcsec: float = 10.0
+    conditional: bool = False
+    bundle: str | None = None
+
+
+def publish(request: Request, say: Say) -> None:
+    """Publish a snapshot of a catalog.
+
+    Args:
+        request: What is asked for.
+        say: Shows one line to the person who waits.
+
+    Raises:
+        UsageError: The catalog, the selection or the output is not what it should be.
+        FatalError: A part is missing or unreadable, or the output cannot be written.
+        TransientError: The store kept failing.
+    """
+    output = storage.normalize_uri(request.output)
+    columns = choose_columns(request.columns, conditional=request.conditional)
+    conditional = Conditional.of_bundle(load_bundle(request.bundle)) if request.conditional else None
+    selection = Selection(columns, request.where, conditional)
+    catalog = Catalog(request.catalog, request.version)
+    if catalog.version is None:
+        raise UsageError(f"{request.catalog} is no catalog; gax run makes one")
+    if storage.is_within(output, catalog.uri) or storage.is_within(catalog.uri, output):
+        raise UsageError(f"{request.output} and the catalog lie within each other; choose another output")
+    # The expression is looked at before anything is read or written.
+    next(selection.read("", ()), None)
+    provenance = Provenance(catalog.uri, catalog.version, where=request.where)
+    root, keys = layout.table(catalog.uri, layout.GALAXIES_TABLE), [part.key for part in catalog.parts()]
+    try:
+        if request.form is Format.HATS:
+            _publish_sky(request, root, keys, selection, provenance, output, say)
+        else:
+            _check_file(output, replace_it=request.replace)
+            table = publish_table(root, keys, selection, provenance, request.form, output)
+            say(f"{table.rows:,} galaxies, {table.without_position:,} of them without a position")
+    except OSError as error:
+        raise FatalError(f"{request.output} cannot be written: {error}; free space or check it") from error
+    say(f"snapshot {catalog.version} of {request.catalog} is published at {request.output}")
+
+
+def _publish_sky(
+    request: Request,
+    root: str,
+    keys: Sequence[str],
+    selection: Selection,
+    provenance: Provenance,
+    output: str,
+    say: Say,
+) -> None:
+    if importlib.util.find_spec("hats") is None:
+        raise UsageError("publishing HATS needs the package hats: pip install 'gax-batch[hats]'")
+    margin_order_of(request.margin_arcsec)
+    if not {"ra", "dec"} <= set(selection.columns):
+        say("ra and dec are added to the columns: a HATS catalog has them")
+        added = [name for name in ("ra", "dec") if name not in selection.columns]
+        selection = replace(selection, columns=(*selection.columns, *added))
+    settings = HatsSettings(selection, request.pixel_threshold, request.margin_arcsec)
+    storage.check_writable(output)
+    with ExitStack() as stack:
+        done = publish_hats(
+            root, keys, settings, provenance, output, _Cluster(stack), replace_it=request.replace
+        )
+    say(f"{done.rows:,} galaxies in {done.tiles:,} pixels")
+    say(f"left out, since they have no position: {done.without_position:,} galaxies")
+    if done.written or done.removed:
+        say(f"written: {done.written:,} pixels and margins; removed: {done.removed:,} files")
+    else:
+        say("no pixel has changed")
+
+
+class _Cluster:
+    """Runs tasks on Ray, which is started for the first that are more than one."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._started = False
+
+    def __call__(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        if len(items) <= 1:
+            yield from map(function, items)
+            return
+        from gax_batch.cluster import pipeline
+
+        if not self._started:
+            self._started = True
+            self._stack.enter_context(quiet_native_stderr())
+            resources = Resources(logical_cpus(), None, OBJECT_STORE_BYTES, address=cluster_address())
+            self._stack.enter_context(pipeline.ray_session(resources))
+        yield from pipeline.map_tasks(function, items)
+
+
+def _check_file(output: str, *, replace_it: bool) -> None:
+    """Refuse a folder, and a file that may not be replaced."""
+    there = next(iter(list_objects(output, missing_ok=True)), None)
+    if there is not None and there.uri != output:
+        raise UsageError(f"{output} is a folder; name a file, such as {output}/galaxies.parquet")
+    if there is not None and not replace_it:
+        raise UsageError(f"{output} is there already; choose another name, or pass --replace")

@@ -1,0 +1,94 @@
+"""Which columns and galaxies of a catalog are published."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pyarrow as pa
+
+from gax_batch.analysis.conditional import NAMES, NEEDED, Conditional
+from gax_batch.catalog.condition import Condition, nearest
+from gax_batch.catalog.parts import read_in_turn
+from gax_batch.catalog.schema import COLUMNS, CONDITIONAL_COLUMNS, GALAXIES, Column
+from gax_batch.errors import UsageError
+from gax_batch.system.disk_database import Scratch
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Names of columns, and the expression that a galaxy must fulfil (None: all do).
+
+    Columns of conditional fractions need `conditional`, which derives them. It is not part of the text of a
+    selection: the bundle that a row names decides them.
+    """
+
+    columns: tuple[str, ...]
+    where: str | None = None
+    conditional: Conditional | None = field(default=None, repr=False)
+
+    def read(self, root: str, keys: Sequence[str], more: Sequence[str] = ()) -> Iterator[pa.Table]:
+        """The selected galaxies of some parts, a part at a time, in the order of the keys.
+
+        Args:
+            root: URI of the table of galaxies.
+            keys: Of its parts.
+            more: Columns to read besides; they come after `columns`.
+
+        Raises:
+            UsageError: The expression is not allowed or cannot be evaluated, or conditional fractions cannot
+                be derived (see `Conditional.add_to`).
+            FatalError: A part is missing or unreadable.
+            TransientError: The store kept failing.
+        """
+        wanted = list(dict.fromkeys([*self.columns, *more]))
+        stored = [name for name in wanted if name not in NAMES]
+        if self.conditional is None or stored == wanted:
+            yield from self._stored(root, keys, wanted)
+            return
+        for rows in self._stored(root, keys, list(dict.fromkeys([*stored, *NEEDED]))):
+            yield self.conditional.add_to(rows).select(wanted)
+
+    def _stored(self, root: str, keys: Sequence[str], names: Sequence[str]) -> Iterator[pa.Table]:
+        if self.where is None:
+            yield from read_in_turn(root, keys, _schema(names))
+            return
+        with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
+            condition = Condition(self.where, GALAXIES, scratch)
+            for rows in read_in_turn(root, keys, _schema([*names, *condition.columns])):
+                yield condition.filter(rows).select(names)
+
+
+def _schema(names: Sequence[str]) -> pa.Schema:
+    return pa.schema([GALAXIES.field(name) for name in dict.fromkeys(names)])
+
+
+def choose_columns(patterns: Sequence[str], *, conditional: bool = False) -> tuple[str, ...]:
+    """The columns that names or globs (`*_prob`) mean, each once, in the order of the patterns.
+
+    Args:
+        patterns: Each may hold several, separated by commas; none at all means every column.
+        conditional: Whether columns of conditional fractions are chosen too: those that the patterns mean,
+            or all if they mean none.
+
+    Raises:
+        UsageError: One means no column.
+    """
+    known = (*GALAXIES.names, *(NAMES if conditional else ()))
+    chosen: dict[str, None] = {}
+    asked = [name.strip() for pattern in patterns for name in pattern.split(",") if name.strip()]
+    for pattern in asked or ["*"]:
+        found = [name for name in known if fnmatchcase(name, pattern)]
+        if not found:
+            raise UsageError(f"--columns {pattern!r} is no column; {nearest(pattern, known)}")
+        chosen |= dict.fromkeys(found)
+    if conditional and chosen.keys().isdisjoint(NAMES):
+        chosen |= dict.fromkeys(NAMES)
+    return tuple(chosen)
+
+
+def described(names: Sequence[str]) -> list[Column]:
+    """What the schema says of columns of a catalog, or of conditional fractions, in their order."""
+    by_name = {column.name: column for column in (*COLUMNS, *CONDITIONAL_COLUMNS)}
+    return [by_name[name] for name in names]

@@ -1,0 +1,1 @@
+"""From bytes to a cutout: decoders, FITS, RGB, world coordinates, resampling, and limits."""

@@ -1,0 +1,312 @@
+"""The engine: cutouts `uint8 [N, 64, 64, 3]` to draws and summaries, the same bits wherever they run.
+
+All work is done in micro-batches of one static shape, the last one padded. On a CPU every operation
+runs on one thread, without XLA, while the threads work on different draws (convolutions that share one
+operation among threads sum in another order: measured, 1e-6); a GPU runs deterministic kernels that XLA
+compiled. So a galaxy's result depends on neither its place, its neighbors, the number of galaxies nor the
+number of threads.
+
+Imports TensorFlow: keep this module out of processes that do not infer.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gax_batch.errors import FatalError, UsageError
+from gax_batch.gz2 import N_ANSWERS, N_QUESTIONS
+from gax_batch.imaging.cutout import IMAGE_SIDE
+from gax_batch.models import DRAW_SET, Precision, bayesian, classic, svr, uncertainty
+from gax_batch.models.bundle import MODELS, Bundle
+from gax_batch.models.runtime import tf
+from gax_batch.models.uncertainty import Float, Summary
+from gax_batch.system.cpus import logical_cpus
+from gax_batch.system.machine import faster_precision
+
+Images = npt.NDArray[np.uint8]
+T = TypeVar("T")
+# Exponentials of whole vectors and of a leftover differ in the last bit: no step may leave one over.
+ROWS = 16
+# Of a GPU's micro-batch, which takes 1 GiB of its memory. An H200 does 32,300 galaxies a second by 1,024
+# and 34,200 by 2,048.
+GPU_ROWS = 1024
+# Galaxies that one thread summarizes at a time, whole vectors of 16.
+SUMMARIZED_ROWS = 256
+
+
+class Engine:
+    """The models of a bundle, ready to classify.
+
+    Args:
+        bundle: see `gax_batch.models.bundle.load_bundle`.
+        models: which networks to run, any of `bayesian`, `svr`, `classic`.
+        draws: weight draws of the Bayesian CNN; the first draws are the same for every number of them.
+        target_error: draw 32, 64, 128, ... up to `draws` times for each galaxy until the Monte Carlo error
+            of the Bayesian CNN's mean is at most this for every answer (see
+            `bayesian.monte_carlo_error`); always all draws by default. Only `summarize` draws more than
+            the first 32, which alone it keeps, so that every galaxy has the same.
+        precision: of the convolutions; `auto` is this machine's faster one. Dense layers, output head and
+            regressions are float32 always.
+        threads: TensorFlow's threads, 0 for one per core; the first engine of a process decides.
+        micro_batch: galaxies per step, a multiple of 16; 0 is 16 on a CPU (its caches are small) and
+            1,024 on a GPU. Another value may change the last bits of the results.
+
+    Raises:
+        UsageError: no or unknown models, no draws, draws or models that cannot have a target error, or a
+            bundle that lacks what they need.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        models: Sequence[str] = ("bayesian", "svr"),
+        draws: int = 32,
+        target_error: float | None = None,
+        precision: Precision = "auto",
+        threads: int = 0,
+        micro_batch: int = 0,
+    ) -> None:
+        unknown = sorted(set(models) - set(MODELS))
+        if unknown or not models:
+            raise UsageError(f"models {', '.join(unknown) or '(none)'}: choose from {', '.join(MODELS)}")
+        if draws < 1:
+            raise UsageError(f"draws must be at least 1, not {draws}")
+        if target_error is not None and ("bayesian" not in models or draws % DRAW_SET):
+            raise UsageError(
+                f"a target error needs the model bayesian and draws that are a multiple of {DRAW_SET}"
+            )
+        if micro_batch % ROWS:
+            raise UsageError(f"micro_batch must be a multiple of {ROWS}, not {micro_batch}")
+        threads = threads or logical_cpus()
+        gpu = _configure(threads)
+        parallel = 1 if gpu else threads
+        self._micro_batch = micro_batch or (GPU_ROWS if gpu else ROWS)
+        first, *more = bayesian.stages(draws) if target_error is not None else [range(draws)]
+        self._n_draws, self._target_error = len(first), target_error
+        dtype = tf.as_dtype(faster_precision() if precision == "auto" else precision)
+        try:
+            self._calibration = uncertainty.Calibration.of_bundle(bundle.manifest["calibration"], models)
+            predictors = _predictors(bundle, set(models), dtype, first, parallel, gpu)
+        except KeyError as error:
+            raise UsageError(f"the bundle {bundle.bundle_id} lacks {error}; use another bundle") from None
+        self._run = _compile(predictors, dtype, self._micro_batch, xla=gpu)
+        refining = [_predictors(bundle, {"bayesian"}, dtype, stage, parallel, gpu) for stage in more]
+        self._more = [_compile(stage, dtype, self._micro_batch, xla=gpu) for stage in refining]
+
+    def summarize(self, images: Images) -> Summary:
+        """Classify cutouts.
+
+        Args:
+            images: uint8 `[N, 64, 64, 3]`; N may be 0.
+
+        Returns:
+            N rows, in the same order.
+
+        Raises:
+            FatalError: a model returned NaN or infinity.
+        """
+        if not len(images):
+            return _no_galaxies(self._n_draws if "bayesian" in self._calibration.models else 0)
+        if self._target_error is not None:
+            return self._refined(images, self._target_error)
+        # A GPU makes draws faster than one core summarizes them.
+        with ThreadPoolExecutor(logical_cpus()) as pool:
+            parts = pool.map(partial(uncertainty.summarize, self._calibration), self._pieces(images))
+            return Summary.concatenate(list(parts)).head(len(images))
+
+    def _pieces(self, images: Images) -> Iterator[dict[str, Float]]:
+        """All outputs, padding behind the last galaxy included, by a few galaxies."""
+        for outputs, count in self._outputs(images, self._run):
+            for start in range(0, count, SUMMARIZED_ROWS):
+                yield uncertainty.rows_of(outputs, slice(start, start + SUMMARIZED_ROWS))
+
+    def outputs(self, images: Images) -> dict[str, Float]:
+        """Everything the models say, float32, as `uncertainty.summarize` takes it.
+
+        Returns:
+            Of the models that run: `bayesian` `[S, N, 37]` (every draw), `classic` and `svr` `[N, 37]`,
+            all cumulative fractions; and with `svr`, `svr_draws` `[16, N, 37]` (see
+            `uncertainty.svr_fractions`) and `closeness` `[N]`, the largest kernel value to any support
+            vector that is not the galaxy itself.
+
+        Raises:
+            FatalError: a model returned NaN or infinity.
+        """
+        shapes: dict[str, tuple[int, ...]] = {name: (0, N_ANSWERS) for name in self._calibration.models}
+        if "bayesian" in shapes:
+            shapes["bayesian"] = (self._n_draws, 0, N_ANSWERS)
+        if "svr" in shapes:
+            shapes |= {"closeness": (0,), "svr_draws": (DRAW_SET, 0, N_ANSWERS)}
+        parts = {name: [np.empty(shape, np.float32)] for name, shape in shapes.items()}
+        for outputs, count in self._outputs(images, self._run):
+            for name, values in uncertainty.rows_of(outputs, np.arange(count)).items():
+                parts[name].append(values)
+        return {name: np.concatenate(kept, axis=max(kept[0].ndim - 2, 0)) for name, kept in parts.items()}
+
+    def draws(self, images: Images) -> Float:
+        """Every draw's cumulative fractions, float32 `[S, N, 37]`, each consistent with the tree.
+
+        Raises:
+            UsageError: the engine runs without the Bayesian CNN.
+            FatalError: a model returned NaN or infinity.
+        """
+        if "bayesian" not in self._calibration.models:
+            raise UsageError("draws come from the Bayesian CNN; add bayesian to the models")
+        return self.outputs(images)["bayesian"]
+
+    def predictions(self, images: Images) -> dict[str, Float]:
+        """Each model's own cumulative fractions, float32 `[N, 37]`; the Bayesian CNN's mean over draws.
+
+        Raises:
+            FatalError: a model returned NaN or infinity.
+        """
+        outputs = self.outputs(images)
+        return {
+            name: outputs[name].mean(axis=0) if name == "bayesian" else outputs[name]
+            for name in self._calibration.models
+        }
+
+    def _refined(self, images: Images, target: float) -> Summary:
+        """The summary with more draws for the galaxies that need them.
+
+        Which ones do depends on their own draws alone, and those on neither the other galaxies nor on their
+        number.
+        """
+        outputs, left = self.outputs(images), np.arange(len(images))
+        parts: list[Summary] = []
+        rows: list[npt.NDArray[np.int64]] = []
+        for more in [*self._more, None]:
+            enough = bayesian.monte_carlo_error(outputs["bayesian"]) <= target
+            if more is None:
+                enough[:] = True
+            rows.append(left[enough])
+            parts += self._summaries(uncertainty.rows_of(outputs, np.flatnonzero(enough)))
+            left, outputs = left[~enough], uncertainty.rows_of(outputs, np.flatnonzero(~enough))
+            if not len(left):
+                break
+            drawn = [found["bayesian"][:, :count] for found, count in self._outputs(images[left], more)]
+            outputs["bayesian"] = np.concatenate([outputs["bayesian"], np.concatenate(drawn, axis=1)])
+        return Summary.concatenate(parts).take(np.argsort(np.concatenate(rows)))
+
+    def _summaries(self, outputs: dict[str, Float]) -> Iterator[Summary]:
+        """Summaries of galaxies that have the same number of draws, of which the first are kept."""
+        count = outputs["bayesian"].shape[1]
+        for start in range(0, count, self._micro_batch):
+            # The last galaxy stands for the padding: see ROWS.
+            rows = np.minimum(np.arange(start, start + self._micro_batch), count - 1)
+            summary = uncertainty.summarize(self._calibration, uncertainty.rows_of(outputs, rows))
+            summary = replace(summary, draws=summary.draws[:, : self._n_draws])
+            yield summary.head(min(count - start, self._micro_batch))
+
+    def _outputs(self, images: Images, run: Any) -> Iterator[tuple[dict[str, Float], int]]:
+        """Each micro-batch's outputs, padding included, and how many of its rows are galaxies."""
+        if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIDE, IMAGE_SIDE, 3):
+            raise FatalError(f"cutouts must be uint8 [N, 64, 64, 3], not {images.dtype} {list(images.shape)}")
+        try:
+            for tensors, count in _one_ahead(self._started(images, run)):
+                yield _checked({name: tensor.numpy() for name, tensor in tensors.items()}), count
+        except tf.errors.OpError as error:
+            raise FatalError(f"TensorFlow failed: {error.message}") from error
+
+    def _started(self, images: Images, run: Any) -> Iterator[tuple[dict[str, Any], int]]:
+        """Each micro-batch's results, which a GPU may still be working on, and how many are of galaxies."""
+        for start in range(0, len(images), self._micro_batch):
+            batch = images[start : start + self._micro_batch]
+            padding = np.zeros((self._micro_batch - len(batch), *images.shape[1:]), np.uint8)
+            yield run(np.concatenate([batch, padding])), len(batch)
+
+
+def _one_ahead(results: Iterator[T]) -> Iterator[T]:
+    """The results, each after the next one has been started: a GPU works while its results are used."""
+    waiting: deque[T] = deque()
+    for result in results:
+        waiting.append(result)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _checked(outputs: dict[str, Float]) -> dict[str, Float]:
+    """The outputs as fractions.
+
+    Raises:
+        FatalError: They are not finite.
+    """
+    for name, values in outputs.items():
+        if not np.isfinite(values).all():
+            raise FatalError(f"{name} returned NaN or infinity; the bundle or the device is broken")
+    if "svr" in outputs:
+        outputs["svr"], outputs["svr_draws"] = uncertainty.svr_fractions(outputs["svr"])
+    return outputs
+
+
+def _configure(threads: int) -> bool:
+    """Set TensorFlow up before its first use, unless it runs already; whether there is a GPU."""
+    gpus = tf.config.list_physical_devices("GPU")
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError:
+        return bool(gpus)
+    if gpus:
+        # Autotuned or atomic kernels, XLA's too, and TF32 would change the bits from one process to the next.
+        tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    return bool(gpus)
+
+
+def _predictors(
+    bundle: Bundle, models: set[str], dtype: Any, draws: range, parallel: int, gpu: bool
+) -> dict[str, Any]:
+    predictors: dict[str, Any] = {}
+    if "bayesian" in models:
+        seed = int(bundle.manifest["seed"])
+        predictors["bayesian"] = bayesian.Predictor(
+            bundle.arrays["bayesian"], dtype, seed=seed, draws=draws, parallel=parallel, products=gpu
+        )
+    if "classic" in models:
+        predictors["classic"] = classic.Predictor(bundle.arrays["classic"], dtype, parallel=parallel)
+    if "svr" in models:
+        predictors["svr"] = svr.Predictor(bundle.arrays["svr"], dtype, parallel=parallel)
+    return predictors
+
+
+def _compile(predictors: dict[str, Any], dtype: Any, micro_batch: int, *, xla: bool) -> Any:
+    shape = (micro_batch, IMAGE_SIDE, IMAGE_SIDE, 3)
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)], jit_compile=xla)  # type: ignore[untyped-decorator]
+    def run(images: Any) -> dict[str, Any]:
+        x = tf.cast(tf.cast(images, tf.float32) / 255.0, dtype)
+        outputs = {name: predict(x) for name, predict in predictors.items()}
+        if "svr" in outputs:
+            outputs["svr"], outputs["closeness"] = outputs["svr"]
+        return outputs
+
+    return run
+
+
+def _no_galaxies(draws: int) -> Summary:
+    answers, questions = np.empty((0, N_ANSWERS), np.float32), np.empty((0, N_QUESTIONS), np.float32)
+    return Summary(
+        prob=answers,
+        std=answers,
+        lo=answers,
+        hi=answers,
+        svr=answers,
+        entropy=questions,
+        mutual_info=questions,
+        ood_score=np.empty(0, np.float32),
+        gz2_class=[],
+        gz2_class_margin=np.empty(0, np.float32),
+        out_of_distribution=np.empty(0, bool),
+        draws=np.empty((0, draws, N_ANSWERS), np.float32),
+    )

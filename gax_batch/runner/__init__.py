@@ -1,0 +1,1 @@
+"""One run from its settings to its commit, and what is known of it before."""

@@ -1,0 +1,216 @@
+"""What the units of a catalog were made with, and what other settings mean for them.
+
+A settings fingerprint has two halves, `numbers.others`. The first is a digest of what changes a row's
+numbers: units of another one are redone. The second is a digest of limits and companions: it separates the
+parts of runs with different ones, and redoes nothing by itself. Earlier fingerprints have one half for both.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from gax_batch.catalog.layout import PartName
+from gax_batch.catalog.snapshots import Catalog, read_run_record
+from gax_batch.errors import UsageError
+from gax_batch.models.bundle import Bundle
+from gax_batch.rejects import Reason
+from gax_batch.runner.settings import RunSettings
+
+# Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
+RESULTS_VERSION = 6
+# The results of the releases whose fingerprints have one half.
+_UNDIVIDED_VERSION = 6
+
+_LIMITED: Mapping[str, Reason] = {
+    "max_image_bytes": Reason.TOO_MANY_BYTES,
+    "max_image_header_bytes": Reason.TOO_MANY_BYTES,
+    "max_image_pixels": Reason.TOO_MANY_PIXELS,
+    "max_image_expansion": Reason.DECOMPRESSION_BOMB,
+    "max_image_memory_mib": Reason.DECOMPRESSION_BOMB,
+}
+_COMPANIONS = ("population_order", "population_bins", "keep_draws")
+
+
+def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
+    """Return the digests of what changes a row's numbers, and of limits and companions, joined by a dot."""
+    others = {name: getattr(settings, name) for name in (*_LIMITED, *_COMPANIONS)}
+    return f"{_digest(_numbers(settings, bundle.bundle_id, RESULTS_VERSION))}.{_digest(others)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The settings, by their run's record, and the bundle that made some units."""
+
+    settings: RunSettings
+    bundle_id: str
+
+
+class Provenance:
+    """What the units of a catalog were made with, by the records of their runs.
+
+    A record is read only for fingerprints other than the run's own, once each.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._known: dict[str, Made | None] = {}
+
+    def numbers(self, fingerprint: str) -> str:
+        """Return the digest of the settings that changed the numbers of a fingerprint's rows.
+
+        Where the record of an undivided fingerprint is missing, it stands for itself.
+        """
+        half, dot, _ = fingerprint.partition(".")
+        made = None if dot else self.made(fingerprint)
+        if made is None or _undivided(made) != fingerprint:
+            return half
+        return _digest(_numbers(made.settings, made.bundle_id, _UNDIVIDED_VERSION))
+
+    def same_numbers(self, fingerprint: str) -> set[str]:
+        """Return the catalog's fingerprints whose rows have the numbers of this one."""
+        mine, _, _ = fingerprint.partition(".")
+        return {
+            other for other in self._fingerprints() if fingerprint == other or self.numbers(other) == mine
+        }
+
+    def changes(self, fingerprint: str, settings: RunSettings, bundle: Bundle) -> list[str]:
+        """Return a line for each group of units that is redone: how many cutouts, and for which settings."""
+        cutouts: Counter[str] = Counter()
+        same = self.same_numbers(fingerprint)
+        for name, planned in self._catalog.planned().items():
+            if name.settings_fingerprint not in same:
+                cutouts[name.settings_fingerprint] += planned
+        return [
+            f"redone are {count:,} cutouts of {self._catalog.uri}: "
+            f"{self._difference(other, settings, bundle)}"
+            for other, count in cutouts.most_common()
+        ]
+
+    def limited(self, fingerprint: str, settings: RunSettings) -> dict[PartName, set[str]]:
+        """Return the URIs of the rejects whose limit these settings raise, by the part of their unit.
+
+        Raises:
+            UsageError: A part is missing or unreadable.
+            TransientError: The store kept failing.
+        """
+        raised = {other: self._raised(other, settings) for other in self._other_settings(fingerprint)}
+        names = [name for name in self._catalog.reject_parts() if raised.get(name.settings_fingerprint)]
+        found: dict[PartName, set[str]] = {}
+        for name, rows in zip(names, self._catalog.reject_batches(names), strict=True):
+            reasons = raised[name.settings_fingerprint]
+            columns = rows["source_uri"].to_pylist(), rows["reason"].to_pylist()
+            uris = {uri for uri, reason in zip(*columns, strict=True) if reason in reasons}
+            if uris:
+                found[name] = uris
+        return found
+
+    def incomplete(self, fingerprint: str, settings: RunSettings) -> list[PartName]:
+        """Return the parts without the sums or draws that these settings ask for."""
+        lacking = {other for other in self._other_settings(fingerprint) if self._lacks(other, settings)}
+        return [name for name in self._catalog.parts() if name.settings_fingerprint in lacking]
+
+    def made(self, fingerprint: str) -> Made | None:
+        """Return what a fingerprint's units were made with; None if no record of it can be read."""
+        if fingerprint not in self._known:
+            self._known[fingerprint] = self._read(fingerprint)
+        return self._known[fingerprint]
+
+    def _read(self, fingerprint: str) -> Made | None:
+        planned = self._catalog.planned()
+        names = [name for name in planned if name.settings_fingerprint == fingerprint]
+        for name in sorted(names, key=lambda name: (-planned[name], name.key)):
+            for rows in self._catalog.batches(["run_id"], [name]):
+                if len(rows):
+                    return _recorded(self._catalog.uri, rows["run_id"][0].as_py(), fingerprint)
+        return None
+
+    def _fingerprints(self) -> set[str]:
+        return {fingerprint for fingerprint, _ in self._catalog.units().values()}
+
+    def _other_settings(self, fingerprint: str) -> set[str]:
+        return self.same_numbers(fingerprint) - {fingerprint}
+
+    def _raised(self, fingerprint: str, settings: RunSettings) -> set[str]:
+        made = self.made(fingerprint)
+        return {
+            reason.value
+            for name, reason in _LIMITED.items()
+            if made is None or getattr(settings, name) > getattr(made.settings, name)
+        }
+
+    def _lacks(self, fingerprint: str, settings: RunSettings) -> bool:
+        made = self.made(fingerprint)
+        if made is None:
+            return True
+        order, bins = settings.population_order, settings.population_bins
+        return (
+            order not in (None, made.settings.population_order)
+            or not bins.items() <= made.settings.population_bins.items()
+            or (settings.keep_draws and not made.settings.keep_draws)
+        )
+
+    def _difference(self, fingerprint: str, settings: RunSettings, bundle: Bundle) -> str:
+        made = self.made(fingerprint)
+        if made is None:
+            return "the record of the run that made them is missing, and with it their settings"
+        before = _numbers(made.settings, made.bundle_id, RESULTS_VERSION)
+        now = _numbers(settings, bundle.bundle_id, RESULTS_VERSION)
+        changed = [
+            f"{name} {_shown(before.get(name))} -> {_shown(now.get(name))}"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name)
+        ]
+        if self.numbers(fingerprint) != _digest(before):
+            changed.append("this release computes other numbers")
+        return ", ".join(changed)
+
+
+def _recorded(catalog: str, run_id: str, fingerprint: str) -> Made | None:
+    try:
+        record = read_run_record(catalog, run_id)
+        settings = RunSettings(**record["settings"])
+    except (OSError, KeyError, TypeError, ValueError, ValidationError, UsageError):
+        return None
+    return Made(settings, record["bundle_id"]) if record["settings_fingerprint"] == fingerprint else None
+
+
+def _numbers(settings: RunSettings, bundle_id: str, results_version: int) -> dict[str, Any]:
+    """What changes a row's numbers, besides the cutout."""
+    decisive: dict[str, Any] = {
+        "results_version": results_version,
+        "bundle_id": bundle_id,
+        "models": sorted(settings.models),
+        "draws": settings.draws,
+        "precision": settings.precision,
+        "crop": settings.crop,
+        "preset": settings.preset,
+    }
+    if settings.target_error is not None:
+        decisive["target_error"] = settings.target_error
+    if settings.frames:
+        # Cutouts have a size of their own.
+        decisive["default_radius"] = settings.default_radius
+    return decisive
+
+
+def _undivided(made: Made) -> str:
+    """The fingerprint of an earlier release."""
+    settings = made.settings
+    return _digest(
+        _numbers(settings, made.bundle_id, _UNDIVIDED_VERSION)
+        | {"default_radius": settings.default_radius, "image_limits": asdict(settings.decoder.limits)}
+        | {name: getattr(settings, name) for name in _COMPANIONS}
+    )
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else ",".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,336 @@
+"""What stands before a run, and tells what it would do: list, compare, and predict the memory."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gax_batch.catalog.layout import PartName, frames_folder, parts_folder
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.cluster.progress import Say
+from gax_batch.errors import UsageError
+from gax_batch.imaging.rgb import PRESETS
+from gax_batch.models.bundle import Bundle
+from gax_batch.planning.plan import ClaimError, Plan, Unit, make_plan
+from gax_batch.planning.unchanged_shards import SettledShards
+from gax_batch.runner.fingerprint import Provenance, settings_fingerprint
+from gax_batch.runner.settings import RunSettings
+from gax_batch.sources import (
+    Settled,
+    Source,
+    open_band_files,
+    open_frames,
+    open_source,
+    read_positions,
+)
+from gax_batch.storage.listing import list_objects
+from gax_batch.system.machine import (
+    MemoryNeed,
+    Resources,
+    cluster_address,
+    faster_precision,
+    local_resources,
+    predict_memory,
+)
+
+_SHOWN_UNITS = 3
+# Of a small survey, some may go whatever their share.
+_FEW_REMOVED = 10
+
+Retries = Mapping[PartName, Collection[str] | None]
+"""Members of the catalog to process again, by the part that holds them: their URIs, or None for all."""
+
+
+def plan_run(
+    settings: RunSettings,
+    catalog: Catalog,
+    fingerprint: str,
+    folder: Path,
+    say: Say,
+    *,
+    keep_index: bool = True,
+) -> Plan:
+    """List the input, compare it with the catalog, and say what is new, changed and unchanged.
+
+    Args:
+        settings: Of the run.
+        catalog: What is cataloged already.
+        fingerprint: `settings_fingerprint`.
+        folder: An empty folder on a local disk, in which the plan keeps its members.
+        say: Shows one line to the person who waits.
+        keep_index: Whether the index of frames is written.
+
+    Raises:
+        UsageError: The user's mistake; nothing but the index of frames was written.
+    """
+    provenance = Provenance(catalog)
+    retries = _retries(settings, catalog, fingerprint, provenance, say)
+    index_folder = settings.frame_index or frames_folder(catalog.uri)
+    open_survey = partial(
+        open_input, settings, catalog.uri, say, keep_index=keep_index, index_folder=index_folder
+    )
+    compare = partial(_compare, settings, catalog, fingerprint, provenance, retries)
+    settled = _settled_shards(settings, catalog, provenance.same_numbers(fingerprint), retries)
+    try:
+        source = open_survey(settled=settled)
+        plan = compare(source, folder / "settled", settled)
+    except ClaimError:
+        source = open_survey()
+        plan = compare(source, folder / "all", None)
+    if not plan.counts.listed:
+        raise UsageError(f"{settings.input} holds no cutouts; check --input")
+    ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
+    say(f"{plan.counts.listed:,} cutouts in {settings.input}{ignored}: {plan.counts}")
+    report_positions(settings, plan, say)
+    if plan.units or plan.removed:
+        _refuse_shrinking(settings, plan)
+        _refuse_removal(settings, catalog, plan)
+    return plan
+
+
+def say_what_redoes(
+    settings: RunSettings, bundle: Bundle, catalog: Catalog, fingerprint: str, say: Say
+) -> None:
+    """Name the settings whose change redoes units of the catalog, before anything is listed."""
+    for line in Provenance(catalog).changes(fingerprint, settings, bundle):
+        say(line)
+
+
+def _retries(
+    settings: RunSettings, catalog: Catalog, fingerprint: str, provenance: Provenance, say: Say
+) -> Retries:
+    """Find what other limits or companions than those of its last run let the catalog process again."""
+    retries: dict[PartName, Collection[str] | None] = {**provenance.limited(fingerprint, settings)}
+    incomplete = provenance.incomplete(fingerprint, settings)
+    if settings.redo_companions:
+        return retries | dict.fromkeys(incomplete)
+    if incomplete:
+        names = ", ".join(name.unit_id for name in incomplete[:_SHOWN_UNITS])
+        more = ", ..." if len(incomplete) > _SHOWN_UNITS else ""
+        say(
+            f"{len(incomplete):,} units were made without sums or draws that these settings ask for ({names}"
+            f"{more}); --redo-companions processes them again"
+        )
+    return retries
+
+
+def _settled_shards(
+    settings: RunSettings, catalog: Catalog, fingerprints: Collection[str], retries: Retries
+) -> SettledShards | None:
+    # A table of positions, a limit or the wish to redo everything may touch any row.
+    if settings.full or settings.limit is not None or settings.positions is not None:
+        return None
+    return SettledShards(catalog, fingerprints, excluded=retries)
+
+
+def _known(catalog: Catalog, passed_over: Collection[PartName], retries: Retries) -> Iterator[pa.Table]:
+    """The catalog's members; those of `retries` are retried, however often they were."""
+    if not retries:
+        yield from catalog.members(passed_over)
+        return
+    uris = pa.array([uri for some in retries.values() for uri in some or ()], pa.string())
+    units = pa.array([name.unit_id for name, some in retries.items() if some is None], pa.string())
+    for rows in catalog.members(passed_over):
+        again = pc.or_(pc.is_in(rows["source_uri"], uris), pc.is_in(rows["unit_id"], units))
+        none = pa.scalar(0, rows["attempts"].type)
+        changed = {
+            "attempts": pc.if_else(again, none, rows["attempts"]),
+            "retry": pc.or_(again, pc.fill_null(rows["retry"], False)),
+        }
+        yield pa.table({**dict(zip(rows.column_names, rows.columns, strict=True)), **changed}, rows.schema)
+
+
+def _compare(
+    settings: RunSettings,
+    catalog: Catalog,
+    fingerprint: str,
+    provenance: Provenance,
+    retries: Retries,
+    source: Source,
+    folder: Path,
+    settled: SettledShards | None,
+) -> Plan:
+    folder.mkdir()
+    same = provenance.same_numbers(fingerprint)
+    units = {
+        unit: (fingerprint if settings_of in same else settings_of, members)
+        for unit, (settings_of, members) in catalog.units().items()
+    }
+    return make_plan(
+        source.list_members(),
+        # The units that the listing passed over are known when the first batch is asked for.
+        _known(catalog, () if settled is None else settled.units, retries),
+        units,
+        settings_fingerprint=fingerprint,
+        unit_size=settings.unit_size,
+        folder=folder,
+        positions=joined_positions(settings),
+        full=settings.full,
+        prune=settings.prune,
+        max_attempts=settings.max_attempts,
+        settled=settled,
+    )
+
+
+def open_input(
+    settings: RunSettings,
+    exclude: str,
+    say: Say,
+    *,
+    keep_index: bool,
+    index_folder: str | None = None,
+    settled: Settled | None = None,
+) -> Source:
+    """Open the survey that the settings name; nothing below `exclude` is part of it.
+
+    Args:
+        settings: Of the run.
+        exclude: A folder of our own.
+        say: Shows one line to the person who waits.
+        keep_index: Whether the index of frames is written.
+        index_folder: Where the index of frames is; None where there is none.
+        settled: As for `open_source`.
+
+    Raises:
+        UsageError: It is not there, or the settings do not fit together.
+        TransientError: The store kept failing.
+    """
+    bands = PRESETS[settings.preset].bands
+    if settings.frame_index is not None and not settings.frames:
+        raise UsageError("--frame-index is the index of --frames: give both, or neither")
+    if settings.band_files:
+        if settings.frames or not bands:
+            raise UsageError(
+                "--band-files needs a --preset of several bands, and is for cutouts: --frames are always one "
+                "file per band; change the one or leave out the other"
+            )
+        return open_band_files(
+            settings.input,
+            bands=bands,
+            limit=settings.limit,
+            exclude=exclude,
+            limits=settings.listing_limits,
+        )
+    if not settings.frames:
+        return open_source(
+            settings.input,
+            limit=settings.limit,
+            exclude=exclude,
+            settled=settled,
+            limits=settings.listing_limits,
+        )
+    if settings.positions is None or not bands:
+        raise UsageError("--frames needs --positions, and a --preset of several bands: give both")
+    return open_frames(
+        settings.input,
+        settings.positions,
+        bands=bands,
+        limit=settings.limit,
+        exclude=exclude,
+        limits=settings.listing_limits,
+        index_folder=index_folder,
+        keep_index=keep_index,
+        say=say,
+    )
+
+
+def joined_positions(settings: RunSettings) -> Iterable[pa.Table]:
+    """The positions that are joined to members by id; those of frames are members themselves."""
+    return () if settings.positions is None or settings.frames else read_positions(settings.positions)
+
+
+def report_positions(settings: RunSettings, plan: Plan, say: Say) -> None:
+    """Show how many cutouts the table of positions has, and by which of its columns.
+
+    Raises:
+        UsageError: It has none of them, and no limit leaves out the others.
+    """
+    found = plan.matched
+    if settings.positions is None or settings.frames:
+        return
+    if not found.in_table and settings.limit is None:
+        columns = ", ".join(found.columns) or "it has no rows"
+        raise UsageError(
+            f"{settings.positions} has none of the {found.cutouts:,} cutouts of {settings.input} (its id "
+            f"columns: {columns}; an id of the input: {found.example}); give a table with the ids of the "
+            "input, or omit --positions"
+        )
+    by = f" (by {found.column})" if found.column else ""
+    without = found.cutouts - found.in_table - found.elsewhere
+    say(
+        f"positions: {found.in_table:,} of {found.cutouts:,} cutouts are in {settings.positions}{by}; of the "
+        f"others, {found.elsewhere:,} keep the position they have, {without:,} have none"
+    )
+
+
+def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog) -> RunSettings:
+    """Make the precision `auto` definite, before anything depends on it: all workers use the same.
+
+    It is the one that most of the catalog was made with by otherwise equal settings, so that a night on
+    another machine redoes nothing; where nothing is committed yet, that of most parts of interrupted runs. A
+    new catalog gets bfloat16 where engines ask for GPUs, or share out a cluster of which nothing is known
+    yet, and else this machine's faster one.
+    """
+    if settings.precision != "auto":
+        return settings
+    shared = settings.engine_cpus is None and cluster_address(settings.ray_address) is not None
+    chosen = "bfloat16" if settings.engine_gpus or shared else faster_precision()
+    candidates = [settings.model_copy(update={"precision": name}) for name in ("float32", "bfloat16")]
+    prints = {s.precision: settings_fingerprint(s, bundle) for s in candidates}
+    provenance = Provenance(catalog)
+    units = Counter(fingerprint for fingerprint, _ in catalog.units().values())
+    made = Counter({f: sum(units[other] for other in provenance.same_numbers(f)) for f in prints.values()})
+    if not any(made.values()):
+        folders = {fingerprint: parts_folder(catalog.uri, fingerprint) for fingerprint in prints.values()}
+        made.update({f: len(list_objects(folder, missing_ok=True)) for f, folder in folders.items()})
+    return max(candidates, key=lambda s: (made[prints[s.precision]], s.precision == chosen))
+
+
+def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
+    # A unit that is redone loses the members that are not listed, and a pruned one all of them.
+    if settings.limit is not None and plan.counts.vanished:
+        raise UsageError(
+            f"--limit {settings.limit} leaves out {plan.counts.vanished:,} cutouts of {settings.catalog}; "
+            "leave --limit away, or try it on a catalog of its own"
+        )
+
+
+def _refuse_removal(settings: RunSettings, catalog: Catalog, plan: Plan) -> None:
+    """Refuse to prune much of a catalog: its input is another one, or its listing was not complete."""
+    vanished = plan.counts.vanished
+    if not (settings.prune and vanished) or settings.max_removed >= 1:
+        return
+    total = sum(catalog.planned().values())
+    if vanished > max(settings.max_removed * total, _FEW_REMOVED) or vanished >= total:
+        raise UsageError(
+            f"--prune would remove {vanished:,} of the {total:,} cutouts of {settings.catalog}, which "
+            f"{settings.input} does not have: more than --max-removed {settings.max_removed:.3g}; check "
+            "--input, or allow more"
+        )
+
+
+def resources_of(settings: RunSettings, units: Sequence[Unit] = ()) -> tuple[Resources, MemoryNeed]:
+    """Return what a run of some units uses on this machine, and the memory that it needs.
+
+    Units that are redone keep the size that they were made with, whatever the settings say. Without units it
+    is the least that any run of these settings needs.
+    """
+    kept = settings.stored_draws if settings.keep_draws else 0
+    largest = max((unit.members for unit in units), default=1)
+    resources = local_resources(
+        cpus=settings.cpus,
+        workers=settings.workers,
+        object_store_mib=settings.object_store_mib,
+        unit_size=largest,
+        kept_draws=kept,
+        address=settings.ray_address,
+    )
+    resources = replace(resources, engine_cpus=settings.engine_cpus, engine_gpus=settings.engine_gpus)
+    need = predict_memory(
+        resources, units=len(units), unit_size=largest, draws=settings.draws, kept_draws=kept
+    )
+    return resources, need

@@ -1,0 +1,249 @@
+"""The record of a run, `runs/<run_id>/run.json`: what ran, on what, how long, how many, and how it ended.
+
+While a run works, its record has the status `running` and is renewed every `BEAT_SECONDS`. The next run gives
+records that nobody renews any more the end that the catalog's log shows.
+"""
+
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version as package_version
+from typing import Any
+
+from gax_batch import __version__, storage
+from gax_batch.catalog.delta import Entry
+from gax_batch.catalog.snapshots import Catalog, write_run_record
+from gax_batch.catalog.unfinished import RUNNING, read_record, run_ids
+from gax_batch.cluster.progress import Tally, duration
+from gax_batch.errors import GaxError, UnknownCommitError
+from gax_batch.models.domain import Reference, warning_lines
+from gax_batch.planning.plan import Plan
+from gax_batch.storage.listing import split_glob
+from gax_batch.system.machine import MIB
+from gax_batch.system.signals import StoppedError
+
+RECORDED_PACKAGES = ("ray", "tensorflow", "tensorflow-probability", "numpy", "pyarrow", "deltalake", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What identifies one run that has something to do.
+
+    `settings` are plain JSON values; `reference` is the bundle's, None for one that has none.
+    """
+
+    run_id: str
+    started: datetime
+    catalog: str
+    bundle_id: str
+    settings: dict[str, Any]
+    settings_fingerprint: str
+    plan: Plan
+    reference: Reference | None = None
+
+
+COMPLETE, FAILED_UNITS, FAILED, INTERRUPTED = "complete", "failed units", "failed", "interrupted"
+
+BEAT_SECONDS = 600.0
+_LOST_AFTER = timedelta(seconds=3 * BEAT_SECONDS)
+# Every run settles the records before its own: what is lost is among the last.
+_SETTLED_RECORDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: its message, exit code and record are all made of this.
+
+    Attributes:
+        status: `COMPLETE`, `FAILED_UNITS`, `FAILED` or `INTERRUPTED`.
+        exit_code: 0, 3 with failed units; without a commit 2, 4, or 130 and 143 for signals.
+        version: The snapshot that the run committed; None where nothing was committed.
+        cause: The error that ended the run, or that came after the commit; None if there was none.
+        unknown: Whether nobody knows if there is a commit; `version` is None then.
+    """
+
+    status: str
+    exit_code: int
+    version: int | None = None
+    cause: str | None = None
+    unknown: bool = False
+
+    @classmethod
+    def of(cls, version: int | None, *, failed_units: int, error: BaseException | None) -> "Outcome":
+        """Derive the outcome from the commit, which decides, the failed units, and the error."""
+        cause = None if error is None else str(error) or type(error).__name__
+        if version is not None:
+            return cls(FAILED_UNITS if failed_units else COMPLETE, 3 if failed_units else 0, version, cause)
+        if isinstance(error, KeyboardInterrupt):
+            return cls(INTERRUPTED, 130, None, cause)
+        if isinstance(error, StoppedError):
+            return cls(INTERRUPTED, error.exit_code, None, cause)
+        exit_code = error.exit_code if isinstance(error, GaxError) else 4
+        return cls(FAILED, exit_code, None, cause, isinstance(error, UnknownCommitError))
+
+    @property
+    def messages(self) -> list[str]:
+        """Lines for the person who waits; none where everything went well."""
+        if self.unknown:
+            return []  # the error says it
+        if self.version is None:
+            return ["nothing was committed; finished units are kept, and the same command goes on from there"]
+        if self.cause is not None:
+            return [f"snapshot {self.version} is committed; after that, this failed: {self.cause}"]
+        return []
+
+
+class Clock:
+    """Seconds of a run by stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._start = self._last = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        """End a stage."""
+        now = time.monotonic()
+        self.laps[stage] = now - self._last
+        self._last = now
+
+    @property
+    def total(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self._start
+
+
+def describe(
+    run: Run, tally: Tally, clock: Clock, outcome: Outcome | None = None, *, peak_bytes: int = 0
+) -> dict[str, Any]:
+    """Return the record of a run, as plain JSON values; without an outcome, that of one at work."""
+    inferred = sum(part.planned for part in tally.parts) - tally.reused_cutouts
+    process_seconds = clock.laps.get("process", 0.0)
+    return {
+        "run_id": run.run_id,
+        "status": RUNNING if outcome is None else outcome.status,
+        "cause": None if outcome is None else outcome.cause,
+        "exit_code": None if outcome is None else outcome.exit_code,
+        "started": run.started.isoformat(),
+        "written": datetime.now(UTC).isoformat(),
+        "settings": run.settings,
+        "input_root": split_glob(storage.normalize_uri(run.settings["input"]))[0],
+        "settings_fingerprint": run.settings_fingerprint,
+        "bundle_id": run.bundle_id,
+        "versions": {"gax-batch": __version__, "python": platform.python_version()}
+        | {name: package_version(name) for name in RECORDED_PACKAGES},
+        "plan": run.plan.counts.as_dict(),
+        "counts": {
+            "planned": run.plan.members,
+            "units": len(run.plan.units),
+            "units_reused": tally.reused_units,
+            "units_removed": len(run.plan.removed),
+            "units_failed": len(tally.failures),
+            "cutouts_failed": tally.failed_cutouts,
+            "galaxies": tally.rows,
+            "rejects": tally.rejects,
+            "rejects_by_reason": dict(sorted(tally.rejects_by_reason.items())),
+        },
+        "domain": None if run.reference is None else run.reference.judge(tally.images).as_dict(),
+        "failures": dict(tally.failures),
+        "seconds": {**clock.laps, "total": clock.total},
+        "seconds_of_work": dict(tally.seconds_by_step),
+        "galaxies_per_second": inferred / process_seconds if process_seconds else None,
+        "peak_memory_mib": round(peak_bytes / MIB),
+        "snapshot": None if outcome is None else outcome.version,
+    }
+
+
+def store(catalog: str, record: dict[str, Any]) -> None:
+    """Write a run's record, over an earlier one of the same run.
+
+    Raises:
+        OSError: It cannot be written.
+        TransientError: The store kept failing.
+    """
+    write_run_record(catalog, record["run_id"], record)
+
+
+@contextmanager
+def kept_running(run: Run, tally: Tally, clock: Clock) -> Iterator[None]:
+    """Store the record of a run at work, and renew it as long as the block lasts.
+
+    Raises:
+        OSError: It cannot be written.
+        TransientError: The store kept failing.
+    """
+    record = describe(run, tally, clock)
+    store(run.catalog, record)
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            with suppress(GaxError, OSError):
+                store(run.catalog, {**record, "written": datetime.now(UTC).isoformat()})
+
+    thread = threading.Thread(target=beat, name="run-record", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        # A late renewal must not replace the record of the end.
+        thread.join()
+
+
+def commit_of(catalog: str, run_id: str) -> Entry | None:
+    """Return the commit of a run, by the catalog's log; None if it has none.
+
+    Raises:
+        UsageError: The catalog cannot be read.
+        TransientError: The store kept failing.
+    """
+    entries = Catalog(catalog).history()
+    # Entries with an operation only prepare the table.
+    mine = (e for e in entries if e.facts.get("run_id") == run_id and "operation" not in e.facts)
+    return next(mine, None)
+
+
+def settle_lost(catalog: str) -> None:
+    """Write the end into records of runs whose driver ended without doing so, as by SIGKILL.
+
+    Errors of the storage are left to the run that comes.
+    """
+    with suppress(GaxError, OSError):
+        for run_id in run_ids(catalog)[-_SETTLED_RECORDS:]:
+            record = read_record(catalog, run_id)
+            if record.get("status") != RUNNING:
+                continue
+            if datetime.now(UTC) - datetime.fromisoformat(record["written"]) < _LOST_AFTER:
+                continue
+            commit = commit_of(catalog, run_id)
+            ended = {
+                "status": INTERRUPTED if commit is None else commit.facts.get("status", COMPLETE),
+                "cause": "the driver ended without a record of its end",
+                "snapshot": None if commit is None else commit.version,
+            }
+            store(catalog, {**record, **ended})
+
+
+def summary_lines(record: dict[str, Any]) -> list[str]:
+    """What a person wants to know at the end of a run."""
+    counts = record["counts"]
+    lines = [
+        f"{counts['planned']:,} planned = {counts['galaxies']:,} galaxies + {counts['rejects']:,} rejects"
+    ]
+    if counts["units_failed"]:
+        lines[0] += f" + {counts['cutouts_failed']:,} in {counts['units_failed']:,} failed units"
+    lines += [f"  rejected {n:,}: {reason}" for reason, n in counts["rejects_by_reason"].items()]
+    lines += [f"  failed unit {unit}: {cause}" for unit, cause in list(record["failures"].items())[:5]]
+    rate = record["galaxies_per_second"]
+    speed = f"{rate:,.1f} cutouts/s, " if rate else ""
+    lines.append(
+        f"{duration(record['seconds']['total'])}, {speed}"
+        f"peak memory {record['peak_memory_mib']:,} MiB besides the object store"
+    )
+    lines += warning_lines(record["domain"])
+    lines.append(f"snapshot {record['snapshot']} of {record['settings']['catalog']} (run {record['run_id']})")
+    return lines

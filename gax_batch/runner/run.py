@@ -1,0 +1,349 @@
+"""A whole run, step by step: list, plan, check, resume, execute, commit, record.
+
+The only module that imports `pipeline` (and so Ray), and only when there is something to do.
+"""
+
+import secrets
+import tempfile
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gax_batch import storage
+from gax_batch.catalog.parts import find_finished
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.cluster.progress import RunState, Say, Stall, Tally
+from gax_batch.cluster.retries import with_retries
+from gax_batch.cluster.unit import Engine, UnitOptions, UnitResult, UnitTask
+from gax_batch.errors import FatalError, GaxError, UnknownCommitError
+from gax_batch.models import Precision
+from gax_batch.models.bundle import load_bundle, load_catalog_bundle
+from gax_batch.models.domain import Alarm, Reference
+from gax_batch.models.uncertainty import Calibration
+from gax_batch.planning.plan import Unit
+from gax_batch.runner import record
+from gax_batch.runner.display import Display, PlainLines
+from gax_batch.runner.fingerprint import settings_fingerprint
+from gax_batch.runner.monitor import Watch
+from gax_batch.runner.preparation import plan_run, resources_of, say_what_redoes, settle_precision
+from gax_batch.runner.record import Clock, Outcome, Run
+from gax_batch.runner.settings import RunSettings
+from gax_batch.runner.tolerance import Tolerance
+from gax_batch.runner.webhook import ATTEMPTS, Webhook, summary_of
+from gax_batch.system.machine import MemoryMeter, Resources, available_bytes, require_memory
+from gax_batch.system.signals import StoppedError, finishes_first, stops_at_once
+from gax_batch.system.stderr import native_stderr_in
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended: 0 complete, 3 with failed units; `version` is the catalog's snapshot."""
+
+    exit_code: int
+    run_id: str | None
+    version: int | None
+
+
+def run_survey(settings: RunSettings, say: Say, display: Display | None = None) -> RunOutcome:
+    """Bring a catalog up to date with its input.
+
+    Args:
+        settings: what to do.
+        say: shows one line to the person who waits.
+        display: shows how the run stands; plain lines where none is given.
+
+    Raises:
+        UsageError: the user's mistake; nothing was committed.
+        FatalError: nothing was committed; finished units are kept, and the same run uses them.
+        StoppedError: SIGINT or SIGTERM before the commit; units in flight were finished and kept, or a second
+            one came.
+    """
+    with stops_at_once():
+        return _run_survey(settings, say, display or PlainLines(say))
+
+
+def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome:
+    clock = Clock()
+    webhook = Webhook(settings.webhook)
+    bundle = load_catalog_bundle(settings.bundle)
+    # The engine would find out too, but only once Ray has started.
+    Calibration.of_bundle(bundle.manifest["calibration"], settings.models)
+    reference = Reference.of_bundle(bundle.manifest)
+    catalog = Catalog(settings.catalog)
+    settings = settle_precision(settings, bundle, catalog)
+    fingerprint = settings_fingerprint(settings, bundle)
+    say_what_redoes(settings, bundle, catalog, fingerprint, say)
+    _require_memory(settings)
+    with tempfile.TemporaryDirectory(prefix="gax-") as folder:
+        plan = plan_run(settings, catalog, fingerprint, Path(folder), say)
+        record.settle_lost(catalog.uri)
+        if not (plan.units or plan.removed):
+            say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
+            webhook.send(_nothing_to_do(settings.catalog, catalog.version), say)
+            return RunOutcome(0, None, catalog.version)
+        resources = _require_memory(settings, plan.units)
+        storage.check_writable(catalog.uri)
+        clock.lap("plan")
+        started = datetime.now(UTC)
+        run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        run = Run(
+            run_id=run_id,
+            started=started,
+            catalog=catalog.uri,
+            bundle_id=bundle.bundle_id,
+            settings=settings.model_dump(mode="json"),
+            settings_fingerprint=fingerprint,
+            plan=plan,
+            reference=reference,
+        )
+        return _process(run, settings, catalog, resources, clock, display, webhook)
+
+
+def _require_memory(settings: RunSettings, units: Sequence[Unit] = ()) -> Resources:
+    """The resources of a run of some units.
+
+    Called before the listing without any, since a listing may take hours, and again with those of the plan.
+
+    Raises:
+        UsageError: The memory does not suffice.
+    """
+    resources, need = resources_of(settings, units)
+    require_memory(need, available_bytes())
+    return resources
+
+
+def load_engine(
+    threads: int,
+    *,
+    bundle: str | None,
+    bundle_id: str,
+    models: tuple[str, ...],
+    draws: int,
+    target_error: float | None,
+    precision: Precision,
+) -> Engine:
+    """Build the engine in the process that will use it; this imports TensorFlow."""
+    from gax_batch.models.engine import Engine as TensorFlowEngine
+
+    loaded = load_bundle(bundle)
+    if loaded.bundle_id != bundle_id:
+        raise FatalError(f"this worker finds the bundle {loaded.bundle_id}, but the run is of {bundle_id}")
+    return TensorFlowEngine(
+        loaded, models=models, draws=draws, target_error=target_error, precision=precision, threads=threads
+    )
+
+
+def _process(
+    run: Run,
+    settings: RunSettings,
+    catalog: Catalog,
+    resources: Resources,
+    clock: Clock,
+    display: Display,
+    webhook: Webhook,
+) -> RunOutcome:
+    tally, say = Tally(), display.say
+    version: int | None = None
+    error: BaseException | None = None
+    with MemoryMeter() as meter:
+        try:
+            with record.kept_running(run, tally, clock):
+                _infer(run, settings, catalog, resources, tally, clock, display)
+            version, error = _commit(run, settings, catalog, tally)
+            clock.lap("commit")
+        except BaseException as caught:  # noqa: BLE001 (raised again below, once it is recorded)
+            error = caught
+    outcome = Outcome.of(version, failed_units=len(tally.failures), error=error)
+    written = record.describe(run, tally, clock, outcome, peak_bytes=meter.peak_bytes)
+    _conclude(written, outcome, settings, say, webhook)
+    if version is None and error is not None:
+        if isinstance(error, OSError):
+            raise FatalError(f"{run.catalog} cannot be written: {error}; free space or check it") from error
+        if isinstance(error, SystemExit):
+            raise FatalError(f"a library ended the run: {error}") from error
+        raise error
+    return RunOutcome(outcome.exit_code, run.run_id, version)
+
+
+def _infer(
+    run: Run,
+    settings: RunSettings,
+    catalog: Catalog,
+    resources: Resources,
+    tally: Tally,
+    clock: Clock,
+    display: Display,
+) -> None:
+    """Make the parts of all units that are not stored yet, and judge what has come out of them all.
+
+    Raises:
+        UsageError: What is rejected shows a wrong input or setting.
+        FatalError: Every unit failed, or the run made no progress for too long.
+    """
+    # What is forced is done again, although its parts are there.
+    units = [] if settings.full else [(unit.unit_id, unit.fingerprint) for unit in run.plan.units]
+    stored = find_finished(run.catalog, run.settings_fingerprint, units)
+    finished = {unit_id: part for unit_id, part in stored.items() if not part.unread}
+    bases = {unit_id: part.key for unit_id, part in stored.items() if part.unread}
+    tally.reuse(list(finished.values()))
+    if finished:
+        display.say(
+            f"{len(finished):,} of {len(run.plan.units):,} units are stored already, by an interrupted "
+            "run or for an earlier snapshot"
+        )
+    tolerance = Tolerance(run.catalog, settings.max_rejects, galaxies_before=catalog.galaxy_count())
+    for part in finished.values():
+        tolerance.see(part)
+    tasks = _write_tasks(run, finished, bases)
+    if tasks:
+        _execute(run, settings, tasks, resources, tally, tolerance, clock, display)
+    clock.lap("process")
+    tolerance.end(tally)
+
+
+def _commit(
+    run: Run, settings: RunSettings, catalog: Catalog, tally: Tally
+) -> tuple[int, BaseException | None]:
+    """Commit the parts, and return the snapshot that has them, and an error that came after it."""
+    facts = {
+        "bundle_id": run.bundle_id,
+        "settings_fingerprint": run.settings_fingerprint,
+        "status": record.FAILED_UNITS if tally.failures else record.COMPLETE,
+    }
+    try:
+        # A signal waits for the commit, which is the run's end.
+        with finishes_first(settings.grace):
+            version = catalog.commit(tally.parts, run_id=run.run_id, metadata=facts, removed=run.plan.removed)
+    except BaseException as error:
+        try:
+            entry = record.commit_of(run.catalog, run.run_id)
+        except (GaxError, OSError) as unknown:
+            raise UnknownCommitError(
+                f"the commit of run {run.run_id} failed ({error}), and the catalog cannot be read "
+                f"({unknown}): gax catalog log shows whether it is there"
+            ) from error
+        if entry is None:
+            raise
+        return entry.version, error
+    return version, None
+
+
+def _conclude(
+    written: dict[str, Any], outcome: Outcome, settings: RunSettings, say: Say, webhook: Webhook
+) -> None:
+    """Store and show how a run ended; what fails here is shown, and does not change how it ended."""
+    committed = outcome.version is not None
+    try:
+        with finishes_first(settings.grace) if committed else nullcontext():
+            try:
+                record.store(settings.catalog, written)
+            except (GaxError, OSError) as error:
+                say(f"the record of run {written['run_id']} cannot be written: {error}")
+            for line in [*(record.summary_lines(written) if committed else []), *outcome.messages]:
+                say(line)
+            # Who was told to stop has little time left.
+            attempts = 1 if outcome.status == record.INTERRUPTED else ATTEMPTS
+            webhook.send(summary_of(written), say, attempts=attempts)
+    except StoppedError:
+        if not committed:
+            raise
+
+
+def _write_tasks(run: Run, finished: Container[str], bases: Mapping[str, str]) -> list[UnitTask]:
+    if all(unit.unit_id in finished for unit in run.plan.units):
+        return []
+    places = run.plan.write(run.catalog, run.run_id)
+    return [
+        UnitTask(
+            file,
+            row_group,
+            unit.unit_id,
+            unit.fingerprint,
+            unit.members,
+            unit.whole,
+            unit.bytes or 0,
+            bases.get(unit.unit_id),
+        )
+        for unit, (file, row_group) in zip(run.plan.units, places, strict=True)
+        if unit.unit_id not in finished
+    ]
+
+
+def _execute(
+    run: Run,
+    settings: RunSettings,
+    tasks: list[UnitTask],
+    resources: Resources,
+    tally: Tally,
+    tolerance: Tolerance,
+    clock: Clock,
+    display: Display,
+) -> None:
+    from gax_batch.cluster import metrics, pipeline
+
+    options, factory = _options_of(run, settings), _engine_of(run, settings)
+    log = Path(tempfile.gettempdir()) / f"gax-{run.run_id}.log"
+    with native_stderr_in(log), pipeline.ray_session(resources) as ray_folder:
+        clock.lap("start")
+        display.say(f"Ray and TensorFlow write to {log}, Ray's workers to {ray_folder}/logs")
+        planned = sum(task.planned for task in tasks)
+        state = RunState(run.run_id, tally, planned=planned, units=len(tasks), draws=settings.draws)
+        publisher = metrics.Metrics(run.run_id)
+        stall = Stall(
+            60 * settings.stall_minutes,
+            60 * settings.give_up_minutes,
+            max(settings.step_limit.of_unit(task.planned, task.bytes) for task in tasks),
+        )
+
+        def execute(units: Sequence[UnitTask]) -> Generator[UnitResult, None, None]:
+            return pipeline.execute(
+                units, factory, options, resources, settings.step_limit, watch.see, display.say
+            )
+
+        with (
+            finishes_first(settings.grace) as stop,
+            Watch(state, display, stop, settings.grace, publisher, stall, Alarm(run.reference)).on() as watch,
+            # Closed here, not when a traceback lets it go: it must not outlive Ray.
+            closing(with_retries(tasks, execute, lambda: stop.number is not None, display.say)) as results,
+        ):
+            for result in results:
+                watch.ended(result)
+                if result.part is not None:
+                    tolerance.see(result.part)
+            if stop.number is not None and state.ended_units < len(tasks):
+                raise StoppedError(stop.number)
+
+
+def _options_of(run: Run, settings: RunSettings) -> UnitOptions:
+    return UnitOptions(
+        catalog=run.catalog,
+        settings_fingerprint=run.settings_fingerprint,
+        bundle_id=run.bundle_id,
+        run_id=run.run_id,
+        decoder=settings.decoder,
+        grouping=settings.grouping,
+        keep_draws=settings.keep_draws,
+        reference=run.reference,
+    )
+
+
+def _engine_of(run: Run, settings: RunSettings) -> Callable[[int], Engine]:
+    """Return what builds an engine in a worker, from its number of threads."""
+    return partial(
+        load_engine,
+        bundle=None if settings.bundle is None else storage.normalize_uri(settings.bundle),
+        bundle_id=run.bundle_id,
+        models=settings.models,
+        draws=settings.draws,
+        target_error=settings.target_error,
+        precision=settings.precision,
+    )
+
+
+def _nothing_to_do(catalog: str, version: int | None) -> dict[str, object]:
+    text = f"gax run: nothing to do; {catalog} is up to date at snapshot {version}"
+    return {"text": text, "catalog": catalog, "status": "nothing to do", "snapshot": version}

@@ -1,0 +1,92 @@
+"""When a run stops because of what comes out of it: too many rejects, no galaxy, or failed units alone."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from gax_batch.catalog import layout
+from gax_batch.catalog.parts import Part, read_in_turn
+from gax_batch.catalog.schema import REJECTS
+from gax_batch.cluster.progress import Tally
+from gax_batch.errors import FatalError, GaxError, UsageError
+
+JUDGED_AFTER = 1_000
+"""Cutouts after which a run is judged while it goes on."""
+
+# A small night with some bad cutouts is not a wrong configuration.
+FEW_REJECTS = 10
+_SHOWN_REASONS = 3
+
+
+class Tolerance:
+    """Counts what has come out of a run, and stops it where that shows a wrong input or setting."""
+
+    def __init__(self, catalog: str, threshold: float, *, galaxies_before: int) -> None:
+        """Count nothing yet.
+
+        Args:
+            catalog: The catalog's URI.
+            threshold: Fraction of the cutouts that may be rejected.
+            galaxies_before: Galaxies of the catalog before the run.
+        """
+        self._catalog, self._threshold, self._before = catalog, threshold, galaxies_before
+        self._rows = self._rejects = 0
+        self._reasons: Counter[str] = Counter()
+        self._examples: dict[str, Part] = {}
+
+    def see(self, part: Part) -> None:
+        """Count a finished part.
+
+        Raises:
+            UsageError: After `JUDGED_AFTER` cutouts, too many are rejected.
+        """
+        self._rows += part.rows
+        self._rejects += part.rejects
+        self._reasons.update(part.rejects_by_reason)
+        for reason in part.rejects_by_reason:
+            self._examples.setdefault(reason, part)
+        if self._rows + self._rejects >= JUDGED_AFTER:
+            self._judge()
+
+    def end(self, tally: Tally) -> None:
+        """Judge the run as a whole, before its commit.
+
+        Raises:
+            UsageError: Too many cutouts are rejected, or the catalog would have no galaxy.
+            FatalError: Every unit failed.
+        """
+        if tally.failures and not tally.parts:
+            unit, cause = next(iter(tally.failures.items()))
+            raise FatalError(f"every unit failed ({len(tally.failures):,}), for example {unit}: {cause}")
+        self._judge()
+        if self._rejects and not (self._rows or self._before) and self._threshold < 1:
+            raise UsageError(
+                f"all {self._rejects:,} cutouts were rejected ({self._described()}), and the catalog would "
+                "have no galaxy; check the input and the settings, or allow it with --max-rejects 1"
+            )
+
+    def _judge(self) -> None:
+        cutouts = self._rows + self._rejects
+        if self._rejects <= max(self._threshold * cutouts, FEW_REJECTS):
+            return
+        raise UsageError(
+            f"{self._rejects:,} of {cutouts:,} cutouts were rejected ({self._described()}), more than "
+            f"--max-rejects {self._threshold:.3g}; check the input and the settings, or allow more: the same "
+            "command then uses what is finished"
+        )
+
+    def _described(self) -> str:
+        reasons = self._reasons.most_common(_SHOWN_REASONS)
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        examples = "; ".join(self._describe([reason for reason, _ in reasons]))
+        return f"{counts}; for example {examples}" if examples else counts
+
+    def _describe(self, reasons: Sequence[str]) -> Iterator[str]:
+        """One example of each reason, as far as it can be read."""
+        for reason in reasons:
+            # The examples only help: what cannot be read must not hide why the run stops.
+            with suppress(GaxError, OSError):
+                root = layout.table(self._catalog, layout.REJECTS)
+                (rows,) = read_in_turn(root, [self._examples[reason].key], REJECTS)
+                row = next(row for row in rows.to_pylist() if row["reason"] == reason)
+                yield f"{row['source_uri']}: {row['detail']}"

@@ -1,0 +1,111 @@
+"""The end of a run, posted as JSON to a webhook whose URL, a secret, is in an environment variable."""
+
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+from urllib.parse import urlsplit
+
+from gax_batch.cluster.progress import Say
+from gax_batch.errors import UsageError
+
+ATTEMPTS = 3
+_ANSWER_SECONDS = 10.0
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TOLD = (
+    "run_id",
+    "status",
+    "cause",
+    "started",
+    "counts",
+    "seconds",
+    "galaxies_per_second",
+    "snapshot",
+    "domain",
+)
+
+
+class Webhook:
+    """Posts how a run ended; whatever becomes of it, the run's own end stays as it is."""
+
+    def __init__(self, variable: str | None, *, pause_seconds: float = 1.0) -> None:
+        """Look the URL up.
+
+        Args:
+            variable: Name of the environment variable that holds it; None: nothing is ever posted.
+            pause_seconds: Before the second attempt; doubled before the third.
+
+        Raises:
+            UsageError: The variable is not set, or holds no HTTP URL.
+        """
+        self._variable = variable
+        self._pause = pause_seconds
+        self._url = os.environ.get(variable, "") if variable else ""
+        if variable and urlsplit(self._url).scheme not in ("http", "https"):
+            what = "holds no http:// or https:// URL" if self._url else "is not set"
+            raise UsageError(f"the environment variable {variable}, named by --webhook, {what}; set it")
+
+    def send(self, summary: dict[str, Any], say: Say, *, attempts: int = ATTEMPTS) -> None:
+        """Post a summary; a server that does not take it is named in one line, by its variable alone."""
+        if not self._url:
+            return
+        problem = ""
+        for attempt in range(attempts):
+            if attempt:
+                time.sleep(self._pause * 2 ** (attempt - 1))
+            problem, passing = self._post(json.dumps(summary).encode())
+            if not problem:
+                return
+            if not passing:
+                break
+        say(f"the webhook of {self._variable} was not told: {problem}")
+
+    def _post(self, body: bytes) -> tuple[str, bool]:
+        """What went wrong (nothing: the empty text), and whether it may pass. It never tells the URL."""
+        try:
+            request = urllib.request.Request(  # noqa: S310 (the scheme was checked)
+                self._url, body, {"Content-Type": "application/json", "User-Agent": "gax-batch"}
+            )
+            with _OPENER.open(request, timeout=_ANSWER_SECONDS):
+                return "", False
+        except urllib.error.HTTPError as error:
+            with error:
+                return f"it answered {error.code}", error.code in _PASSING
+        except urllib.error.URLError as error:
+            reason = error.reason
+            return (
+                f"no answer ({type(reason).__name__ if isinstance(reason, Exception) else 'refused'})",
+                True,
+            )
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            return f"no answer ({type(error).__name__})", isinstance(error, OSError)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would arrive as a GET without its body; it is an answer like another."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
+def summary_of(record: dict[str, Any]) -> dict[str, Any]:
+    """What is posted of a run's record; `text` is one line for people, as chat services show it."""
+    counts, domain = record["counts"], record["domain"]
+    text = (
+        f"gax run {record['run_id']}: {record['status']}; {counts['galaxies']:,} galaxies, "
+        f"{counts['rejects']:,} rejects, {counts['units_failed']:,} failed units of "
+        f"{record['settings']['catalog']}"
+    )
+    if domain and domain["another_survey"]:
+        text += f"; warning: the images are not like those that {record['bundle_id']} knows"
+    return {
+        "text": text,
+        "catalog": record["settings"]["catalog"],
+        **{key: record[key] for key in _TOLD},
+    }

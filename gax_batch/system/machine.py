@@ -1,0 +1,317 @@
+"""What this machine has and who gets it, and a run's memory: predicted before, measured during."""
+
+import math
+import os
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import psutil
+
+from gax_batch.errors import UsageError
+from gax_batch.system.cpus import logical_cpus
+
+MIB = 1 << 20
+CUTOUT_BYTES = 64 * 64 * 3
+# Every step asks for a fraction of a CPU: engines that hold all of them would starve the readers, and
+# a run must finish on one logical CPU too (0.25 for each of reading, inference and writing).
+STEP_CPUS = 0.25
+
+# Private pages of one process each, measured on CPython 3.11 and rounded up: whole runs on two cores took
+# 1.4 GiB for 5,000 cutouts and 2.3 GiB for a million.
+DRIVER_BYTES = 300 * MIB
+RAY_BYTES = 300 * MIB
+READER_BYTES = 150 * MIB
+ENGINE_BYTES = 900 * MIB
+# The kernels of one weight draw, the copies made while they are stacked, and while its fractions are summed.
+DRAW_BYTES = 6 * MIB
+# The 37 fractions of one galaxy and one draw that is kept, as float16.
+KEPT_BYTES = 2 * 37
+# What the driver keeps of each unit, nearly all of it in Ray: 57 and 59 kB in two runs of `make bench`
+# (benchmarks/bench_growth.py, whose target this is).
+UNIT_BYTES = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a run uses: logical CPUs, engine actors (None: one per GPU, else one), object store.
+
+    `engine_cpus` and `engine_gpus` are what each engine asks of a cluster; None is a share of what is there.
+    `address` is that of a Ray cluster that is there already; without, the run starts its own Ray.
+    """
+
+    cpus: int
+    workers: int | None
+    object_store_bytes: int
+    engine_cpus: float | None = None
+    engine_gpus: float | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Engines and readers, and what each asks of Ray; no `readers` is as many as the cluster has room for."""
+
+    workers: int
+    threads: int
+    engine_cpus: float
+    engine_gpus: float | None
+    readers: int | None
+    reader_cpus: float
+
+    def lack(self, cpus: int, gpus: int) -> str | None:
+        """What the engines ask for and a cluster of these logical CPUs and GPUs does not have yet."""
+        each = self.engine_gpus or 0
+        if self.workers * self.engine_cpus <= cpus and self.workers * each <= gpus:
+            return None
+        return (
+            f"{self.workers} engines ask for {self.engine_cpus:g} CPUs and {each:g} GPUs each; the cluster "
+            f"has {cpus} CPUs and {gpus} GPUs"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """A run's predicted memory in bytes, by what needs it."""
+
+    driver: int
+    ray: int
+    readers: int
+    engines: int
+    object_store: int
+
+    @property
+    def total(self) -> int:
+        """All of it, object store included."""
+        return self.driver + self.ray + self.readers + self.engines + self.object_store
+
+    def __str__(self) -> str:
+        parts = {
+            "driver": self.driver,
+            "Ray": self.ray,
+            "readers": self.readers,
+            "models": self.engines,
+            "object store": self.object_store,
+        }
+        listed = ", ".join(f"{name} {size / MIB:,.0f}" for name, size in parts.items())
+        return f"{self.total / MIB:,.0f} MiB ({listed})"
+
+
+def cluster_address(asked: str | None = None) -> str | None:
+    """The Ray cluster to join: the one asked for, else the one of `RAY_ADDRESS`; None: a Ray of our own.
+
+    Raises:
+        UsageError: It is a Ray Client's address.
+    """
+    address = asked or os.environ.get("RAY_ADDRESS") or "local"
+    if "://" in address:
+        raise UsageError(
+            f"{address} is the address of a Ray Client or of a dashboard; give HOST:PORT of the head (6379) "
+            "from a machine of the cluster, or start the run there: ray job submit -- gax run ..."
+        )
+    return None if address == "local" else address
+
+
+def faster_precision() -> Literal["float32", "bfloat16"]:
+    """The faster arithmetic of this machine's convolutions: bfloat16 on a GPU or with AMX, else float32.
+
+    Measured: where a CPU has bfloat16 instructions but no AMX tiles, or has neither, TensorFlow's bfloat16
+    convolutions run at 0.5 to 0.9 of the rate of float32.
+    """
+    if Path("/proc/driver/nvidia/gpus").is_dir():
+        return "bfloat16"
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return "float32"
+    return "bfloat16" if "amx_bf16" in flags else "float32"
+
+
+def available_bytes() -> int:
+    """Memory that may still be taken: the machine's, or the control group's where that is less."""
+    free = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+        counters = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # Cached files count as used, but give way.
+        used -= int(counters["inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return free
+    return free if limit == "max" else min(free, int(limit) - used)
+
+
+def local_resources(
+    *,
+    cpus: Literal["auto"] | int,
+    workers: Literal["auto"] | int,
+    object_store_mib: Literal["auto"] | int,
+    unit_size: int,
+    kept_draws: int = 0,
+    address: str | None = None,
+) -> Resources:
+    """Turn what the user asked for, `auto` included, into numbers."""
+    logical = logical_cpus() if cpus == "auto" else cpus
+    if object_store_mib == "auto":
+        # Blocks of the units in flight: read ahead, in the engines, and on their way out; twice for slack.
+        units_in_flight = 2 * logical + 4
+        row = max(CUTOUT_BYTES, kept_draws * KEPT_BYTES) + 2_048
+        store = max(256 * MIB, 2 * units_in_flight * unit_size * row)
+    else:
+        store = object_store_mib * MIB
+    return Resources(logical, None if workers == "auto" else workers, store, address=cluster_address(address))
+
+
+def lay_out(resources: Resources, cpus: int, gpus: int, units: int) -> Layout:
+    """Share out a cluster's logical CPUs and GPUs over the workers of a run of so many units."""
+    workers = min(resources.workers or max(1, gpus), units)
+    asked = resources.engine_cpus
+    joined = resources.address is not None
+    if asked is not None and joined:
+        # Nothing is shared out of what is there: an autoscaler starts nodes for what is asked. A reader keeps
+        # one core busy, and leaves the writer its quarter of it.
+        return Layout(workers, max(1, int(asked)), asked, resources.engine_gpus, None, 1 - STEP_CPUS)
+    return Layout(
+        workers,
+        # On a cluster each engine has a node's cores to itself (0: all of them); a local Ray shares them out.
+        0 if joined else max(1, cpus // workers),
+        # However many engines there are, three quarters of the CPUs stay for reading and writing: where
+        # engines had half of two, Ray Data let one unit at a time be read, nine a second at most.
+        min(STEP_CPUS, cpus / (4 * workers)),
+        # Whole engines share a GPU evenly: two GPUs and three engines are two engines on one of them.
+        resources.engine_gpus or (1 / math.ceil(workers / gpus) if gpus else None),
+        min(cpus, units),
+        STEP_CPUS,
+    )
+
+
+def predict_memory(
+    resources: Resources, *, units: int, unit_size: int, draws: int, kept_draws: int = 0
+) -> MemoryNeed:
+    """Predict what a run still needs of this machine: on a cluster the driver's memory alone.
+
+    Args:
+        resources: what the run will use.
+        units: units that the run works on.
+        unit_size: cutouts of the largest unit.
+        draws: weight draws that each engine holds.
+        kept_draws: of them, those that are stored for every galaxy.
+    """
+    held = psutil.Process().memory_info().rss
+    driver = max(0, DRIVER_BYTES + units * UNIT_BYTES - held)
+    if resources.address is not None:
+        return MemoryNeed(driver, 0, 0, 0, 0)
+    unit = unit_size * CUTOUT_BYTES
+    kept = 3 * unit_size * kept_draws * KEPT_BYTES
+    return MemoryNeed(
+        driver=driver,
+        ray=RAY_BYTES,
+        readers=(resources.cpus + 1) * (READER_BYTES + 2 * unit + kept),
+        engines=(resources.workers or 1) * (ENGINE_BYTES + draws * DRAW_BYTES + unit + kept),
+        object_store=resources.object_store_bytes,
+    )
+
+
+def require_memory(need: MemoryNeed, available: int) -> None:
+    """Refuse a run that cannot fit.
+
+    Raises:
+        UsageError: with the predicted need and what is there.
+    """
+    if need.total > available:
+        raise UsageError(
+            f"this run needs about {need} and {available / MIB:,.0f} MiB are available; "
+            "use a smaller --unit-size (of new units), fewer --workers or a larger machine"
+        )
+
+
+class _MemoryBound:
+    """The bound of this process, shared by the blocks that run at once in its threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._before = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+    def enter(self, size: int) -> None:
+        with self._lock:
+            self._blocks += 1
+            if self._blocks == 1:
+                self._before = soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+                # Private writable memory, whether in use or not; only Linux tells.
+                taken = getattr(psutil.Process().memory_info(), "data", None)
+                wanted = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+                wanted += [] if taken is None else [taken + size]
+                resource.setrlimit(resource.RLIMIT_DATA, (min(wanted, default=soft), hard))
+
+    def leave(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if not self._blocks:
+                resource.setrlimit(resource.RLIMIT_DATA, self._before)
+
+
+_bound = _MemoryBound()
+
+
+@contextmanager
+def memory_bound(size: int) -> Iterator[None]:
+    """Let this process take so many more bytes while a block runs; what would take more raises MemoryError.
+
+    It is the last line against hostile input, whatever claims it makes of itself. Where several blocks run at
+    once, in threads, the first one's bound holds. Private memory counts (Linux, RLIMIT_DATA), and not that
+    of other processes; elsewhere than on Linux nothing is bounded.
+    """
+    _bound.enter(size)
+    try:
+        yield
+    finally:
+        _bound.leave()
+
+
+class MemoryMeter:
+    """Samples the memory of this process and its children while a `with` block runs.
+
+    Only private pages count: what is shared is Ray's object store, which the settings bound.
+    """
+
+    def __init__(self, interval_seconds: float = 1.0) -> None:
+        # What this process has had at its peak until now, its planning among it.
+        self.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        self._interval = interval_seconds
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="memory-meter", daemon=True)
+
+    def __enter__(self) -> "MemoryMeter":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        this = psutil.Process()
+        while True:
+            self.peak_bytes = max(self.peak_bytes, _private_bytes(this))
+            if self._done.wait(self._interval):
+                return
+
+
+def _private_bytes(root: psutil.Process) -> int:
+    total = 0
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            info = process.memory_info()
+        except psutil.Error:
+            continue
+        total += info.rss - getattr(info, "shared", 0)
+    return total

@@ -1,0 +1,1 @@
+"""What a person looks at: the report, the explorer, notebooks, and single images."""

@@ -1,0 +1,256 @@
+"""A few images classified in this process: no Ray, no catalog, nothing written."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from gax_batch import gz2, storage
+from gax_batch.errors import UsageError
+from gax_batch.imaging.decoding import Decoder
+from gax_batch.models import Precision
+from gax_batch.models.bundle import load_catalog_bundle
+from gax_batch.models.domain import Reference, warning_lines
+from gax_batch.models.uncertainty import Summary
+from gax_batch.rejects import RejectError
+from gax_batch.system.stderr import quiet_native_stderr
+from gax_batch.viewer.tree_plot import plot_tree
+
+RARE = 0.05
+"""Share of the volunteers below which a question hardly matters."""
+
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
+
+_BAR = 40
+_WIDTH = 110
+
+
+def _ignore(line: str) -> None: ...
+
+
+def classify_images(
+    uris: Sequence[str],
+    *,
+    bundle: str | None,
+    models: tuple[str, ...],
+    draws: int,
+    precision: Precision,
+    decoder: Decoder,
+    warn: Callable[[str], None] = _ignore,
+) -> list[dict[str, Any]]:
+    """Classify images.
+
+    Args:
+        uris: The images.
+        bundle: The bundle's folder or URI; the shipped one if None.
+        models: Networks to run.
+        draws: Weight draws of the Bayesian CNN.
+        precision: Of the convolutions.
+        decoder: Makes cutouts of the images.
+        warn: Called with each line of a warning if the images, as a whole, are not like those that the
+            model knows.
+
+    Returns:
+        For each image, in order: `image`, and either `gz2_class`, `gz2_class_margin`, `ood_score`,
+        `answers` (37 times `prob`, `std`, `lo`, `hi`, cumulative fractions) and `questions` (11 times
+        `entropy` and `mutual_info`, nats), or `rejected` with reason and detail.
+
+    Raises:
+        UsageError: an image that does not exist, or a bundle that cannot be used.
+    """
+    loaded = load_catalog_bundle(bundle)
+    cutouts: list[np.ndarray] = []
+    outcomes: list[dict[str, Any] | None] = []
+    for uri in uris:
+        try:
+            cutout, _ = decoder.decode(_read(uri))
+        except RejectError as error:
+            outcomes.append({"rejected": str(error.reject.reason), "detail": error.reject.detail})
+        else:
+            cutouts.append(cutout)
+            outcomes.append(None)
+    galaxies: Iterator[dict[str, Any]] = iter(())
+    if cutouts:
+        with quiet_native_stderr():
+            from gax_batch.models.engine import Engine
+
+            engine = Engine(loaded, models=models, draws=draws, precision=precision)
+            summary = engine.summarize(np.stack(cutouts))
+        if (reference := Reference.of_bundle(loaded.manifest)) is not None:
+            verdict = reference.judge(reference.count(np.stack(cutouts)))
+            for line in warning_lines(verdict.as_dict()):
+                warn(line)
+        galaxies = iter(_galaxies(summary))
+    return [
+        {"image": uri, **(next(galaxies) if o is None else o)} for uri, o in zip(uris, outcomes, strict=True)
+    ]
+
+
+def render_json(rows: list[dict[str, Any]]) -> str:
+    """The rows as one JSON array."""
+    return json.dumps(rows, indent=2)
+
+
+def render_trees(rows: list[dict[str, Any]]) -> str:
+    """Each image's tree for a terminal: every answer with a bar, its fraction and its 90 % interval.
+
+    The most likely path is bold; questions that fewer than `RARE` of the volunteers are asked are dim.
+    """
+    console = Console(width=max(_WIDTH, Console().width))
+    with console.capture() as capture:
+        for row in rows:
+            image = row["image"].rsplit("/", 1)[-1]
+            if "rejected" in row:
+                console.print(
+                    f"{image}: rejected: {row['rejected']} ({row['detail']})", markup=False, soft_wrap=True
+                )
+                continue
+            head = (
+                f"{image}: {row['gz2_class']}, margin {row['gz2_class_margin']:.2f}, "
+                f"out-of-distribution score {_score(row['ood_score'])}"
+            )
+            console.print(head, style="bold", markup=False, highlight=False)
+            console.print(_tree(row["answers"]))
+        console.print(
+            "Fractions of all volunteers who would say so; ▓ is the lower, ░ the upper part of the "
+            "calibrated 90 % interval.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return capture.get().rstrip()
+
+
+def _tree(answers: dict[str, dict[str, Any]]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    likely = gz2.most_likely(np.array([answers[name]["prob"] for name in gz2.ANSWERS]))
+    for prefix, question, column in _lines():
+        if column is None:
+            grid.add_row(f"{prefix}{gz2.in_words(question.name)}?", style=_style(answers, question))
+            continue
+        answer = answers[gz2.ANSWERS[column]]
+        style = "bold" if likely[column] else _style(answers, question)
+        name = gz2.in_words(question.answers[column - question.start])
+        grid.add_row(f"{prefix}{name}", _bar(answer), _cell(answer), style=style)
+    return grid
+
+
+def _lines(parent: int | None = None, prefix: str = "") -> Iterator[tuple[str, gz2.Question, int | None]]:
+    """The rows of the tree with what stands before each; an answer's questions follow it."""
+    for question in gz2.QUESTIONS:
+        if question.parent != parent:
+            continue
+        yield prefix, question, None
+        for column in range(question.start, question.stop):
+            last = column == question.stop - 1
+            yield f"{prefix}{'└' if last else '├'} ", question, column
+            yield from _lines(column, f"{prefix}{' ' if last else '│'}   ")
+
+
+def _style(answers: dict[str, dict[str, Any]], question: gz2.Question) -> str:
+    asked = 1.0 if question.parent is None else answers[gz2.ANSWERS[question.parent]]["prob"]
+    return "dim" if asked < RARE else ""
+
+
+def _bar(answer: dict[str, Any]) -> str:
+    """Full up to the interval, then shaded, darker up to the fraction."""
+    prob, lo, hi = (answer["prob"] if (v := answer[name]) is None else v for name in ("prob", "lo", "hi"))
+    low, middle, high = (round(_BAR * value) for value in (lo, prob, hi))
+    drawn: str = "█" * low + "▓" * (middle - low) + "░" * (high - middle)
+    return drawn.ljust(_BAR, "·")
+
+
+def check_plot(path: str) -> None:
+    """Refuse a picture of a kind that cannot be drawn, before there is anything to draw.
+
+    Raises:
+        UsageError: Its name ends in none of `PLOT_SUFFIXES`.
+    """
+    if not path.lower().endswith(PLOT_SUFFIXES):
+        raise UsageError(f"--plot {path} is no kind of picture; name a {', '.join(PLOT_SUFFIXES)} file")
+
+
+def save_plot(rows: list[dict[str, Any]], decoder: Decoder, path: str) -> None:
+    """Draw each image beside its tree, as a picture of the kind that the file's ending names.
+
+    Args:
+        rows: Of `classify_images`; those that were rejected are left out.
+        decoder: As for `classify_images`.
+        path: A local file whose name ends in one of `PLOT_SUFFIXES`.
+
+    Raises:
+        UsageError: Nothing is left to draw, or the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    drawn = [row for row in rows if "rejected" not in row]
+    if not drawn:
+        raise UsageError(f"no image could be read, so that there is nothing to draw in {path}")
+    figure = Figure(figsize=(8, 9 * len(drawn)))
+    for place, row in enumerate(drawn):
+        bottom, height = 1 - (place + 1) / len(drawn), 1 / len(drawn)
+        axes = figure.add_axes((0.36, bottom + 0.06 * height, 0.62, 0.89 * height))
+        plot_tree(_as_galaxy(row), axes)
+        inset = figure.add_axes((0.83, bottom + 0.79 * height, 0.15, 0.15 * 8 / 9 * height))
+        inset.imshow(decoder.decode(_read(row["image"]))[0])
+        inset.set_axis_off()
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error}; choose another --plot") from error
+
+
+def _as_galaxy(row: dict[str, Any]) -> dict[str, Any]:
+    """What a catalog would say of the image."""
+    numbers = {f"{name}_{kind}": v for name, each in row["answers"].items() for kind, v in each.items()}
+    return {"galaxy_id": row["image"].rsplit("/", 1)[-1], "gz2_class": row["gz2_class"], **numbers}
+
+
+def _read(uri: str) -> bytes:
+    try:
+        return storage.read_bytes(storage.normalize_uri(uri))
+    except FileNotFoundError:
+        raise UsageError(f"no image at {uri}: check the path") from None
+    except PermissionError:
+        raise UsageError(f"no permission to read {uri}: check its mode or your credentials") from None
+    except OSError as error:
+        raise UsageError(f"{uri} cannot be read ({error}): name an image file") from None
+
+
+def _galaxies(summary: Summary) -> list[dict[str, Any]]:
+    def number(value: float) -> float | None:
+        return None if np.isnan(value) else round(float(value), 6)
+
+    return [
+        {
+            "gz2_class": summary.gz2_class[i],
+            "gz2_class_margin": number(summary.gz2_class_margin[i]),
+            "ood_score": number(summary.ood_score[i]),
+            "answers": {
+                answer: {
+                    name: number(getattr(summary, name)[i, column])
+                    for name in ("prob", "std", "lo", "hi", "svr")
+                }
+                for column, answer in enumerate(gz2.ANSWERS)
+            },
+            "questions": {
+                question: {
+                    name: number(getattr(summary, name)[i, column]) for name in ("entropy", "mutual_info")
+                }
+                for column, question in enumerate(gz2.QUESTION_NAMES)
+            },
+        }
+        for i in range(len(summary.gz2_class))
+    ]
+
+
+def _cell(answer: dict[str, float | None]) -> str:
+    if answer["lo"] is None or answer["hi"] is None:
+        return f"{answer['prob']:.2f}"
+    return f"{answer['prob']:.2f} [{answer['lo']:.2f}, {answer['hi']:.2f}]"
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

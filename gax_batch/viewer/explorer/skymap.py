@@ -1,0 +1,212 @@
+"""A map of the galaxies found, of one area everywhere, on which a cone can be drawn.
+
+The whole sky is in Mollweide's projection, a part of it in Lambert's azimuthal one (Snyder 1987, USGS
+Professional Paper 1395, pages 249 and 182). Right ascension grows to the left.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from gax_batch.imaging.wcs import Floats, directions, healpix_cells
+from gax_batch.viewer.report.galleries import png_uri
+
+CELL_ORDER = 12
+"""Of the HEALPix cells by which galaxies are counted: 51 arcsec."""
+
+WIDTH, HEIGHT = 480, 240
+_NIGHT = (16, 20, 31)
+_CELLS_ACROSS = 60
+_WHOLE_SKY_ORDER = 5
+_WIDEST = 60.0
+_COUNTED_AT_ONCE = 8
+"""Largest order of which a number for each cell of the sky is little memory."""
+
+Cells = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What of the sky is on the map, whose places have x in [-2, 2] and y in [-1, 1], up and to the right.
+
+    Attributes:
+        ra: Of the center, degrees.
+        dec: Likewise.
+        radius: From the center to the upper edge, degrees; None for the whole sky.
+    """
+
+    ra: float = 180.0
+    dec: float = 0.0
+    radius: float | None = None
+
+    @property
+    def order(self) -> int:
+        """Of the HEALPix cells that are drawn."""
+        if self.radius is None:
+            return _WHOLE_SKY_ORDER
+        finest = math.log2(58.6 * _CELLS_ACROSS / (2 * self.radius))
+        return int(min(max(round(finest), _WHOLE_SKY_ORDER), CELL_ORDER))
+
+    @property
+    def scale(self) -> float:
+        """Of Lambert's projection: its distance from the center to the upper edge."""
+        return 2 * math.sin(math.radians(self.radius or 0) / 2)
+
+    def project(self, ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
+        """Places of positions in degrees; NaN opposite the center."""
+        lon, lat = np.radians((ra - self.ra + 180) % 360 - 180), np.radians(dec)
+        if self.radius is None:
+            theta = _mollweide_angle(lat)
+            return -2 * lon / np.pi * np.cos(theta), np.sin(theta)
+        lat0 = math.radians(self.dec)
+        nearness = 1 + np.sin(lat0) * np.sin(lat) + np.cos(lat0) * np.cos(lat) * np.cos(lon)
+        factor = np.sqrt(2 / np.where(nearness > 1e-9, nearness, np.nan)) / self.scale
+        up = np.cos(lat0) * np.sin(lat) - np.sin(lat0) * np.cos(lat) * np.cos(lon)
+        return -factor * np.cos(lat) * np.sin(lon), factor * up
+
+    def unproject(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Positions of places, in degrees; NaN outside the sky. The page's script does the same."""
+        if self.radius is None:
+            inside = (x / 2) ** 2 + y**2 <= 1
+            theta = np.arcsin(np.where(inside, y, 0))
+            lat = np.arcsin(np.clip((2 * theta + np.sin(2 * theta)) / np.pi, -1, 1))
+            lon = np.where(inside, -x * np.pi / 2 / np.maximum(np.cos(theta), 1e-9), np.nan)
+            return (self.ra + np.degrees(lon)) % 360, np.where(inside, np.degrees(lat), np.nan)
+        distance = np.hypot(x, y) * self.scale
+        inside = distance <= 2
+        angle = 2 * np.arcsin(np.where(inside, distance, 0) / 2)
+        lat0, safe = math.radians(self.dec), np.maximum(distance, 1e-12)
+        east, up = -x * self.scale, y * self.scale
+        sin_lat = np.cos(angle) * math.sin(lat0) + up * np.sin(angle) * math.cos(lat0) / safe
+        lat = np.arcsin(np.clip(sin_lat, -1, 1))
+        lon = np.arctan2(
+            east * np.sin(angle),
+            safe * math.cos(lat0) * np.cos(angle) - up * math.sin(lat0) * np.sin(angle),
+        )
+        return (self.ra + np.degrees(lon)) % 360, np.where(inside, np.degrees(lat), np.nan)
+
+
+def whole_view(ra: Floats, dec: Floats) -> View:
+    """The view that holds all positions, `[N]` degrees, NaN where there is none."""
+    there = np.isfinite(ra) & np.isfinite(dec)
+    vectors = directions(ra[there], dec[there])
+    middle = vectors.mean(axis=0) if len(vectors) else np.zeros(3)
+    length = float(np.linalg.norm(middle))
+    if length < 0.1:
+        return View()
+    middle /= length
+    farthest = math.degrees(math.acos(float(np.clip((vectors @ middle).min(), -1, 1))))
+    if farthest > _WIDEST:
+        return View()
+    ra_there, dec_there = (
+        math.degrees(math.atan2(middle[1], middle[0])) % 360,
+        math.degrees(math.asin(middle[2])),
+    )
+    return View(round(ra_there, 4), round(dec_there, 4), max(1.1 * farthest, 0.05))
+
+
+def picture(view: View, cells: Cells) -> str:
+    """The density of galaxies as a picture in a data URI, brighter where there are more.
+
+    Args:
+        view: What is drawn.
+        cells: Of each galaxy, of order `CELL_ORDER`; -1 where it has no position.
+    """
+    from matplotlib import colormaps
+
+    pixels = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    shown = _cells_of(view)
+    pixels[shown >= 0] = (*_NIGHT, 255)
+    count = _counts(cells[cells >= 0] >> 2 * (CELL_ORDER - view.order), shown, view.order)
+    bright = 0.3 + 0.7 * np.log1p(count) / np.log1p(max(count.max(), 1))
+    some = count > 0
+    pixels[some] = (255 * colormaps["viridis"](bright[some])).astype(np.uint8)
+    # Drawn anew for each answer and sent over loopback: time is what counts.
+    return png_uri(pixels, effort=1)
+
+
+def _counts(cells: Cells, shown: Cells, order: int) -> Cells:
+    """How many of the cells `[N]` each of those that are shown is."""
+    if order <= _COUNTED_AT_ONCE:
+        return np.where(shown >= 0, np.bincount(cells, minlength=12 * 4**order)[shown], 0)
+    found, counts = np.unique(cells, return_counts=True)
+    if not len(found):
+        return np.zeros_like(shown)
+    place = np.minimum(np.searchsorted(found, shown), len(found) - 1)
+    return np.where(found[place] == shown, counts[place], 0)
+
+
+def circle(view: View, ra: float, dec: float, radius: float) -> str:
+    """A cone's edge as the path of an SVG, in places whose y goes down."""
+    turn, angle = np.linspace(0, 2 * np.pi, 181), math.radians(radius)
+    lat0 = math.radians(dec)
+    lat = np.arcsin(math.sin(lat0) * math.cos(angle) + math.cos(lat0) * math.sin(angle) * np.cos(turn))
+    lon = np.arctan2(
+        np.sin(turn) * math.sin(angle) * math.cos(lat0), math.cos(angle) - math.sin(lat0) * np.sin(lat)
+    )
+    return _path(*view.project((ra + np.degrees(lon)) % 360, np.degrees(lat)))
+
+
+def graticule(view: View) -> str:
+    """Lines of right ascension and declination, as a path."""
+    across = 360.0 if view.radius is None else min(4.5 * view.radius, 360.0)
+    step = next((s for s in (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30) if across / s <= 13), 30)
+    tall = 90.0 if view.radius is None else 1.1 * view.radius
+    low, high = max(view.dec - tall, -90), min(view.dec + tall, 90)
+    # Toward a pole, meridians are closer than they are numbered.
+    wide = min(across / 2 / max(math.cos(math.radians(view.dec)), 0.05), 180)
+    step_ra = next((s for s in (step, 5 * step, 10 * step, 30.0) if 2 * wide / s <= 25), 30.0)
+    paths = []
+    for lat in _multiples(low, high, step):
+        lon = np.linspace(view.ra - wide, view.ra + wide - 1e-6, 91)
+        paths.append(_path(*view.project(lon, np.full(91, lat))))
+    for lon_line in _multiples(view.ra - wide, view.ra + wide, step_ra):
+        # Just short of the map's edge, which would else be drawn on the other side.
+        edge = min(lon_line, view.ra + wide - 1e-6)
+        paths.append(_path(*view.project(np.full(61, edge), np.linspace(low, high, 61))))
+    return "".join(paths)
+
+
+def cells_of(ra: Floats, dec: Floats) -> Cells:
+    """Of positions in degrees, `[N]`, the HEALPix cells of order `CELL_ORDER`; -1 where there is none."""
+    return healpix_cells(ra, dec, CELL_ORDER)
+
+
+@lru_cache(maxsize=8)
+def _cells_of(view: View) -> Cells:
+    """The cell that each pixel of the picture shows, `[HEIGHT, WIDTH]`; -1 outside the sky."""
+    x = (np.arange(WIDTH) + 0.5) / WIDTH * 4 - 2
+    y = 1 - (np.arange(HEIGHT) + 0.5) / HEIGHT * 2
+    ra, dec = view.unproject(*np.meshgrid(x, y))
+    return healpix_cells(ra.ravel(), dec.ravel(), view.order).reshape(HEIGHT, WIDTH)
+
+
+def _mollweide_angle(lat: Floats) -> Floats:
+    """The auxiliary angle t of 2 t + sin 2 t = pi sin lat, by Newton's method."""
+    theta = lat.copy()
+    for _ in range(20):
+        slope = np.maximum(2 + 2 * np.cos(2 * theta), 1e-9)
+        theta -= (2 * theta + np.sin(2 * theta) - np.pi * np.sin(lat)) / slope
+        theta = np.clip(theta, -np.pi / 2, np.pi / 2)
+    return theta
+
+
+def _multiples(low: float, high: float, step: float) -> Iterator[float]:
+    for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
+        yield number * step
+
+
+def _path(x: Floats, y: Floats) -> str:
+    """A line through places, broken where it leaves the map on one side and comes back on the other."""
+    words, last = [], math.nan
+    for left, up in zip(x.tolist(), y.tolist(), strict=True):
+        if math.isnan(left) or abs(left) > 4 or abs(up) > 4:
+            last = math.nan
+            continue
+        words.append(f"{'L' if abs(left - last) < 1 else 'M'}{left:.3f} {-up:.3f}")
+        last = left
+    return "".join(words)

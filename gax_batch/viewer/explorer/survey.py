@@ -1,0 +1,193 @@
+"""What the pages show of one snapshot: galaxies found, a map of them, one of them, and a file of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gax_batch import gz2, storage
+from gax_batch.analysis.cutouts import NEEDED, Cutouts, read_cutouts
+from gax_batch.catalog import layout
+from gax_batch.catalog.schema import COLUMNS
+from gax_batch.catalog.snapshots import Catalog
+from gax_batch.errors import UsageError
+from gax_batch.export.formats import Format
+from gax_batch.export.selection import Selection, choose_columns
+from gax_batch.export.tables import publish_table
+from gax_batch.export.votable import Provenance
+from gax_batch.viewer.explorer import skymap
+from gax_batch.viewer.explorer.columns import Columns
+from gax_batch.viewer.explorer.drawing import Drawing, draw
+from gax_batch.viewer.explorer.filters import FLAGS, Filters, any_of
+from gax_batch.viewer.explorer.finder import Finder
+from gax_batch.viewer.explorer.pictures import Pictures
+from gax_batch.viewer.report.galleries import Answer, answer_label, likely_answers
+
+PAGE = 24
+MOST_BY_NAME = 200
+"""Galaxies that an expression of their names has room for."""
+
+SUFFIXES = {Format.CSV: "csv", Format.VOTABLE: "vot", Format.FITS: "fits", Format.PARQUET: "parquet"}
+
+_ON_PAGES = (
+    *NEEDED,
+    "gz2_class",
+    "ood_score",
+    *(f"{answer}_{quantity}" for answer in gz2.ANSWERS for quantity in ("prob", "lo", "hi")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One galaxy of a page: the answer that is filtered by comes first."""
+
+    galaxy_id: str
+    gz2_class: str
+    answers: list[Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A page of the galaxies that were asked for; pages count from 1."""
+
+    total: int
+    page: int
+    pages: int
+    cards: list[Card]
+    picture: str
+    view: skymap.View
+    graticule: str
+    circle: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One galaxy, with all that the catalog says of it."""
+
+    row: dict[str, Any]
+    flags: list[str]
+    drawing: Drawing
+
+
+class Survey:
+    """A snapshot, opened for as long as the pages are shown."""
+
+    def __init__(self, catalog: Catalog, folder: Path, sources: str | None = None) -> None:
+        """Read what every question needs: identifiers and positions.
+
+        Args:
+            catalog: The snapshot.
+            folder: An empty folder on a local disk, for its columns.
+            sources: Where the survey's files are now; see `gax_batch.open_catalog`.
+
+        Raises:
+            UsageError: A part of the snapshot is gone or unreadable.
+            TransientError: The store kept failing.
+        """
+        self.catalog, self.version = catalog, int(catalog.version or 0)
+        self._folder, self._sources = folder, sources
+        self._columns = Columns(catalog, folder)
+        self._finder = Finder(self._columns)
+        self.pictures = Pictures(self._needed, self._read_cutouts)
+        ra, dec = self._columns.floats("ra"), self._columns.floats("dec")
+        self.placed = int(np.count_nonzero(np.isfinite(ra) & np.isfinite(dec)))
+        self._cells = skymap.cells_of(ra, dec)
+        self._view = skymap.whole_view(ra, dec)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def find(self, filters: Filters, page: int) -> Found:
+        """A page of galaxies; the last one where there are fewer.
+
+        Raises:
+            UsageError: The expression is not allowed or cannot be evaluated, or a part is gone.
+            TransientError: The store kept failing.
+        """
+        places = self._finder.find(filters)
+        pages = max(-(-len(places) // PAGE), 1)
+        page = min(page, pages)
+        # With what their cutouts are found by: what takes long is to open the parts.
+        rows = self._columns.rows(places[(page - 1) * PAGE : page * PAGE], _ON_PAGES)
+        self.pictures.fetch(rows.select(NEEDED))
+        cards = [
+            Card(row["galaxy_id"], row["gz2_class"] or "none", _answers(row, filters))
+            for row in rows.to_pylist()
+        ]
+        view, circle = self._view, None
+        if filters.ra is not None and filters.dec is not None and filters.radius is not None:
+            view = skymap.View(filters.ra, filters.dec, max(1.6 * filters.radius, 0.05))
+            view = view if (view.radius or 0) <= 60 else skymap.View()
+            circle = skymap.circle(view, filters.ra, filters.dec, filters.radius)
+        drawn = skymap.picture(view, self._cells[places])
+        return Found(len(places), page, pages, cards, drawn, view, skymap.graticule(view), circle)
+
+    def detail(self, galaxy_id: str) -> Detail:
+        """All of one galaxy.
+
+        Raises:
+            UsageError: It is not in the snapshot.
+        """
+        place = np.array([self._columns.place(galaxy_id)])
+        found = self._columns.rows(place, [column.name for column in COLUMNS])
+        self.pictures.fetch(found.select(NEEDED))
+        (row,) = found.to_pylist()
+        names = [name.replace("_", " ") for name, bit in FLAGS.items() if row["flags"] & bit]
+        return Detail(row, names, draw(row))
+
+    def first(self, filters: Filters, count: int) -> list[str]:
+        """The ids of the first galaxies in the order asked for."""
+        places = self._finder.find(filters)[:count]
+        names: list[str] = self._columns.ids.take(places).to_pylist()
+        return names
+
+    def publish(
+        self, filters: Filters, ids: Sequence[str] | None, form: Format, columns: str, path: Path
+    ) -> None:
+        """Write galaxies as one file, as `gax publish` does.
+
+        Args:
+            filters: Of the galaxies.
+            ids: Of the galaxies instead, if given.
+            form: Of the file.
+            columns: Names or globs, separated by commas; all columns if empty.
+            path: Of the file.
+
+        Raises:
+            UsageError: No or too many galaxies, an unknown column, or text that the format cannot hold.
+            FatalError: A part is gone or unreadable.
+            TransientError: The store kept failing.
+        """
+        if ids is not None and not 0 < len(ids) <= MOST_BY_NAME:
+            raise UsageError(
+                f"{len(ids):,} galaxies cannot be taken one by one, but 1 to {MOST_BY_NAME}; for more, bound "
+                "a probability or an uncertainty and take all that match"
+            )
+        where = filters.expression() if ids is None else any_of(ids)
+        root = layout.table(self.catalog.uri, layout.GALAXIES_TABLE)
+        publish_table(
+            root,
+            [part.key for part in self.catalog.parts()],
+            Selection(choose_columns([columns]), where),
+            Provenance(self.catalog.uri, self.version, where=where),
+            form,
+            storage.normalize_uri(str(path)),
+        )
+
+    def _needed(self, galaxy_id: str) -> pa.Table:
+        return self._columns.rows(np.array([self._columns.place(galaxy_id)]), NEEDED)
+
+    def _read_cutouts(self, galaxies: pa.Table) -> Cutouts:
+        return read_cutouts(self.catalog.uri, galaxies, self._sources)
+
+
+def _answers(row: dict[str, Any], filters: Filters) -> list[Answer]:
+    name = filters.answer
+    if row[f"{name}_prob"] is None:
+        return []
+    label = answer_label(filters.question, gz2.ANSWERS.index(name))
+    first = Answer(label, row[f"{name}_prob"], row[f"{name}_lo"], row[f"{name}_hi"])
+    return [first, *(answer for answer in likely_answers(row) if answer.label != label)][:4]

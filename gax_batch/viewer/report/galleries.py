@@ -1,0 +1,241 @@
+"""The page's galaxies: cutouts with their most likely path through the tree and its intervals."""
+
+import base64
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from gax_batch import gz2
+from gax_batch.analysis.cutouts import NEEDED, Cutouts, read_cutouts
+from gax_batch.catalog.diff import Changes, MovedGalaxy
+from gax_batch.viewer.report.gather import CLASSES, SHOWN, Gathered
+
+SHOWN_ANSWERS = 4
+
+Pictures = Mapping[str, tuple[str | None, str]]
+"""A data URI, or None and why there is none, by `galaxy_id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer on a galaxy's most likely path: cumulative fraction and its 90 % interval, or None."""
+
+    label: str
+    prob: float
+    lo: float | None
+    hi: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One galaxy: its picture as a data URI, or why there is none."""
+
+    galaxy_id: str
+    gz2_class: str
+    picture: str | None
+    missing: str
+    note: str
+    answers: list[Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Some galaxies under a heading; `empty` says why there are none."""
+
+    name: str
+    title: str
+    text: str
+    cards: list[Card]
+    empty: str
+
+
+_TEXTS = {
+    "uncertain": (
+        "Most uncertain",
+        "The widest 90 % intervals, on average over the 37 answers.",
+        "mean width",
+        "The catalog has no intervals.",
+    ),
+    "far": (
+        "Most out of distribution",
+        "The farthest from everything the model has seen.",
+        "score",
+        "The catalog has no out-of-distribution scores.",
+    ),
+    "disagree": (
+        "Largest disagreement of Bayesian CNN and CNN-SVR",
+        "The CNN-SVR alone against its blend with the Bayesian CNN: total variation distance, summed over "
+        "the questions.",
+        "distance",
+        "The catalog has no fractions by the CNN-SVR.",
+    ),
+}
+
+
+def galleries(
+    catalog: str, found: Gathered, changes: Changes | None, unchanged: str, sources: str | None = None
+) -> list[Gallery]:
+    """All galleries, with cutouts read from their sources.
+
+    Args:
+        catalog: The catalog's URI.
+        found: The chosen galaxies.
+        changes: Against the snapshot before.
+        unchanged: Why there are no changed galaxies, if so.
+        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
+    """
+    chosen = {name: best.rows for name, best in found.galleries.items()}
+    chosen["changed"] = _moved(found, changes)
+    pictures = _pictures(catalog, chosen.values(), sources)
+    shown = [
+        Gallery(
+            answer,
+            f"Surest {title}",
+            "",
+            _cards(chosen[answer], pictures, [""] * len(chosen[answer])),
+            "None.",
+        )
+        for answer, title in CLASSES.items()
+    ]
+    for name, (title, text, label, empty) in _TEXTS.items():
+        notes = [f"{label} {score:.3f}" for score in _scores(chosen[name])]
+        shown.append(Gallery(name, title, text, _cards(chosen[name], pictures, notes), empty))
+    title = "Most changed since the last snapshot"
+    text = "" if changes is None else _change_text(changes)
+    notes = [_change(galaxy) for galaxy in changes.most] if changes else []
+    return [*shown, Gallery("changed", title, text, _cards(chosen["changed"], pictures, notes), unchanged)]
+
+
+def path(prob: Mapping[int, float]) -> Iterator[tuple[gz2.Question, int]]:
+    """The most likely answer of each question that a galaxy's most likely path reaches, and its column."""
+    taken = gz2.most_likely(np.array([prob[column] for column in range(gz2.N_ANSWERS)]))
+    for index in gz2.TOPOLOGICAL:
+        question = gz2.QUESTIONS[index]
+        for column in np.flatnonzero(taken[question.columns]).tolist():
+            yield question, question.start + column
+
+
+def _cards(
+    rows: pa.Table, pictures: Mapping[str, tuple[str | None, str]], notes: Sequence[str]
+) -> list[Card]:
+    return [
+        Card(
+            row["galaxy_id"],
+            row["gz2_class"] or "none",
+            *pictures[row["galaxy_id"]],
+            note,
+            likely_answers(row),
+        )
+        for row, note in zip(rows.to_pylist(), notes, strict=True)
+    ]
+
+
+def likely_answers(row: Mapping[str, Any]) -> list[Answer]:
+    """The first answers on a galaxy's most likely path; none where the catalog has no fractions.
+
+    Args:
+        row: `<answer>_prob`, `<answer>_lo` and `<answer>_hi` of the catalog.
+    """
+    prob = {i: row[f"{name}_prob"] for i, name in enumerate(gz2.ANSWERS)}
+    if any(value is None for value in prob.values()):
+        return []
+    shown = [(q, c) for q, c in path(prob) if gz2.ANSWERS[c] not in _TOLD_BY_OTHERS][:SHOWN_ANSWERS]
+    return [
+        Answer(
+            answer_label(question, column),
+            prob[column],
+            row[f"{gz2.ANSWERS[column]}_lo"],
+            row[f"{gz2.ANSWERS[column]}_hi"],
+        )
+        for question, column in shown
+    ]
+
+
+def answer_label(question: gz2.Question, column: int) -> str:
+    """An answer as a person reads it where its question is not in sight."""
+    answer = gz2.in_words(question.answers[column - question.start])
+    return f"{_OF[question.name]}: {answer}" if question.name in _OF else answer
+
+
+# What is not so says little in the small room of a card.
+_TOLD_BY_OTHERS = (
+    "t02_edgeon_a05_no",
+    "t03_bar_a07_no_bar",
+    "t04_spiral_a09_no_spiral",
+    "t06_odd_a14_yes",
+    "t06_odd_a15_no",
+)
+_OF = {
+    "t02_edgeon": "edge-on",
+    "t05_bulge_prominence": "bulge",
+    "t09_bulge_shape": "bulge",
+    "t10_arms_winding": "arms",
+    "t11_arms_number": "arms",
+}
+
+
+def _pictures(catalog: str, tables: Iterable[pa.Table], sources: str | None) -> Pictures:
+    """A data URI, or why there is none, by `galaxy_id`; each galaxy is read once."""
+    needed = [table.select(list(NEEDED)) for table in tables if len(table)]
+    if not needed:
+        return {}
+    rows = pa.concat_tables(needed)
+    ids = rows["galaxy_id"].to_pylist()
+    first = {name: row for row, name in reversed(list(enumerate(ids)))}
+    rows = rows.take(list(first.values()))
+    found: Cutouts = read_cutouts(catalog, rows, sources)
+    return {
+        name: (None, str(found.missing[row].reason).replace("_", " "))
+        if row in found.missing
+        else (png_uri(found.pixels[row]), "")
+        for row, name in enumerate(first)
+    }
+
+
+def png(pixels: npt.NDArray[np.uint8], *, effort: int = 9) -> bytes:
+    """A picture `uint8 [height, width, 3]`, or with transparency `[height, width, 4]`, as a PNG.
+
+    Args:
+        pixels: Of the picture.
+        effort: Of the compression, 1 (fast) to 9 (small).
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=effort)
+    return buffer.getvalue()
+
+
+def png_uri(pixels: npt.NDArray[np.uint8], *, effort: int = 9) -> str:
+    """The same in a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png(pixels, effort=effort)).decode()
+
+
+def _scores(rows: pa.Table) -> list[float]:
+    return list(rows["score"].to_pylist()) if len(rows) else []
+
+
+def _moved(found: Gathered, changes: Changes | None) -> pa.Table:
+    """The changed galaxies, in the order of `changes`."""
+    if changes is None or not changes.most or not found.named:
+        return pa.table({})
+    rows = pa.concat_tables(found.named)
+    places = {name: place for place, name in enumerate(rows["galaxy_id"].to_pylist())}
+    return rows.take([places[galaxy.galaxy_id] for galaxy in changes.most][:SHOWN])
+
+
+def _change(galaxy: MovedGalaxy) -> str:
+    classes = f"{galaxy.class_before or 'none'} → {galaxy.class_after or 'none'}"
+    return f"moved by {galaxy.rms:.3f} ({classes})"
+
+
+def _change_text(changes: Changes) -> str:
+    return (
+        f"Snapshot {changes.before} to {changes.after}: {changes.added:,} galaxies added, "
+        f"{changes.removed:,} removed, {changes.compared:,} processed anew, {changes.moved:,} of them moved, "
+        f"{changes.reclassified:,} of another class. The root mean square over the 37 answers is shown."
+    )
