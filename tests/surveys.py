@@ -12,7 +12,7 @@ import pyarrow as pa
 from fakes import FakeEngine
 
 from gax_batch.catalog.snapshots import KNOWN_SCHEMA, Catalog
-from gax_batch.cluster.progress import Tally
+from gax_batch.cluster.progress import RunCounts
 from gax_batch.cluster.unit import UnitOptions, UnitResult, UnitTask, infer, read, write
 from gax_batch.planning.plan import Plan, make_plan, read_unit_members
 from gax_batch.runner import record
@@ -149,7 +149,7 @@ def run_units(plan: Plan, options: UnitOptions, engine: Any = None) -> Iterator[
 
 def catalog_of(survey: Path, options: UnitOptions, source: Source | None = None, engine: Any = None) -> str:
     """Catalog a survey in units of 5, without Ray but with the record that a run leaves."""
-    catalog, clock, tally = Catalog(options.catalog), Clock(), Tally()
+    catalog, clock, counts = Catalog(options.catalog), Clock(), RunCounts()
     plan = make_plan(
         (source or open_source(str(survey))).list_members(),
         catalog.members(),
@@ -171,8 +171,8 @@ def catalog_of(survey: Path, options: UnitOptions, source: Source | None = None,
         reference=options.reference,
     )
     for result in run_units(plan, options, engine):
-        tally.add(result)
+        counts.add(result)
     clock.lap("process")
-    version = catalog.commit(tally.parts, run_id=options.run_id, metadata={"bundle_id": options.bundle_id})
-    record.store(run.catalog, record.describe(run, tally, clock, Outcome("complete", 0, version)))
+    version = catalog.commit(counts.parts, run_id=options.run_id, metadata={"bundle_id": options.bundle_id})
+    record.store(run.catalog, record.describe(run, counts, clock, Outcome("complete", 0, version)))
     return options.catalog

@@ -2,7 +2,7 @@
 
 The unit is tried alone, a few times and with pauses, since most deaths are not its fault. If it dies again
 and again, halves of it are tried, until one cutout is found that kills on its own; that one is set aside as
-a reject, and the unit is tried without it. Whoever may call `Trial` decides where the tries run.
+a reject, and the unit is tried without it. Whoever may call `Attempt` decides where the tries run.
 """
 
 import faulthandler
@@ -27,7 +27,7 @@ STAGES = {READING: Stage.DECODE, INFERRING: Stage.INFER, WRITING: Stage.INFER}
 
 
 @dataclass(frozen=True, slots=True)
-class Death:
+class WorkerFailure:
     """A try that did not survive: at which step, and how."""
 
     step: str
@@ -37,17 +37,17 @@ class Death:
         return f"{self.cause} while {self.step} it"
 
 
-class Trial(Protocol):
+class Attempt(Protocol):
     """Tries a unit in a worker that nothing else depends on."""
 
     def __call__(
-        self, task: UnitTask, aside: Mapping[int, Reject], *, keep: bool, seconds: float
-    ) -> UnitResult | Death:
+        self, task: UnitTask, excluded: Mapping[int, Reject], *, keep: bool, seconds: float
+    ) -> UnitResult | WorkerFailure:
         """Read and classify the unit's cutouts but those set aside, by their place.
 
         Args:
             task: The unit.
-            aside: Cutouts that are rejected unread.
+            excluded: Cutouts that are rejected unread.
             keep: Whether its part is written.
             seconds: What each step may take; then its worker is ended.
 
@@ -70,13 +70,13 @@ def ended_after(seconds: float) -> Iterator[None]:
 
 
 def save_unit(
-    task: UnitTask, trial: Trial, unit_seconds: float, *, sleep: Callable[[float], None] = time.sleep
+    task: UnitTask, attempt: Attempt, unit_seconds: float, *, sleep: Callable[[float], None] = time.sleep
 ) -> UnitResult:
     """Process a unit that has killed its worker, without the cutouts that do so.
 
     Args:
         task: The unit.
-        trial: Where it is tried.
+        attempt: Where it is tried.
         unit_seconds: What each of its steps may take.
         sleep: Waits; for tests.
 
@@ -85,20 +85,20 @@ def save_unit(
         kills, or too many do.
 
     Raises:
-        FatalError: The worker dies with no cutout at all, or as `Trial` says.
+        FatalError: The worker dies with no cutout at all, or as `Attempt` says.
     """
-    search = _Search(task, trial, unit_seconds)
+    search = _Search(task, attempt, unit_seconds)
     poison: dict[int, Reject] = {}
     outcome = _insist(search, poison, sleep)
-    if isinstance(outcome, Death):
+    if isinstance(outcome, WorkerFailure):
         search.require_working_worker()
-    while isinstance(outcome, Death):
+    while isinstance(outcome, WorkerFailure):
         culprit = search.find(poison) if len(poison) < MAX_POISON else None
         if culprit is not None:
-            place, death = culprit
-            poison[place] = Reject.of(STAGES[death.step], Reason.POISON, str(death))
+            place, failure = culprit
+            poison[place] = Reject.of(STAGES[failure.step], Reason.POISON, str(failure))
         again = _insist(search, poison, sleep)
-        if isinstance(again, Death) and culprit is None:
+        if isinstance(again, WorkerFailure) and culprit is None:
             return _failed(task, again, len(poison))
         outcome = again
     return outcome
@@ -106,21 +106,21 @@ def save_unit(
 
 def _insist(
     search: "_Search", poison: Mapping[int, Reject], sleep: Callable[[float], None]
-) -> UnitResult | Death:
+) -> UnitResult | WorkerFailure:
     for pause in PAUSES_SECONDS:
         sleep(pause)
-        outcome = search.attempt(poison, keep=True)
+        outcome = search.run(poison, keep=True)
         if isinstance(outcome, UnitResult):
             break
     return outcome
 
 
-def _failed(task: UnitTask, death: Death, poisonous: int) -> UnitResult:
+def _failed(task: UnitTask, failure: WorkerFailure, poisonous: int) -> UnitResult:
     but = f"none of its {task.planned:,} cutouts does so alone: is there too little memory for all of them?"
     if poisonous:
         but = f"{poisonous} of its cutouts, set aside, were not all: the machine or the models are at fault"
     state = UnitState(
-        task.unit_id, task.fingerprint, task.planned, f"its worker {death}, and {but}", whole=task.whole
+        task.unit_id, task.fingerprint, task.planned, f"its worker {failure}, and {but}", whole=task.whole
     )
     return UnitResult(state, None)
 
@@ -130,24 +130,24 @@ class _Search:
     """Tries of one unit with some of its cutouts."""
 
     task: UnitTask
-    trial: Trial
+    attempt: Attempt
     unit_seconds: float
 
-    def attempt(self, aside: Mapping[int, Reject], *, keep: bool = False) -> UnitResult | Death:
-        share = 1 - len(aside) / self.task.planned
+    def run(self, excluded: Mapping[int, Reject], *, keep: bool = False) -> UnitResult | WorkerFailure:
+        share = 1 - len(excluded) / self.task.planned
         seconds = max(share * self.unit_seconds, min(LEAST_SECONDS, self.unit_seconds))
-        return self.trial(self.task, aside, keep=keep, seconds=seconds)
+        return self.attempt(self.task, excluded, keep=keep, seconds=seconds)
 
     def require_working_worker(self) -> None:
         """Try no cutouts at all: what dies then is not theirs to answer for."""
         outcome = self._only(())
-        if isinstance(outcome, Death):
+        if isinstance(outcome, WorkerFailure):
             raise FatalError(
                 f"a worker keeps dying with no cutout at all ({outcome.cause} while {outcome.step} an empty "
                 "unit): the models, the memory or the machine is at fault; the logs are in Ray's folder"
             )
 
-    def find(self, poison: Mapping[int, Reject]) -> tuple[int, Death] | None:
+    def find(self, poison: Mapping[int, Reject]) -> tuple[int, WorkerFailure] | None:
         """A cutout, not yet set aside, that kills on its own: by halving, the first of them."""
         suspects = [place for place in range(self.task.planned) if place not in poison]
         while suspects:
@@ -161,11 +161,11 @@ class _Search:
             if len(half) == 1:
                 # Whoever is blamed has killed twice on its own.
                 again = self._only(half)
-                return (half[0], again) if isinstance(again, Death) else None
+                return (half[0], again) if isinstance(again, WorkerFailure) else None
             suspects = half
         return None
 
-    def _only(self, places: Sequence[int]) -> UnitResult | Death:
+    def _only(self, places: Sequence[int]) -> UnitResult | WorkerFailure:
         waiting = Reject.of(Stage.READ, Reason.POISON, "not tried now")
         chosen = set(places)
-        return self.attempt({n: waiting for n in range(self.task.planned) if n not in chosen})
+        return self.run({n: waiting for n in range(self.task.planned) if n not in chosen})

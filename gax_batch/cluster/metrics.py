@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, by Ray: its board as an actor, and its metrics, which Ray exports.
+"""What a run tells while it goes on, by Ray: its tracker as an actor, and its metrics, which Ray exports.
 
 Besides `pipeline` the only module that imports Ray. Nothing here may end a run: a lost report is lost.
 """
@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gax_batch.cluster.progress import RunState, Sample
 from gax_batch.cluster.unit import UnitResult, worker_name
-from gax_batch.cluster.unit_tracker import INFERRING, STATES, WAITING, Board, BoardView
+from gax_batch.cluster.unit_tracker import INFERRING, STATES, WAITING, TrackerView, UnitTracker
 
 SAMPLE_EVERY_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
@@ -50,37 +50,37 @@ _LABELS = {
 
 
 class Reporter:
-    """A worker's way to the board; where that cannot be reached, work goes on unreported."""
+    """A worker's way to the tracker; where that cannot be reached, work goes on unreported."""
 
-    def __init__(self, board: ActorHandle) -> None:
-        self._board = board
+    def __init__(self, tracker: ActorHandle) -> None:
+        self._tracker = tracker
 
     def enter(self, unit_id: str, state: str) -> int:
         """Begin a step: the number of this try, 0 where it may not begin."""
         try:
-            reply = self._board.enter.remote(unit_id, state, worker_name())
+            reply = self._tracker.enter.remote(unit_id, state, worker_name())
             return int(ray.get(reply, timeout=_ANSWER_SECONDS))
         except ray.exceptions.RayError:
             return 1
 
     def advance(self, unit_id: str, cutouts: int) -> None:
         """Say how many more cutouts of a unit are inferred."""
-        self._board.advance.remote(unit_id, cutouts)
+        self._tracker.advance.remote(unit_id, cutouts)
 
     def leave(self, unit_id: str, state: str) -> None:
         """End a step."""
-        self._board.leave.remote(unit_id, state)
+        self._tracker.leave.remote(unit_id, state)
 
 
 @contextmanager
-def open_board() -> Iterator[ActorHandle]:
-    """A board beside the driver, with which it lives and dies."""
+def open_tracker() -> Iterator[ActorHandle]:
+    """A tracker beside the driver, with which it lives and dies."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here, max_restarts=3).remote()
+    tracker = ray.remote(UnitTracker).options(num_cpus=0, scheduling_strategy=here, max_restarts=3).remote()
     try:
-        yield board
+        yield tracker
     finally:
-        ray.kill(board)
+        ray.kill(tracker)
 
 
 class Metrics:
@@ -103,20 +103,20 @@ class Metrics:
 
     def state(self, state: RunState) -> None:
         """Bring every metric up to date."""
-        tally, units = state.tally, state.sample.view.units
+        counts, units = state.counts, state.sample.view.units
         self._count("gax_galaxies", state.new_galaxies)
         self._count("gax_draws", state.new_galaxies * state.draws)
         self._count("gax_bytes_read", state.bytes_read)
         for reason, count in dict(state.new_rejects).items():
             self._count("gax_rejects", count, reason)
-        for step, seconds in dict(tally.seconds_by_step).items():
+        for step, seconds in dict(counts.seconds_by_step).items():
             self._count("gax_step_seconds", seconds, step)
         self._set("gax_started_seconds", state.started)
         self._set("gax_progress_seconds", state.last_progress)
         self._set("gax_seconds_left", state.seconds_left or 0)
         self._set("gax_cutouts", state.planned, "planned")
         self._set("gax_cutouts", state.done, "done")
-        failed = len(tally.failures)
+        failed = len(counts.failures)
         begun = state.ended_units + sum(units.values())
         ended = {"planned": state.units - begun, "done": state.ended_units - failed, "failed": failed}
         for name, count in ({name: units.get(name, 0) for name in STATES} | ended).items():
@@ -147,22 +147,22 @@ def _tags(name: str, value: str) -> dict[str, str]:
 
 
 @contextmanager
-def watched(board: ActorHandle, engines: int, see: Callable[[Sample], bool]) -> Iterator[None]:
-    """While the block runs, show `see` every second how the run stands; where it says so, close the board."""
+def sampling(tracker: ActorHandle, engines: int, on_sample: Callable[[Sample], bool]) -> Iterator[None]:
+    """Call `on_sample` once a second in a thread; close the tracker once it returns true."""
     done = threading.Event()
 
-    def watch() -> None:
+    def sample_until_done() -> None:
         closed = False
         while not done.wait(SAMPLE_EVERY_SECONDS):
             try:
-                sample = _sample(board, engines)
-                if see(sample) and not closed:
-                    ray.get(board.close.remote(), timeout=_ANSWER_SECONDS)
+                sample = _sample(tracker, engines)
+                if on_sample(sample) and not closed:
+                    ray.get(tracker.close.remote(), timeout=_ANSWER_SECONDS)
                     closed = True
             except ray.exceptions.RayError:
                 continue
 
-    thread = threading.Thread(target=watch, name="run-watch", daemon=True)
+    thread = threading.Thread(target=sample_until_done, name="run-sampler", daemon=True)
     thread.start()
     try:
         yield
@@ -171,8 +171,8 @@ def watched(board: ActorHandle, engines: int, see: Callable[[Sample], bool]) -> 
         thread.join(_ANSWER_SECONDS)
 
 
-def _sample(board: ActorHandle, engines: int) -> Sample:
-    view: BoardView = ray.get(board.view.remote(), timeout=_ANSWER_SECONDS)
+def _sample(tracker: ActorHandle, engines: int) -> Sample:
+    view: TrackerView = ray.get(tracker.view.remote(), timeout=_ANSWER_SECONDS)
     there = ray.cluster_resources().get("object_store_memory", 0.0)
     free = ray.available_resources().get("object_store_memory", 0.0)
     return Sample(view, engines, int(there - free), int(there))

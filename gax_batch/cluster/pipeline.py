@@ -23,8 +23,8 @@ import ray.data
 from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from gax_batch.cluster.isolation import Death, save_unit
-from gax_batch.cluster.metrics import Reporter, open_board, watched
+from gax_batch.cluster.isolation import WorkerFailure, save_unit
+from gax_batch.cluster.metrics import Reporter, open_tracker, sampling
 from gax_batch.cluster.progress import Sample, Say, duration
 from gax_batch.cluster.unit import (
     NOT_BEGUN,
@@ -34,16 +34,16 @@ from gax_batch.cluster.unit import (
     UnitTask,
     parse_result,
 )
-from gax_batch.cluster.unit_tracker import READING, BoardView, Step, StepLimit
-from gax_batch.cluster.workers import Cell, Classifier, Steps, read_block, write_block
+from gax_batch.cluster.unit_tracker import READING, Step, StepLimit, TrackerView
+from gax_batch.cluster.workers import Classifier, SingleUnitActor, Steps, read_block, write_block
 from gax_batch.errors import FatalError, GaxError, UsageError
 from gax_batch.rejects import Reject
 from gax_batch.system.machine import STEP_CPUS, Layout, Resources, lay_out
 from gax_batch.system.signals import handlers_kept
 from gax_batch.system.stderr import quiet_threads
 
-# Of a task of `map_tasks`, and of a unit's own step: Ray Data retries for ever, and the board ends that (see
-# `Board.enter`). What then is still lost is tried alone.
+# Attempts of a task of `map_tasks`, and of a step of a unit. Ray Data retries a lost step without limit; the
+# tracker limits that (see `UnitTracker.enter`). Units that are still lost are attempted alone.
 MAX_RETRIES = 3
 MAX_TRIES = 2
 MAX_LOST = 4
@@ -98,7 +98,7 @@ def ray_session(resources: Resources) -> Iterator[str]:
             f"Ray cannot be started: {_root_cause(error)}; check --ray-address (or RAY_ADDRESS), and set "
             "RAY_AUTH_MODE=token where the cluster asks for a token"
         ) from error
-    # A thread of Ray prints each worker's end on standard output, which is for the results; the board keeps
+    # A thread of Ray prints each worker's end on standard output, which is for the results; the tracker keeps
     # what matters of it.
     with quiet_threads(set(threading.enumerate()) - before):
         try:
@@ -127,7 +127,7 @@ def execute(
     options: UnitOptions,
     resources: Resources,
     limit: StepLimit,
-    see: Callable[[Sample], bool],
+    on_sample: Callable[[Sample], bool],
     say: Say,
 ) -> Generator[UnitResult, None, None]:
     """Run the units and yield each one's result as it ends, in any order.
@@ -141,8 +141,8 @@ def execute(
         options: Of the run.
         resources: What the run uses.
         limit: How long each step of a unit may take.
-        see: Is shown every second, in a thread of its own, how the workers stand; once it returns true, no
-            more units are begun, and those that are not begun have no result.
+        on_sample: Called once a second, in a separate thread, with the state of the workers. Once it returns
+            true, no more units are begun, and those that are not begun have no result.
         say: Shows one line to the person who waits.
 
     Raises:
@@ -152,31 +152,33 @@ def execute(
     waiting = {task.unit_id: task for task in tasks}
     if lack := _layout(resources, len(tasks)).lack(*_cluster_size()):
         say(f"waiting for nodes: {lack}")
-    with open_board() as board, watched(board, _layout(resources, len(tasks)).workers, see):
-        crew = _Crew(factory, options, resources, board, limit)
-        with closing(_all_rounds(waiting, crew, say)) as results:
+    with open_tracker() as tracker, sampling(tracker, _layout(resources, len(tasks)).workers, on_sample):
+        config = WorkerConfig(factory, options, resources, tracker, limit)
+        with closing(_all_rounds(waiting, config, say)) as results:
             yield from (result for result in results if result.state.failure != NOT_BEGUN)
 
 
-def _all_rounds(waiting: dict[str, UnitTask], crew: "_Crew", say: Say) -> Generator[UnitResult, None, None]:
+def _all_rounds(
+    waiting: dict[str, UnitTask], config: "WorkerConfig", say: Say
+) -> Generator[UnitResult, None, None]:
     idle = 0
     while waiting:
         left, broken = len(waiting), None
         try:
-            with closing(_flow(list(waiting.values()), crew)) as results:
+            with closing(_flow(list(waiting.values()), config)) as results:
                 for result in results:
                     del waiting[result.state.unit_id]
                     yield result
         except (ray.exceptions.RayError, RuntimeError, OSError) as error:
             broken = error
-        lost = _lost(crew.board, waiting)
+        lost = _lost(config.tracker, waiting)
         if not lost and len(waiting) == left:
             # Workers that die before they begin anything: one unit alone will show of what.
             idle, lost = idle + 1, [next(iter(waiting))]
         if idle > MAX_IDLE:
             cause = "units do not come back" if broken is None else _root_cause(broken)
             raise FatalError(f"the pipeline broke: {cause}") from broken
-        yield from _rescued([waiting.pop(unit_id) for unit_id in lost], crew, say)
+        yield from _rescued([waiting.pop(unit_id) for unit_id in lost], config, say)
 
 
 def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -213,83 +215,85 @@ def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iter
 
 
 @dataclass(frozen=True, slots=True)
-class _Crew:
+class WorkerConfig:
     """What every worker of a run is given, and one more that is alone."""
 
     factory: EngineFactory
     options: UnitOptions
     resources: Resources
-    board: ActorHandle
+    tracker: ActorHandle
     limit: StepLimit
 
 
-class _Ward:
+class IsolatedWorker:
     """A worker in which lost units are tried one by one, and another after each that dies."""
 
-    def __init__(self, crew: _Crew) -> None:
-        self._crew = crew
-        self._cell: ActorHandle | None = None
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        self._actor: ActorHandle | None = None
 
-    def trial(
-        self, task: UnitTask, aside: Mapping[int, Reject], *, keep: bool, seconds: float
-    ) -> UnitResult | Death:
-        """Try a unit; see `gax_batch.cluster.isolation.Trial`."""
-        board = self._crew.board
-        ray.get(board.forget.remote(task.unit_id))
-        self._cell = self._cell or self._open()
+    def attempt(
+        self, task: UnitTask, excluded: Mapping[int, Reject], *, keep: bool, seconds: float
+    ) -> UnitResult | WorkerFailure:
+        """Try a unit; see `gax_batch.cluster.isolation.Attempt`."""
+        tracker = self._config.tracker
+        ray.get(tracker.forget.remote(task.unit_id))
+        self._actor = self._actor or self._open()
         try:
-            return parse_result(ray.get(self._cell.attempt.remote(task, dict(aside), keep, seconds)))
+            return parse_result(ray.get(self._actor.attempt.remote(task, dict(excluded), keep, seconds)))
         except ray.exceptions.RayError as error:
             self.close()
             if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, GaxError):
                 raise FatalError(f"unit {task.unit_id} cannot be processed: {error.cause}") from error
-            view: BoardView = ray.get(board.view.remote())
-            return _death(error, [step for step in view.steps if step.unit_id == task.unit_id], seconds)
+            view: TrackerView = ray.get(tracker.view.remote())
+            return _worker_failure(
+                error, [step for step in view.steps if step.unit_id == task.unit_id], seconds
+            )
 
     def close(self) -> None:
         """Free what the worker has."""
-        if self._cell is not None:
-            ray.kill(self._cell)
-        self._cell = None
+        if self._actor is not None:
+            ray.kill(self._actor)
+        self._actor = None
 
     def _open(self) -> ActorHandle:
-        crew = self._crew
-        use = _layout(crew.resources, 1)
-        steps = Steps(Reporter(crew.board), crew.limit, tries=sys.maxsize)
-        return ray.remote(num_cpus=use.engine_cpus, num_gpus=use.engine_gpus)(Cell).remote(
-            partial(crew.factory, use.threads), crew.options, steps
+        config = self._config
+        use = _layout(config.resources, 1)
+        steps = Steps(Reporter(config.tracker), config.limit, tries=sys.maxsize)
+        return ray.remote(num_cpus=use.engine_cpus, num_gpus=use.engine_gpus)(SingleUnitActor).remote(
+            partial(config.factory, use.threads), config.options, steps
         )
 
 
-def _death(error: Exception, steps: Sequence[Step], seconds: float) -> Death:
+def _worker_failure(error: Exception, steps: Sequence[Step], seconds: float) -> WorkerFailure:
     """How a unit ended that was alone with its worker."""
     step = steps[0].state if steps else READING
     if isinstance(error, ray.exceptions.RayTaskError):
-        return Death(step, f"raised {_root_cause(error)}")
+        return WorkerFailure(step, f"raised {_root_cause(error)}")
     late = bool(steps) and steps[0].seconds >= seconds
-    return Death(step, f"was not done after {duration(seconds)}" if late else "ended its worker")
+    return WorkerFailure(step, f"was not done after {duration(seconds)}" if late else "ended its worker")
 
 
-def _lost(board: ActorHandle, waiting: Container[str]) -> list[str]:
+def _lost(tracker: ActorHandle, waiting: Container[str]) -> list[str]:
     """Units whose step was begun and has not ended, now that nothing runs."""
     with _cluster_needed():
-        view: BoardView = ray.get(board.view.remote())
+        view: TrackerView = ray.get(tracker.view.remote())
     return [step.unit_id for step in view.steps if step.unit_id in waiting]
 
 
-def _rescued(lost: Sequence[UnitTask], crew: _Crew, say: Say) -> Iterator[UnitResult]:
-    ward, failed = _Ward(crew), 0
+def _rescued(lost: Sequence[UnitTask], config: WorkerConfig, say: Say) -> Iterator[UnitResult]:
+    worker, failed = IsolatedWorker(config), 0
     try:
         for task in lost:
             say(f"unit {task.unit_id} was lost with its worker; it is tried alone")
             with _cluster_needed():
-                result = save_unit(task, ward.trial, crew.limit.of_unit(task.planned, task.bytes))
+                result = save_unit(task, worker.attempt, config.limit.of_unit(task.planned, task.bytes))
             yield result
             failed = failed + 1 if result.part is None else 0
             if failed == MAX_UNSAVED:
                 raise FatalError(f"{failed} units in a row could not be saved: {result.state.failure}")
     finally:
-        ward.close()
+        worker.close()
 
 
 @contextmanager
@@ -300,34 +304,34 @@ def _cluster_needed() -> Iterator[None]:
         raise FatalError(f"the cluster is gone: {_root_cause(error)}") from error
 
 
-def _flow(tasks: Sequence[UnitTask], crew: _Crew) -> Generator[UnitResult, None, None]:
-    for row in _wire(tasks, crew).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+def _flow(tasks: Sequence[UnitTask], config: WorkerConfig) -> Generator[UnitResult, None, None]:
+    for row in _wire(tasks, config).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield parse_result(row)
 
 
-def _wire(tasks: Sequence[UnitTask], crew: _Crew) -> ray.data.Dataset:
-    use = _layout(crew.resources, len(tasks))
-    told = (crew.options, Steps(Reporter(crew.board), crew.limit, MAX_TRIES))
+def _wire(tasks: Sequence[UnitTask], config: WorkerConfig) -> ray.data.Dataset:
+    use = _layout(config.resources, len(tasks))
+    worker_args = (config.options, Steps(Reporter(config.tracker), config.limit, MAX_TRIES))
     blocks = {"batch_size": None, "batch_format": "pyarrow"}
     return (
         # Not a `Datasource`: its read task per unit would cost the driver half as much again, and a process.
         ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=len(tasks))
         .map_batches(
             read_block,
-            fn_args=told,
+            fn_args=worker_args,
             compute=TaskPoolStrategy(use.readers),
             num_cpus=use.reader_cpus,
             **blocks,
         )
         .map_batches(
             Classifier,
-            fn_constructor_args=(partial(crew.factory, use.threads), *told),
+            fn_constructor_args=(partial(config.factory, use.threads), *worker_args),
             compute=ActorPoolStrategy(size=use.workers, max_tasks_in_flight_per_actor=2),
             num_cpus=use.engine_cpus,
             num_gpus=use.engine_gpus,
             **blocks,
         )
-        .map_batches(write_block, fn_args=told, num_cpus=STEP_CPUS, **blocks)
+        .map_batches(write_block, fn_args=worker_args, num_cpus=STEP_CPUS, **blocks)
     )
 
 

@@ -14,8 +14,8 @@ from gax_batch.cluster.unit_tracker import (
     READING,
     WAITING,
     WRITING,
-    BoardView,
     Step,
+    TrackerView,
 )
 from gax_batch.models.domain import Counts
 
@@ -26,7 +26,7 @@ LINE_EVERY_SECONDS = 5.0
 
 
 @dataclass(slots=True)
-class Tally:
+class RunCounts:
     """Counts of a run: parts stored, units that failed, rejects by reason, seconds of work by step.
 
     `rows` are the galaxies and `rejects` the rejected cutouts of the stored parts; `images` says how the
@@ -74,7 +74,7 @@ class Tally:
 class Sample:
     """A run's workers at a moment: where its units are, engines asked for, bytes of the object store."""
 
-    view: BoardView = field(default_factory=BoardView)
+    view: TrackerView = field(default_factory=TrackerView)
     engines: int = 0
     store_used: int = 0
     store_bytes: int = 0
@@ -88,8 +88,8 @@ class RunState:
     left behind; `started` and `last_progress` are in seconds since 1970.
     """
 
-    def __init__(self, run_id: str, tally: Tally, *, planned: int, units: int, draws: int) -> None:
-        self.run_id, self.tally, self.planned, self.units, self.draws = run_id, tally, planned, units, draws
+    def __init__(self, run_id: str, counts: RunCounts, *, planned: int, units: int, draws: int) -> None:
+        self.run_id, self.counts, self.planned, self.units, self.draws = run_id, counts, planned, units, draws
         self.sample = Sample()
         self.done = 0
         self.new_galaxies = 0
@@ -102,7 +102,7 @@ class RunState:
 
     def add(self, result: UnitResult) -> None:
         """Count one unit's result."""
-        self.tally.add(result)
+        self.counts.add(result)
         self._ended.add(result.state.unit_id)
         self._ended_cutouts += result.state.planned
         self.bytes_read += result.state.bytes_read
@@ -111,7 +111,7 @@ class RunState:
             self.new_rejects.update(result.part.rejects_by_reason)
         self._advance()
 
-    def see(self, sample: Sample) -> None:
+    def on_sample(self, sample: Sample) -> None:
         """Take note of how the workers stand."""
         self.sample = sample
         self._advance()
@@ -154,7 +154,7 @@ class RunState:
 
     def line(self) -> str:
         """The state in one line."""
-        return _pace_line(self.done, self.planned, self.rate, self.tally.rejects)
+        return _pace_line(self.done, self.planned, self.rate, self.counts.rejects)
 
 
 class Stall:
@@ -180,7 +180,7 @@ class Stall:
         self._done = -1
         self._since = self._told = clock()
 
-    def see(self, done: int, view: BoardView) -> str | None:
+    def check(self, done: int, view: TrackerView) -> str | None:
         """The line to show, if it is time: `done` cutouts, and how the workers stand."""
         now = self._clock()
         if done != self._done:
@@ -190,8 +190,8 @@ class Stall:
         self._told = now
         return f"no progress for {duration(now - self._since)}: {_standing(view)}"
 
-    def over(self, view: BoardView) -> str | None:
-        """Why the run is to be given up, as of the last `see`; None while it is not."""
+    def over(self, view: TrackerView) -> str | None:
+        """Why the run is to be given up, as of the last `check`; None while it is not."""
         waited = self._clock() - self._since
         if waited < self._give_up_seconds or any(step.seconds < self._step_seconds for step in view.steps):
             return None
@@ -201,7 +201,7 @@ class Stall:
         )
 
 
-def _standing(view: BoardView) -> str:
+def _standing(view: TrackerView) -> str:
     if not view.units:
         return "no worker has begun a unit; has the cluster room for them?"
     counts = ", ".join(f"{count:,} {state}" for state, count in view.units.items())

@@ -44,7 +44,7 @@ _COMPANION = "_companion_"
 NOT_BEGUN = "the run was told to stop before it began"
 """The failure of a unit that is left for the next run."""
 
-NOTHING_ASIDE: Mapping[int, Reject] = MappingProxyType({})
+NOTHING_EXCLUDED: Mapping[int, Reject] = MappingProxyType({})
 
 SLICE_ROWS = 256
 """Cutouts whose draws are in memory at once, as many as a GPU's micro-batch: a unit's would be too large."""
@@ -124,12 +124,12 @@ class Engine(Protocol):
         """Classify cutouts `[N, 64, 64, 3]`."""
 
 
-def read(task: UnitTask, options: UnitOptions, aside: Mapping[int, Reject] = NOTHING_ASIDE) -> pa.Table:
+def read(task: UnitTask, options: UnitOptions, excluded: Mapping[int, Reject] = NOTHING_EXCLUDED) -> pa.Table:
     """Read and decode a unit's cutouts into its block; those set aside, by place, are rejected unread."""
     start = time.monotonic()
     state = _state_of(task)
     try:
-        members = set_rejects(read_unit_members(task.plan_uri, task.row_group), aside)
+        members = set_rejects(read_unit_members(task.plan_uri, task.row_group), excluded)
         if _has_base(task, options):
             unread = unread_cutouts(options.catalog, str(task.base))
             members = members.filter(pc.is_in(members["source_uri"], unread.combine_chunks()))

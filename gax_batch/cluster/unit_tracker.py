@@ -59,8 +59,8 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class BoardView:
-    """A board at a moment: units by state, cutouts inferred of those that are unfinished, engines seen.
+class TrackerView:
+    """A tracker at a moment: units by state, cutouts inferred of those that are unfinished, engines seen.
 
     `first_inference` is in seconds since 1970; `steps` are those under way, the longest first.
     """
@@ -77,7 +77,7 @@ class BoardView:
         return sum(self.units.get(state, 0) for state in IN_FLIGHT)
 
 
-class Board:
+class UnitTracker:
     """Keeps each unit's state from its reading to its part."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -132,7 +132,7 @@ class Board:
             self.forget(unit_id)
 
     def forget(self, unit_id: str) -> None:
-        """Take a unit off the board: it is stored, has failed, or is not begun."""
+        """Take a unit off the tracker: it is stored, has failed, or is not begun."""
         self._states.pop(unit_id, None)
         self._cutouts.pop(unit_id, None)
         self._steps.pop(unit_id, None)
@@ -144,14 +144,14 @@ class Board:
         """From now on no unit begins to be read or inferred."""
         self._closed = True
 
-    def view(self) -> BoardView:
+    def view(self) -> TrackerView:
         """How it stands."""
         now = self._clock()
         steps = [
             Step(unit_id, self._states[unit_id], worker, now - since)
             for unit_id, (worker, since) in self._steps.items()
         ]
-        return BoardView(
+        return TrackerView(
             dict(Counter(self._states.values())),
             dict(self._cutouts),
             tuple(sorted(self._engines)),

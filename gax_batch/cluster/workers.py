@@ -35,7 +35,7 @@ Load = Callable[[], Engine]
 
 
 class Reports(Protocol):
-    """A worker's way to the run's board (see `gax_batch.cluster.unit_tracker`)."""
+    """A worker's way to the run's tracker (see `gax_batch.cluster.unit_tracker`)."""
 
     def enter(self, unit_id: str, state: str) -> int:
         """Begin a step: how often it has begun without an end, 0 where it may not begin."""
@@ -110,18 +110,18 @@ def write_block(block: pa.Table, options: UnitOptions, steps: Steps) -> pa.Table
         return result_row(write(block, options))
 
 
-class Cell:
+class SingleUnitActor:
     """Takes one unit all the way, in a worker that nothing else depends on."""
 
     def __init__(self, load: Load, options: UnitOptions, steps: Steps) -> None:
         self._load, self._options, self._steps = load, options, steps
         self._engine: Engine | None = None
 
-    def attempt(self, task: UnitTask, aside: Mapping[int, Reject], keep: bool, seconds: float) -> pa.Table:
+    def attempt(self, task: UnitTask, excluded: Mapping[int, Reject], keep: bool, seconds: float) -> pa.Table:
         """Process a unit without the cutouts set aside; the result as one row, with a part if it is kept."""
         step = partial(replace(self._steps, limit=StepLimit(seconds=seconds)), task)
         with step(READING) as begun:
-            block = read(task, self._options, aside) if begun else leave_out(task)
+            block = read(task, self._options, excluded) if begun else leave_out(task)
         with step(INFERRING) as begun:
             if begun:
                 # Not before, since a unit that cannot be read needs no models.

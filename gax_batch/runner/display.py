@@ -221,10 +221,10 @@ def as_dict(state: RunState) -> dict[str, Any]:
         "cutouts_planned": state.planned,
         "cutouts_per_second": round(state.rate, 2),
         "seconds_left": None if left is None else round(left),
-        "rejects": dict(state.tally.rejects_by_reason),
+        "rejects": dict(state.counts.rejects_by_reason),
         "units_planned": state.units,
         "units_ended": state.ended_units,
-        "units_failed": len(state.tally.failures),
+        "units_failed": len(state.counts.failures),
         "units": {name: state.sample.view.units.get(name, 0) for name in STATES},
         "engines": state.sample.engines,
         "engines_started": len(state.sample.view.engines),
@@ -246,7 +246,7 @@ def panel(state: RunState) -> Group:
         "" if left is None else f"about {duration(left)} left",
     )
     units = ", ".join(f"{count:,} {name}" for name, count in told["units"].items() if count)
-    reasons = state.tally.rejects_by_reason.most_common()
+    reasons = state.counts.rejects_by_reason.most_common()
     listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons[:_SHOWN_REASONS])
     more = f", and {len(reasons) - _SHOWN_REASONS} other reasons" if reasons[_SHOWN_REASONS:] else ""
     rows = Table.grid(padding=(0, 2))
@@ -255,7 +255,7 @@ def panel(state: RunState) -> Group:
     at_work = told["units"]["inferring"]
     rows.add_row("engines", f"{at_work:,} of {told['engines']:,} at work; {_limit(state)}")
     rows.add_row("object store", f"{told['object_store_mib']:,} of {told['object_store_of_mib']:,} MiB")
-    rows.add_row("rejects", f"{state.tally.rejects:,}{': ' if listed else ''}{listed}{more}")
+    rows.add_row("rejects", f"{state.counts.rejects:,}{': ' if listed else ''}{listed}{more}")
     return Group(Text(f"run {state.run_id}", style="dim"), bar, rows)
 
 

@@ -32,7 +32,7 @@ class Publisher(Protocol):
 
 
 @dataclass(slots=True)
-class Watch:
+class Monitor:
     """Keeps a run's state, shows it, and sees to it that a run that is told to stop ends."""
 
     state: RunState
@@ -52,17 +52,17 @@ class Watch:
             self.metrics.unit(result)
             with suppress(OSError):
                 self.display.unit(result, self.state)
-                for line in self.alarm.see(self.state.tally.images):
+                for line in self.alarm.see(self.state.counts.images):
                     self.display.say(line)
 
-    def see(self, sample: Sample) -> bool:
+    def on_sample(self, sample: Sample) -> bool:
         """Take note of how the workers stand, and say whether no more units are to be begun."""
         with self._lock:
-            self.state.see(sample)
+            self.state.on_sample(sample)
             if self.stop.number is not None:
                 self._end_when_idle(sample)
             self.metrics.state(self.state)
-            line = self.stall.see(self.state.done, sample.view)
+            line = self.stall.check(self.state.done, sample.view)
             with suppress(OSError):
                 self.display.refresh(self.state)
                 if line:
@@ -72,7 +72,7 @@ class Watch:
             return self.state.stopping
 
     @contextmanager
-    def on(self) -> Iterator["Watch"]:
+    def on(self) -> Iterator["Monitor"]:
         """Show the run as long as the block lasts, and publish how it stood at the end."""
         with self.display.running(self.state):
             try:

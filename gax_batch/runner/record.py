@@ -18,7 +18,7 @@ from gax_batch import __version__, storage
 from gax_batch.catalog.delta import Entry
 from gax_batch.catalog.snapshots import Catalog, write_run_record
 from gax_batch.catalog.unfinished import RUNNING, read_record, run_ids
-from gax_batch.cluster.progress import Tally, duration
+from gax_batch.cluster.progress import RunCounts, duration
 from gax_batch.errors import GaxError, UnknownCommitError
 from gax_batch.models.domain import Reference, warning_lines
 from gax_batch.planning.plan import Plan
@@ -117,10 +117,10 @@ class Clock:
 
 
 def describe(
-    run: Run, tally: Tally, clock: Clock, outcome: Outcome | None = None, *, peak_bytes: int = 0
+    run: Run, counts: RunCounts, clock: Clock, outcome: Outcome | None = None, *, peak_bytes: int = 0
 ) -> dict[str, Any]:
     """Return the record of a run, as plain JSON values; without an outcome, that of one at work."""
-    inferred = sum(part.planned for part in tally.parts) - tally.reused_cutouts
+    inferred = sum(part.planned for part in counts.parts) - counts.reused_cutouts
     process_seconds = clock.laps.get("process", 0.0)
     return {
         "run_id": run.run_id,
@@ -139,18 +139,18 @@ def describe(
         "counts": {
             "planned": run.plan.members,
             "units": len(run.plan.units),
-            "units_reused": tally.reused_units,
+            "units_reused": counts.reused_units,
             "units_removed": len(run.plan.removed),
-            "units_failed": len(tally.failures),
-            "cutouts_failed": tally.failed_cutouts,
-            "galaxies": tally.rows,
-            "rejects": tally.rejects,
-            "rejects_by_reason": dict(sorted(tally.rejects_by_reason.items())),
+            "units_failed": len(counts.failures),
+            "cutouts_failed": counts.failed_cutouts,
+            "galaxies": counts.rows,
+            "rejects": counts.rejects,
+            "rejects_by_reason": dict(sorted(counts.rejects_by_reason.items())),
         },
-        "domain": None if run.reference is None else run.reference.judge(tally.images).as_dict(),
-        "failures": dict(tally.failures),
+        "domain": None if run.reference is None else run.reference.judge(counts.images).as_dict(),
+        "failures": dict(counts.failures),
         "seconds": {**clock.laps, "total": clock.total},
-        "seconds_of_work": dict(tally.seconds_by_step),
+        "seconds_of_work": dict(counts.seconds_by_step),
         "galaxies_per_second": inferred / process_seconds if process_seconds else None,
         "peak_memory_mib": round(peak_bytes / MIB),
         "snapshot": None if outcome is None else outcome.version,
@@ -168,14 +168,14 @@ def store(catalog: str, record: dict[str, Any]) -> None:
 
 
 @contextmanager
-def kept_running(run: Run, tally: Tally, clock: Clock) -> Iterator[None]:
+def kept_running(run: Run, counts: RunCounts, clock: Clock) -> Iterator[None]:
     """Store the record of a run at work, and renew it as long as the block lasts.
 
     Raises:
         OSError: It cannot be written.
         TransientError: The store kept failing.
     """
-    record = describe(run, tally, clock)
+    record = describe(run, counts, clock)
     store(run.catalog, record)
     ended = threading.Event()
 

@@ -16,7 +16,7 @@ from typing import Any
 from gax_batch import storage
 from gax_batch.catalog.parts import find_finished
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.cluster.progress import RunState, Say, Stall, Tally
+from gax_batch.cluster.progress import RunCounts, RunState, Say, Stall
 from gax_batch.cluster.retries import with_retries
 from gax_batch.cluster.unit import Engine, UnitOptions, UnitResult, UnitTask
 from gax_batch.errors import FatalError, GaxError, UnknownCommitError
@@ -28,14 +28,14 @@ from gax_batch.planning.plan import Unit
 from gax_batch.runner import record
 from gax_batch.runner.display import Display, PlainLines
 from gax_batch.runner.fingerprint import settings_fingerprint
-from gax_batch.runner.monitor import Watch
+from gax_batch.runner.monitor import Monitor
 from gax_batch.runner.preparation import plan_run, resources_of, say_what_redoes, settle_precision
 from gax_batch.runner.record import Clock, Outcome, Run
 from gax_batch.runner.settings import RunSettings
 from gax_batch.runner.tolerance import Tolerance
 from gax_batch.runner.webhook import ATTEMPTS, Webhook, summary_of
 from gax_batch.system.machine import MemoryMeter, Resources, available_bytes, require_memory
-from gax_batch.system.signals import StoppedError, finishes_first, stops_at_once
+from gax_batch.system.signals import StoppedError, cancel_on_signal, drain_on_signal
 from gax_batch.system.stderr import native_stderr_in
 
 
@@ -62,7 +62,7 @@ def run_survey(settings: RunSettings, say: Say, display: Display | None = None) 
         StoppedError: SIGINT or SIGTERM before the commit; units in flight were finished and kept, or a second
             one came.
     """
-    with stops_at_once():
+    with cancel_on_signal():
         return _run_survey(settings, say, display or PlainLines(say))
 
 
@@ -146,19 +146,19 @@ def _process(
     display: Display,
     webhook: Webhook,
 ) -> RunOutcome:
-    tally, say = Tally(), display.say
+    counts, say = RunCounts(), display.say
     version: int | None = None
     error: BaseException | None = None
     with MemoryMeter() as meter:
         try:
-            with record.kept_running(run, tally, clock):
-                _infer(run, settings, catalog, resources, tally, clock, display)
-            version, error = _commit(run, settings, catalog, tally)
+            with record.kept_running(run, counts, clock):
+                _infer(run, settings, catalog, resources, counts, clock, display)
+            version, error = _commit(run, settings, catalog, counts)
             clock.lap("commit")
         except BaseException as caught:  # noqa: BLE001 (raised again below, once it is recorded)
             error = caught
-    outcome = Outcome.of(version, failed_units=len(tally.failures), error=error)
-    written = record.describe(run, tally, clock, outcome, peak_bytes=meter.peak_bytes)
+    outcome = Outcome.of(version, failed_units=len(counts.failures), error=error)
+    written = record.describe(run, counts, clock, outcome, peak_bytes=meter.peak_bytes)
     _conclude(written, outcome, settings, say, webhook)
     if version is None and error is not None:
         if isinstance(error, OSError):
@@ -174,7 +174,7 @@ def _infer(
     settings: RunSettings,
     catalog: Catalog,
     resources: Resources,
-    tally: Tally,
+    counts: RunCounts,
     clock: Clock,
     display: Display,
 ) -> None:
@@ -189,7 +189,7 @@ def _infer(
     stored = find_finished(run.catalog, run.settings_fingerprint, units)
     finished = {unit_id: part for unit_id, part in stored.items() if not part.unread}
     bases = {unit_id: part.key for unit_id, part in stored.items() if part.unread}
-    tally.reuse(list(finished.values()))
+    counts.reuse(list(finished.values()))
     if finished:
         display.say(
             f"{len(finished):,} of {len(run.plan.units):,} units are stored already, by an interrupted "
@@ -200,24 +200,26 @@ def _infer(
         tolerance.see(part)
     tasks = _write_tasks(run, finished, bases)
     if tasks:
-        _execute(run, settings, tasks, resources, tally, tolerance, clock, display)
+        _execute(run, settings, tasks, resources, counts, tolerance, clock, display)
     clock.lap("process")
-    tolerance.end(tally)
+    tolerance.end(counts)
 
 
 def _commit(
-    run: Run, settings: RunSettings, catalog: Catalog, tally: Tally
+    run: Run, settings: RunSettings, catalog: Catalog, counts: RunCounts
 ) -> tuple[int, BaseException | None]:
     """Commit the parts, and return the snapshot that has them, and an error that came after it."""
     facts = {
         "bundle_id": run.bundle_id,
         "settings_fingerprint": run.settings_fingerprint,
-        "status": record.FAILED_UNITS if tally.failures else record.COMPLETE,
+        "status": record.FAILED_UNITS if counts.failures else record.COMPLETE,
     }
     try:
         # A signal waits for the commit, which is the run's end.
-        with finishes_first(settings.grace):
-            version = catalog.commit(tally.parts, run_id=run.run_id, metadata=facts, removed=run.plan.removed)
+        with drain_on_signal(settings.grace):
+            version = catalog.commit(
+                counts.parts, run_id=run.run_id, metadata=facts, removed=run.plan.removed
+            )
     except BaseException as error:
         try:
             entry = record.commit_of(run.catalog, run.run_id)
@@ -238,7 +240,7 @@ def _conclude(
     """Store and show how a run ended; what fails here is shown, and does not change how it ended."""
     committed = outcome.version is not None
     try:
-        with finishes_first(settings.grace) if committed else nullcontext():
+        with drain_on_signal(settings.grace) if committed else nullcontext():
             try:
                 record.store(settings.catalog, written)
             except (GaxError, OSError) as error:
@@ -278,7 +280,7 @@ def _execute(
     settings: RunSettings,
     tasks: list[UnitTask],
     resources: Resources,
-    tally: Tally,
+    counts: RunCounts,
     tolerance: Tolerance,
     clock: Clock,
     display: Display,
@@ -291,7 +293,7 @@ def _execute(
         clock.lap("start")
         display.say(f"Ray and TensorFlow write to {log}, Ray's workers to {ray_folder}/logs")
         planned = sum(task.planned for task in tasks)
-        state = RunState(run.run_id, tally, planned=planned, units=len(tasks), draws=settings.draws)
+        state = RunState(run.run_id, counts, planned=planned, units=len(tasks), draws=settings.draws)
         publisher = metrics.Metrics(run.run_id)
         stall = Stall(
             60 * settings.stall_minutes,
@@ -301,17 +303,19 @@ def _execute(
 
         def execute(units: Sequence[UnitTask]) -> Generator[UnitResult, None, None]:
             return pipeline.execute(
-                units, factory, options, resources, settings.step_limit, watch.see, display.say
+                units, factory, options, resources, settings.step_limit, monitor.on_sample, display.say
             )
 
         with (
-            finishes_first(settings.grace) as stop,
-            Watch(state, display, stop, settings.grace, publisher, stall, Alarm(run.reference)).on() as watch,
+            drain_on_signal(settings.grace) as stop,
+            Monitor(
+                state, display, stop, settings.grace, publisher, stall, Alarm(run.reference)
+            ).on() as monitor,
             # Closed here, not when a traceback lets it go: it must not outlive Ray.
             closing(with_retries(tasks, execute, lambda: stop.number is not None, display.say)) as results,
         ):
             for result in results:
-                watch.ended(result)
+                monitor.ended(result)
                 if result.part is not None:
                     tolerance.see(result.part)
             if stop.number is not None and state.ended_units < len(tasks):

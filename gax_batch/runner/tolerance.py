@@ -7,7 +7,7 @@ from contextlib import suppress
 from gax_batch.catalog import layout
 from gax_batch.catalog.parts import Part, read_in_turn
 from gax_batch.catalog.schema import REJECTS
-from gax_batch.cluster.progress import Tally
+from gax_batch.cluster.progress import RunCounts
 from gax_batch.errors import FatalError, GaxError, UsageError
 
 JUDGED_AFTER = 1_000
@@ -48,16 +48,16 @@ class Tolerance:
         if self._rows + self._rejects >= JUDGED_AFTER:
             self._judge()
 
-    def end(self, tally: Tally) -> None:
+    def end(self, counts: RunCounts) -> None:
         """Judge the run as a whole, before its commit.
 
         Raises:
             UsageError: Too many cutouts are rejected, or the catalog would have no galaxy.
             FatalError: Every unit failed.
         """
-        if tally.failures and not tally.parts:
-            unit, cause = next(iter(tally.failures.items()))
-            raise FatalError(f"every unit failed ({len(tally.failures):,}), for example {unit}: {cause}")
+        if counts.failures and not counts.parts:
+            unit, cause = next(iter(counts.failures.items()))
+            raise FatalError(f"every unit failed ({len(counts.failures):,}), for example {unit}: {cause}")
         self._judge()
         if self._rejects and not (self._rows or self._before) and self._threshold < 1:
             raise UsageError(

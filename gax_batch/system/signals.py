@@ -28,7 +28,7 @@ class StoppedError(BaseException):
 
 
 class _GivenUpError(BaseException):
-    """Carries the cause through code that handles exceptions, until `finishes_first` ends."""
+    """Carries the cause through code that handles exceptions, until `drain_on_signal` ends."""
 
 
 class StopRequest:
@@ -54,14 +54,14 @@ class StopRequest:
 
 
 @contextmanager
-def stops_at_once() -> Iterator[None]:
+def cancel_on_signal() -> Iterator[None]:
     """Within the block, a signal raises `StoppedError`."""
     with _handled(SIGNALS, _stop):
         yield
 
 
 @contextmanager
-def finishes_first(grace_seconds: float) -> Iterator[StopRequest]:
+def drain_on_signal(grace_seconds: float) -> Iterator[StopRequest]:
     """Within the block, the first signal is taken note of; a second, or the end of the grace, raises.
 
     Args:

@@ -7,35 +7,35 @@ import time
 import pytest
 from wording import numbers_in
 
-from gax_batch.cluster.isolation import MAX_POISON, PAUSES_SECONDS, Death, save_unit
+from gax_batch.cluster.isolation import MAX_POISON, PAUSES_SECONDS, WorkerFailure, save_unit
 from gax_batch.cluster.unit import UnitResult, UnitState, UnitTask
 from gax_batch.cluster.unit_tracker import INFERRING, LEAST_SECONDS, READING
 from gax_batch.errors import FatalError
 from gax_batch.rejects import Reason, Stage
 
-DEATH = Death(INFERRING, "ended its worker")
+FAILURE = WorkerFailure(INFERRING, "ended its worker")
 
 
-class Ward:
+class FakeWorker:
     """Trials of a unit of which some cutouts kill, some kill a few times, and so many together kill."""
 
     def __init__(self, planned=16, kills=(), passing=0, together=10**6, step=INFERRING):
         self.task = UnitTask("file:///plan", 0, "unit", "fingerprint", planned)
         self.kills, self.passing, self.together = set(kills), passing, together
-        self.death = Death(step, "ended its worker")
+        self.failure = WorkerFailure(step, "ended its worker")
         self.tries, self.pauses, self.kept, self.seconds = [], [], None, []
 
-    def __call__(self, task, aside, *, keep, seconds):
-        inside = set(range(task.planned)) - set(aside)
+    def __call__(self, task, excluded, *, keep, seconds):
+        inside = set(range(task.planned)) - set(excluded)
         self.tries.append(inside)
         self.seconds.append(seconds)
         if self.kills & inside or len(inside) >= self.together:
-            return self.death
+            return self.failure
         if self.passing:
             self.passing -= 1
-            return self.death
+            return self.failure
         if keep:
-            self.kept = dict(aside)
+            self.kept = dict(excluded)
         return UnitResult(UnitState(task.unit_id, task.fingerprint, task.planned), None)
 
     def save(self, seconds=10_000.0):
@@ -43,82 +43,82 @@ class Ward:
 
 
 def test_a_unit_whose_worker_died_by_chance_is_whole_at_the_first_try():
-    ward = Ward()
-    assert ward.save().state.failure is None
-    assert ward.kept == {}
-    assert len(ward.tries) == 1
-    assert ward.pauses == [PAUSES_SECONDS[0]]
+    worker = FakeWorker()
+    assert worker.save().state.failure is None
+    assert worker.kept == {}
+    assert len(worker.tries) == 1
+    assert worker.pauses == [PAUSES_SECONDS[0]]
 
 
 @pytest.mark.parametrize("guilty", [{0}, {15}, {7}, {3, 4}, {0, 5, 15}, set(range(MAX_POISON))])
 def test_the_guilty_alone_are_set_aside(guilty):
-    ward = Ward(kills=guilty)
-    assert ward.save().state.failure is None
-    assert ward.kept is not None
-    assert ward.kept.keys() == guilty
-    for reject in ward.kept.values():
+    worker = FakeWorker(kills=guilty)
+    assert worker.save().state.failure is None
+    assert worker.kept is not None
+    assert worker.kept.keys() == guilty
+    for reject in worker.kept.values():
         assert (reject.stage, reject.reason) == (Stage.INFER, Reason.POISON)
-        assert DEATH.cause in reject.detail
+        assert FAILURE.cause in reject.detail
         assert INFERRING in reject.detail
     # Who is blamed has killed twice on its own.
-    assert all(ward.tries.count({place}) >= 2 for place in guilty)
+    assert all(worker.tries.count({place}) >= 2 for place in guilty)
 
 
 def test_blame_names_the_stage():
-    ward = Ward(kills={2}, step=READING)
-    ward.save()
-    assert ward.kept[2].stage is Stage.DECODE
+    worker = FakeWorker(kills={2}, step=READING)
+    worker.save()
+    assert worker.kept[2].stage is Stage.DECODE
 
 
 def test_the_search_halves_and_is_bounded():
-    ward = Ward(planned=4096, kills={4095})
-    ward.save()
+    worker = FakeWorker(planned=4096, kills={4095})
+    worker.save()
     # Two whole, one of none, two halves a level, the blamed again, and the rest.
-    assert len(ward.tries) <= 2 + 1 + 2 * 12 + 1 + 1
+    assert len(worker.tries) <= 2 + 1 + 2 * 12 + 1 + 1
 
 
 def test_a_worker_that_dies_of_nothing_at_all_is_no_cutouts_fault():
-    ward = Ward(passing=10**6)
-    with pytest.raises(FatalError, match=f"{DEATH.cause}.*{INFERRING}"):
-        ward.save()
-    assert len(ward.tries) == len(PAUSES_SECONDS) + 1
+    worker = FakeWorker(passing=10**6)
+    with pytest.raises(FatalError, match=f"{FAILURE.cause}.*{INFERRING}"):
+        worker.save()
+    assert len(worker.tries) == len(PAUSES_SECONDS) + 1
 
 
 def test_a_unit_that_is_too_large_fails_and_nobody_is_blamed():
-    ward = Ward(together=9)
-    failure = ward.save().state.failure
+    worker = FakeWorker(together=9)
+    failure = worker.save().state.failure
     assert numbers_in(failure) == ["16"]
-    assert DEATH.cause in failure
-    assert ward.kept is None
+    assert FAILURE.cause in failure
+    assert worker.kept is None
 
 
 def test_more_poison_than_can_be_fails_the_unit():
-    ward = Ward(kills=set(range(MAX_POISON + 1)))
-    assert numbers_in(ward.save().state.failure) == [str(MAX_POISON)]
+    worker = FakeWorker(kills=set(range(MAX_POISON + 1)))
+    assert numbers_in(worker.save().state.failure) == [str(MAX_POISON)]
 
 
 def test_a_death_by_chance_during_the_search_blames_nobody():
-    ward = Ward(kills={5})
+    worker = FakeWorker(kills={5})
     calls = []
 
-    def flaky(task, aside, *, keep, seconds):
-        calls.append(aside)
-        return DEATH if len(calls) == 4 else ward(task, aside, keep=keep, seconds=seconds)
+    def flaky(task, excluded, *, keep, seconds):
+        calls.append(excluded)
+        return FAILURE if len(calls) == 4 else worker(task, excluded, keep=keep, seconds=seconds)
 
     # The first half that is tried dies though it has poison in it or not: only poison is blamed.
-    result = save_unit(ward.task, flaky, 10.0, sleep=lambda _: None)
+    result = save_unit(worker.task, flaky, 10.0, sleep=lambda _: None)
     assert result.state.failure is None
-    assert ward.kept.keys() == {5}
+    assert worker.kept.keys() == {5}
 
 
 def test_a_part_of_a_unit_has_its_share_of_the_time_but_a_store_gets_its_own():
-    ward = Ward(kills={0})
-    ward.save(seconds=16_000.0)
-    by_size = {len(inside): seconds for inside, seconds in zip(ward.tries, ward.seconds, strict=True)}
+    worker = FakeWorker(kills={0})
+    worker.save(seconds=16_000.0)
+    by_size = {len(inside): seconds for inside, seconds in zip(worker.tries, worker.seconds, strict=True)}
     assert by_size[16] == 16_000
     assert by_size[8] == 8_000
     assert by_size[0] == LEAST_SECONDS
-    short = Ward(kills={0})
+    short = FakeWorker(kills={0})
     short.save(seconds=4.0)
     assert set(short.seconds) == {4.0}
 

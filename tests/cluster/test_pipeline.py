@@ -56,9 +56,9 @@ def test_only_documented_arguments_reach_ray_data(
         return original(self, *args, **more)
 
     monkeypatch.setattr(ray.data.Dataset, "map_batches", recorded)
-    with pipeline.open_board() as board:
-        crew = pipeline._Crew(FakeEngine, options, RESOURCES, board, 60.0)
-        pipeline._wire([task], crew)
+    with pipeline.open_tracker() as tracker:
+        config = pipeline.WorkerConfig(FakeEngine, options, RESOURCES, tracker, 60.0)
+        pipeline._wire([task], config)
     assert given
     assert given <= named
 

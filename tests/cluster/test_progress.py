@@ -6,7 +6,7 @@ import pytest
 from wording import numbers_in
 
 from gax_batch.catalog.parts import Part
-from gax_batch.cluster.progress import Progress, Tally, duration
+from gax_batch.cluster.progress import Progress, RunCounts, duration
 from gax_batch.cluster.unit import UnitResult, UnitState
 from gax_batch.models.appearance import STATISTICS
 from gax_batch.models.domain import Counts
@@ -18,27 +18,32 @@ def part(unit: str, rows: int, **rejects: int) -> Part:
 
 
 def test_a_tally_counts_new_and_reused_parts_and_failures():
-    tally = Tally()
-    tally.reuse([part("a", 10, truncated=2)])
-    tally.add(
+    run_counts = RunCounts()
+    run_counts.reuse([part("a", 10, truncated=2)])
+    run_counts.add(
         UnitResult(UnitState("b", "f", 5, None, {"read": 1.0, "infer": 2.0}), part("b", 4, truncated=1))
     )
-    tally.add(UnitResult(UnitState("c", "f", 7, "reading failed: gone", {"read": 0.5}), None))
-    assert (tally.rows, tally.rejects, tally.reused_units, tally.reused_cutouts) == (14, 3, 1, 12)
-    assert tally.rejects_by_reason == {"truncated": 3}
-    assert tally.failures == {"c": "reading failed: gone"}
-    assert tally.seconds_by_step == {"read": 1.5, "infer": 2.0}
+    run_counts.add(UnitResult(UnitState("c", "f", 7, "reading failed: gone", {"read": 0.5}), None))
+    assert (run_counts.rows, run_counts.rejects, run_counts.reused_units, run_counts.reused_cutouts) == (
+        14,
+        3,
+        1,
+        12,
+    )
+    assert run_counts.rejects_by_reason == {"truncated": 3}
+    assert run_counts.failures == {"c": "reading failed: gone"}
+    assert run_counts.seconds_by_step == {"read": 1.5, "infer": 2.0}
 
 
 def test_a_tally_adds_up_what_new_and_reused_units_say_of_their_images():
     counts = [Counts(n, n // 2, tuple(range(n, n + len(STATISTICS)))) for n in (3, 10, 4)]
     parts = [replace(part(unit, 1), images=c.to_json()) for unit, c in zip("abc", counts, strict=True)]
-    tally = Tally()
-    tally.reuse(parts[:2])
-    tally.add(UnitResult(UnitState("c", "f", 1), parts[2]))
-    tally.add(UnitResult(UnitState("d", "f", 1), part("d", 1)))  # of a bundle without a reference
-    assert tally.images == counts[0] + counts[1] + counts[2]
-    assert tally.images.galaxies == 17
+    run_counts = RunCounts()
+    run_counts.reuse(parts[:2])
+    run_counts.add(UnitResult(UnitState("c", "f", 1), parts[2]))
+    run_counts.add(UnitResult(UnitState("d", "f", 1), part("d", 1)))  # of a bundle without a reference
+    assert run_counts.images == counts[0] + counts[1] + counts[2]
+    assert run_counts.images.galaxies == 17
 
 
 def test_progress_says_how_far_how_fast_and_how_long():
@@ -69,6 +74,6 @@ def test_a_tally_does_not_read_all_parts_again_for_each_unit():
         def __iter__(self):
             pytest.fail("all parts were read")
 
-    tally = Tally(parts=Unread())
-    tally.add(UnitResult(UnitState("a", "f", 3), part("a", 2, truncated=1)))
-    assert (tally.rows, tally.rejects, len(tally.parts)) == (2, 1, 1)
+    run_counts = RunCounts(parts=Unread())
+    run_counts.add(UnitResult(UnitState("a", "f", 3), part("a", 2, truncated=1)))
+    assert (run_counts.rows, run_counts.rejects, len(run_counts.parts)) == (2, 1, 1)

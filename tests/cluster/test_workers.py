@@ -15,29 +15,29 @@ from gax_batch.cluster.unit_tracker import (
     LEAST_SECONDS,
     READING,
     WRITING,
-    Board,
     StepLimit,
+    UnitTracker,
 )
-from gax_batch.cluster.workers import Cell, Classifier, Steps, read_block, write_block
+from gax_batch.cluster.workers import Classifier, SingleUnitActor, Steps, read_block, write_block
 from gax_batch.errors import FatalError
 from gax_batch.rejects import Reason, Reject, Stage
 
 
 class Reports:
-    """A board in this process, that remembers what it heard."""
+    """A tracker in this process, that remembers what it heard."""
 
     def __init__(self):
-        self.board, self.heard = Board(), []
+        self.tracker, self.heard = UnitTracker(), []
 
     def enter(self, unit_id, state):
         self.heard.append(state)
-        return self.board.enter(unit_id, state, "here")
+        return self.tracker.enter(unit_id, state, "here")
 
     def advance(self, unit_id, cutouts):
-        self.board.advance(unit_id, cutouts)
+        self.tracker.advance(unit_id, cutouts)
 
     def leave(self, unit_id, state):
-        self.board.leave(unit_id, state)
+        self.tracker.leave(unit_id, state)
 
 
 @pytest.fixture
@@ -56,19 +56,21 @@ def test_a_unit_goes_through_its_steps_and_each_is_noted(task, options, reports,
     result = parse_result(write_block(block, options, steps))
     assert (result.part.rows, result.part.rejects) == (4, 1)
     assert reports.heard == [READING, INFERRING, WRITING]
-    assert reports.board.view().units == {}
+    assert reports.tracker.view().units == {}
 
 
-def test_a_cell_stores_the_same_part_and_rejects_what_is_set_aside(task, options, reports, steps):
-    cell = Cell(FakeEngine, options, steps)
-    tried = parse_result(cell.attempt(task, {}, keep=False, seconds=60.0))
+def test_a_single_unit_actor_stores_the_same_part_and_rejects_what_is_set_aside(
+    task, options, reports, steps
+):
+    actor = SingleUnitActor(FakeEngine, options, steps)
+    tried = parse_result(actor.attempt(task, {}, keep=False, seconds=60.0))
     assert (tried.part, tried.state.failure) == (None, None)
-    whole = parse_result(cell.attempt(task, {}, keep=True, seconds=60.0))
+    whole = parse_result(actor.attempt(task, {}, keep=True, seconds=60.0))
     block = read_block(pa.Table.from_pylist([asdict(task)]), options, steps)
     flow = parse_result(write_block(Classifier(FakeEngine, options, steps)(block), options, steps))
     assert whole.part == flow.part
     poison = Reject.of(Stage.INFER, Reason.POISON, "ended its worker while inferring it")
-    without = parse_result(cell.attempt(task, {0: poison}, keep=True, seconds=60.0)).part
+    without = parse_result(actor.attempt(task, {0: poison}, keep=True, seconds=60.0)).part
     assert without.unit_id == whole.part.unit_id
     assert (without.fingerprint, without.rows) == (whole.part.fingerprint, 3)
     assert without.rejects_by_reason == {"empty_file": 1, "poison": 1}
@@ -99,7 +101,7 @@ def test_what_loading_the_models_raises_is_raised_where_they_are_needed(task, op
     classifier = Classifier(broken, options, steps)
     with pytest.raises(FatalError, match="the bundle is another"):
         classifier(block)
-    assert [step.state for step in reports.board.view().steps] == [INFERRING]
+    assert [step.state for step in reports.tracker.view().steps] == [INFERRING]
 
 
 def test_a_step_that_has_ended_its_workers_too_often_is_not_begun_again(task, options, reports, steps):
@@ -112,10 +114,12 @@ def test_a_step_that_has_ended_its_workers_too_often_is_not_begun_again(task, op
 def test_a_run_that_is_told_to_stop_begins_no_step(task, options, reports, steps):
     pointer = pa.Table.from_pylist([asdict(task)])
     block = read_block(pointer, options, steps)
-    reports.board.close()
+    reports.tracker.close()
     assert state_of(read_block(pointer, options, steps)).failure == NOT_BEGUN
     left_out = Classifier(FakeEngine, options, steps)(block)
     assert state_of(left_out).failure == NOT_BEGUN
     assert parse_result(write_block(left_out, options, steps)).part is None
-    tried = parse_result(Cell(FakeEngine, options, steps).attempt(task, {}, keep=True, seconds=60.0))
+    tried = parse_result(
+        SingleUnitActor(FakeEngine, options, steps).attempt(task, {}, keep=True, seconds=60.0)
+    )
     assert (tried.part, tried.state.failure) == (None, NOT_BEGUN)

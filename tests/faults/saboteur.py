@@ -140,8 +140,8 @@ def read_block(pointer: pa.Table, options: UnitOptions, steps: Steps) -> pa.Tabl
     return workers.read_block(pointer, options, steps)
 
 
-class Cell(workers.Cell):
-    """`gax_batch.cluster.workers.Cell`, in which poison is as poisonous."""
+class SingleUnitActor(workers.SingleUnitActor):
+    """`gax_batch.cluster.workers.SingleUnitActor`, in which poison is as poisonous."""
 
     def attempt(self, *arguments: Any) -> pa.Table:
         Decoder.decode = decode  # type: ignore[method-assign]

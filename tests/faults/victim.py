@@ -25,7 +25,7 @@ def main() -> None:
     run_module.load_engine = partial(saboteur.mortal_engine, log=str(log), seconds=told.get("seconds", 0.0))
     if told.get("ray", True):
         pipeline.read_block, pipeline.write_block = saboteur.read_block, saboteur.write_block
-        pipeline.Cell = saboteur.Cell
+        pipeline.SingleUnitActor = saboteur.SingleUnitActor
     else:
         pipeline.execute = night.one_by_one
         pipeline.ray_session = lambda resources: nullcontext("")

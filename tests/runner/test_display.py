@@ -14,9 +14,9 @@ from wording import numbers_in
 
 from gax_batch.catalog.parts import Part
 from gax_batch.cluster import progress
-from gax_batch.cluster.progress import RunState, Sample, Tally, duration
+from gax_batch.cluster.progress import RunCounts, RunState, Sample, duration
 from gax_batch.cluster.unit import UnitResult, UnitState
-from gax_batch.cluster.unit_tracker import BoardView
+from gax_batch.cluster.unit_tracker import TrackerView
 from gax_batch.runner import display as module
 from gax_batch.runner.display import (
     JsonLines,
@@ -46,11 +46,11 @@ def result(unit: str, rows: int, failure: str | None = None, **rejects: int) -> 
 
 
 def run_of(units: int = 10, planned: int = 1_000) -> RunState:
-    return RunState("run-1", Tally(), planned=planned, units=units, draws=4)
+    return RunState("run-1", RunCounts(), planned=planned, units=units, draws=4)
 
 
 def sample(units: dict[str, int], inferred: dict[str, int] | None = None, engines: int = 2) -> Sample:
-    view = BoardView(units, inferred or {}, ("node/7", "node/8"), 1_000.0)
+    view = TrackerView(units, inferred or {}, ("node/7", "node/8"), 1_000.0)
     return Sample(view, engines, 30 * MIB, 256 * MIB)
 
 
@@ -58,14 +58,14 @@ def test_a_state_counts_units_that_ended_and_slices_of_those_that_have_not(now):
     state = run_of()
     assert (state.done, state.seconds_left, state.limiting_step) == (0, None, "starting")
     now[0] += 10
-    state.see(sample({"inferring": 2}, {"a": 60, "b": 40}))
+    state.on_sample(sample({"inferring": 2}, {"a": 60, "b": 40}))
     assert (state.done, state.rate, state.seconds_left) == (100, 10.0, 90.0)
     state.add(result("a", 95, truncated=5))
-    # What the board still says of a unit that has ended does not count twice, and nothing is taken back.
+    # What the tracker still says of a unit that has ended does not count twice, and nothing is taken back.
     assert state.done == 140
-    state.see(sample({"inferring": 1}, {"a": 100, "b": 40}))
+    state.on_sample(sample({"inferring": 1}, {"a": 100, "b": 40}))
     assert state.done == 140
-    state.see(sample({}, {}))
+    state.on_sample(sample({}, {}))
     assert state.done == 140
     assert state.last_progress == now[0]
     assert (state.new_galaxies, state.bytes_read, state.ended_units) == (95, 5, 1)
@@ -83,7 +83,7 @@ def test_a_state_counts_units_that_ended_and_slices_of_those_that_have_not(now):
 )
 def test_the_step_that_limits_is_the_one_that_the_others_wait_for(units, step):
     state = run_of()
-    state.see(sample(units))
+    state.on_sample(sample(units))
     assert state.limiting_step == step
 
 
@@ -92,7 +92,7 @@ def test_plain_lines_come_at_a_pace_that_slows_down_and_name_failures(now):
     shown, state = PlainLines(lines.append), run_of(planned=10_000)
     for second in range(1, 2_001):
         now[0] += 1
-        state.see(sample({"inferring": 1}, {"a": second}))
+        state.on_sample(sample({"inferring": 1}, {"a": second}))
         shown.refresh(state)
     assert numbers_in(lines[0], duration(9_995)) == ["0", "1.0", "10,000", "5"]
     assert duration(9_995) in lines[0]
@@ -153,7 +153,7 @@ def test_the_panel_shows_how_far_how_fast_where_and_what_limits(now):
     state = run_of()
     now[0] += 10
     state.add(result("a", 95, truncated=3, blank=2))
-    state.see(sample({"reading": 1, "waiting": 2, "inferring": 2}, {"b": 60}))
+    state.on_sample(sample({"reading": 1, "waiting": 2, "inferring": 2}, {"b": 60}))
     text = io.StringIO()
     Console(file=text, width=100).print(panel(state))
     shown = text.getvalue()

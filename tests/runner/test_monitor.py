@@ -6,10 +6,10 @@ from contextlib import nullcontext
 import pytest
 
 from gax_batch.catalog.parts import Part
-from gax_batch.cluster.progress import RunState, Sample, Stall, Tally
+from gax_batch.cluster.progress import RunCounts, RunState, Sample, Stall
 from gax_batch.cluster.unit import UnitResult, UnitState
-from gax_batch.cluster.unit_tracker import BoardView
-from gax_batch.runner.monitor import Watch
+from gax_batch.cluster.unit_tracker import TrackerView
+from gax_batch.runner.monitor import Monitor
 from gax_batch.system.signals import StopRequest
 
 
@@ -47,30 +47,30 @@ def result(unit: str) -> UnitResult:
     return UnitResult(UnitState(unit, "f", 5), part)
 
 
-def watch_of(display: object, metrics: object | None = None) -> Watch:
-    state = RunState("run-1", Tally(), planned=10, units=2, draws=4)
-    return Watch(state, display, StopRequest(), 60.0, metrics or NoMetrics(), Stall(60.0))  # type: ignore[arg-type]
+def monitor_of(display: object, metrics: object | None = None) -> Monitor:
+    state = RunState("run-1", RunCounts(), planned=10, units=2, draws=4)
+    return Monitor(state, display, StopRequest(), 60.0, metrics or NoMetrics(), Stall(60.0))  # type: ignore[arg-type]
 
 
 def test_a_display_that_is_gone_keeps_no_signal_from_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = watch_of(BrokenDisplay())
+    monitor = monitor_of(BrokenDisplay())
     ended: list[int] = []
-    monkeypatch.setattr(watch.stop, "end", lambda: ended.append(1))
-    watch.ended(result("a"))
-    assert not watch.see(Sample())
-    watch.stop.number = 15
-    assert watch.see(Sample(BoardView({"inferring": 1})))
+    monkeypatch.setattr(monitor.stop, "end", lambda: ended.append(1))
+    monitor.ended(result("a"))
+    assert not monitor.on_sample(Sample())
+    monitor.stop.number = 15
+    assert monitor.on_sample(Sample(TrackerView({"inferring": 1})))
     for _ in range(3):
-        assert watch.see(Sample())
+        assert monitor.on_sample(Sample())
     assert ended
-    assert watch.state.ended_units == 1
+    assert monitor.state.ended_units == 1
 
 
 def test_a_display_that_is_gone_does_not_keep_a_stalled_run_from_being_given_up() -> None:
-    watch = watch_of(BrokenDisplay())
-    watch.stall = Stall(0.0, give_up_seconds=0.0)
-    watch.see(Sample())
-    assert watch.stop.cause is not None
+    monitor = monitor_of(BrokenDisplay())
+    monitor.stall = Stall(0.0, give_up_seconds=0.0)
+    monitor.on_sample(Sample())
+    assert monitor.stop.cause is not None
 
 
 def test_one_thread_at_a_time_changes_the_state() -> None:
@@ -82,9 +82,9 @@ def test_one_thread_at_a_time_changes_the_state() -> None:
             go_on.wait(10)
             order.append("sample")
 
-    watch = watch_of(BrokenDisplay(), SlowMetrics())
-    seeing = threading.Thread(target=lambda: watch.see(Sample()))
-    ending = threading.Thread(target=lambda: (watch.ended(result("a")), order.append("result")))
+    monitor = monitor_of(BrokenDisplay(), SlowMetrics())
+    seeing = threading.Thread(target=lambda: monitor.on_sample(Sample()))
+    ending = threading.Thread(target=lambda: (monitor.ended(result("a")), order.append("result")))
     seeing.start()
     inside.wait(10)
     ending.start()

@@ -135,9 +135,9 @@ def test_a_run_without_progress_is_given_up_and_its_record_says_so(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hang(*arguments: Any) -> Iterator[UnitResult]:
-        see = arguments[5]
+        on_sample = arguments[5]
         while True:
-            see(Sample())
+            on_sample(Sample())
             time.sleep(0.01)
         yield
 

@@ -9,10 +9,10 @@ import pytest
 
 WORK = """
 import sys, time
-from gax_batch.system.signals import StoppedError, finishes_first, handlers_kept, stops_at_once
+from gax_batch.system.signals import StoppedError, drain_on_signal, handlers_kept, cancel_on_signal
 grace, end_after = float(sys.argv[1]), float(sys.argv[2])
 try:
-    with stops_at_once(), finishes_first(grace) as stop:
+    with cancel_on_signal(), drain_on_signal(grace) as stop:
         print("ready", flush=True)
         until = time.monotonic() + 20
         noticed = None
@@ -70,9 +70,9 @@ def test_work_that_has_nothing_in_flight_any_more_ends_before_its_grace():
 
 AT_ONCE = """
 import signal, sys, time
-from gax_batch.system.signals import StoppedError, handlers_kept, stops_at_once
+from gax_batch.system.signals import StoppedError, handlers_kept, cancel_on_signal
 try:
-    with stops_at_once():
+    with cancel_on_signal():
         with handlers_kept():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))  # as ray.init does
         print("ready", flush=True)
@@ -92,10 +92,10 @@ def test_where_nothing_is_worth_finishing_the_first_signal_stops_and_a_librarys_
 def test_handlers_are_as_before_afterwards():
     code = (
         "import signal\n"
-        "from gax_batch.system.signals import finishes_first, stops_at_once\n"
+        "from gax_batch.system.signals import drain_on_signal, cancel_on_signal\n"
         "numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)\n"
         "before = [signal.getsignal(n) for n in numbers]\n"
-        "with stops_at_once(), finishes_first(1.0): pass\n"
+        "with cancel_on_signal(), drain_on_signal(1.0): pass\n"
         "assert [signal.getsignal(n) for n in numbers] == before\n"
         "assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)\n"
     )
@@ -105,9 +105,9 @@ def test_handlers_are_as_before_afterwards():
 GIVE_UP = """
 import sys, threading, time
 from gax_batch.errors import FatalError
-from gax_batch.system.signals import finishes_first, stops_at_once
+from gax_batch.system.signals import drain_on_signal, cancel_on_signal
 try:
-    with stops_at_once(), finishes_first(20) as stop:
+    with cancel_on_signal(), drain_on_signal(20) as stop:
         print("ready", flush=True)
         threading.Timer(0.1, stop.give_up, ["no nodes"]).start()
         try:

@@ -19,7 +19,7 @@ from gax_batch.cluster.kubernetes.api import SURVEY_LABEL, Cluster, ExistsError,
 from gax_batch.cluster.kubernetes.rayjob import Object, Problem, lint, named, references
 from gax_batch.cluster.progress import Say
 from gax_batch.errors import FatalError, TransientError, UsageError
-from gax_batch.system.signals import StoppedError, stops_at_once
+from gax_batch.system.signals import StoppedError, cancel_on_signal
 
 ENDED = ("Complete", "Failed", "ValidationFailed")
 LOG_LINES = 20
@@ -121,7 +121,7 @@ def submit(cluster: Cluster, job: Object, say: Say, patience: Patience | None = 
     patience = patience or Patience()
     name = str(job["metadata"]["name"])
     try:
-        with stops_at_once():
+        with cancel_on_signal():
             if not _start(cluster, job, say, patience):
                 return 0
             ended = _wait(cluster, name, say, patience)
