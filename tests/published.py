@@ -17,7 +17,7 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.export.hats_catalog import PublishedSky, publish_hats
 from gax_batch.export.manifest import HatsSettings
 from gax_batch.export.selection import Selection, choose_columns
-from gax_batch.export.votable import Provenance
+from gax_batch.export.votable import TableProvenance
 from gax_batch.sources.base import CUTOUT_SCHEMA
 
 PER_PART = 200
@@ -110,8 +110,10 @@ class Survey:
     def rows(self) -> pa.Table:
         return Catalog(self.catalog).galaxies()
 
-    def provenance(self) -> Provenance:
-        return Provenance(self.catalog, Catalog(self.catalog).version or 0, published="2026-01-02T03:04:05")
+    def provenance(self) -> TableProvenance:
+        return TableProvenance(
+            self.catalog, Catalog(self.catalog).version or 0, published="2026-01-02T03:04:05"
+        )
 
     def publish(
         self, fail_after: tuple[str, int] | None = None, *, replace_it: bool = False, **changes: Any

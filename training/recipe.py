@@ -12,7 +12,7 @@ from gax_batch.imaging.cutout import IMAGE_SIDE
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class TrainingStage:
     """A part of the training, at one resolution."""
 
     side: int
@@ -54,7 +54,7 @@ class Recipe:
         mixed: compute in bfloat16 where that is faster.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[TrainingStage, ...]
     learning_rate: float
     counts: tuple[int, int, int, int, int]
     teacher_share: float = 0.0
@@ -101,9 +101,11 @@ class DenseRecipe:
 
 
 RECIPES = {
-    "teacher": Recipe((Stage(96, 6000, 64.0), Stage(128, 2000, 64.0)), 1e-3, (3, 11, 4, 22, 24), decay=5e-6),
+    "teacher": Recipe(
+        (TrainingStage(96, 6000, 64.0), TrainingStage(128, 2000, 64.0)), 1e-3, (3, 11, 4, 22, 24), decay=5e-6
+    ),
     "svr": Recipe(
-        (Stage(32, 4000), Stage(48, 6000), Stage(64, 10000)),
+        (TrainingStage(32, 4000), TrainingStage(48, 6000), TrainingStage(64, 10000)),
         3e-3,
         (3, 8, 3, 23, 27),
         0.7,
@@ -111,7 +113,13 @@ RECIPES = {
         mixed=True,
     ),
     "bayesian": Recipe(
-        (Stage(64, 400),), 2e-2, (3, 8, 3, 23, 27), 0.7, averaging=0.9, temperature=1.0, deviations=True
+        (TrainingStage(64, 400),),
+        2e-2,
+        (3, 8, 3, 23, 27),
+        0.7,
+        averaging=0.9,
+        temperature=1.0,
+        deviations=True,
     ),
 }
 DENSE = {

@@ -23,7 +23,7 @@ from training import checkpoint
 from training.augmentation import augment, half
 from training.data import TRAIN, Galaxies
 from training.losses import kl_weight
-from training.recipe import Recipe, Stage
+from training.recipe import Recipe, TrainingStage
 from training.targets import Targets, label_loss
 
 Rows = npt.NDArray[np.intp]
@@ -224,7 +224,7 @@ def _step(
     averages: Sequence[Any],
     optimizer: Any,
     recipe: Recipe,
-    stage: Stage,
+    stage: TrainingStage,
     examples: int,
 ) -> Any:
     warm_up = recipe.steps // 3

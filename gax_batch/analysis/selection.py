@@ -31,7 +31,7 @@ _ORDER = [("score", "descending"), ("galaxy_id", "ascending")]
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class ChosenGalaxies:
     """Galaxies in the order of choice.
 
     Attributes:
@@ -53,7 +53,7 @@ def select(
     questions: Sequence[gz2.Question] = gz2.QUESTIONS,
     count: int,
     diverse: bool = False,
-) -> Selection:
+) -> ChosenGalaxies:
     """Choose galaxies; the catalog streams by, and only the best candidates are kept.
 
     Args:
@@ -79,7 +79,7 @@ def select(
             f"no galaxy of {catalog} has a score by {by}; add bayesian and svr to --models and run again"
         )
     chosen = pool.take(farthest_points(_coordinates(pool, questions), count)) if diverse else pool
-    return Selection(chosen, considered, int(opened.version or 0))
+    return ChosenGalaxies(chosen, considered, int(opened.version or 0))
 
 
 def farthest_points(points: Doubles, count: int) -> npt.NDArray[np.int64]:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from gax_batch import gz2, storage
 from gax_batch.analysis.cutouts import PLAN_GONE, find_again
-from gax_batch.analysis.selection import CRITERIA, Selection, select
+from gax_batch.analysis.selection import CRITERIA, ChosenGalaxies, select
 from gax_batch.cluster.progress import Say
 from gax_batch.errors import FatalError, TransientError, UsageError
 from gax_batch.imaging.cutout import IMAGE_SIDE, ImageFlag
@@ -61,7 +61,7 @@ class Subjects:
 
 def write_subjects(
     catalog: str,
-    selection: Selection,
+    selection: ChosenGalaxies,
     root: str,
     *,
     by: str,
@@ -163,7 +163,7 @@ def _picture(found: Stored, decoder: Decoder) -> tuple[bytes, str]:
     return buffer.getvalue(), "png"
 
 
-def _manifest(selection: Selection, subjects: Subjects, by: str, question: str | None) -> str:
+def _manifest(selection: ChosenGalaxies, subjects: Subjects, by: str, question: str | None) -> str:
     text = io.StringIO()
     galaxies = selection.galaxies
     hidden = ["score", "ra", "dec", "gz2_class", "bundle_id"]

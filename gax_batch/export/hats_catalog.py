@@ -25,28 +25,28 @@ from gax_batch.export.manifest import (
     COLLECTION,
     STAGING,
     HatsSettings,
-    Held,
     Manifest,
+    TileRecord,
     left_over,
     list_output,
 )
-from gax_batch.export.pixel_counts import Census
+from gax_batch.export.pixel_counts import PixelCounts
 from gax_batch.export.tasks import (
     COUNTS,
-    Gathered,
     GatherTask,
+    PartSelection,
     Piece,
     Runner,
     ScatterTask,
-    Source,
     Tile,
+    WrittenTile,
     count,
     gather,
     scatter,
     sky_schema,
 )
 from gax_batch.export.tiling import Tiling
-from gax_batch.export.votable import Provenance
+from gax_batch.export.votable import TableProvenance
 from gax_batch.system.disk_database import Scratch
 
 # Of counting only three columns are read; of sorting all of them are in memory, some 0.8 kB a row.
@@ -75,7 +75,7 @@ class PublishedSky:
 
 
 @dataclass(frozen=True, slots=True)
-class _Goal:
+class _TilePlan:
     """What the output is to hold: tiles, the digest of what each is made of, and those to be written."""
 
     tiling: Tiling
@@ -87,7 +87,7 @@ def publish_hats(
     root: str,
     keys: Sequence[str],
     settings: HatsSettings,
-    provenance: Provenance,
+    provenance: TableProvenance,
     output: str,
     run: Runner,
     *,
@@ -116,30 +116,30 @@ def publish_hats(
         manifest.require_same(settings.selection, output)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
         counts = _counts(root, keys, settings, output, settings.counts_key in there, run)
-        census = Census(scratch, keys, counts)
-        rows, nowhere, bundles = census.totals()
+        counted = PixelCounts(scratch, keys, counts)
+        rows, nowhere, bundles = counted.totals()
         if rows == nowhere:
             raise UsageError(
                 f"none of the {rows:,} selected galaxies has a position, which a HATS catalog needs; "
                 "run gax run with --positions, or publish another format"
             )
-        cells, numbers = census.cells()
+        cells, numbers = counted.cells()
         sky = Sky(
             settings, replace(provenance, bundle_ids=bundles), sky_schema(settings.selection), cells, numbers
         )
         tiling = Tiling.of_counts(cells, numbers, settings.pixel_threshold, settings.margin_arcsec)
-        goal = _goal(census, tiling, settings, manifest, there)
-        done = PublishedSky(rows - nowhere, nowhere, int(tiling.occupied.sum()), len(goal.wanted), 0)
-        if not goal.wanted and _is_whole(manifest, sky, there):
+        plan = _plan_tiles(counted, tiling, settings, manifest, there)
+        done = PublishedSky(rows - nowhere, nowhere, int(tiling.occupied.sum()), len(plan.wanted), 0)
+        if not plan.wanted and _is_whole(manifest, sky, there):
             return done
         manifest.snapshot = None
         manifest.settings = {"columns": settings.selection.columns, "where": settings.selection.where}
-        trusted = goal.digests.keys() - set(goal.wanted)
+        trusted = plan.digests.keys() - set(plan.wanted)
         manifest.tiles = {tile: held for tile, held in manifest.tiles.items() if tile in trusted}
         manifest.write(output)
-        census.save(Path(folder) / "counts.parquet")
+        counted.save(Path(folder) / "counts.parquet")
         storage.upload(Path(folder) / "counts.parquet", storage.join(output, settings.counts_key))
-        _write_tiles(root, census, goal, sky, manifest, output, run)
+        _write_tiles(root, counted, plan, sky, manifest, output, run)
     _write_metadata(output, sky, manifest)
     removed = list(left_over(list_output(output), _kept(sky, manifest)))
     for key in removed:
@@ -164,14 +164,14 @@ def _counts(
                 yield pa.Table.from_batches([batch]).cast(COUNTS)
     new = [key for key in keys if key not in known]
     groups = [tuple(new[start : start + COUNT_PARTS]) for start in range(0, len(new), COUNT_PARTS)]
-    yield from run(count, [Source(root, group, settings.selection) for group in groups])
+    yield from run(count, [PartSelection(root, group, settings.selection) for group in groups])
 
 
-def _goal(
-    census: Census, tiling: Tiling, settings: HatsSettings, manifest: Manifest, there: dict[str, int]
-) -> _Goal:
+def _plan_tiles(
+    counted: PixelCounts, tiling: Tiling, settings: HatsSettings, manifest: Manifest, there: dict[str, int]
+) -> _TilePlan:
     digests = {
-        tile: settings.digest(tile, origin.fingerprint) for tile, origin in census.origins(tiling).items()
+        tile: settings.digest(tile, origin.fingerprint) for tile, origin in counted.origins(tiling).items()
     }
 
     def is_there(tile: Tile) -> bool:
@@ -180,7 +180,7 @@ def _goal(
             return False
         return held.rows == 0 or there.get(settings.key(tile)) == held.size
 
-    return _Goal(tiling, digests, sorted(tile for tile in digests if not is_there(tile)))
+    return _TilePlan(tiling, digests, sorted(tile for tile in digests if not is_there(tile)))
 
 
 def _is_whole(manifest: Manifest, sky: Sky, there: dict[str, int]) -> bool:
@@ -199,25 +199,25 @@ def _kept(sky: Sky, manifest: Manifest) -> set[str]:
     return kept
 
 
-def _files(manifest: Manifest, *, margin: bool) -> list[Gathered]:
+def _files(manifest: Manifest, *, margin: bool) -> list[WrittenTile]:
     """The tiles, or the margins, that have a file."""
     return [
-        Gathered(tile, held.rows, held.size)
+        WrittenTile(tile, held.rows, held.size)
         for tile, held in sorted(manifest.tiles.items())
         if tile.margin is margin and held.rows
     ]
 
 
 def _write_tiles(
-    root: str, census: Census, goal: _Goal, sky: Sky, manifest: Manifest, output: str, run: Runner
+    root: str, counted: PixelCounts, plan: _TilePlan, sky: Sky, manifest: Manifest, output: str, run: Runner
 ) -> None:
-    settings, wanted = sky.settings, set(goal.wanted)
+    settings, wanted = sky.settings, set(plan.wanted)
     pieces: dict[Tile, list[Piece]] = defaultdict(list)
-    for found in run(scatter, _scatter_tasks(root, census, goal, settings, output)):
+    for found in run(scatter, _scatter_tasks(root, counted, plan, settings, output)):
         for piece in found:
             pieces[piece.tile].append(piece)
     for tile in wanted - pieces.keys():
-        manifest.tiles[tile] = Held(goal.digests[tile], 0, 0)
+        manifest.tiles[tile] = TileRecord(plan.digests[tile], 0, 0)
     tasks = [
         GatherTask(
             tile,
@@ -229,7 +229,7 @@ def _write_tiles(
     ]
     saved = time.monotonic()
     for done in run(gather, tasks):
-        manifest.tiles[done.tile] = Held(goal.digests[done.tile], done.rows, done.size)
+        manifest.tiles[done.tile] = TileRecord(plan.digests[done.tile], done.rows, done.size)
         if time.monotonic() - saved > SAVE_SECONDS:
             manifest.write(output)
             saved = time.monotonic()
@@ -237,14 +237,14 @@ def _write_tiles(
 
 
 def _scatter_tasks(
-    root: str, census: Census, goal: _Goal, settings: HatsSettings, output: str
+    root: str, counted: PixelCounts, plan: _TilePlan, settings: HatsSettings, output: str
 ) -> list[ScatterTask]:
-    wanted = set(goal.wanted)
-    tiles = list(zip(goal.tiling.orders.tolist(), goal.tiling.pixels.tolist(), strict=True))
+    wanted = set(plan.wanted)
+    tiles = list(zip(plan.tiling.orders.tolist(), plan.tiling.pixels.tolist(), strict=True))
     mask = [[Tile(margin, *tile) in wanted for tile in tiles] for margin in (False, True)]
     groups: list[list[str]] = []
     room = 0
-    for key, rows in census.sources(goal.tiling, goal.wanted):
+    for key, rows in counted.sources(plan.tiling, plan.wanted):
         if not groups or rows > room:
             groups.append([])
             room = SCATTER_ROWS
@@ -253,8 +253,8 @@ def _scatter_tasks(
     digits = 1 + int(math.log10(max(1, len(groups))))
     return [
         ScatterTask(
-            Source(root, tuple(group), settings.selection),
-            goal.tiling,
+            PartSelection(root, tuple(group), settings.selection),
+            plan.tiling,
             np.array(mask),
             storage.join(output, STAGING, f"{number:0{digits}}.arrows"),
         )

@@ -17,9 +17,9 @@ from gax_batch import __version__, storage
 from gax_batch.catalog.schema import DESCRIPTION
 from gax_batch.export.manifest import CATALOG, COLLECTION, HatsSettings
 from gax_batch.export.selection import described
-from gax_batch.export.tasks import INDEX, Gathered
+from gax_batch.export.tasks import INDEX, WrittenTile
 from gax_batch.export.tiling import CELL_ORDER, INDEX_ORDER, Ints, histogram_of
-from gax_batch.export.votable import Provenance, voparquet, votable_header
+from gax_batch.export.votable import TableProvenance, voparquet, votable_header
 from gax_batch.system.concurrency import map_threads
 
 MAP_ORDER = 8
@@ -36,7 +36,7 @@ class Sky:
     """A snapshot on the sky: settings, where it comes from, and galaxies by pixel of `CELL_ORDER`."""
 
     settings: HatsSettings
-    provenance: Provenance
+    provenance: TableProvenance
     schema: pa.Schema
     cells: Ints
     counts: Ints
@@ -48,7 +48,7 @@ def metadata_keys(settings: HatsSettings, *, margin: bool) -> list[str]:
     return [f"{settings.folder(margin=margin)}/{name}" for name in names]
 
 
-def write_catalog(output: str, sky: Sky, tiles: Sequence[Gathered], *, margin: bool) -> None:
+def write_catalog(output: str, sky: Sky, tiles: Sequence[WrittenTile], *, margin: bool) -> None:
     """Write the metadata of the catalog, or of its margin cache, whose tiles are all there.
 
     Raises:
@@ -96,7 +96,7 @@ def write_collection(output: str, sky: Sky) -> None:
         storage.upload(Path(local) / COLLECTION, storage.join(output, COLLECTION))
 
 
-def _properties(sky: Sky, tiles: Sequence[Gathered], *, margin: bool) -> dict[str, Any]:
+def _properties(sky: Sky, tiles: Sequence[WrittenTile], *, margin: bool) -> dict[str, Any]:
     rows = [tile.rows for tile in tiles]
     values: dict[str, Any] = {
         "catalog_name": sky.settings.folder(margin=margin),
@@ -130,8 +130,8 @@ def _provenance(sky: Sky, size: int) -> dict[str, Any]:
     return facts | ours | {"hats_estsize": size // 1024, "hats_creation_date": f"{said.published}UTC"}
 
 
-def _footers(folder: str, tiles: Sequence[Gathered]) -> list[pq.FileMetaData]:
-    def read(tile: Gathered) -> pq.FileMetaData:
+def _footers(folder: str, tiles: Sequence[WrittenTile]) -> list[pq.FileMetaData]:
+    def read(tile: WrittenTile) -> pq.FileMetaData:
         with storage.open_binary(storage.join(folder, tile.tile.key)) as file:
             footer = pq.read_metadata(file)
         footer.set_file_path(tile.tile.key.removeprefix("dataset/"))

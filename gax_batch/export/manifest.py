@@ -67,7 +67,7 @@ class HatsSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class TileRecord:
     """A tile's file: digest of what it is made of, rows, bytes (0 of both: none, since a margin is empty)."""
 
     digest: str
@@ -88,7 +88,7 @@ class Manifest:
 
     catalog: str
     snapshot: int | None = None
-    tiles: dict[Tile, Held] = field(default_factory=dict)
+    tiles: dict[Tile, TileRecord] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -113,7 +113,7 @@ class Manifest:
         try:
             said = json.loads(storage.read_bytes(storage.join(output, _MANIFEST)))
             version, owner = said["format"], said["catalog"]
-            tiles = {Tile(*entry[:3]): Held(*entry[3:]) for entry in said["tiles"]}
+            tiles = {Tile(*entry[:3]): TileRecord(*entry[3:]) for entry in said["tiles"]}
         except (ValueError, KeyError, TypeError):
             raise UsageError(
                 f"{output}/{_MANIFEST} is no manifest of gax publish; choose a new place"

@@ -29,7 +29,7 @@ class Origin:
     rows: int
 
 
-class Census:
+class PixelCounts:
     """Counts of a snapshot's parts."""
 
     def __init__(self, scratch: Scratch, keys: Sequence[str], counts: Iterable[pa.Table]) -> None:

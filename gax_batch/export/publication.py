@@ -21,7 +21,7 @@ from gax_batch.export.manifest import HatsSettings
 from gax_batch.export.selection import Selection, choose_columns
 from gax_batch.export.tables import publish_table
 from gax_batch.export.tiling import margin_order_of
-from gax_batch.export.votable import Provenance
+from gax_batch.export.votable import TableProvenance
 from gax_batch.models.bundle import load_bundle
 from gax_batch.storage.listing import list_objects
 from gax_batch.system.cpus import logical_cpus
@@ -78,7 +78,7 @@ def publish(request: Request, say: Say) -> None:
         raise UsageError(f"{request.output} and the catalog lie within each other; choose another output")
     # The expression is looked at before anything is read or written.
     next(selection.read("", ()), None)
-    provenance = Provenance(catalog.uri, catalog.version, where=request.where)
+    provenance = TableProvenance(catalog.uri, catalog.version, where=request.where)
     root, keys = layout.table(catalog.uri, layout.GALAXIES_TABLE), [part.key for part in catalog.parts()]
     try:
         if request.form is Format.HATS:
@@ -97,7 +97,7 @@ def _publish_sky(
     root: str,
     keys: Sequence[str],
     selection: Selection,
-    provenance: Provenance,
+    provenance: TableProvenance,
     output: str,
     say: Say,
 ) -> None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from gax_batch.catalog.schema import Column
 from gax_batch.errors import UsageError
-from gax_batch.export.votable import Provenance, Text, votable_header
+from gax_batch.export.votable import TableProvenance, Text, votable_header
 
 Records = npt.NDArray[np.void]
 
@@ -28,7 +28,7 @@ def write_votable(
     file: BinaryIO,
     columns: Sequence[Column],
     batches: Iterable[pa.Table],
-    provenance: Provenance,
+    provenance: TableProvenance,
     rows: int,
     texts: Mapping[str, Text],
 ) -> None:
@@ -50,7 +50,7 @@ def write_fits(
     file: BinaryIO,
     columns: Sequence[Column],
     batches: Iterable[pa.Table],
-    provenance: Provenance,
+    provenance: TableProvenance,
     rows: int,
     texts: Mapping[str, Text],
 ) -> None:
@@ -112,7 +112,7 @@ def _with_nulls(batch: pa.Table, records: Records) -> npt.NDArray[np.uint8]:
 
 
 def _table_header(
-    columns: Sequence[Column], provenance: Provenance, rows: int, texts: Mapping[str, Text]
+    columns: Sequence[Column], provenance: TableProvenance, rows: int, texts: Mapping[str, Text]
 ) -> Any:
     from astropy.io import fits
 
@@ -134,7 +134,7 @@ def _table_header(
     return header
 
 
-def _keywords(provenance: Provenance) -> Iterator[str]:
+def _keywords(provenance: TableProvenance) -> Iterator[str]:
     short = {"bundle_id": "BUNDLEID", "selection": "SELECT", "published": "DATE"}
     for name, _, _ in provenance.items():
         yield short.get(name, name.upper())

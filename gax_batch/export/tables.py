@@ -23,13 +23,13 @@ from gax_batch.catalog.schema import Column
 from gax_batch.export.formats import Format
 from gax_batch.export.records import write_fits, write_votable
 from gax_batch.export.selection import Selection, described
-from gax_batch.export.votable import Provenance, Text, voparquet, votable_header
+from gax_batch.export.votable import TableProvenance, Text, voparquet, votable_header
 
 ROW_GROUP_ROWS = 65_536
 
 
 @dataclass(slots=True)
-class _Seen:
+class _RowStatistics:
     """What the rows that went by were."""
 
     rows: int = 0
@@ -55,7 +55,12 @@ class PublishedTable:
 
 
 def publish_table(
-    root: str, keys: Sequence[str], selection: Selection, provenance: Provenance, form: Format, output: str
+    root: str,
+    keys: Sequence[str],
+    selection: Selection,
+    provenance: TableProvenance,
+    form: Format,
+    output: str,
 ) -> PublishedTable:
     """Write the selected galaxies of some parts as one object.
 
@@ -93,7 +98,7 @@ def publish_table(
 
 
 def write_csv(
-    file: BinaryIO, columns: Sequence[Column], batches: Iterator[pa.Table], provenance: Provenance
+    file: BinaryIO, columns: Sequence[Column], batches: Iterator[pa.Table], provenance: TableProvenance
 ) -> None:
     """Write CSV with astropy's ECSV header: `#` lines of YAML with units and descriptions, then the names."""
     from astropy.table import Table
@@ -119,9 +124,9 @@ def _spool(
     keys: Sequence[str],
     selection: Selection,
     columns: Sequence[Column],
-    provenance: Provenance,
-) -> tuple[_Seen, Provenance]:
-    seen = _Seen()
+    provenance: TableProvenance,
+) -> tuple[_RowStatistics, TableProvenance]:
+    seen = _RowStatistics()
     schema = pa.schema([column.field for column in columns])
     plain = {"compression": "zstd", "compression_level": 3, "store_schema": False}
     with pq.ParquetWriter(path, schema, **plain) as writer:

@@ -46,7 +46,7 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PartSelection:
     """Some parts of a catalog, and what is selected of them."""
 
     root: str
@@ -79,7 +79,7 @@ class ScatterTask:
         uri: The object to write.
     """
 
-    source: Source
+    source: PartSelection
     tiling: Tiling
     wanted: npt.NDArray[np.bool_]
     uri: str
@@ -106,7 +106,7 @@ class GatherTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class WrittenTile:
     """A tile that is there: rows and bytes."""
 
     tile: Tile
@@ -119,7 +119,7 @@ def sky_schema(selection: Selection) -> pa.Schema:
     return pa.schema([column.field for column in [INDEX, *described(selection.columns)]])
 
 
-def count(source: Source) -> pa.Table:
+def count(source: PartSelection) -> pa.Table:
     """Count the selected galaxies of each part: `COUNTS`."""
     only_where = Selection((), source.selection.where)
     found: list[pa.Table] = []
@@ -163,7 +163,7 @@ def scatter(task: ScatterTask) -> list[Piece]:
     return _write_pieces(task, rows, goals[order])
 
 
-def gather(task: GatherTask) -> Gathered:
+def gather(task: GatherTask) -> WrittenTile:
     """Write a tile, sorted by its index, as one Parquet file."""
     from hats.io.file_io.file_io import get_parquet_write_table_kwargs
 
@@ -175,7 +175,7 @@ def gather(task: GatherTask) -> Gathered:
     settings = get_parquet_write_table_kwargs(task.schema, write_table_kwargs={"compression_level": 3})
     pq.write_table(rows, buffer, **settings)
     storage.write_bytes(storage.join(task.folder, task.tile.key), buffer.getvalue())
-    return Gathered(task.tile, len(rows), buffer.tell())
+    return WrittenTile(task.tile, len(rows), buffer.tell())
 
 
 def _index(rows: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

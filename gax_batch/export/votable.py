@@ -24,7 +24,7 @@ _DATATYPES = {pa.float32(): "float", pa.float64(): "double", pa.int32(): "int", 
 
 
 @dataclass(frozen=True, slots=True)
-class Provenance:
+class TableProvenance:
     """Where published rows come from.
 
     Attributes:
@@ -62,7 +62,7 @@ class Text:
 
 def votable_header(
     columns: Sequence[Column],
-    provenance: Provenance,
+    provenance: TableProvenance,
     *,
     rows: int | None = None,
     texts: Mapping[str, Text] | None = None,

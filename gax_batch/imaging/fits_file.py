@@ -49,10 +49,10 @@ def open_headers(file: BinaryIO, max_bytes: int) -> io.RawIOBase:
         unpacked = gzip.GzipFile(fileobj=file)
     elif magic == _BZIP2:
         unpacked = bz2.BZ2File(file)
-    return _Headers(unpacked, max_bytes)
+    return _BoundedHeaders(unpacked, max_bytes)
 
 
-class _Headers(io.RawIOBase):
+class _BoundedHeaders(io.RawIOBase):
     """A file of which only headers are read; astropy looks for an end of one as far as there are bytes."""
 
     def __init__(self, file: BinaryIO, max_bytes: int) -> None:

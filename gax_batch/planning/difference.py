@@ -182,7 +182,7 @@ ORDER BY unit_id NULLS LAST, {_ORDER}
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class PlanCounts:
     """Members of the listing by what became of them, and members that the listing has no more."""
 
     new: int
@@ -286,7 +286,7 @@ class Difference:
         scratch.run(_SETTLED)
         scratch.run(_REDO, stale=MODEL_CHANGED, changed=CHANGED, retried=RETRIED, forced=FORCED, full=full)
 
-    def counts(self, passed_over: int = 0) -> Counts:
+    def counts(self, passed_over: int = 0) -> PlanCounts:
         """Every member of the listing once, and the vanished ones.
 
         Args:
@@ -295,7 +295,7 @@ class Difference:
         found = dict(self._scratch.one(_COUNT, full=self._full) or {})
         listed = found.pop("listed")
         done = sum(found[name] for name in ("new", "changed", "model_changed", "retried", "forced"))
-        return Counts(unchanged=listed - done + passed_over, **found)
+        return PlanCounts(unchanged=listed - done + passed_over, **found)
 
     def claimed_ids(self) -> Iterator[str]:
         """The ids of galaxies that the catalog does not have under the same URI, in their order."""

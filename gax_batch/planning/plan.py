@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from gax_batch import storage
 from gax_batch.catalog import layout
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.planning.difference import NEW, Counts, Difference, PositionMatch
+from gax_batch.planning.difference import NEW, Difference, PlanCounts, PositionMatch
 from gax_batch.planning.partition import are_whole, partition
 from gax_batch.planning.unchanged_shards import SettledShards
 from gax_batch.rejects import MAX_ATTEMPTS
@@ -70,7 +70,7 @@ class Plan:
     """The units of a run and, in files below a folder of the caller's, their members."""
 
     units: list[Unit]
-    counts: Counts
+    counts: PlanCounts
     rejects: Mapping[str, int]
     """Members that are rejected already, by reason."""
     removed: list[str]

@@ -73,7 +73,7 @@ class SimulatedSurvey:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shard:
+class _MockShard:
     """The galaxies `start:stop` of a seed, and the object that holds them."""
 
     uri: str
@@ -129,17 +129,17 @@ def simulate_survey(
     return SimulatedSurvey(uri, galaxies, len(shards), len(missing), time.perf_counter() - started)
 
 
-def _shards(uri: str, galaxies: int, seed: int, shard_size: int) -> list[_Shard]:
+def _shards(uri: str, galaxies: int, seed: int, shard_size: int) -> list[_MockShard]:
     """The plan; an object's name tells all that its content depends on."""
     shards = []
     for start in range(0, galaxies, shard_size):
         stop = min(start + shard_size, galaxies)
         name = f"simulated-v{FORMAT_VERSION}-seed{seed}-{start:09d}-{stop:09d}.parquet"
-        shards.append(_Shard(storage.join(uri, name), seed, start, stop))
+        shards.append(_MockShard(storage.join(uri, name), seed, start, stop))
     return shards
 
 
-def _missing(uri: str, shards: list[_Shard]) -> list[_Shard]:
+def _missing(uri: str, shards: list[_MockShard]) -> list[_MockShard]:
     storage.check_writable(uri)
     present = {info.uri for info in list_objects(uri, missing_ok=True)}
     foreign = sorted(present - {shard.uri for shard in shards})
@@ -151,7 +151,7 @@ def _missing(uri: str, shards: list[_Shard]) -> list[_Shard]:
     return [shard for shard in shards if shard.uri not in present]
 
 
-def _write(shard: _Shard) -> int:
+def _write(shard: _MockShard) -> int:
     buffer = io.BytesIO()
     pq.write_table(
         simulate_table(shard.seed, shard.start, shard.stop),

@@ -22,7 +22,7 @@ from gax_batch.export.formats import Format
 from gax_batch.export.records import write_fits, write_votable
 from gax_batch.export.selection import Selection, choose_columns, described
 from gax_batch.export.tables import PublishedTable, publish_table
-from gax_batch.export.votable import Provenance, Text
+from gax_batch.export.votable import TableProvenance, Text
 
 ASTROPY = {
     Format.PARQUET: "parquet.votable",
@@ -149,7 +149,7 @@ def test_a_votable_holds_any_text(tmp_path):
     batch = pa.table({"galaxy_id": NAMES, "flags": pa.array([1, 2, 3, 4], pa.int32())})
     buffer = io.BytesIO()
     texts = {"galaxy_id": Text(8, ascii=False)}
-    write_votable(buffer, columns, [batch], Provenance("file:///c", 1), 4, texts)
+    write_votable(buffer, columns, [batch], TableProvenance("file:///c", 1), 4, texts)
     read = votable.parse(io.BytesIO(buffer.getvalue()), verify="exception").get_first_table().to_table()
     assert [str(value) for value in read["galaxy_id"]] == [name or "" for name in NAMES]
 
@@ -158,7 +158,7 @@ def test_fits_refuses_text_that_it_cannot_hold():
     columns = described(["galaxy_id"])
     with pytest.raises(UsageError, match=r"galaxy_id.*FITS.*--columns") as caught:
         write_fits(
-            io.BytesIO(), columns, [], Provenance("file:///c", 1), 0, {"galaxy_id": Text(8, ascii=False)}
+            io.BytesIO(), columns, [], TableProvenance("file:///c", 1), 0, {"galaxy_id": Text(8, ascii=False)}
         )
     assert "\n" not in str(caught.value)
 

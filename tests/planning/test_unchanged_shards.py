@@ -14,7 +14,7 @@ from gax_batch.catalog import layout
 from gax_batch.catalog.compaction import compact
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.cluster import unit
-from gax_batch.planning.difference import Counts
+from gax_batch.planning.difference import PlanCounts
 from gax_batch.planning.plan import Plan
 from gax_batch.runner.preparation import plan_run
 from gax_batch.runner.settings import RunSettings, load_settings
@@ -52,7 +52,7 @@ class Survey:
         settings = self.settings(**flags)
         return plan_run(settings, Catalog(self._catalog), FINGERPRINT, new_folder(), lambda _: None)
 
-    def night(self, **flags: object) -> Counts:
+    def night(self, **flags: object) -> PlanCounts:
         plan, catalog = self.plan(**flags), Catalog(self._catalog)
         options = unit.UnitOptions(catalog.uri, FINGERPRINT, "bundle", "run", self.settings().decoder)
         parts = [result.part for result in run_units(plan, options)]

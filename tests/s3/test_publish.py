@@ -19,7 +19,7 @@ from gax_batch.export.hats_catalog import publish_hats
 from gax_batch.export.manifest import HatsSettings
 from gax_batch.export.selection import Selection
 from gax_batch.export.tables import publish_table
-from gax_batch.export.votable import Provenance
+from gax_batch.export.votable import TableProvenance
 from gax_batch.storage.listing import list_objects
 
 pytest.importorskip("hats")
@@ -49,7 +49,7 @@ def test_a_catalog_is_published_and_brought_up_to_date(root: str, tmp_path: Path
     def publish() -> int:
         opened = Catalog(catalog)
         settings = HatsSettings(COLUMNS, 100, 10.0)
-        said = Provenance(catalog, opened.version or 0)
+        said = TableProvenance(catalog, opened.version or 0)
         return publish_hats(table, [part.key for part in opened.parts()], settings, said, output, run).written
 
     assert publish() > 2
@@ -71,7 +71,7 @@ def test_a_catalog_is_published_and_brought_up_to_date(root: str, tmp_path: Path
         table,
         [part.key for part in Catalog(catalog).parts()],
         COLUMNS,
-        Provenance(catalog, 2),
+        TableProvenance(catalog, 2),
         Format.FITS,
         f"{root}/all.fits",
     )

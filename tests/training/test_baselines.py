@@ -10,7 +10,7 @@ from gax_batch.errors import UsageError
 from gax_batch.models import bundle as bundles
 from training import assemble, baselines, calibrate, checkpoint, comparison, data, networks, recipe
 from training.data import CALIBRATE, REPORT, TRAIN
-from training.recipe import Stage
+from training.recipe import TrainingStage
 from training.train import Batches
 
 COUNT = 96
@@ -46,7 +46,7 @@ def test_twins_are_in_one_half(galaxies):
 def finished(galaxies, tmp_path_factory):
     """A finished training at toy size, with its bundle."""
     with pytest.MonkeyPatch.context() as patch:
-        stage = (Stage(16, 2),)
+        stage = (TrainingStage(16, 2),)
         patch.setattr(
             networks,
             "RECIPES",

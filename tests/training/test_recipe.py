@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from training.recipe import DENSE, RECIPES, Stage
+from training.recipe import DENSE, RECIPES, TrainingStage
 
 
 def test_recipes_can_be_scaled():
@@ -14,10 +14,10 @@ def test_recipes_can_be_scaled():
 
 
 def test_a_smaller_image_shows_more_sky_at_a_coarser_scale():
-    assert Stage(64, 1).field == 64
-    assert Stage(32, 1).field == pytest.approx(math.sqrt(32 * 64))
-    assert Stage(96, 1, 64.0).field == 64
-    assert [Stage(side, 1).halved for side in (32, 48, 64)] == [True, False, False]
+    assert TrainingStage(64, 1).field == 64
+    assert TrainingStage(32, 1).field == pytest.approx(math.sqrt(32 * 64))
+    assert TrainingStage(96, 1, 64.0).field == 64
+    assert [TrainingStage(side, 1).halved for side in (32, 48, 64)] == [True, False, False]
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES.values(), *DENSE.values()])

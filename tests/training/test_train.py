@@ -10,11 +10,11 @@ from gax_batch.errors import FatalError
 from gax_batch.models import bayesian, classic, svr
 from training import checkpoint, train
 from training.data import CALIBRATE, TRAIN
-from training.recipe import Recipe, Stage
+from training.recipe import Recipe, TrainingStage
 from training.targets import targets_of
 from training.train import Batches
 
-SHORT = Recipe((Stage(16, 2), Stage(24, 2)), 1e-3, (2, 2, 1, 1, 1), averaging=0.1)
+SHORT = Recipe((TrainingStage(16, 2), TrainingStage(24, 2)), 1e-3, (2, 2, 1, 1, 1), averaging=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_weights_are_an_average_over_the_steps_that_begins_short(whole):
 def test_training_lowers_the_loss_and_keeps_scales_positive(galaxies, tmp_path):
     lines = []
     model = classic.build(7)
-    recipe = Recipe((Stage(32, 60),), 3e-3, (2, 2, 2, 2, 2), averaging=0.5)
+    recipe = Recipe((TrainingStage(32, 60),), 3e-3, (2, 2, 2, 2, 2), averaging=0.5)
     targets, batches = targets_of(galaxies), Batches.of(galaxies, 7)
     previous, train.REPORT_STEPS = train.REPORT_STEPS, 20
     try:
@@ -155,7 +155,9 @@ def test_a_diverging_training_stops_with_the_step(galaxies):
 
 def test_a_recipe_of_deviations_learns_them_and_nothing_else(galaxies, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
-    recipe = Recipe((Stage(16, 8),), 0.05, (2, 2, 1, 1, 1), averaging=0.0, temperature=1e3, deviations=True)
+    recipe = Recipe(
+        (TrainingStage(16, 8),), 0.05, (2, 2, 1, 1, 1), averaging=0.0, temperature=1e3, deviations=True
+    )
     before = bayesian.export_weights(bayesian.build(7))
     model = trained(galaxies, recipe, bayesian, state=tmp_path / "state")
     after = bayesian.export_weights(model)

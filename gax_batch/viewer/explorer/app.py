@@ -22,7 +22,7 @@ from gax_batch.export.formats import Format
 from gax_batch.viewer import report
 from gax_batch.viewer.explorer.drawing import BAR, BLOCK
 from gax_batch.viewer.explorer.filters import FIELDS, FLAGS, MEASURES, ORDERS, Filters
-from gax_batch.viewer.explorer.survey import MOST_BY_NAME, SUFFIXES, Found, Survey
+from gax_batch.viewer.explorer.survey import MOST_BY_NAME, SUFFIXES, ResultPage, Survey
 
 HOSTS = ["127.0.0.1", "localhost"]
 """What a browser of this machine calls it; another name means that a page elsewhere had its own name
@@ -45,7 +45,7 @@ _HEADERS = {
 }
 
 
-class Guard:
+class SameOriginMiddleware:
     """Answers nothing that a page of elsewhere asks for, and tells browsers to keep to this origin."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -160,7 +160,7 @@ class Pages:
         return self._page("problem.html", status, problem=str(error), values=_fields(request, FIELDS))
 
     def _shown(
-        self, filters: Filters, found: Found | None, values: dict[str, str], problem: str | None
+        self, filters: Filters, found: ResultPage | None, values: dict[str, str], problem: str | None
     ) -> dict[str, Any]:
         uri, version = self._survey.catalog.uri, self._survey.version
         return {
@@ -187,7 +187,7 @@ def make_app(survey: Survey) -> Starlette:
             Route("/export", pages.export),
             Route("/files/{name}", pages.file),
         ],
-        middleware=[Middleware(Guard), Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)],
+        middleware=[Middleware(SameOriginMiddleware), Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)],
         exception_handlers={GaxError: pages.failed},
     )
 

@@ -17,14 +17,14 @@ from gax_batch.errors import UsageError
 from gax_batch.export.formats import Format
 from gax_batch.export.selection import Selection, choose_columns
 from gax_batch.export.tables import publish_table
-from gax_batch.export.votable import Provenance
+from gax_batch.export.votable import TableProvenance
 from gax_batch.viewer.explorer import skymap
 from gax_batch.viewer.explorer.columns import Columns
 from gax_batch.viewer.explorer.drawing import Drawing, draw
 from gax_batch.viewer.explorer.filters import FLAGS, Filters, any_of
 from gax_batch.viewer.explorer.finder import Finder
 from gax_batch.viewer.explorer.pictures import Pictures
-from gax_batch.viewer.report.galleries import Answer, answer_label, likely_answers
+from gax_batch.viewer.report.galleries import LikelyAnswer, answer_label, likely_answers
 
 PAGE = 24
 MOST_BY_NAME = 200
@@ -41,22 +41,22 @@ _ON_PAGES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class ResultCard:
     """One galaxy of a page: the answer that is filtered by comes first."""
 
     galaxy_id: str
     gz2_class: str
-    answers: list[Answer]
+    answers: list[LikelyAnswer]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ResultPage:
     """A page of the galaxies that were asked for; pages count from 1."""
 
     total: int
     page: int
     pages: int
-    cards: list[Card]
+    cards: list[ResultCard]
     picture: str
     view: skymap.View
     graticule: str
@@ -100,7 +100,7 @@ class Survey:
     def __len__(self) -> int:
         return len(self._columns)
 
-    def find(self, filters: Filters, page: int) -> Found:
+    def find(self, filters: Filters, page: int) -> ResultPage:
         """A page of galaxies; the last one where there are fewer.
 
         Raises:
@@ -114,7 +114,7 @@ class Survey:
         rows = self._columns.rows(places[(page - 1) * PAGE : page * PAGE], _ON_PAGES)
         self.pictures.fetch(rows.select(NEEDED))
         cards = [
-            Card(row["galaxy_id"], row["gz2_class"] or "none", _answers(row, filters))
+            ResultCard(row["galaxy_id"], row["gz2_class"] or "none", _answers(row, filters))
             for row in rows.to_pylist()
         ]
         view, circle = self._view, None
@@ -123,7 +123,7 @@ class Survey:
             view = view if (view.radius or 0) <= 60 else skymap.View()
             circle = skymap.circle(view, filters.ra, filters.dec, filters.radius)
         drawn = skymap.picture(view, self._cells[places])
-        return Found(len(places), page, pages, cards, drawn, view, skymap.graticule(view), circle)
+        return ResultPage(len(places), page, pages, cards, drawn, view, skymap.graticule(view), circle)
 
     def detail(self, galaxy_id: str) -> Detail:
         """All of one galaxy.
@@ -172,7 +172,7 @@ class Survey:
             root,
             [part.key for part in self.catalog.parts()],
             Selection(choose_columns([columns]), where),
-            Provenance(self.catalog.uri, self.version, where=where),
+            TableProvenance(self.catalog.uri, self.version, where=where),
             form,
             storage.normalize_uri(str(path)),
         )
@@ -184,10 +184,10 @@ class Survey:
         return read_cutouts(self.catalog.uri, galaxies, self._sources)
 
 
-def _answers(row: dict[str, Any], filters: Filters) -> list[Answer]:
+def _answers(row: dict[str, Any], filters: Filters) -> list[LikelyAnswer]:
     name = filters.answer
     if row[f"{name}_prob"] is None:
         return []
     label = answer_label(filters.question, gz2.ANSWERS.index(name))
-    first = Answer(label, row[f"{name}_prob"], row[f"{name}_lo"], row[f"{name}_hi"])
+    first = LikelyAnswer(label, row[f"{name}_prob"], row[f"{name}_lo"], row[f"{name}_hi"])
     return [first, *(answer for answer in likely_answers(row) if answer.label != label)][:4]

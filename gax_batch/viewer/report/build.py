@@ -27,7 +27,7 @@ from gax_batch.models.domain import warning_lines
 from gax_batch.rejects import MEANING, Reason
 from gax_batch.viewer.report import figures
 from gax_batch.viewer.report.galleries import galleries
-from gax_batch.viewer.report.gather import COLUMNS, SHOWN, Gathered, gather
+from gax_batch.viewer.report.gather import COLUMNS, SHOWN, SnapshotSummary, gather
 
 SHOWN_RUNS = 30
 EXAMPLES = 3
@@ -205,7 +205,7 @@ def _changes(catalog: Catalog, history: Sequence[Entry]) -> tuple[Changes | None
     return changes, "" if changes.most else moved
 
 
-def _drawings(found: Gathered, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _drawings(found: SnapshotSummary, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     drawings: dict[str, Any] = {"questions": {}, "sky": [], "runs": []}
     if runs:
         drawings["runs"] = [figures.rates(runs), figures.stages(runs)]
@@ -242,7 +242,7 @@ def _population(catalog: Catalog) -> dict[str, Any]:
     return {"missing": None, "questions": questions}
 
 
-def _calibration(found: Gathered, record: dict[str, Any] | None) -> dict[str, Any]:
+def _calibration(found: SnapshotSummary, record: dict[str, Any] | None) -> dict[str, Any]:
     """The bundle's own held-out numbers, drawn as far as its manifest has them, or why there are none."""
     uri = None if record is None else record["settings"].get("bundle")
     try:

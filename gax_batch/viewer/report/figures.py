@@ -13,7 +13,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from gax_batch import gz2
-from gax_batch.viewer.report.gather import FRACTION_BINS, SKY_SHAPE, Gathered
+from gax_batch.viewer.report.gather import FRACTION_BINS, SKY_SHAPE, SnapshotSummary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,7 @@ def _name_runs(axes: "Axes", runs: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xlim(-0.6, max(len(runs), 4) - 0.4)
 
 
-def sky(found: Gathered, layer: str) -> Markup:
+def sky(found: SnapshotSummary, layer: str) -> Markup:
     """The whole sky in Mollweide's projection, right ascension growing to the left.
 
     Args:
@@ -148,7 +148,7 @@ def sky(found: Gathered, layer: str) -> Markup:
         return _svg(figure, f"sky-{layer}", f"Map of the sky in Mollweide's projection: {title}")
 
 
-def distribution(found: Gathered, question: gz2.Question) -> Markup:
+def distribution(found: SnapshotSummary, question: gz2.Question) -> Markup:
     """How a question's cumulative fractions are distributed: a strip per answer, and their means."""
     count = len(question.answers)
     with _figure(4.6, 0.75 + 0.27 * count) as (figure, axes):

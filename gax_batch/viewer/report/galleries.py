@@ -14,7 +14,7 @@ from PIL import Image
 from gax_batch import gz2
 from gax_batch.analysis.cutouts import NEEDED, Cutouts, read_cutouts
 from gax_batch.catalog.diff import Changes, MovedGalaxy
-from gax_batch.viewer.report.gather import CLASSES, SHOWN, Gathered
+from gax_batch.viewer.report.gather import CLASSES, SHOWN, SnapshotSummary
 
 SHOWN_ANSWERS = 4
 
@@ -23,7 +23,7 @@ Pictures = Mapping[str, tuple[str | None, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LikelyAnswer:
     """One answer on a galaxy's most likely path: cumulative fraction and its 90 % interval, or None."""
 
     label: str
@@ -33,7 +33,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class GalaxyCard:
     """One galaxy: its picture as a data URI, or why there is none."""
 
     galaxy_id: str
@@ -41,7 +41,7 @@ class Card:
     picture: str | None
     missing: str
     note: str
-    answers: list[Answer]
+    answers: list[LikelyAnswer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Gallery:
     name: str
     title: str
     text: str
-    cards: list[Card]
+    cards: list[GalaxyCard]
     empty: str
 
 
@@ -79,7 +79,7 @@ _TEXTS = {
 
 
 def galleries(
-    catalog: str, found: Gathered, changes: Changes | None, unchanged: str, sources: str | None = None
+    catalog: str, found: SnapshotSummary, changes: Changes | None, unchanged: str, sources: str | None = None
 ) -> list[Gallery]:
     """All galleries, with cutouts read from their sources.
 
@@ -123,9 +123,9 @@ def path(prob: Mapping[int, float]) -> Iterator[tuple[gz2.Question, int]]:
 
 def _cards(
     rows: pa.Table, pictures: Mapping[str, tuple[str | None, str]], notes: Sequence[str]
-) -> list[Card]:
+) -> list[GalaxyCard]:
     return [
-        Card(
+        GalaxyCard(
             row["galaxy_id"],
             row["gz2_class"] or "none",
             *pictures[row["galaxy_id"]],
@@ -136,7 +136,7 @@ def _cards(
     ]
 
 
-def likely_answers(row: Mapping[str, Any]) -> list[Answer]:
+def likely_answers(row: Mapping[str, Any]) -> list[LikelyAnswer]:
     """The first answers on a galaxy's most likely path; none where the catalog has no fractions.
 
     Args:
@@ -147,7 +147,7 @@ def likely_answers(row: Mapping[str, Any]) -> list[Answer]:
         return []
     shown = [(q, c) for q, c in path(prob) if gz2.ANSWERS[c] not in _TOLD_BY_OTHERS][:SHOWN_ANSWERS]
     return [
-        Answer(
+        LikelyAnswer(
             answer_label(question, column),
             prob[column],
             row[f"{gz2.ANSWERS[column]}_lo"],
@@ -219,7 +219,7 @@ def _scores(rows: pa.Table) -> list[float]:
     return list(rows["score"].to_pylist()) if len(rows) else []
 
 
-def _moved(found: Gathered, changes: Changes | None) -> pa.Table:
+def _moved(found: SnapshotSummary, changes: Changes | None) -> pa.Table:
     """The changed galaxies, in the order of `changes`."""
     if changes is None or not changes.most or not found.named:
         return pa.table({})

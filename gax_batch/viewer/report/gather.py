@@ -55,7 +55,7 @@ COLUMNS = (
 
 
 @dataclass(slots=True)
-class Gathered:
+class SnapshotSummary:
     """What one pass found.
 
     Attributes:
@@ -92,14 +92,14 @@ class Gathered:
     named: list[pa.Table] = field(default_factory=list)
 
 
-def gather(batches: Iterable[pa.Table], wanted: Collection[str] = ()) -> Gathered:
+def gather(batches: Iterable[pa.Table], wanted: Collection[str] = ()) -> SnapshotSummary:
     """Look at every galaxy once.
 
     Args:
         batches: Tables of `COLUMNS`.
         wanted: Ids of galaxies that are kept whatever their scores.
     """
-    found = Gathered()
+    found = SnapshotSummary()
     ids = pa.array(sorted(wanted), pa.string())
     for rows in batches:
         if len(rows):
@@ -119,7 +119,7 @@ def uncertainty(values: dict[str, Doubles]) -> Doubles:
     return width
 
 
-def _count(found: Gathered, rows: pa.Table) -> None:
+def _count(found: SnapshotSummary, rows: pa.Table) -> None:
     found.galaxies += len(rows)
     found.placed += int(pc.sum(pc.and_(pc.is_valid(rows["ra"]), pc.is_valid(rows["dec"]))).as_py())
     far = pc.not_equal(pc.bit_wise_and(rows["flags"], Flag.OUT_OF_DISTRIBUTION.value), 0)
@@ -133,7 +133,7 @@ def _count(found: Gathered, rows: pa.Table) -> None:
         counter.update({row["values"] or "none": row["counts"] for row in counts})
 
 
-def _distribute(found: Gathered, prob: Doubles) -> None:
+def _distribute(found: SnapshotSummary, prob: Doubles) -> None:
     whole = prob[~np.isnan(prob).any(axis=1)]
     bins = np.clip((whole * FRACTION_BINS).astype(np.int64), 0, FRACTION_BINS - 1)
     flat = (bins + np.arange(gz2.N_ANSWERS) * FRACTION_BINS).ravel()
@@ -141,7 +141,7 @@ def _distribute(found: Gathered, prob: Doubles) -> None:
     found.totals += whole.sum(axis=0)
 
 
-def _place(found: Gathered, rows: pa.Table, width: Doubles) -> None:
+def _place(found: SnapshotSummary, rows: pa.Table, width: Doubles) -> None:
     ra, dec = floats(rows, "ra"), floats(rows, "dec")
     there = ~(np.isnan(ra) | np.isnan(dec))
     height, length = SKY_SHAPE
@@ -151,7 +151,7 @@ def _place(found: Gathered, rows: pa.Table, width: Doubles) -> None:
     np.add.at(found.sky[1], (y, x), width[there])
 
 
-def _choose(found: Gathered, rows: pa.Table, values: dict[str, Doubles]) -> None:
+def _choose(found: SnapshotSummary, rows: pa.Table, values: dict[str, Doubles]) -> None:
     for answer in CLASSES:
         found.galleries[answer].offer(rows, values["prob"][:, gz2.ANSWERS.index(answer)])
     found.galleries["uncertain"].offer(rows, uncertainty(values))
