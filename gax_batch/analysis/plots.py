@@ -16,6 +16,7 @@ SERIES = ("#2b62a8", "#b5531c", "#2e7d4f", "#7d4fa3", "#8a6d00", "#a13764")
 COLORS = tuple(f"var(--series-{i}, {color})" for i, color in enumerate(SERIES))
 _CHARACTER = 6.0
 _LABELS, _ROW = 112, 22
+_WIDEST_GROUP = 80.0
 _QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 # Four ticks divide each of these into numbers of few digits.
 _STEPS = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)
@@ -126,7 +127,7 @@ def bars(
     heights = [sum(g.values()) if stacked else max(g.values(), default=0.0) for _, g in groups]
     limit = _round_up(top if top is not None else max(*heights, reference[1] if reference else 0, 1e-9))
     legend, frame = _legend(series, reference and reference[0])
-    step = (frame.right - frame.left) / max(1, len(groups))
+    step = min((frame.right - frame.left) / max(1, len(groups)), _WIDEST_GROUP)
     width = 0.8 * step / (1 if stacked else max(1, len(series)))
     body = []
     for index, (group, values) in enumerate(groups):
@@ -216,7 +217,7 @@ def _legend(series: Sequence[str], reference: str | None, head: float = 26) -> t
 
 def _group_names(names: Sequence[str], frame: _Frame, step: float) -> list[str]:
     """Return the names below the bars, leaving out those that would overlap."""
-    longest = _CHARACTER * max(map(len, names), default=0) + 4
+    longest = 5.5 * max(map(len, names), default=0) + 2
     every = max(1, math.ceil(longest / step))
     return [
         _text(frame.left + (index + 0.5) * step, frame.bottom + 15, name)

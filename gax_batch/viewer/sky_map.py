@@ -162,12 +162,12 @@ def whole_sky(values: Floats, title: str) -> str:
         f'<path d="{graticule(view)}" transform="translate(240 120) scale(120)" fill="none" '
         'stroke="#c8cedb" stroke-opacity=".3" stroke-width="1" vector-effect="non-scaling-stroke"/>',
         *(_label(view, 15.0 * hour, 0, f"{hour}h") for hour in (4, 8, 12, 16, 20)),
-        *(_label(view, 180, dec, f"{dec:+d}°") for dec in (-60, -30, 30, 60)),
+        *(_label(view, 359.9, dec, f"{dec:+d}°") for dec in (-60, -30, 30, 60)),
         f'<image href="{png_uri(scale)}" x="90" y="254" width="300" height="10" preserveAspectRatio="none"/>',
     ]
     for share in (0, 0.5, 1) if high > low else (0,):
         value = ends[0] + share * (ends[1] - ends[0])
-        text = f"{math.exp(value) if wide else value:.3g}"
+        text = f"{math.exp(value) if wide else value:.2g}"
         body.append(f'<text x="{90 + 300 * share:g}" y="279">{text}</text>')
     return (
         f'<svg viewBox="0 0 {WIDTH} 302" role="img" aria-label="Map of the whole sky: {escape(title)}" '
@@ -179,7 +179,7 @@ def whole_sky(values: Floats, title: str) -> str:
 def _label(view: View, ra: float, dec: float, text: str) -> str:
     (x,), (y,) = view.project(np.array([ra]), np.array([float(dec)]))
     place = f'x="{240 + 120 * x + 3:.1f}" y="{120 - 120 * y - 3:.1f}"'
-    return f'<text {place} fill="#c8cedb" text-anchor="start">{text}</text>'
+    return f'<text {place} font-size="11" fill="#c8cedb" text-anchor="start">{text}</text>'
 
 
 def _colored(shown: Cells, level: Floats) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from gax_batch import gz2
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-GAP = 0.4
+GAP = 0.3
 """Space above each question, in lines."""
 _COLOR = "#2b62a8"
 _LEFT, _CHARACTER = -0.55, 0.018

@@ -175,7 +175,7 @@ def _looks(found: Mapping[str, Any]) -> str:
             if "coverage_asked" in group:
                 heights.setdefault(looks.fifth(group), {})[look] = group["coverage_asked"]
     return bars(
-        f"Coverage of {float(LEVEL):.0%} intervals by look of the image, where asked",
+        f"Coverage of {float(LEVEL):.0%} intervals by look, where asked",
         "fifth of the galaxies, from small, faint or blurred to large, bright or sharp",
         "coverage",
         heights.items(),
