@@ -11,6 +11,7 @@ from typing import Any
 
 from gax_batch.analysis.evaluation import conditional, looks
 from gax_batch.analysis.evaluation.page import figures
+from gax_batch.analysis.plots import standalone
 from gax_batch.errors import UsageError
 from gax_batch.models.bundle import Bundle, load_bundle
 
@@ -44,9 +45,7 @@ def write_card(bundle: Bundle, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for name, drawing in figures(metrics).items():
-        # Within HTML an SVG needs no namespace, in a file of its own it does.
-        picture = drawing.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-        (folder / f"model-card-{name}.svg").write_text(picture + "\n", encoding="utf-8")
+        (folder / f"model-card-{name}.svg").write_text(standalone(drawing), encoding="utf-8")
         pictures.append(f"![{name}](model-card-{name}.svg)")
     parts = [
         f"# Model card of {bundle.bundle_id}",

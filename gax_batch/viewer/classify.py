@@ -17,7 +17,7 @@ from gax_batch.models.domain import Reference, warning_lines
 from gax_batch.models.uncertainty import Summary
 from gax_batch.rejects import RejectError
 from gax_batch.system.stderr import quiet_native_stderr
-from gax_batch.viewer.tree_plot import plot_tree
+from gax_batch.viewer.tree import TreeLine, lay_out, plot_tree
 
 RARE = 0.05
 """Share of the volunteers below which a question hardly matters."""
@@ -113,7 +113,7 @@ def render_trees(rows: list[dict[str, Any]]) -> str:
                 f"out-of-distribution score {_score(row['ood_score'])}"
             )
             console.print(head, style="bold", markup=False, highlight=False)
-            console.print(_tree(row["answers"]))
+            console.print(_tree(row))
         console.print(
             "Fractions of all volunteers who would say so; ▓ is the lower, ░ the upper part of the "
             "calibrated 90 % interval.",
@@ -123,41 +123,20 @@ def render_trees(rows: list[dict[str, Any]]) -> str:
     return capture.get().rstrip()
 
 
-def _tree(answers: dict[str, dict[str, Any]]) -> Table:
+def _tree(row: dict[str, Any]) -> Table:
     grid = Table.grid(padding=(0, 2))
-    likely = gz2.most_likely(np.array([answers[name]["prob"] for name in gz2.ANSWERS]))
-    for prefix, question, column in _lines():
-        if column is None:
-            grid.add_row(f"{prefix}{gz2.in_words(question.name)}?", style=_style(answers, question))
-            continue
-        answer = answers[gz2.ANSWERS[column]]
-        style = "bold" if likely[column] else _style(answers, question)
-        name = gz2.in_words(question.answers[column - question.start])
-        grid.add_row(f"{prefix}{name}", _bar(answer), _cell(answer), style=style)
+    for line in lay_out(_as_galaxy(row)):
+        style = "bold" if line.likely else "dim" if line.reach < RARE else ""
+        cells = () if line.prob is None else (_bar(line), _cell(line))
+        grid.add_row(f"{line.prefix}{line.label}", *cells, style=style)
     return grid
 
 
-def _lines(parent: int | None = None, prefix: str = "") -> Iterator[tuple[str, gz2.Question, int | None]]:
-    """The rows of the tree with what stands before each; an answer's questions follow it."""
-    for question in gz2.QUESTIONS:
-        if question.parent != parent:
-            continue
-        yield prefix, question, None
-        for column in range(question.start, question.stop):
-            last = column == question.stop - 1
-            yield f"{prefix}{'└' if last else '├'} ", question, column
-            yield from _lines(column, f"{prefix}{' ' if last else '│'}   ")
-
-
-def _style(answers: dict[str, dict[str, Any]], question: gz2.Question) -> str:
-    asked = 1.0 if question.parent is None else answers[gz2.ANSWERS[question.parent]]["prob"]
-    return "dim" if asked < RARE else ""
-
-
-def _bar(answer: dict[str, Any]) -> str:
-    """Full up to the interval, then shaded, darker up to the fraction."""
-    prob, lo, hi = (answer["prob"] if (v := answer[name]) is None else v for name in ("prob", "lo", "hi"))
-    low, middle, high = (round(_BAR * value) for value in (lo, prob, hi))
+def _bar(answer: TreeLine) -> str:
+    """Return a bar that is full up to the interval, then shaded, and darker up to the fraction."""
+    prob = answer.prob or 0.0
+    ends = (answer.lo, prob, answer.hi)
+    low, middle, high = (round(_BAR * (prob if value is None else value)) for value in ends)
     drawn: str = "█" * low + "▓" * (middle - low) + "░" * (high - middle)
     return drawn.ljust(_BAR, "·")
 
@@ -246,10 +225,10 @@ def _galaxies(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
-def _cell(answer: dict[str, float | None]) -> str:
-    if answer["lo"] is None or answer["hi"] is None:
-        return f"{answer['prob']:.2f}"
-    return f"{answer['prob']:.2f} [{answer['lo']:.2f}, {answer['hi']:.2f}]"
+def _cell(answer: TreeLine) -> str:
+    if answer.lo is None or answer.hi is None:
+        return f"{answer.prob:.2f}"
+    return f"{answer.prob:.2f} [{answer.lo:.2f}, {answer.hi:.2f}]"
 
 
 def _score(value: float | None) -> str:

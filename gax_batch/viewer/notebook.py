@@ -299,8 +299,8 @@ class Snapshot:
         """Draw the posterior of one galaxy as the tree of questions.
 
         Each answer is a row: its cumulative fraction (dot), the spread over posterior draws (thick), the
-        calibrated 90 % interval (thin). Questions stand below the answer that leads to them and are the
-        fainter, the fewer volunteers reach them.
+        calibrated 90 % interval (thin). Questions stand below the answer that leads to them. The fewer
+        volunteers are asked a question, the fainter are its answers.
 
         Args:
             galaxy_id: The galaxy.
@@ -317,7 +317,7 @@ class Snapshot:
         >>> axes.get_xlabel()
         'fraction of all volunteers'
         """
-        from gax_batch.viewer.tree_plot import plot_tree
+        from gax_batch.viewer.tree import plot_tree
 
         row: dict[str, Any] = self.galaxies([galaxy_id]).to_pylist()[0]
         return plot_tree(row, axes)

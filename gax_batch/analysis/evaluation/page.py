@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from gax_batch.analysis.evaluation import conditional, looks
-from gax_batch.analysis.evaluation.drawing import bars, curves
+from gax_batch.analysis.plots import bars, curves
 
 STYLE = (
     "body{font:14px sans-serif;margin:2em;color:#222}svg,table{margin:1em}p{max-width:60em}"
@@ -29,7 +29,12 @@ def page(result: Mapping[str, Any]) -> str:
     """
     parts = [f"<h1>Evaluation of {escape(str(result['of']))}</h1>", _warnings(result), _summary(result)]
     if "points" in result:
-        parts += ["<h2>Errors</h2>", _errors(result), _reliability(result), _risk(result)]
+        parts += [
+            "<h2>Errors</h2>",
+            _errors(result),
+            _reliability(result),
+            risk_coverage(result["risk_coverage"]),
+        ]
         parts += ["<h2>Intervals</h2>", f"<p>{_ASKED_NOTE}</p>", *_intervals(result)]
     if "distribution" in result:
         parts.append(_pit(result["distribution"]))
@@ -53,7 +58,7 @@ def page(result: Mapping[str, Any]) -> str:
 def figures(result: Mapping[str, Any]) -> dict[str, str]:
     """Return the figures of an evaluation that has intervals and distributions, SVG by name."""
     names = ("levels", "questions", "shares", "fractions")
-    drawings = {"reliability": _reliability(result), "risk-coverage": _risk(result)}
+    drawings = {"reliability": _reliability(result), "risk-coverage": risk_coverage(result["risk_coverage"])}
     drawings |= {f"coverage-{name}": drawing for name, drawing in zip(names, _intervals(result), strict=True)}
     if "by_look" in result:
         drawings["coverage-looks"] = _looks(result["by_look"])
@@ -103,7 +108,7 @@ def _summary(result: Mapping[str, Any]) -> str:
 def _errors(result: Mapping[str, Any]) -> str:
     questions = result["points"]["questions"]
     heights = {_short(name): {"RMSE": found["rmse"]} for name, found in questions.items()}
-    return bars("Error by question", "question", "RMSE", heights)
+    return bars("Error by question", "question", "RMSE", heights.items())
 
 
 def _reliability(result: Mapping[str, Any]) -> str:
@@ -117,12 +122,17 @@ def _reliability(result: Mapping[str, Any]) -> str:
     )
 
 
-def _risk(result: Mapping[str, Any]) -> str:
+def risk_coverage(errors: Mapping[str, Sequence[float]]) -> str:
+    """Draw the error of growing shares of the galaxies, the most certain ones first.
+
+    Args:
+        errors: RMSE of equally spaced shares, the last of which is all galaxies, by the measure of certainty.
+    """
     lines = {
         name: [((i + 1) / len(values), value) for i, value in enumerate(values)]
-        for name, values in result["risk_coverage"].items()
+        for name, values in errors.items()
     }
-    top = 1.1 * max(value for values in result["risk_coverage"].values() for value in values)
+    top = 1.1 * max(value for values in errors.values() for value in values)
     return curves("Error of the most certain", "share of galaxies", "RMSE", lines, top=top or 1.0)
 
 
@@ -141,7 +151,7 @@ def _intervals(result: Mapping[str, Any]) -> Sequence[str]:
             f"Coverage of {percent} intervals by question",
             "question",
             "coverage",
-            questions,
+            questions.items(),
             top=1.0,
             reference=NOMINAL,
         ),
@@ -154,7 +164,7 @@ def _intervals(result: Mapping[str, Any]) -> Sequence[str]:
     ):
         if groups:
             title = f"Coverage of {percent} intervals {title}"
-            plots.append(bars(title, name, "coverage", groups, top=1.0, reference=NOMINAL))
+            plots.append(bars(title, name, "coverage", groups.items(), top=1.0, reference=NOMINAL))
     return plots
 
 
@@ -165,10 +175,10 @@ def _looks(found: Mapping[str, Any]) -> str:
             if "coverage_asked" in group:
                 heights.setdefault(looks.fifth(group), {})[look] = group["coverage_asked"]
     return bars(
-        f"Coverage of {float(LEVEL):.0%} intervals by look of the image, where asked",
+        f"Coverage of {float(LEVEL):.0%} intervals by look, where asked",
         "fifth of the galaxies, from small, faint or blurred to large, bright or sharp",
         "coverage",
-        heights,
+        heights.items(),
         top=1.0,
         reference=NOMINAL,
     )
@@ -193,7 +203,7 @@ def _pit(found: Mapping[str, Any]) -> str:
         "Probability integral transform",
         "level of the true fraction in its predictive distribution",
         "share of fractions",
-        groups,
+        groups.items(),
         reference=("calibrated", 1 / count),
     )
 

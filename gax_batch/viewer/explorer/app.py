@@ -20,7 +20,6 @@ from gax_batch import gz2
 from gax_batch.errors import GaxError, UsageError
 from gax_batch.export.formats import Format
 from gax_batch.viewer import report
-from gax_batch.viewer.explorer.drawing import BAR, BLOCK
 from gax_batch.viewer.explorer.filters import FIELDS, FLAGS, MEASURES, ORDERS, Filters
 from gax_batch.viewer.explorer.survey import MOST_BY_NAME, SUFFIXES, ResultPage, Survey
 
@@ -95,8 +94,6 @@ class Pages:
             orders=ORDERS,
             forms=list(SUFFIXES),
             most_by_name=MOST_BY_NAME,
-            block=BLOCK,
-            bar=BAR,
         )
 
     def galaxies(self, request: Request) -> Response:

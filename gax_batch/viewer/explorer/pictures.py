@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.analysis.cutouts import Cutouts
-from gax_batch.viewer.report.galleries import png
+from gax_batch.viewer.png import png
 
 _KEPT = 512
 Find = Callable[[str], pa.Table]

@@ -18,13 +18,13 @@ from gax_batch.export.formats import Format
 from gax_batch.export.selection import Selection, choose_columns
 from gax_batch.export.tables import publish_table
 from gax_batch.export.votable import TableProvenance
-from gax_batch.viewer.explorer import skymap
+from gax_batch.viewer import sky_map
 from gax_batch.viewer.explorer.columns import Columns
-from gax_batch.viewer.explorer.drawing import Drawing, draw
 from gax_batch.viewer.explorer.filters import FLAGS, Filters, any_of
 from gax_batch.viewer.explorer.finder import Finder
 from gax_batch.viewer.explorer.pictures import Pictures
 from gax_batch.viewer.report.galleries import LikelyAnswer, answer_label, likely_answers
+from gax_batch.viewer.tree import TreeLine, lay_out
 
 PAGE = 24
 MOST_BY_NAME = 200
@@ -58,7 +58,7 @@ class ResultPage:
     pages: int
     cards: list[ResultCard]
     picture: str
-    view: skymap.View
+    view: sky_map.View
     graticule: str
     circle: str | None
 
@@ -69,7 +69,7 @@ class Detail:
 
     row: dict[str, Any]
     flags: list[str]
-    drawing: Drawing
+    tree: list[TreeLine]
 
 
 class Survey:
@@ -94,8 +94,8 @@ class Survey:
         self.pictures = Pictures(self._needed, self._read_cutouts)
         ra, dec = self._columns.floats("ra"), self._columns.floats("dec")
         self.placed = int(np.count_nonzero(np.isfinite(ra) & np.isfinite(dec)))
-        self._cells = skymap.cells_of(ra, dec)
-        self._view = skymap.whole_view(ra, dec)
+        self._cells = sky_map.cells_of(ra, dec)
+        self._view = sky_map.whole_view(ra, dec)
 
     def __len__(self) -> int:
         return len(self._columns)
@@ -119,11 +119,11 @@ class Survey:
         ]
         view, circle = self._view, None
         if filters.ra is not None and filters.dec is not None and filters.radius is not None:
-            view = skymap.View(filters.ra, filters.dec, max(1.6 * filters.radius, 0.05))
-            view = view if (view.radius or 0) <= 60 else skymap.View()
-            circle = skymap.circle(view, filters.ra, filters.dec, filters.radius)
-        drawn = skymap.picture(view, self._cells[places])
-        return ResultPage(len(places), page, pages, cards, drawn, view, skymap.graticule(view), circle)
+            view = sky_map.View(filters.ra, filters.dec, max(1.6 * filters.radius, 0.05))
+            view = view if (view.radius or 0) <= 60 else sky_map.View()
+            circle = sky_map.circle(view, filters.ra, filters.dec, filters.radius)
+        drawn = sky_map.picture(view, self._cells[places])
+        return ResultPage(len(places), page, pages, cards, drawn, view, sky_map.graticule(view), circle)
 
     def detail(self, galaxy_id: str) -> Detail:
         """All of one galaxy.
@@ -136,7 +136,7 @@ class Survey:
         self.pictures.fetch(found.select(NEEDED))
         (row,) = found.to_pylist()
         names = [name.replace("_", " ") for name, bit in FLAGS.items() if row["flags"] & bit]
-        return Detail(row, names, draw(row))
+        return Detail(row, names, lay_out(row))
 
     def first(self, filters: Filters, count: int) -> list[str]:
         """The ids of the first galaxies in the order asked for."""

@@ -255,19 +255,11 @@ def _calibration(found: SnapshotSummary, record: dict[str, Any] | None) -> dict[
     shown: dict[str, Any] = {"bundle_id": bundle.bundle_id, "metrics": metrics, "drawings": []}
     intervals: dict[str, Any] = metrics.get("intervals", {})
     if intervals:
-        points = sorted((float(level), values["coverage"]) for level, values in intervals.items())
-        shown["drawings"].append(
-            figures.lines("reliability", "nominal coverage", "held", {"intervals": points}, diagonal=True)
-        )
+        levels = sorted((float(level), values["coverage"]) for level, values in intervals.items())
+        shown["drawings"].append(figures.coverage(levels))
     if "0.9" in intervals:
         held = {name: q["coverage"] for name, q in intervals["0.9"]["questions"].items()}
-        shown["drawings"].append(figures.by_question("coverage", "held by 90 % intervals", held, 0.9))
+        shown["drawings"].append(figures.coverage_by_question(held))
     if risk := metrics.get("risk_coverage"):
-        series = {
-            name: [((i + 1) / len(values), value) for i, value in enumerate(values)]
-            for name, values in risk.items()
-        }
-        shown["drawings"].append(
-            figures.lines("risk", "share of galaxies, most certain first", "RMSE", series)
-        )
+        shown["drawings"].append(figures.risk_coverage(risk))
     return shown

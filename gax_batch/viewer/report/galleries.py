@@ -1,19 +1,16 @@
 """The page's galaxies: cutouts with their most likely path through the tree and its intervals."""
 
-import base64
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-from PIL import Image
 
 from gax_batch import gz2
 from gax_batch.analysis.cutouts import NEEDED, Cutouts, read_cutouts
 from gax_batch.catalog.diff import Changes, MovedGalaxy
+from gax_batch.viewer.png import png_uri
 from gax_batch.viewer.report.gather import CLASSES, SHOWN, SnapshotSummary
 
 SHOWN_ANSWERS = 4
@@ -196,23 +193,6 @@ def _pictures(catalog: str, tables: Iterable[pa.Table], sources: str | None) -> 
         else (png_uri(found.pixels[row]), "")
         for row, name in enumerate(first)
     }
-
-
-def png(pixels: npt.NDArray[np.uint8], *, effort: int = 9) -> bytes:
-    """A picture `uint8 [height, width, 3]`, or with transparency `[height, width, 4]`, as a PNG.
-
-    Args:
-        pixels: Of the picture.
-        effort: Of the compression, 1 (fast) to 9 (small).
-    """
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=effort)
-    return buffer.getvalue()
-
-
-def png_uri(pixels: npt.NDArray[np.uint8], *, effort: int = 9) -> str:
-    """The same in a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png(pixels, effort=effort)).decode()
 
 
 def _scores(rows: pa.Table) -> list[float]:

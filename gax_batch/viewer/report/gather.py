@@ -16,12 +16,13 @@ from gax_batch import gz2
 from gax_batch.analysis import selection
 from gax_batch.analysis.selection import Best, floats
 from gax_batch.catalog.schema import Flag
+from gax_batch.imaging.wcs import healpix_cells
+from gax_batch.viewer.sky_map import WHOLE_SKY_ORDER
 
 Doubles = npt.NDArray[np.float64]
 
 FRACTION_BINS = 25
-SKY_SHAPE = (60, 120)
-"""Cells in sin(dec) and in ra, so that all are of one area: 41,253 / 7,200 = 5.7 square degrees."""
+SKY_CELLS = 12 * 4**WHOLE_SKY_ORDER
 SHOWN = 12
 SHOWN_OF_A_CLASS = 6
 CLASSES = {
@@ -67,7 +68,7 @@ class SnapshotSummary:
         bundles: Galaxies by bundle.
         histogram: `[37, FRACTION_BINS]` galaxies by their cumulative fraction of each answer.
         totals: `[37]` sums of the cumulative fractions.
-        sky: `[2, *SKY_SHAPE]`: galaxies, and the sum of their uncertainty, by cell of sin(dec) and ra.
+        sky: `[2, SKY_CELLS]`: number of galaxies, and the sum of their uncertainty, in each HEALPix cell.
         galleries: By name.
         named: Galaxies that were asked for by id.
     """
@@ -82,7 +83,7 @@ class SnapshotSummary:
         default_factory=lambda: np.zeros((gz2.N_ANSWERS, FRACTION_BINS), np.int64)
     )
     totals: Doubles = field(default_factory=lambda: np.zeros(gz2.N_ANSWERS))
-    sky: Doubles = field(default_factory=lambda: np.zeros((2, *SKY_SHAPE)))
+    sky: Doubles = field(default_factory=lambda: np.zeros((2, SKY_CELLS)))
     galleries: dict[str, Best] = field(
         default_factory=lambda: {
             **{answer: Best(SHOWN_OF_A_CLASS) for answer in CLASSES},
@@ -143,12 +144,10 @@ def _distribute(found: SnapshotSummary, prob: Doubles) -> None:
 
 def _place(found: SnapshotSummary, rows: pa.Table, width: Doubles) -> None:
     ra, dec = floats(rows, "ra"), floats(rows, "dec")
-    there = ~(np.isnan(ra) | np.isnan(dec))
-    height, length = SKY_SHAPE
-    y = np.clip((np.sin(np.radians(dec[there])) + 1) / 2 * height, 0, height - 1).astype(np.int64)
-    x = np.clip(ra[there] % 360 / 360 * length, 0, length - 1).astype(np.int64)
-    np.add.at(found.sky[0], (y, x), 1)
-    np.add.at(found.sky[1], (y, x), width[there])
+    cells = healpix_cells(ra, dec, WHOLE_SKY_ORDER)
+    there = cells >= 0
+    found.sky[0] += np.bincount(cells[there], minlength=SKY_CELLS)
+    found.sky[1] += np.bincount(cells[there], width[there], SKY_CELLS)
 
 
 def _choose(found: SnapshotSummary, rows: pa.Table, values: dict[str, Doubles]) -> None:

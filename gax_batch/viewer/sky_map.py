@@ -1,4 +1,4 @@
-"""A map of the galaxies found, of one area everywhere, on which a cone can be drawn.
+"""Maps of the sky of equal area: the map of the explorer, and the maps of the report.
 
 The whole sky is in Mollweide's projection, a part of it in Lambert's azimuthal one (Snyder 1987, USGS
 Professional Paper 1395, pages 249 and 182). Right ascension grows to the left.
@@ -8,20 +8,38 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from html import escape
 
 import numpy as np
 import numpy.typing as npt
 
 from gax_batch.imaging.wcs import Floats, directions, healpix_cells
-from gax_batch.viewer.report.galleries import png_uri
+from gax_batch.viewer.png import png_uri
 
 CELL_ORDER = 12
-"""Of the HEALPix cells by which galaxies are counted: 51 arcsec."""
+"""Order of the HEALPix cells by which the explorer counts galaxies: 51 arcsec."""
+
+WHOLE_SKY_ORDER = 5
+"""Order of the HEALPix cells of a map of the whole sky: 12,288 cells of 3.4 square degrees."""
 
 WIDTH, HEIGHT = 480, 240
 _NIGHT = (16, 20, 31)
+# Matplotlib's viridis without its darkest third, which a dark sky would hide.
+_COLORS = np.array(
+    [
+        (53, 95, 141),
+        (42, 120, 142),
+        (33, 145, 140),
+        (34, 168, 132),
+        (68, 191, 112),
+        (122, 209, 81),
+        (189, 223, 38),
+        (253, 231, 37),
+    ]
+)
+_WIDE_RANGE = 30
+"""Ratio of the largest to the smallest value from which a scale is logarithmic."""
 _CELLS_ACROSS = 60
-_WHOLE_SKY_ORDER = 5
 _WIDEST = 60.0
 _COUNTED_AT_ONCE = 8
 """Largest order of which a number for each cell of the sky is little memory."""
@@ -47,9 +65,9 @@ class View:
     def order(self) -> int:
         """Of the HEALPix cells that are drawn."""
         if self.radius is None:
-            return _WHOLE_SKY_ORDER
+            return WHOLE_SKY_ORDER
         finest = math.log2(58.6 * _CELLS_ACROSS / (2 * self.radius))
-        return int(min(max(round(finest), _WHOLE_SKY_ORDER), CELL_ORDER))
+        return int(min(max(round(finest), WHOLE_SKY_ORDER), CELL_ORDER))
 
     @property
     def scale(self) -> float:
@@ -116,17 +134,72 @@ def picture(view: View, cells: Cells) -> str:
         view: What is drawn.
         cells: Of each galaxy, of order `CELL_ORDER`; -1 where it has no position.
     """
-    from matplotlib import colormaps
-
-    pixels = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     shown = _cells_of(view)
-    pixels[shown >= 0] = (*_NIGHT, 255)
     count = _counts(cells[cells >= 0] >> 2 * (CELL_ORDER - view.order), shown, view.order)
-    bright = 0.3 + 0.7 * np.log1p(count) / np.log1p(max(count.max(), 1))
-    some = count > 0
-    pixels[some] = (255 * colormaps["viridis"](bright[some])).astype(np.uint8)
+    bright = np.log1p(count) / np.log1p(max(count.max(), 1))
     # Drawn anew for each answer and sent over loopback: time is what counts.
-    return png_uri(pixels, effort=1)
+    return png_uri(_colored(shown, np.where(count > 0, bright, np.nan)), effort=1)
+
+
+def whole_sky(values: Floats, title: str) -> str:
+    """Draw a map of the whole sky with a scale of its colors, as an SVG element.
+
+    Args:
+        values: Value of each HEALPix cell, float64 `[12 * 4**WHOLE_SKY_ORDER]`; NaN where there is none.
+            At least one cell has a value.
+        title: What the values are.
+    """
+    view = View()
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    wide = high > _WIDE_RANGE * low > 0
+    ends = np.log([low, high]) if wide else np.array([low, high])
+    scaled = (np.log(values) if wide else values) - ends[0]
+    shown = _cells_of(view)
+    level = np.where(shown >= 0, scaled[shown], np.nan) / (ends[1] - ends[0] or 1.0)
+    scale = _colors(np.linspace(0, 1, 256))[np.newaxis]
+    body = [
+        f'<image href="{png_uri(_colored(shown, level))}" width="{WIDTH}" height="{HEIGHT}"/>',
+        f'<path d="{graticule(view)}" transform="translate(240 120) scale(120)" fill="none" '
+        'stroke="#c8cedb" stroke-opacity=".3" stroke-width="1" vector-effect="non-scaling-stroke"/>',
+        *(_label(view, 15.0 * hour, 0, f"{hour}h") for hour in (4, 8, 12, 16, 20)),
+        *(_label(view, 359.9, dec, f"{dec:+d}°") for dec in (-60, -30, 30, 60)),
+        f'<image href="{png_uri(scale)}" x="90" y="254" width="300" height="10" preserveAspectRatio="none"/>',
+    ]
+    for share in (0, 0.5, 1) if high > low else (0,):
+        value = ends[0] + share * (ends[1] - ends[0])
+        text = f"{math.exp(value) if wide else value:.2g}"
+        body.append(f'<text x="{90 + 300 * share:g}" y="279">{text}</text>')
+    return (
+        f'<svg viewBox="0 0 {WIDTH} 302" role="img" aria-label="Map of the whole sky: {escape(title)}" '
+        'font-size="13" text-anchor="middle" fill="var(--ink, #222222)">'
+        f'{"".join(body)}<text x="240" y="296">{escape(title)}</text></svg>'
+    )
+
+
+def _label(view: View, ra: float, dec: float, text: str) -> str:
+    (x,), (y,) = view.project(np.array([ra]), np.array([float(dec)]))
+    place = f'x="{240 + 120 * x + 3:.1f}" y="{120 - 120 * y - 3:.1f}"'
+    return f'<text {place} font-size="11" fill="#c8cedb" text-anchor="start">{text}</text>'
+
+
+def _colored(shown: Cells, level: Floats) -> npt.NDArray[np.uint8]:
+    """Return the pixels of a map, uint8 `[HEIGHT, WIDTH, 4]`.
+
+    Args:
+        shown: Cell of each pixel; -1 outside the sky.
+        level: Level of each pixel's color, 0 to 1; NaN for the dark sky.
+    """
+    pixels = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    pixels[shown >= 0] = (*_NIGHT, 255)
+    some = np.isfinite(level)
+    pixels[some, :3] = _colors(level[some])
+    return pixels
+
+
+def _colors(level: Floats) -> npt.NDArray[np.uint8]:
+    """Return the colors of levels from 0 to 1, uint8 `[N, 3]`."""
+    steps = np.linspace(0, 1, len(_COLORS))
+    return np.stack([np.interp(level, steps, band) for band in _COLORS.T], axis=-1).astype(np.uint8)
 
 
 def _counts(cells: Cells, shown: Cells, order: int) -> Cells:
