@@ -9,10 +9,10 @@ import faulthandler
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from gax_batch.cluster.unit import UnitResult, UnitState, UnitTask
+from gax_batch.cluster.unit import UnitResult, UnitState, UnitStatus, UnitTask
 from gax_batch.cluster.unit_tracker import INFERRING, LEAST_SECONDS, READING, WRITING
 from gax_batch.errors import FatalError
 from gax_batch.rejects import Reason, Reject, Stage
@@ -119,10 +119,8 @@ def _failed(task: UnitTask, failure: WorkerFailure, poisonous: int) -> UnitResul
     but = f"none of its {task.planned:,} cutouts does so alone: is there too little memory for all of them?"
     if poisonous:
         but = f"{poisonous} of its cutouts, set aside, were not all: the machine or the models are at fault"
-    state = UnitState(
-        task.unit_id, task.fingerprint, task.planned, f"its worker {failure}, and {but}", whole=task.whole
-    )
-    return UnitResult(state, None)
+    state = replace(UnitState.of(task), failure=f"its worker {failure}, and {but}", status=UnitStatus.FAILED)
+    return UnitResult(state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,7 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from gax_batch.cluster.isolation import WorkerFailure, save_unit
 from gax_batch.cluster.metrics import Reporter, open_tracker, sampling
 from gax_batch.cluster.progress import Sample, Say, duration
-from gax_batch.cluster.unit import (
-    NOT_BEGUN,
-    Engine,
-    UnitOptions,
-    UnitResult,
-    UnitTask,
-    parse_result,
-)
+from gax_batch.cluster.unit import Engine, UnitOptions, UnitResult, UnitStatus, UnitTask
 from gax_batch.cluster.unit_tracker import READING, Step, StepLimit, TrackerView
 from gax_batch.cluster.workers import Classifier, SingleUnitActor, Steps, read_block, write_block
 from gax_batch.errors import FatalError, GaxError, UsageError
@@ -155,7 +148,9 @@ def execute(
     with open_tracker() as tracker, sampling(tracker, _layout(resources, len(tasks)).workers, on_sample):
         config = WorkerConfig(factory, options, resources, tracker, limit)
         with closing(_all_rounds(waiting, config, say)) as results:
-            yield from (result for result in results if result.state.failure != NOT_BEGUN)
+            for result in results:
+                if result.state.status is not UnitStatus.NOT_BEGUN:
+                    yield result
 
 
 def _all_rounds(
@@ -240,7 +235,8 @@ class IsolatedWorker:
         ray.get(tracker.forget.remote(task.unit_id))
         self._actor = self._actor or self._open()
         try:
-            return parse_result(ray.get(self._actor.attempt.remote(task, dict(excluded), keep, seconds)))
+            result: UnitResult = ray.get(self._actor.attempt.remote(task, dict(excluded), keep, seconds))
+            return result
         except ray.exceptions.RayError as error:
             self.close()
             if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, GaxError):
@@ -305,8 +301,10 @@ def _cluster_needed() -> Iterator[None]:
 
 
 def _flow(tasks: Sequence[UnitTask], config: WorkerConfig) -> Generator[UnitResult, None, None]:
-    for row in _wire(tasks, config).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield parse_result(row)
+    for block in _wire(tasks, config).iter_batches(
+        batch_size=None, batch_format="pyarrow", prefetch_batches=0
+    ):
+        yield UnitResult.from_arrow(block)
 
 
 def _wire(tasks: Sequence[UnitTask], config: WorkerConfig) -> ray.data.Dataset:

@@ -1,17 +1,17 @@
-"""One unit's way through a run as three plain functions: read, infer, write.
+"""The three steps of a unit as plain functions: read, infer, write.
 
-The engine that spreads them over machines (`gax_batch.cluster.pipeline`) adds nothing to them, and each can
-be called without it. Between the steps travels one Arrow table, the *block*: a row per planned
-cutout, rejected ones included, so that conservation is the block's length. A unit that failed as a
-whole is a block of one row that holds the cause.
+Each takes and returns a `UnitResult`. The functions do not need an engine of execution;
+`gax_batch.cluster.workers` reports and limits them, and `gax_batch.cluster.pipeline` runs them on Ray.
+Between reading and writing a unit has one row per planned cutout, including the rejected ones. Writing checks
+that the number of galaxies and rejects equals the number of planned cutouts.
 """
 
-import json
 import os
 import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from gax_batch.catalog.layout import PartName
 from gax_batch.catalog.parts import Part, read_part, write_unit
 from gax_batch.catalog.schema import GALAXIES, REJECTS, galaxies_table, rejects_table
 from gax_batch.catalog.sums import Grouping, add_up, sums_of
+from gax_batch.cluster.arrow_cells import record_cell, record_of, single_array, table_cell, table_of
 from gax_batch.errors import FatalError, GaxError, TransientError
 from gax_batch.imaging.cutout import IMAGE_SIDE
 from gax_batch.imaging.decoding import Decoder
@@ -36,26 +37,29 @@ from gax_batch.planning.plan import read_unit_members
 from gax_batch.rejects import Reason, Reject, Stage
 from gax_batch.sources import read_unit, set_rejects, shards_of
 
-# The block's column that says which unit it is and how it fared; the same JSON in every row.
-STATE = "_state"
-# A unit's companions travel in the first row, as Arrow IPC, in a column for each kind.
-_COMPANION = "_companion_"
-
-NOT_BEGUN = "the run was told to stop before it began"
-"""The failure of a unit that is left for the next run."""
+_COMPANION = "companion_"
+"""Prefix of the columns of a block that hold companions; the rest is the companion's kind."""
 
 NOTHING_EXCLUDED: Mapping[int, Reject] = MappingProxyType({})
 
 SLICE_ROWS = 256
-"""Cutouts whose draws are in memory at once, as many as a GPU's micro-batch: a unit's would be too large."""
+"""Cutouts whose draws are in memory at once, a micro-batch of a GPU. Those of a unit would be too large."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitTask:
-    """A pointer to one planned unit: what travels to a worker instead of the unit's members.
+    """A pointer to one planned unit, which travels to a worker instead of the members of the unit.
 
-    `bytes` are those of its objects as far as the listing tells. `base` is the key of a part of the same
-    members and settings: only the cutouts that the storage failed to give then are read and classified.
+    Attributes:
+        plan_uri: The file of the plan that lists the members.
+        row_group: The row group of the unit in that file.
+        unit_id: The unit.
+        fingerprint: Digest of the unit's members.
+        planned: Number of cutouts.
+        whole: Whether the unit is all of the objects that it is read from.
+        bytes: Size of its objects according to the listing.
+        base: Key of a part with the same members and settings. If given, only the cutouts that the storage
+            failed to give for that part are read and classified.
     """
 
     plan_uri: str
@@ -70,7 +74,7 @@ class UnitTask:
 
 @dataclass(frozen=True, slots=True)
 class UnitOptions:
-    """What the three steps need to know of a run.
+    """The options of a run that the three steps need.
 
     With `reference`, each unit counts how its images compare with it (`gax_batch.models.domain`).
     """
@@ -85,12 +89,33 @@ class UnitOptions:
     reference: Reference | None = None
 
 
+class UnitStatus(StrEnum):
+    """The last step that a unit has completed, or why there is none."""
+
+    NOT_BEGUN = "not begun"
+    """The unit is left for the next run, because this run is stopping."""
+    READ = "read"
+    INFERRED = "inferred"
+    STORED = "stored"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """Which unit a block is, the cause if it failed, and the seconds of work by step.
+    """The identity of a unit and the record of its steps.
 
-    `bytes_read` are those of its objects as far as the listing tells; `worker` is the engine's process;
-    `images` are the part's (see `gax_batch.catalog.parts.Part`).
+    Attributes:
+        unit_id: The unit.
+        fingerprint: Digest of the unit's members.
+        planned: Number of cutouts.
+        failure: The cause, if the unit failed.
+        seconds: Seconds of work by step.
+        whole: See `UnitTask`.
+        bytes_read: Size of the objects that were read, according to the listing.
+        worker: The process that ran the inference, `host/process id`.
+        images: See `gax_batch.catalog.parts.Part`.
+        base: See `UnitTask`; None if the base could not be completed.
+        status: The last step that was completed.
     """
 
     unit_id: str
@@ -103,31 +128,89 @@ class UnitState:
     worker: str = ""
     images: str | None = None
     base: str | None = None
+    status: UnitStatus = UnitStatus.NOT_BEGUN
 
-    def took(self, step: str, start: float, failure: str | None = None) -> "UnitState":
-        """The state after a step that began at `start` (of `time.monotonic`)."""
-        return replace(self, failure=failure, seconds={**self.seconds, step: time.monotonic() - start})
+    @classmethod
+    def of(cls, task: UnitTask) -> "UnitState":
+        """Return the state of a unit that is not begun."""
+        return cls(task.unit_id, task.fingerprint, task.planned, whole=task.whole)
+
+    def after(self, step: str, start: float, status: UnitStatus) -> "UnitState":
+        """Return the state after a step that began at `start` (of `time.monotonic`)."""
+        return replace(self, status=status, seconds={**self.seconds, step: time.monotonic() - start})
+
+    def failed(self, step: str, start: float, cause: str) -> "UnitState":
+        """Return the state after a step that failed."""
+        return replace(self.after(step, start, UnitStatus.FAILED), failure=cause)
 
 
 @dataclass(frozen=True, slots=True)
 class UnitResult:
-    """How a unit ended: with its part, or with the failure that its state names."""
+    """The result of a step of a unit.
+
+    Attributes:
+        state: The unit and its status.
+        part: The stored part (STORED).
+        rows: One row per cutout: `CUTOUT_SCHEMA` (READ), or the columns of galaxies and rejects (INFERRED).
+        companions: Tables that are stored next to the galaxies, by kind (INFERRED).
+    """
 
     state: UnitState
-    part: Part | None
+    part: Part | None = None
+    rows: pa.Table | None = None
+    companions: Mapping[str, pa.Table] = field(default_factory=dict)
+
+    @classmethod
+    def not_begun(cls, unit: UnitTask | UnitState) -> "UnitResult":
+        """Return the result of a unit that is left for the next run, with or without its cutouts read."""
+        state = UnitState.of(unit) if isinstance(unit, UnitTask) else unit
+        return cls(replace(state, status=UnitStatus.NOT_BEGUN, failure=None))
+
+    def to_arrow(self) -> pa.Table:
+        """Return a table of one row, with a column for each attribute that has a value; copies no pixels."""
+        cells = {"state": record_cell(asdict(self.state))}
+        if self.part is not None:
+            cells["part"] = record_cell(asdict(self.part))
+        if self.rows is not None:
+            cells["rows"] = table_cell(self.rows)
+        return pa.table(cells | {_COMPANION + kind: table_cell(it) for kind, it in self.companions.items()})
+
+    @classmethod
+    def from_arrow(cls, block: pa.Table) -> "UnitResult":
+        """Return the result that `to_arrow` has made a block of; copies no pixels."""
+        state = record_of(block["state"])
+        names = block.column_names
+        return cls(
+            UnitState(**state | {"status": UnitStatus(state["status"])}),
+            Part(**record_of(block["part"])) if "part" in names else None,
+            table_of(block["rows"]) if "rows" in names else None,
+            {
+                name.removeprefix(_COMPANION): table_of(block[name])
+                for name in names
+                if name.startswith(_COMPANION)
+            },
+        )
 
 
 class Engine(Protocol):
-    """What a unit needs of the models."""
+    """The models, as the inference of a unit uses them."""
 
     def summarize(self, images: npt.NDArray[np.uint8]) -> Summary:
         """Classify cutouts `[N, 64, 64, 3]`."""
 
 
-def read(task: UnitTask, options: UnitOptions, excluded: Mapping[int, Reject] = NOTHING_EXCLUDED) -> pa.Table:
-    """Read and decode a unit's cutouts into its block; those set aside, by place, are rejected unread."""
+def read(
+    task: UnitTask, options: UnitOptions, excluded: Mapping[int, Reject] = NOTHING_EXCLUDED
+) -> UnitResult:
+    """Read and decode the cutouts of a unit.
+
+    Args:
+        task: The unit.
+        options: Of the run.
+        excluded: Rejects of cutouts that are not read, by their index in the unit.
+    """
     start = time.monotonic()
-    state = _state_of(task)
+    state = UnitState.of(task)
     try:
         members = set_rejects(read_unit_members(task.plan_uri, task.row_group), excluded)
         if _has_base(task, options):
@@ -138,84 +221,76 @@ def read(task: UnitTask, options: UnitOptions, excluded: Mapping[int, Reject] = 
         else:
             cutouts = read_unit(members, options.decoder)
     except GaxError as error:
-        return _block(None, state.took("read", start, failure=f"reading failed: {error}"))
+        return UnitResult(state.failed("read", start, f"reading failed: {error}"))
     state = replace(state, bytes_read=pc.sum(members["size"]).as_py() or 0)
     if options.reference is not None:
-        # Here rather than beside a GPU, which classifies a cutout in about the same time.
+        # Counted here, on a CPU: it takes about as long as a GPU needs to classify a cutout.
         state = replace(state, images=_count(cutouts, options.reference).to_json())
-    return _block(cutouts, state.took("read", start))
+    return UnitResult(state.after("read", start, UnitStatus.READ), rows=cutouts)
 
 
 def _has_base(task: UnitTask, options: UnitOptions) -> bool:
-    """Whether there is a part that the unit's unread cutouts can be added to."""
+    """Return whether the task names a part that the unread cutouts can be added to."""
     return task.base is not None and can_complete(
         options.catalog, task.base, options.grouping, keep_draws=options.keep_draws
     )
 
 
 def _read_again(members: pa.Table, decoder: Decoder) -> pa.Table:
-    """Read cutouts that the storage failed to give before; what it fails to give again is rejected."""
+    """Read cutouts that the storage failed to give before; reject those that it fails to give again."""
     try:
         return read_unit(members, decoder)
     except (TransientError, FatalError) as error:
-        # That all of these few fail is no sign that the storage fails as a whole.
+        # These are few cutouts: if all of them fail, the storage as a whole may still work.
         reject = Reject.of(Stage.READ, Reason.UNREADABLE, str(error))
         waiting = np.flatnonzero(pc.is_null(members["reason"]).to_numpy()).tolist()
         return read_unit(set_rejects(members, dict.fromkeys(waiting, reject)), decoder)
 
 
 def _count(cutouts: pa.Table, reference: Reference) -> Counts:
-    """How the images of the good ones of read cutouts compare with a reference."""
+    """Count how the images of the cutouts that are not rejected compare with a reference."""
     slices = (cutouts.slice(start, SLICE_ROWS) for start in range(0, len(cutouts), SLICE_ROWS))
     good = (some.filter(pc.is_null(some["reason"])) for some in slices)
     return sum((reference.count(_images(some["cutout"])) for some in good), Counts())
 
 
-def leave_out(unit: UnitTask | pa.Table) -> pa.Table:
-    """The block of a unit that is not begun, or read but not inferred, since the run was told to stop."""
-    state = _state_of(unit) if isinstance(unit, UnitTask) else state_of(unit)
-    return _block(None, replace(state, failure=NOT_BEGUN))
-
-
 def worker_name() -> str:
-    """This process among those of the cluster: `host/process id`."""
+    """Return the name of this process in the cluster: `host/process id`."""
     return f"{socket.gethostname()}/{os.getpid()}"
 
 
-def _no_matter(cutouts: int) -> None: ...
+def _ignore(cutouts: int) -> None: ...
 
 
 def infer(
-    block: pa.Table, engine: Engine, options: UnitOptions, advance: Callable[[int], None] = _no_matter
-) -> pa.Table:
-    """Classify a block's good cutouts: the catalog's columns take the place of the pixels.
+    result: UnitResult, engine: Engine, options: UnitOptions, advance: Callable[[int], None] = _ignore
+) -> UnitResult:
+    """Classify the cutouts of a unit that are not rejected.
 
     Args:
-        block: Of `read`.
+        result: Of `read`. A unit that failed or is not begun is returned as it is.
         engine: The models.
         options: Of the run.
-        advance: Told the number of cutouts of each slice that is done.
+        advance: Called with the number of cutouts of each slice that is done.
     """
-    state = replace(state_of(block), worker=worker_name())
-    if state.failure is not None:
-        return block
+    if result.rows is None:
+        return result
+    state = replace(result.state, worker=worker_name())
     start = time.monotonic()
-    good, rejected = _split(block)
+    good, rejected = _split(result.rows)
     try:
-        galaxies, beside = _classify(good, engine, options, state.unit_id, advance)
+        galaxies, companions = _classify(good, engine, options, state.unit_id, advance)
     except GaxError as error:
-        return _block(None, state.took("infer", start, failure=f"inference failed: {error}"))
+        return UnitResult(state.failed("infer", start, f"inference failed: {error}"))
     rejects = rejects_table(rejected, unit_id=state.unit_id, run_id=options.run_id)
     rows = pa.concat_tables([galaxies, rejects], promote_options="default")
-    for kind, table in beside.items():
-        rows = rows.append_column(_COMPANION + kind, _in_first_row(table, len(rows)))
-    return _block(rows, state.took("infer", start))
+    return UnitResult(state.after("infer", start, UnitStatus.INFERRED), rows=rows, companions=companions)
 
 
 def _classify(
     good: pa.Table, engine: Engine, options: UnitOptions, unit_id: str, advance: Callable[[int], None]
 ) -> tuple[pa.Table, dict[str, pa.Table]]:
-    """The catalog's rows of good cutouts, and the unit's companions by kind."""
+    """Return the rows of the catalog for good cutouts, and the companions of the unit by kind."""
     images = _images(good["cutout"])
     galaxies, sums, kept = [], [], []
     for start in range(0, max(len(images), 1), SLICE_ROWS):
@@ -229,24 +304,30 @@ def _classify(
         if options.keep_draws:
             kept.append(draws_table(rows["galaxy_id"], summary.draws))
         advance(len(some))
-    beside = {layout.POPULATION: add_up(sums)} | ({layout.DRAWS: pa.concat_tables(kept)} if kept else {})
-    return pa.concat_tables(galaxies), beside
+    companions = {layout.POPULATION: add_up(sums)}
+    if kept:
+        companions[layout.DRAWS] = pa.concat_tables(kept)
+    return pa.concat_tables(galaxies), companions
 
 
-def write(block: pa.Table, options: UnitOptions) -> UnitResult:
-    """Store a block as its unit's part of the catalog, with the rejects beside it.
+def write(result: UnitResult, options: UnitOptions) -> UnitResult:
+    """Store the galaxies, rejects and companions of a unit as its part of the catalog.
+
+    Args:
+        result: Of `infer`. A unit that failed or is not begun is returned as it is.
+        options: Of the run.
 
     Raises:
-        FatalError: cutouts were lost or doubled on the way.
+        FatalError: The galaxies and rejects are not as many as the planned cutouts.
     """
-    state = state_of(block)
-    if state.failure is not None:
-        return UnitResult(state, None)
+    if result.rows is None:
+        return result
+    state = result.state
     start = time.monotonic()
     try:
-        unit = _rows(block, options.catalog, state.base)
+        unit = _rows_to_store(result.rows, result.companions, options.catalog, state.base)
     except GaxError as error:
-        return UnitResult(state.took("write", start, failure=f"completing failed: {error}"), None)
+        return UnitResult(state.failed("write", start, f"completing failed: {error}"))
     try:
         part = write_unit(
             options.catalog,
@@ -261,60 +342,25 @@ def write(block: pa.Table, options: UnitOptions) -> UnitResult:
             images=_images_of(state, options.catalog),
         )
     except (TransientError, OSError) as error:
-        return UnitResult(state.took("write", start, failure=f"writing failed: {error}"), None)
-    return UnitResult(state.took("write", start), part)
+        return UnitResult(state.failed("write", start, f"writing failed: {error}"))
+    return UnitResult(state.after("write", start, UnitStatus.STORED), part)
 
 
-def result_row(result: UnitResult) -> pa.Table:
-    """A result as a table of one row, for the way back to the driver."""
-    return pa.table({"result": [json.dumps(asdict(result))]})
-
-
-def parse_result(row: pa.Table) -> UnitResult:
-    """The inverse of `result_row`."""
-    (text,) = row["result"].to_pylist()
-    values = json.loads(text)
-    part = None if values["part"] is None else Part(**values["part"])
-    return UnitResult(UnitState(**values["state"]), part)
-
-
-def _block(rows: pa.Table | None, state: UnitState) -> pa.Table:
-    if rows is None:
-        rows = pa.table({"reason": pa.nulls(1, pa.string())})
-    if STATE in rows.column_names:
-        rows = rows.drop_columns([STATE])
-    return rows.append_column(STATE, pa.repeat(json.dumps(asdict(state)), len(rows)))
-
-
-def _in_first_row(table: pa.Table, count: int) -> pa.Array:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    # Large: the draws of a unit may have more bytes than 32 bits count.
-    return pa.array([sink.getvalue().to_pybytes(), *[None] * (count - 1)], pa.large_binary())
-
-
-def _companions(block: pa.Table) -> dict[str, pa.Table]:
-    columns = [name for name in block.column_names if name.startswith(_COMPANION)]
-    return {
-        name.removeprefix(_COMPANION): pa.ipc.open_stream(block[name][0].as_buffer()).read_all()
-        for name in columns
-    }
-
-
-def _rows(block: pa.Table, catalog: str, base: str | None) -> UnitRows:
-    """What a block's unit stores."""
-    galaxies, rejects = _split(block)
-    rows = UnitRows(
+def _rows_to_store(
+    rows: pa.Table, companions: Mapping[str, pa.Table], catalog: str, base: str | None
+) -> UnitRows:
+    """Return what a unit stores, including the rows of its base."""
+    galaxies, rejects = _split(rows)
+    new = UnitRows(
         galaxies.select(GALAXIES.names).cast(GALAXIES),
         rejects.select(REJECTS.names).cast(REJECTS),
-        _companions(block),
+        companions,
     )
-    return rows if base is None else complete(catalog, base, rows)
+    return new if base is None else complete(catalog, base, new)
 
 
 def _images_of(state: UnitState, catalog: str) -> str | None:
-    """How all images of a unit compare with the reference, those of its base among them."""
+    """Return how all images of a unit compare with the reference, including those of its base."""
     name = None if state.base is None else PartName.parse(state.base)
     base = None if name is None else read_part(catalog, name)
     if base is None or base.images is None or state.images is None:
@@ -323,7 +369,7 @@ def _images_of(state: UnitState, catalog: str) -> str | None:
 
 
 def _origins(unit: UnitRows) -> list[str]:
-    """The shards that a unit's cutouts are rows of."""
+    """Return the digests of the shards that the cutouts of a unit are rows of."""
     columns = ["source_uri", "source_version"]
     rows = pa.concat_tables([unit.galaxies.select(columns), unit.rejects.select(columns)])
     objects = shards_of(rows["source_uri"]).to_pylist()
@@ -331,25 +377,18 @@ def _origins(unit: UnitRows) -> list[str]:
     return [layout.origin_of(uri, version) for uri, version in found]
 
 
-def _state_of(task: UnitTask) -> UnitState:
-    return UnitState(task.unit_id, task.fingerprint, task.planned, whole=task.whole)
-
-
-def state_of(block: pa.Table) -> UnitState:
-    """Which unit a block is, and how it has fared."""
-    return UnitState(**json.loads(block[STATE][0].as_py()))
-
-
-def _split(block: pa.Table) -> tuple[pa.Table, pa.Table]:
-    good = pc.is_null(block["reason"])
-    return block.filter(good), block.filter(pc.invert(good))
+def _split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return the rows that are not rejected, and those that are."""
+    good = pc.is_null(rows["reason"])
+    return rows.filter(good), rows.filter(pc.invert(good))
 
 
 def _images(cutouts: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+    """Return cutouts as `[N, 64, 64, 3]`."""
     shape = (len(cutouts), IMAGE_SIDE, IMAGE_SIDE, 3)
     if len(cutouts) == 0:
         return np.empty(shape, np.uint8)
-    array = pa.concat_arrays(cutouts.chunks)
+    array = single_array(cutouts)
     pixels = np.frombuffer(array.buffers()[1], np.uint8)
     size = IMAGE_SIDE * IMAGE_SIDE * 3
     return pixels[array.offset * size : (array.offset + len(array)) * size].reshape(shape)

@@ -1,29 +1,28 @@
-"""What workers do with a unit: its steps, each reported before and after, and ended where it takes too long.
+"""The steps of a unit in a worker: each is reported to the tracker and limited in time.
 
-Whatever carries units to workers (`gax_batch.cluster.pipeline`) calls these; each can be called without it.
+`gax_batch.cluster.pipeline` runs them on Ray; they can be called without it. Blocks of Ray Data are Arrow
+tables: only the functions at the end of this module convert between them and `UnitResult`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Protocol
 
 import pyarrow as pa
 
 from gax_batch.cluster.isolation import ended_after
 from gax_batch.cluster.unit import (
+    NOTHING_EXCLUDED,
     Engine,
     UnitOptions,
     UnitResult,
     UnitState,
     UnitTask,
     infer,
-    leave_out,
     read,
-    result_row,
-    state_of,
     write,
 )
 from gax_batch.cluster.unit_tracker import INFERRING, READING, WRITING, StepLimit
@@ -31,17 +30,17 @@ from gax_batch.errors import FatalError
 from gax_batch.rejects import Reject
 
 Load = Callable[[], Engine]
-"""Builds the engine in the process that will use it."""
+"""Builds the engine in the process that uses it."""
 
 
 class Reports(Protocol):
-    """A worker's way to the run's tracker (see `gax_batch.cluster.unit_tracker`)."""
+    """The connection of a worker to the run's tracker (see `gax_batch.cluster.unit_tracker`)."""
 
     def enter(self, unit_id: str, state: str) -> int:
-        """Begin a step: how often it has begun without an end, 0 where it may not begin."""
+        """Begin a step. Return how often it has begun without an end; 0 if it may not begin."""
 
     def advance(self, unit_id: str, cutouts: int) -> None:
-        """Say how many more cutouts of a unit are inferred."""
+        """Report how many more cutouts of a unit are inferred."""
 
     def leave(self, unit_id: str, state: str) -> None:
         """End a step."""
@@ -49,45 +48,104 @@ class Reports(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The steps of units in one worker: how long each may take, and how often it may begin without an end."""
+    """The steps of units in one worker. Each is reported, and the process is ended if a step takes too long.
+
+    Attributes:
+        reports: The connection to the tracker.
+        limit: How long each step may take.
+        tries: How often a step of a unit may begin without an end.
+    """
 
     reports: Reports
     limit: StepLimit
     tries: int
 
-    @contextmanager
-    def __call__(self, unit: UnitTask | UnitState, state: str) -> Iterator[bool]:
-        """Do the block as a step of a unit; yields whether it may begin.
+    def read(
+        self, task: UnitTask, options: UnitOptions, excluded: Mapping[int, Reject] = NOTHING_EXCLUDED
+    ) -> UnitResult:
+        """Read a unit; see `gax_batch.cluster.unit.read`.
 
         Raises:
             FatalError: The unit has ended its workers too often at this step.
         """
-        unit_id = unit.unit_id
-        number = self.reports.enter(unit_id, state)
+        with self._begin(task, READING) as begun:
+            return read(task, options, excluded) if begun else UnitResult.not_begun(task)
+
+    def infer(
+        self, result: UnitResult, engine: Load, options: UnitOptions, *, report_progress: bool = False
+    ) -> UnitResult:
+        """Classify a unit; see `gax_batch.cluster.unit.infer`.
+
+        Args:
+            result: Of `read`.
+            engine: Returns the models. Called if the step may begin; its errors are raised.
+            options: Of the run.
+            report_progress: Whether to report each slice of cutouts that is done.
+
+        Raises:
+            FatalError: The unit has ended its workers too often at this step.
+        """
+        with self._begin(result.state, INFERRING) as begun:
+            if not begun:
+                return UnitResult.not_begun(result.state)
+            models = engine()
+            if not report_progress:
+                return infer(result, models, options)
+            return infer(result, models, options, partial(self.reports.advance, result.state.unit_id))
+
+    def write(self, result: UnitResult, options: UnitOptions) -> UnitResult:
+        """Store a unit; see `gax_batch.cluster.unit.write`. A stopping run still begins this step.
+
+        Raises:
+            FatalError: Cutouts were lost, or the unit has ended its workers too often at this step.
+        """
+        with self._begin(result.state, WRITING):
+            return write(result, options)
+
+    @contextmanager
+    def _begin(self, unit: UnitTask | UnitState, step: str) -> Iterator[bool]:
+        """Report and limit the block as a step of a unit. Yield whether the step may begin."""
+        number = self.reports.enter(unit.unit_id, step)
         if number > self.tries:
-            raise FatalError(f"{state} the unit {unit_id} has ended its worker {self.tries} times")
+            raise FatalError(f"{step} the unit {unit.unit_id} has ended its worker {self.tries} times")
         if not number:
             yield False
             return
         size = unit.bytes if isinstance(unit, UnitTask) else unit.bytes_read
         with ended_after(self.limit.of_unit(unit.planned, size)):
             yield True
-        self.reports.leave(unit_id, state)
+        self.reports.leave(unit.unit_id, step)
+
+
+class SingleUnitActor:
+    """Takes one unit through all steps, in a worker that nothing else depends on."""
+
+    def __init__(self, load: Load, options: UnitOptions, steps: Steps) -> None:
+        # Loaded in the step that needs the models, not here: the step limits and reports it.
+        self._engine = cache(load)
+        self._options, self._steps = options, steps
+
+    def attempt(
+        self, task: UnitTask, excluded: Mapping[int, Reject], keep: bool, seconds: float
+    ) -> UnitResult:
+        """Process a unit without the excluded cutouts; see `gax_batch.cluster.isolation.Attempt`."""
+        steps = replace(self._steps, limit=StepLimit(seconds=seconds))
+        result = steps.infer(steps.read(task, self._options, excluded), self._engine, self._options)
+        return steps.write(result, self._options) if keep else UnitResult(result.state)
 
 
 def read_block(pointer: pa.Table, options: UnitOptions, steps: Steps) -> pa.Table:
-    """Read the unit that a table of one row, `UnitTask`, points to."""
+    """Read the unit of a table of one row, whose columns are the fields of `UnitTask`."""
     (values,) = pointer.to_pylist()
-    task = UnitTask(**values)
-    with steps(task, READING) as begun:
-        return read(task, options) if begun else leave_out(task)
+    return steps.read(UnitTask(**values), options).to_arrow()
 
 
 class Classifier:
-    """Holds the models of one worker.
+    """Holds the models of one worker and classifies blocks with them.
 
-    They are loaded beside the first reading, and what that raises is raised where they are first needed: a
-    worker that ended in its constructor would leave nobody to tell.
+    The models are loaded in a thread while the first unit is read. Errors of loading are raised when a unit
+    needs the models: an exception in the constructor could not be reported, because the actor would not
+    exist.
     """
 
     def __init__(self, load: Load, options: UnitOptions, steps: Steps) -> None:
@@ -95,41 +153,11 @@ class Classifier:
         self._options, self._steps = options, steps
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Classify a unit's block."""
-        unit = state_of(block)
-        with self._steps(unit, INFERRING) as begun:
-            if not begun:
-                return leave_out(block)
-            advance = partial(self._steps.reports.advance, unit.unit_id)
-            return infer(block, self._engine.result(), self._options, advance)
+        """Classify the unit of a block."""
+        read = UnitResult.from_arrow(block)
+        return self._steps.infer(read, self._engine.result, self._options, report_progress=True).to_arrow()
 
 
 def write_block(block: pa.Table, options: UnitOptions, steps: Steps) -> pa.Table:
-    """Store a block as its unit's part; the result as one row."""
-    with steps(state_of(block), WRITING):
-        return result_row(write(block, options))
-
-
-class SingleUnitActor:
-    """Takes one unit all the way, in a worker that nothing else depends on."""
-
-    def __init__(self, load: Load, options: UnitOptions, steps: Steps) -> None:
-        self._load, self._options, self._steps = load, options, steps
-        self._engine: Engine | None = None
-
-    def attempt(self, task: UnitTask, excluded: Mapping[int, Reject], keep: bool, seconds: float) -> pa.Table:
-        """Process a unit without the cutouts set aside; the result as one row, with a part if it is kept."""
-        step = partial(replace(self._steps, limit=StepLimit(seconds=seconds)), task)
-        with step(READING) as begun:
-            block = read(task, self._options, excluded) if begun else leave_out(task)
-        with step(INFERRING) as begun:
-            if begun:
-                # Not before, since a unit that cannot be read needs no models.
-                self._engine = self._engine or self._load()
-                block = infer(block, self._engine, self._options)
-            else:
-                block = leave_out(block)
-        if not keep:
-            return result_row(UnitResult(state_of(block), None))
-        with step(WRITING):
-            return result_row(write(block, self._options))
+    """Store the unit of a block as its part of the catalog."""
+    return steps.write(UnitResult.from_arrow(block), options).to_arrow()

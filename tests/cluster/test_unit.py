@@ -15,12 +15,13 @@ from gax_batch.models.domain import Counts, Reference, fit_reference
 
 
 def test_read_infer_write_give_a_part_of_rows_and_rejects(task, options, tmp_path):
-    block = unit.read(task, options)
-    assert len(block) == 5
-    block = unit.infer(block, FakeEngine(), options)
-    assert len(block) == 5
-    assert "cutout" not in block.column_names
-    result = unit.parse_result(unit.result_row(unit.write(block, options)))
+    result = unit.read(task, options)
+    assert (len(result.rows), result.state.status) == (5, unit.UnitStatus.READ)
+    result = unit.infer(result, FakeEngine(), options)
+    assert (len(result.rows), result.state.status) == (5, unit.UnitStatus.INFERRED)
+    assert "cutout" not in result.rows.column_names
+    result = unit.write(result, options)
+    assert (result.rows, result.state.status) == (None, unit.UnitStatus.STORED)
     assert result.state.failure is None
     assert set(result.state.seconds) == {"read", "infer", "write"}
     assert result.part is not None
@@ -34,43 +35,75 @@ def test_read_infer_write_give_a_part_of_rows_and_rejects(task, options, tmp_pat
 def test_the_same_unit_gives_the_same_part(task, options):
     parts = []
     for _ in range(2):
-        block = unit.infer(unit.read(task, options), FakeEngine(), options)
-        parts.append(unit.write(block, options).part)
+        result = unit.infer(unit.read(task, options), FakeEngine(), options)
+        parts.append(unit.write(result, options).part)
     assert parts[0] == parts[1]
 
 
 def test_a_failure_of_the_model_fails_the_unit_with_its_cause(task, options):
-    block = unit.infer(unit.read(task, options), FakeEngine(fail_on=4), options)
-    result = unit.write(block, options)
+    result = unit.infer(unit.read(task, options), FakeEngine(fail_on=4), options)
+    result = unit.write(result, options)
     assert result.part is None
     assert "the model returned NaN" in (result.state.failure or "")
 
 
 def test_a_plan_that_is_gone_fails_the_unit(task, options):
     lost = replace(task, plan_uri=task.plan_uri + ".gone")
-    block = unit.infer(unit.read(lost, options), FakeEngine(), options)
-    result = unit.write(block, options)
+    result = unit.infer(unit.read(lost, options), FakeEngine(), options)
+    result = unit.write(result, options)
     assert result.part is None
     assert lost.plan_uri in (result.state.failure or "")
 
 
 def test_a_lost_or_doubled_cutout_is_refused(task, options):
-    block = unit.infer(unit.read(task, options), FakeEngine(), options)
+    result = unit.infer(unit.read(task, options), FakeEngine(), options)
     with pytest.raises(FatalError):
-        unit.write(block.slice(0, 4), options)
+        unit.write(replace(result, rows=result.rows.slice(0, 4)), options)
+    doubled = pa.concat_tables([result.rows, result.rows.slice(0, 1)])
     with pytest.raises(FatalError):
-        unit.write(pa.concat_tables([block, block.slice(0, 1)]), options)
+        unit.write(replace(result, rows=doubled), options)
 
 
 def test_a_unit_of_rejects_alone_is_a_part_without_rows(task, options, tmp_path):
     for path in (tmp_path / "images").iterdir():
         path.write_bytes(b"not an image")
     # The objects changed after they were planned, which is told apart from bad bytes.
-    block = unit.infer(unit.read(task, options), FakeEngine(), options)
-    part = unit.write(block, options).part
+    result = unit.infer(unit.read(task, options), FakeEngine(), options)
+    part = unit.write(result, options).part
     assert part is not None
     assert (part.rows, part.rejects) == (0, 5)
     assert part.rejects_by_reason == {"changed": 5}
+
+
+def pixels(rows: pa.Table) -> tuple[int, int]:
+    """Where the pixels of a table of cutouts are, and how many bytes."""
+    (chunk,) = rows["cutout"].chunks
+    buffer = chunk.buffers()[1]
+    return buffer.address, buffer.size
+
+
+def test_every_result_survives_arrow_and_no_pixel_is_copied(task, options):
+    options = replace(options, keep_draws=True)
+    lost = replace(task, plan_uri=task.plan_uri + ".gone")
+    read = unit.read(task, options)
+    inferred = unit.infer(read, FakeEngine(), options)
+    results = [
+        unit.UnitResult.not_begun(task),
+        unit.read(lost, options),
+        read,
+        replace(read, rows=read.rows.slice(0, 0)),
+        inferred,
+        unit.write(inferred, options),
+    ]
+    for result in results:
+        block = result.to_arrow()
+        assert len(block) == 1
+        again = unit.UnitResult.from_arrow(block)
+        assert (again.state, again.part, again.rows) == (result.state, result.part, result.rows)
+        assert again.companions == result.companions
+        assert type(again.state.status) is unit.UnitStatus
+    assert set(inferred.companions) == {"draws", "population"}
+    assert pixels(unit.UnitResult.from_arrow(read.to_arrow()).rows) == pixels(read.rows)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +112,8 @@ def reference() -> Reference:
 
 
 def written(task: unit.UnitTask, options: unit.UnitOptions) -> unit.Part:
-    block = unit.infer(unit.read(task, options), FakeEngine(), options)
-    part = unit.parse_result(unit.result_row(unit.write(block, options))).part
+    result = unit.infer(unit.read(task, options), FakeEngine(), options)
+    part = unit.write(result, options).part
     assert part is not None
     return part
 

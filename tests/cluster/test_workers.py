@@ -8,7 +8,7 @@ import pytest
 from fakes import FakeEngine
 
 from gax_batch.cluster import workers
-from gax_batch.cluster.unit import NOT_BEGUN, parse_result, state_of
+from gax_batch.cluster.unit import UnitResult, UnitStatus
 from gax_batch.cluster.unit_tracker import (
     BYTES_PER_SECOND,
     INFERRING,
@@ -53,7 +53,7 @@ def steps(reports):
 def test_a_unit_goes_through_its_steps_and_each_is_noted(task, options, reports, steps):
     block = read_block(pa.Table.from_pylist([asdict(task)]), options, steps)
     block = Classifier(FakeEngine, options, steps)(block)
-    result = parse_result(write_block(block, options, steps))
+    result = UnitResult.from_arrow(write_block(block, options, steps))
     assert (result.part.rows, result.part.rejects) == (4, 1)
     assert reports.heard == [READING, INFERRING, WRITING]
     assert reports.tracker.view().units == {}
@@ -63,14 +63,14 @@ def test_a_single_unit_actor_stores_the_same_part_and_rejects_what_is_set_aside(
     task, options, reports, steps
 ):
     actor = SingleUnitActor(FakeEngine, options, steps)
-    tried = parse_result(actor.attempt(task, {}, keep=False, seconds=60.0))
+    tried = actor.attempt(task, {}, keep=False, seconds=60.0)
     assert (tried.part, tried.state.failure) == (None, None)
-    whole = parse_result(actor.attempt(task, {}, keep=True, seconds=60.0))
+    whole = actor.attempt(task, {}, keep=True, seconds=60.0)
     block = read_block(pa.Table.from_pylist([asdict(task)]), options, steps)
-    flow = parse_result(write_block(Classifier(FakeEngine, options, steps)(block), options, steps))
+    flow = UnitResult.from_arrow(write_block(Classifier(FakeEngine, options, steps)(block), options, steps))
     assert whole.part == flow.part
     poison = Reject.of(Stage.INFER, Reason.POISON, "ended its worker while inferring it")
-    without = parse_result(actor.attempt(task, {0: poison}, keep=True, seconds=60.0)).part
+    without = actor.attempt(task, {0: poison}, keep=True, seconds=60.0).part
     assert without.unit_id == whole.part.unit_id
     assert (without.fingerprint, without.rows) == (whole.part.fingerprint, 3)
     assert without.rejects_by_reason == {"empty_file": 1, "poison": 1}
@@ -115,11 +115,11 @@ def test_a_run_that_is_told_to_stop_begins_no_step(task, options, reports, steps
     pointer = pa.Table.from_pylist([asdict(task)])
     block = read_block(pointer, options, steps)
     reports.tracker.close()
-    assert state_of(read_block(pointer, options, steps)).failure == NOT_BEGUN
+    left_out = UnitResult.from_arrow(read_block(pointer, options, steps))
+    assert left_out.state.status is UnitStatus.NOT_BEGUN
     left_out = Classifier(FakeEngine, options, steps)(block)
-    assert state_of(left_out).failure == NOT_BEGUN
-    assert parse_result(write_block(left_out, options, steps)).part is None
-    tried = parse_result(
-        SingleUnitActor(FakeEngine, options, steps).attempt(task, {}, keep=True, seconds=60.0)
-    )
-    assert (tried.part, tried.state.failure) == (None, NOT_BEGUN)
+    assert UnitResult.from_arrow(left_out).state.status is UnitStatus.NOT_BEGUN
+    assert UnitResult.from_arrow(write_block(left_out, options, steps)).part is None
+    actor = SingleUnitActor(FakeEngine, options, steps)
+    tried = actor.attempt(task, {}, keep=True, seconds=60.0)
+    assert (tried.part, tried.state.status) == (None, UnitStatus.NOT_BEGUN)

@@ -23,7 +23,7 @@ import ray
 from fakes import FakeEngine
 
 from gax_batch.cluster import workers
-from gax_batch.cluster.unit import UnitOptions, state_of
+from gax_batch.cluster.unit import UnitOptions, UnitResult
 from gax_batch.cluster.workers import Steps
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.models.uncertainty import Summary
@@ -143,14 +143,14 @@ def read_block(pointer: pa.Table, options: UnitOptions, steps: Steps) -> pa.Tabl
 class SingleUnitActor(workers.SingleUnitActor):
     """`gax_batch.cluster.workers.SingleUnitActor`, in which poison is as poisonous."""
 
-    def attempt(self, *arguments: Any) -> pa.Table:
+    def attempt(self, *arguments: Any) -> UnitResult:
         Decoder.decode = decode  # type: ignore[method-assign]
         return super().attempt(*arguments)
 
 
 def write_block(block: pa.Table, options: UnitOptions, steps: Steps) -> pa.Table:
     """`gax_batch.cluster.workers.write_block`, and what befalls it."""
-    unit_id = state_of(block).unit_id
+    unit_id = UnitResult.from_arrow(block).state.unit_id
     if due("SIGKILL of a write task before its part is stored", unit_id):
         kill()
     done = workers.write_block(block, options, steps)

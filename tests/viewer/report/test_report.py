@@ -201,8 +201,8 @@ def test_a_page_of_an_empty_survey_says_so(tmp_path, options, task):
     from gax_batch.catalog.schema import GALAXIES
     from gax_batch.cluster import unit
 
-    block = unit.read(task, options)
-    assert block.num_rows == 5
+    result = unit.read(task, options)
+    assert result.rows.num_rows == 5
     from gax_batch.catalog.schema import REJECTS
 
     part = write_unit(
