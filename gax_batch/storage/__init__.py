@@ -22,30 +22,13 @@ import pyarrow as pa
 from gax_batch.storage.fsspec_store import FsspecStore
 from gax_batch.storage.local import LocalStore
 from gax_batch.storage.object_store import object_store_of
-from gax_batch.storage.store import UNKNOWN_SIZE, ObjectInfo, Store
-from gax_batch.storage.uris import is_within, join, local_path, normalize_uri
-
-__all__ = [
-    "UNKNOWN_SIZE",
-    "ObjectInfo",
-    "Store",
-    "check_writable",
-    "delete",
-    "exists",
-    "is_within",
-    "join",
-    "local_path",
-    "modified",
-    "normalize_uri",
-    "open_binary",
-    "open_for_arrow",
-    "read_bytes",
-    "read_range",
-    "stat",
-    "store_of",
-    "upload",
-    "write_bytes",
-]
+from gax_batch.storage.store import UNKNOWN_SIZE as UNKNOWN_SIZE
+from gax_batch.storage.store import ObjectInfo as ObjectInfo
+from gax_batch.storage.store import Store
+from gax_batch.storage.uris import is_within as is_within
+from gax_batch.storage.uris import join as join
+from gax_batch.storage.uris import local_path as local_path
+from gax_batch.storage.uris import normalize_uri as normalize_uri
 
 _LOCAL = LocalStore()
 _FSSPEC = FsspecStore()

@@ -4,6 +4,7 @@ The environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`) or the role of the instance con
 retries a request within the bounds below. A request that still fails raises TransientError.
 """
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -193,15 +194,14 @@ def _info(uri: str, meta: "ObjectMeta") -> ObjectInfo:
     return ObjectInfo(uri, size, version)
 
 
-class _Reader:
+class _Reader(io.IOBase):
     """A reader of obstore as a file that pyarrow accepts, with translated errors."""
 
     def __init__(self, uri: str, reader: Any) -> None:
         self._uri = uri
         self._reader = reader
-        self.closed = False
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         with translated(self._uri):
             return bytes(self._reader.read(None if size is None or size < 0 else size))
 
@@ -216,18 +216,6 @@ class _Reader:
 
     def seekable(self) -> bool:
         return True
-
-    def writable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self.closed = True
-
-    def __enter__(self) -> "_Reader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @lru_cache(maxsize=64)
