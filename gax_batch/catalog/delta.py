@@ -24,7 +24,7 @@ from gax_batch import storage
 from gax_batch.catalog.layout import PartName
 from gax_batch.catalog.log import commit_file, first_snapshot
 from gax_batch.errors import FatalError, NoAnswerError, UsageError
-from gax_batch.storage import local_path, object_store
+from gax_batch.storage import client_errors, local_path
 
 FORMAT_KEY = "gax.formatVersion"
 FORMAT_VERSION = 3
@@ -329,16 +329,16 @@ def _whole_answer(ask: Callable[[], Answer]) -> Answer:
         try:
             return ask()
         except OSError as error:  # a fault of the store; the table's own are DeltaErrors
-            if not object_store.broke_off(_flat(error)):
+            if not client_errors.broke_off(_flat(error)):
                 raise
     return ask()
 
 
 def _cause(uri: str, error: Exception) -> str:
     """Why a table could not be read, and what to do."""
-    fault = object_store.fault(uri, _flat(error)) if isinstance(error, OSError) else None
+    fault = client_errors.fault(uri, _flat(error)) if isinstance(error, OSError) else None
     match fault:
-        case object_store.NoBucketError():
+        case client_errors.NoBucketError():
             return "there is no such bucket; check its name and the endpoint in the environment"
         case PermissionError():
             return "access refused; check the credentials in the environment"

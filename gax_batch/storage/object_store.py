@@ -1,192 +1,207 @@
-"""Object stores through obstore: clients by URI, bounded retries, and errors without secrets.
+"""Objects in buckets (S3, Google, Azure) and on HTTP servers, through obstore.
 
-`gax_batch.storage` and the bulk reader are its only users. Every client is set up from the environment
-(`AWS_*`, `GOOGLE_*`, `AZURE_*`) or the instance's role, and retries a request itself, within the bounds
-below; what then still fails is a TransientError.
+The environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`) or the role of the instance configures each client. A client
+retries a request within the bounds below. A request that still fails raises TransientError.
 """
 
-import re
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import obstore
-from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from gax_batch.errors import NoAnswerError, TransientError, UsageError
+from gax_batch.storage.client_errors import one_line, translated
+from gax_batch.storage.store import Check, ObjectInfo, Store, outside
+from gax_batch.storage.uris import HTTP
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+    from obstore import ObjectMeta
+    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import ObjectStore as Client
 
-HTTP = frozenset({"http", "https"})
 BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "adl", "abfs", "abfss"})
 RETRIES: "RetryConfig" = {
-    # Most faults pass at once; the last tries come seconds later, for those that do not.
+    # Most faults pass at once. The last retries come seconds later, for those that do not.
     "max_retries": 8,
     "retry_timeout": timedelta(seconds=90),
     "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=8), "base": 2},
 }
 PUT_ATTEMPTS = 5
 DELETE_ATTEMPTS = 3
+BODY_ATTEMPTS = 3
+PAGE_ATTEMPTS = 4
+_PAGE_OBJECTS = 1000
 _READ_BUFFER_BYTES = 4 * 1024 * 1024
-# obstore tells neither an answer's status (of a listing, of any error without a class) nor whether there was
-# an answer but in words; tests provoke each with the library itself (tests/s3/test_words.py).
-_STATUS = re.compile(r"\bstatus(?: code)?:? (\d{3})\b")
-_UNREACHED = re.compile(r"error sending request|dns", re.I)
 
 
-class NoBucketError(FileNotFoundError):
-    """Not even the bucket is there."""
-
-
-def bucket_of(uri: str) -> "tuple[ObjectStore, str] | None":
-    """The obstore client and key of a URI; None where obstore does not serve the scheme.
+def object_store_of(uri: str) -> "ObjectStore | None":
+    """Return the store of a bucket or HTTP server, or None if obstore does not support the scheme.
 
     Raises:
-        UsageError: The store cannot be set up (a name or a setting in the environment is missing).
+        UsageError: A name, or a setting in the environment, is missing.
     """
     scheme, _, rest = uri.partition("://")
     if scheme not in BUCKETS and scheme not in HTTP:
         return None
-    root, _, key = rest.partition("/")
-    return _store(f"{scheme}://{root}"), key
+    return _connect(f"{scheme}://{rest.partition('/')[0]}")
 
 
 def forget_clients() -> None:
-    """Set clients up anew at their next use (the environment has changed)."""
-    _store.cache_clear()
+    """Make the next use of each store read the environment again."""
+    _connect.cache_clear()
 
 
-@contextmanager
-def translated(uri: str) -> Iterator[None]:
-    """Turn obstore's errors into PermissionError, OSError or TransientError, one line without secrets."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise _absence(uri, str(error)) from None
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise PermissionError(f"{uri}: access refused: {one_line(error)}") from None
-    except GenericError as error:
-        raise fault(uri, str(error)) from None
-    except BaseError as error:
-        raise OSError(f"{uri}: {one_line(error)}") from None
+@dataclass(frozen=True)
+class ObjectStore(Store):
+    """The objects of one bucket or HTTP server.
 
-
-def fault(uri: str, text: str) -> OSError | TransientError:
-    """What a client's error is that has words alone: obstore's `GenericError`, delta-rs' `OSError`.
-
-    Both are those of Rust's object_store. What has neither a status nor a class is taken to pass.
+    Attributes:
+        root: URI of the bucket or server, without a final slash.
+        client: Client of obstore.
     """
-    line, code = one_line(text), _status(text)
-    if code == 404:
-        return _absence(uri, text)
-    if code in (401, 403):
-        return PermissionError(f"{uri}: access refused: {line}")
-    if code is None and _UNREACHED.search(_first(text)):
-        return NoAnswerError(f"{uri}: the store does not answer: {_cause(line)}")
-    if code is None or code in (408, 429) or code >= 500:
-        return TransientError(f"{uri}: the store keeps failing: {line}")
-    return OSError(f"{uri}: {line}")
 
+    root: str
+    client: "Client"
 
-def broke_off(text: str) -> bool:
-    """Whether an error with words alone is of an answer that began and did not end."""
-    return _status(text) is None and not _UNREACHED.search(_first(text))
+    def stat(self, uri: str) -> ObjectInfo:
+        """Return the size and version of one object."""
+        return _info(uri, self._head(uri))
 
-
-def _status(text: str) -> int | None:
-    found = _STATUS.search(_first(text))
-    return int(found[1]) if found else None
-
-
-def _absence(uri: str, text: str) -> FileNotFoundError:
-    if "NoSuchBucket" in text:
-        return NoBucketError(f"{uri} is in no bucket of this store")
-    return FileNotFoundError(f"{uri} does not exist")
-
-
-def _cause(line: str) -> str:
-    """The end of an error's chain of causes, which names the address and what went wrong."""
-    return line.rpartition("Error performing ")[2] or line
-
-
-def etag_version(etag: str | None, size: int, modified: datetime) -> str:
-    """The version of a stored object: its ETag without quotes, else its size and modification time."""
-    return etag.strip('"') if etag else f"{size}-{modified.astimezone(UTC).isoformat()}"
-
-
-def exists(uri: str, store: "ObjectStore", key: str) -> bool:
-    """Whether an object, or a prefix with anything below it, is there."""
-    with translated(uri):
-        try:
-            return bool(key) and obstore.head(store, key) is not None
-        except FileNotFoundError:
-            return next(iter(obstore.list(store, key, chunk_size=1)), None) is not None
-
-
-def put(uri: str, store: "ObjectStore", key: str, data: bytes | Path) -> None:
-    """Store an object, and make sure that the store has it: some take one and lose it.
-
-    Raises:
-        TransientError: It keeps losing it, or as `translated`.
-    """
-    size = data.stat().st_size if isinstance(data, Path) else len(data)
-    with translated(uri):
-        for _ in range(PUT_ATTEMPTS):
-            obstore.put(store, key, data)
+    def exists(self, uri: str) -> bool:
+        """Return whether an object, or a prefix of objects, exists."""
+        key = self._key(uri)
+        with translated(uri):
             try:
-                if obstore.head(store, key)["size"] == size:
-                    return
+                return bool(key) and obstore.head(self.client, key) is not None
             except FileNotFoundError:
-                continue
-    raise TransientError(f"{uri}: the store took it, but does not have it")
+                return next(iter(obstore.list(self.client, key, chunk_size=1)), None) is not None
 
+    def modified(self, uri: str) -> datetime:
+        """Return when an object was written, by the clock of the store."""
+        return self._head(uri)["last_modified"]
 
-def delete(uri: str, store: "ObjectStore", key: str) -> None:
-    """Remove an object; the client tries some deletions only once, since they are posted.
+    def list(self, uri: str, exclude: str | None = None) -> Iterator[ObjectInfo]:
+        """List one object, or all objects below a prefix except those within `exclude`."""
+        if self.root.partition("://")[0] in HTTP:  # plain HTTP does not have listings
+            return outside([self.stat(uri)], exclude)
+        return outside(self._list(uri), exclude)
 
-    Raises:
-        TransientError: The store keeps failing, or as `translated`.
-    """
-    for _ in range(DELETE_ATTEMPTS - 1):
-        try:
+    def read_bytes(self, uri: str) -> bytes:
+        """Read a whole object."""
+        with translated(uri):
+            return bytes(obstore.get(self.client, self._key(uri)).bytes())
+
+    async def read_checked(self, uri: str, check: Check) -> bytes:
+        """Read a whole object if `check` accepts the version and size that the answer begins with."""
+        broken: Exception | None = None
+        for _ in range(BODY_ATTEMPTS):
             with translated(uri):
-                obstore.delete(store, key)
-            return
-        except TransientError:
-            continue
-    with translated(uri):
-        obstore.delete(store, key)
+                answer = await obstore.get_async(self.client, self._key(uri))
+            info = _info(uri, answer.meta)
+            check(info.version, info.size)
+            try:
+                with translated(uri):
+                    return bytes(await answer.bytes_async())
+            except (OSError, TransientError) as error:
+                # The client resumes an answer that breaks off only if the server supports ranges.
+                broken = error
+        raise TransientError(f"{uri}: the answer keeps breaking off: {broken}") from broken
+
+    def read_range(self, uri: str, start: int, length: int) -> bytes:
+        """Read `length` bytes of an object."""
+        with translated(uri):
+            return bytes(obstore.get_range(self.client, self._key(uri), start=start, length=length))
+
+    def open_binary(self, uri: str) -> BinaryIO:
+        """Open an object for random access, as a file that pyarrow accepts."""
+        with translated(uri):
+            reader = obstore.open_reader(self.client, self._key(uri), buffer_size=_READ_BUFFER_BYTES)
+        return cast(BinaryIO, _Reader(uri, reader))
+
+    def write(self, uri: str, data: bytes | Path) -> None:
+        """Write a whole object, and check that the store has it: some stores lose an accepted object."""
+        key = self._key(uri)
+        size = data.stat().st_size if isinstance(data, Path) else len(data)
+        with translated(uri):
+            for _ in range(PUT_ATTEMPTS):
+                obstore.put(self.client, key, data)
+                try:
+                    if obstore.head(self.client, key)["size"] == size:
+                        return
+                except FileNotFoundError:
+                    continue
+        raise TransientError(f"{uri}: the store accepted the object, but does not have it")
+
+    def delete(self, uri: str) -> None:
+        """Delete an object. The client does not retry deletions that are POST requests."""
+        for attempt in range(1, DELETE_ATTEMPTS + 1):
+            try:
+                with translated(uri):
+                    obstore.delete(self.client, self._key(uri))
+                return
+            except TransientError:
+                if attempt == DELETE_ATTEMPTS:
+                    raise
+
+    def _key(self, uri: str) -> str:
+        return uri.removeprefix(self.root).removeprefix("/")
+
+    def _head(self, uri: str) -> "ObjectMeta":
+        with translated(uri):
+            return obstore.head(self.client, self._key(uri))
+
+    def _list(self, uri: str) -> Iterator[ObjectInfo]:
+        metas = self._metas(uri)
+        first = next(metas, None)
+        if first is None and self._key(uri):
+            first = self._head(uri)
+        for meta in chain([] if first is None else [first], metas):
+            info = _info(f"{self.root}/{meta['path']}", meta)
+            # The "folder" of a web console is an empty object whose key ends in a slash, which obstore drops.
+            if info.size or info.uri != uri:
+                yield info
+
+    def _metas(self, uri: str) -> "Iterator[ObjectMeta]":
+        """Yield the objects below a prefix. A page that breaks off is requested again after the last one."""
+        key, last, broken = self._key(uri) or None, None, 0
+        while True:
+            try:
+                with translated(uri):
+                    pages = obstore.list(self.client, key, offset=last, chunk_size=_PAGE_OBJECTS)
+                    for meta in chain.from_iterable(pages):
+                        last, broken = meta["path"], 0
+                        yield meta
+                return
+            except NoAnswerError:  # the client has retried
+                raise
+            except TransientError:
+                broken += 1
+                if broken == PAGE_ATTEMPTS:
+                    raise
 
 
-def open_reader(uri: str, store: "ObjectStore", key: str) -> BinaryIO:
-    """Open a stored object for reading at random, as a file that pyarrow takes."""
-    with translated(uri):
-        return cast(BinaryIO, _Reader(uri, obstore.open_reader(store, key, buffer_size=_READ_BUFFER_BYTES)))
+def _info(uri: str, meta: "ObjectMeta") -> ObjectInfo:
+    etag, size, modified = meta["e_tag"], meta["size"], meta["last_modified"]
+    version = etag.strip('"') if etag else f"{size}-{modified.astimezone(UTC).isoformat()}"
+    return ObjectInfo(uri, size, version)
 
 
-def one_line(error: Exception | str) -> str:
-    """An error's first line, less the queries of its URLs: some carry signatures."""
-    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", _first(str(error)))[:300]
-
-
-def _first(text: str) -> str:
-    return text.strip().partition("\n")[0]
-
-
-class _Reader:
-    """An obstore reader that is a file to pyarrow and raises this module's errors."""
+class _Reader(io.IOBase):
+    """A reader of obstore as a file that pyarrow accepts, with translated errors."""
 
     def __init__(self, uri: str, reader: Any) -> None:
         self._uri = uri
         self._reader = reader
-        self.closed = False
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         with translated(self._uri):
             return bytes(self._reader.read(None if size is None or size < 0 else size))
 
@@ -202,25 +217,13 @@ class _Reader:
     def seekable(self) -> bool:
         return True
 
-    def writable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self.closed = True
-
-    def __enter__(self) -> "_Reader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 @lru_cache(maxsize=64)
-def _store(root: str) -> "ObjectStore":
+def _connect(root: str) -> ObjectStore:
     # Options given here would displace those in the environment (AWS_ALLOW_HTTP, AWS_TIMEOUT, ...).
     options: ClientConfig | None = {"allow_http": True} if root.startswith("http://") else None
     try:
-        return from_url(root, retry_config=RETRIES, client_options=options)
+        return ObjectStore(root, from_url(root, retry_config=RETRIES, client_options=options))
     except (BaseError, ValueError) as error:
         raise UsageError(
             f"{root} cannot be opened: {one_line(error)}; check its name and environment"

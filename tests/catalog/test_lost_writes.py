@@ -8,8 +8,7 @@ from obstore.store import MemoryStore
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.errors import FatalError, TransientError
-from gax_batch.storage import object_store
-from gax_batch.storage.object_store import PUT_ATTEMPTS
+from gax_batch.storage.object_store import PUT_ATTEMPTS, ObjectStore
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["lost", "cut"])
@@ -25,7 +24,7 @@ def test_an_object_that_is_lost_is_stored_again(monkeypatch, times, cut):
             put(where, key, data[:2])
 
     monkeypatch.setattr(obstore, "put", lossy)
-    object_store.put("memory://x", store, "x", b"part")
+    ObjectStore("memory://b", store).write("memory://b/x", b"part")
     assert bytes(obstore.get(store, "x").bytes()) == b"part"
     assert len(puts) == times + 1
 
@@ -33,7 +32,7 @@ def test_an_object_that_is_lost_is_stored_again(monkeypatch, times, cut):
 def test_a_store_that_keeps_losing_it_is_named(monkeypatch):
     monkeypatch.setattr(obstore, "put", lambda *_: None)
     with pytest.raises(TransientError, match="s3://b/x"):
-        object_store.put("s3://b/x", MemoryStore(), "x", b"part")
+        ObjectStore("s3://b", MemoryStore()).write("s3://b/x", b"part")
 
 
 def test_a_commit_that_is_lost_is_told_and_can_be_repeated(catalog, make_part, monkeypatch):

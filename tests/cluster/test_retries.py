@@ -24,7 +24,8 @@ from gax_batch.cluster.unit import UnitResult, UnitState, UnitTask, infer, read,
 from gax_batch.runner import run as run_module
 from gax_batch.runner.run import run_survey
 from gax_batch.runner.settings import load_settings
-from gax_batch.storage import bulk_reads
+from gax_batch.storage.local import LocalStore
+from gax_batch.storage.store import Check
 from gax_batch.system.signals import StoppedError
 
 BAD = "000005"
@@ -35,14 +36,15 @@ class Faults:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = 0
-        self.original = bulk_reads._read_local
-        monkeypatch.setattr(bulk_reads, "_read_local", self)
+        original = LocalStore.read_checked
 
-    def __call__(self, path: Path, *arguments: object) -> bytes:
-        if path.stem == BAD and self.left:
-            self.left -= 1
-            raise OSError(5, "Input/output error")
-        return self.original(path, *arguments)
+        def read(store: LocalStore, uri: str, check: Check) -> bytes:
+            if Path(uri).stem == BAD and self.left:
+                self.left -= 1
+                raise OSError(5, "Input/output error")
+            return original(store, uri, check)
+
+        monkeypatch.setattr(LocalStore, "read_checked", read)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from gax_batch import storage
 from gax_batch.catalog import delta
 from gax_batch.catalog.delta import Table
 from gax_batch.errors import NoAnswerError, TransientError, UsageError
-from gax_batch.storage import object_store
+from gax_batch.storage import client_errors, object_store
 from gax_batch.storage.listing import list_objects
 
 KEY = "s3://bucket/k"
@@ -93,8 +93,7 @@ def put() -> object:
 
 
 def page() -> object:
-    store, key = object_store.bucket_of(KEY) or pytest.fail("no store")
-    return object_store.exists(KEY, store, key)
+    return storage.exists(KEY)
 
 
 def walk() -> object:
@@ -127,8 +126,8 @@ def test_an_answer_has_the_class_of_its_status(
     ("ask", "code", "kind"),
     [
         (get, "NoSuchKey", FileNotFoundError),
-        (get, "NoSuchBucket", object_store.NoBucketError),
-        (page, "NoSuchBucket", object_store.NoBucketError),
+        (get, "NoSuchBucket", client_errors.NoBucketError),
+        (page, "NoSuchBucket", client_errors.NoBucketError),
     ],
 )
 def test_an_absence_says_whether_the_bucket_is_there(
@@ -195,7 +194,7 @@ def test_a_table_whose_listing_breaks_off_is_asked_for_again(moto_endpoint: str)
     with proxied(moto_endpoint, Rates(slow_down=0, drop=0, cut=1)) as endpoint, environment(endpoint):
         with pytest.raises(OSError, match="S3") as caught:
             delta._whole_answer(lambda: ask(uri))
-        assert type(object_store.fault(uri, str(caught.value))) is TransientError
+        assert type(client_errors.fault(uri, str(caught.value))) is TransientError
         with pytest.raises(TransientError) as broken:
             list_objects(uri)
         assert type(broken.value) is TransientError

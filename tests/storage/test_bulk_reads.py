@@ -11,7 +11,7 @@ import pytest
 
 from gax_batch.errors import FatalError, TransientError
 from gax_batch.rejects import RejectError
-from gax_batch.storage import ObjectInfo, bulk_reads, object_store, read_bytes, stat
+from gax_batch.storage import ObjectInfo, bulk_reads, client_errors, object_store, read_bytes, stat
 from gax_batch.storage.bulk_reads import fetch_each
 from gax_batch.storage.listing import list_objects
 
@@ -154,4 +154,4 @@ def test_one_object_over_http(faults: Faults) -> None:
 
 def test_errors_do_not_tell_secrets() -> None:
     error = OSError("GET https://x.blob.core.windows.net/c/k?sig=SECRET&se=1 failed\nDebug source: SECRET")
-    assert "SECRET" not in object_store.one_line(error)
+    assert "SECRET" not in client_errors.one_line(error)

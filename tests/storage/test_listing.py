@@ -9,8 +9,9 @@ from obstore.exceptions import GenericError
 
 from gax_batch import storage
 from gax_batch.errors import TransientError, UsageError
-from gax_batch.storage import listing
 from gax_batch.storage.listing import iter_objects, list_objects
+from gax_batch.storage.local import version_of
+from gax_batch.storage.object_store import ObjectStore
 
 
 def names(found: list[storage.ObjectInfo], root: object) -> list[str]:
@@ -77,7 +78,7 @@ def test_a_link_that_leads_nowhere_is_listed_as_itself(tree: Path) -> None:
     (tree / "gone.jpg").symlink_to(tree / "nowhere.jpg")
     found = {info.uri.rsplit("/", 1)[1]: info for info in list_objects(str(tree))}
     for name in ("loop.jpg", "gone.jpg"):
-        assert found[name].version == storage.local_version((tree / name).lstat())
+        assert found[name].version == version_of((tree / name).lstat())
     with pytest.raises(UsageError, match=r"loop\.jpg"):
         list_objects(str(tree / "loop.jpg"))
 
@@ -162,7 +163,7 @@ def test_a_page_that_breaks_off_is_asked_for_again_behind_the_last_object(
             raise GenericError("Generic S3 error: HTTP error: request or response body error")
 
     monkeypatch.setattr(obstore, "list", broken_list)
-    found = listing._list_prefix("s3://bucket/x", None, "x")  # type: ignore[arg-type]
+    found = ObjectStore("s3://bucket", None)._metas("s3://bucket/x")  # type: ignore[arg-type]
     assert [meta["path"] for meta in found] == keys
     assert asked == [None, "x/1", "x/3"]
 
@@ -171,5 +172,5 @@ def test_a_page_that_breaks_off_is_asked_for_again_behind_the_last_object(
 def test_a_folder_that_is_not_there_yet_is_no_glob(
     tree: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing.os, "scandir", lambda path: pytest.fail(f"{path} was listed"))
+    monkeypatch.setattr(os, "scandir", lambda path: pytest.fail(f"{path} was listed"))
     assert list_objects(f"{tree}/{name}", missing_ok=True) == []

@@ -8,6 +8,7 @@ import pytest
 
 from gax_batch import storage
 from gax_batch.errors import UsageError
+from gax_batch.storage import fsspec_store
 from gax_batch.storage.listing import list_objects
 
 
@@ -149,7 +150,7 @@ def test_versions_do_not_depend_on_the_time_zone(zone: str, monkeypatch: pytest.
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        found = storage.of_fsspec("x://y", {"size": 5, "modified": datetime(2026, 7, 1)})
+        found = fsspec_store.info_of("x://y", {"size": 5, "modified": datetime(2026, 7, 1)})
     finally:
         monkeypatch.undo()
         time.tzset()
