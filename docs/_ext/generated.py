@@ -1,7 +1,7 @@
 """Generate the reference pages from the declarations in the code.
 
-A page contains a line `<!-- generated: NAME -->`; the extension replaces it by the Markdown of `GENERATORS[NAME]`
-while Sphinx reads the page. Every generator returns the same text for the same code.
+A page contains a line `<!-- generated: NAME -->`. The extension replaces it by the Markdown of
+`GENERATORS[NAME]` while Sphinx reads the page. Every generator returns the same text for the same code.
 """
 
 import re
@@ -163,9 +163,15 @@ def columns() -> str:
     kept = list(_general(COLUMNS))
     head = ["column", "type", "unit", "UCD", "meaning"]
     parts = [table(head, [_column(c) for c in kept])]
-    derived = [(f"<answer>_{name}", "float", "", ucd, text) for name, (ucd, text) in CONDITIONAL_QUANTITIES.items()]
-    parts += ["## Derived columns", "`gax publish --conditional` and `Snapshot.conditional` derive these columns. A "
-              "catalog does not store them.", table(head, [_column(c) for c in derived])]
+    derived = [
+        (f"<answer>_{name}", "float", "", ucd, text) for name, (ucd, text) in CONDITIONAL_QUANTITIES.items()
+    ]
+    parts += [
+        "## Derived columns",
+        "`gax publish --conditional` and `Snapshot.conditional` derive these columns. A "
+        "catalog does not store them.",
+        table(head, [_column(c) for c in derived]),
+    ]
     parts += ["## Rejects", table(head, [_column(c) for c in column_table(REJECT_COLUMNS)])]
     return "\n\n".join(parts)
 
@@ -190,7 +196,9 @@ def _column(row: tuple[str, str, str, str, str]) -> list[str]:
 
 def rejects() -> str:
     """Return the reject reasons with their meanings."""
-    return table(["reason", "meaning"], [[f"`{reason}`", _markdown(text)] for reason, text in MEANING.items()])
+    return table(
+        ["reason", "meaning"], [[f"`{reason}`", _markdown(text)] for reason, text in MEANING.items()]
+    )
 
 
 def questions() -> str:
@@ -208,7 +216,13 @@ def questions() -> str:
 
 def bundle_models() -> str:
     """Return the errors of the shipped bundle's models."""
-    head = ["", "RMSE, galaxies with 37 fractions", "RMSE, all known fractions", "negative log likelihood of the votes, nats", "five clear classes"]
+    head = [
+        "",
+        "RMSE, galaxies with 37 fractions",
+        "RMSE, all known fractions",
+        "negative log likelihood of the votes, nats",
+        "five clear classes",
+    ]
     rows = [
         [
             MODELS.get(name, name),
@@ -226,12 +240,16 @@ def bundle_intervals() -> str:
     """Return the coverage of the shipped bundle's intervals, by level and by question."""
     intervals = _metrics()["intervals"]
     levels = [
-        [f"{100 * float(level):.0f} %", *_coverage(found), f"{found['width']:.3f}"] for level, found in intervals.items()
+        [f"{100 * float(level):.0f} %", *_coverage(found), f"{found['width']:.3f}"]
+        for level, found in intervals.items()
     ]
     asked = [[gz2.in_words(name), *_coverage(found)] for name, found in intervals["0.9"]["questions"].items()]
     return "\n\n".join(
         [
-            table(["interval", "coverage, all galaxies", "coverage, galaxies that were asked", "mean width"], levels),
+            table(
+                ["interval", "coverage, all galaxies", "coverage, galaxies that were asked", "mean width"],
+                levels,
+            ),
             "The 90 % intervals by question:",
             table(["question", "coverage, all galaxies", "coverage, galaxies that were asked"], asked),
         ]
@@ -241,16 +259,20 @@ def bundle_intervals() -> str:
 def bundle_summary() -> str:
     """Return what the shipped bundle was measured on, and its other numbers, in sentences."""
     found, manifest = _metrics(), load_bundle().manifest
-    counts, level = found["galaxies"], found["intervals"]["0.9"]
-    return (
-        f"The bundle learned from {manifest['training']['galaxies']['all']:,} galaxies. All numbers are measured on "
-        f"{found['sample']}: {counts['voted']:,} galaxies with fractions, {found['models']['blend']['galaxies']:,} of them "
-        f"with all 37, and {counts['classes']:,} galaxies of a clear class.\n\n"
-        f"The catalog's 90 % intervals contain {percent(level['coverage'])} of the fractions, and "
-        f"{percent(level['coverage_asked'])} of the fractions of questions that a galaxy was asked. The out-of-distribution "
-        "score separates galaxies from stars, blank sky, noise, cosmic rays and artifacts with an AUC of "
-        f"{found['out_of_distribution']['auc']:.3f}. A rotation by 90 degrees changes the fractions by "
-        f"{found['rotation_mean_change']:.4f} on average."
+    counts, complete = found["galaxies"], found["models"]["blend"]["galaxies"]
+    every, asked = _coverage(found["intervals"]["0.9"])
+    learned = manifest["training"]["galaxies"]["all"]
+    auc, turned = found["out_of_distribution"]["auc"], found["rotation_mean_change"]
+    return "\n\n".join(
+        [
+            f"The bundle learned from {learned:,} galaxies. All numbers are measured on {found['sample']}: "
+            f"{counts['voted']:,} galaxies with fractions, {complete:,} of them with all 37, and "
+            f"{counts['classes']:,} galaxies of a clear class.",
+            f"The catalog's 90 % intervals contain {every} of the fractions, and {asked} of the fractions of "
+            "questions that a galaxy was asked. The out-of-distribution score separates galaxies from stars, "
+            f"blank sky, noise, cosmic rays and artifacts with an AUC of {auc:.3f}. A rotation by 90 degrees "
+            f"changes the fractions by {turned:.4f} on average.",
+        ]
     )
 
 
