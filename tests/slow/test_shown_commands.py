@@ -1,6 +1,6 @@
 """Run every `gax` command of the READMEs and the guides in one folder, in the order of the pages.
 
-On a survey as they assume it, with the shipped bundle and a server for the buckets: what a newcomer pastes works.
+The survey is as they assume it, with the shipped bundle and a server for the buckets.
 """
 
 from collections.abc import Callable, Iterator
