@@ -49,6 +49,8 @@ html_title = "gax-batch"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+# Pages without siblings have nothing to list beside them.
+html_sidebars = {"benchmarks": [], "index": []}
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": True,
