@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 FUZZ := image fits tar parquet
 FUZZ_SECONDS := 300
 
-.PHONY: help install demo browser s3-server prometheus test test-deploy test-faults soak test-slow test-newcomer fuzz audit sbom bench lint format train calibrate clean
+.PHONY: help install demo docs browser s3-server prometheus test test-deploy test-faults soak test-slow test-newcomer fuzz audit sbom bench lint format train calibrate clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -23,6 +23,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## simulate a small survey, catalog it, and show what is in the catalog
 	$(BIN)/gax demo --output demo
+
+docs: $(STAMP)  ## build the documentation into build/docs, with warnings as errors (SPHINX='-D nb_execution_mode=off' skips execution)
+	$(BIN)/python -m sphinx -W --keep-going -b html $(SPHINX) docs build/docs
 
 s3-server:  ## install the real S3 server of the tests (Debian's Ceph packages; as root)
 	apt-get update -qq

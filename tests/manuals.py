@@ -5,10 +5,23 @@ import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-README, SPANISH, TUTORIAL = (
-    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.es.md", "docs/tutorial.md")
-)
+DOCS = ROOT / "docs"
+# The guides whose commands run in one folder, in this order.
+RUN_IN_ORDER = (
+    "start/install", "guides/inputs", "guides/runs", "guides/nightly", "guides/look", "guides/publish",
+    "guides/population", "guides/zooniverse", "guides/training",
+)  # fmt: skip
 Shown = tuple[list[str], str | None]
+
+
+def page(name: str) -> str:
+    """The text of a page of the site, by its path in `docs` without the suffix."""
+    return (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+
+README, SPANISH = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.es.md"))
+TUTORIAL = page("start/sdss-frame")
+PAGES = {str(path.relative_to(DOCS)): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
 
 
 def shown_commands(*texts: str) -> list[Shown]:

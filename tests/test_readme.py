@@ -1,12 +1,14 @@
-"""What the README says is what the code does."""
+"""What the README and the site say is what the code does."""
 
 import ast
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import generated
 import pytest
-from manuals import README, ROOT, SPANISH, TUTORIAL, shown_commands
+from manuals import PAGES, README, ROOT, SPANISH, TUTORIAL, page, shown_commands
+from pydantic import BaseModel, Field
 from typer.main import get_command
 
 from gax_batch.catalog.schema import COLUMNS, Flag
@@ -19,9 +21,41 @@ from gax_batch.rejects import MEANING
 from gax_batch.runner.settings import RunSettings
 
 
+def test_every_page_names_generators_that_exist_and_every_generator_has_a_page():
+    named = [name for text in PAGES.values() for name in generated.MARK.findall(text)]
+    assert sorted(named) == sorted(generated.GENERATORS)
+
+
+def test_every_command_and_option_is_in_the_reference():
+    text = generated.commands()
+
+    def check(path: str, command: Any) -> None:
+        assert path == "gax" or f"# `{path}`\n" in text
+        for option in command.params:
+            assert option.hidden or f"`{option.opts[0]}`" in text or f"`{option.opts[0].upper()}`" in text
+        for name, below in getattr(command, "commands", {}).items():
+            check(f"{path} {name}", below)
+
+    check("gax", get_command(app))
+
+
+def test_nested_settings_are_listed_by_their_path():
+    class Inner(BaseModel):
+        draws: int | None = Field(32, ge=2, description="Weight *draws*.")
+
+    class Outer(BaseModel):
+        inference: Inner = Inner()
+        input: str = Field(description="Images.")
+
+    assert generated.settings(Outer).splitlines()[2:] == [
+        r"| `inference.draws` | `int`; at least 2 | 32 | Weight \*draws\*. |",
+        "| `input` | `str` | required | Images. |",
+    ]
+
+
 def test_every_reason_is_explained():
     for reason, meaning in MEANING.items():
-        assert f"| `{reason}` | {meaning} |" in README
+        assert f"| `{reason}` | {meaning} |" in generated.rejects()
 
 
 def test_every_column_is_in_the_table():
@@ -33,33 +67,39 @@ def test_every_column_is_in_the_table():
             if name.startswith(prefix + "_"):
                 name = name.replace(prefix, general)
                 break
-        assert f"`{name}`" in README, name
+        assert f"`{name}`" in generated.columns(), name
 
 
 def test_the_manuals_say_what_the_fractions_are():
-    assert all(DEFINITION.name in text for text in (README, SPANISH, TUTORIAL))
+    fractions = page("explanation/fractions")
+    assert all(DEFINITION.name in text for text in (README, SPANISH, TUTORIAL, fractions))
 
 
 def test_every_flag_is_named():
     for flag in [*ImageFlag, *Flag]:
-        assert f"{flag.value} {(flag.name or '').lower()}" in README
+        assert f"{flag.value} {(flag.name or '').lower()}" in generated.columns()
 
 
-def test_the_settings_it_names_exist_with_these_defaults():
-    for name, default in [("draws", "32"), ("models", "bayesian, svr"), ("unit_size", "4096")]:
-        assert f"| `{name}` | {default} |" in README
-        value = RunSettings.model_fields[name].default
-        assert (", ".join(value) if isinstance(value, tuple) else str(value)) == default
+def test_the_settings_have_their_defaults():
+    rows = generated.settings().splitlines()
+    limits = [
+        name for name in RunSettings.model_fields if name.startswith(("max_image", "max_id", "max_shard"))
+    ]
+    assert len(limits) == 7
+    defaults = {name: str(RunSettings.model_fields[name].default) for name in limits}
+    for name, default in {"draws": "32", "models": "bayesian, svr", "unit_size": "4096", **defaults}.items():
+        [row] = [row for row in rows if row.startswith(f"| `{name}` |")]
+        assert row.split(" | ")[2] == default
 
 
 def test_the_bundles_numbers_are_those_of_its_model_card():
-    plain = README.replace("**", "")
-    missing = [line for line in card_rows(load_bundle().manifest["metrics"]) if line not in plain]
+    shown = generated.bundle_models() + generated.bundle_intervals()
+    missing = [line for line in card_rows(load_bundle().manifest["metrics"]) if line not in shown]
     assert not missing, "\n".join(missing)
 
 
 def card_rows(metrics: dict[str, Any]) -> Iterator[str]:
-    """Rows of the README's tables: errors by model, intervals by level, and intervals by question."""
+    """Rows of the tables of `docs/reference/bundle.md`: errors by model, intervals by level and question."""
     for point in metrics.get("models", {}).values():
         numbers = (
             f"{point['rmse']:.4f}",
@@ -80,7 +120,7 @@ def percent(share: float) -> str:
 
 
 def test_pandas_polars_duckdb_and_astropy_read_a_catalog_as_shown(stored_unit, tmp_path):
-    block = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    block = re.search(r"```python\n(.*?)```", page("guides/read"), re.DOTALL)
     assert block is not None
     part, options = stored_unit
     Catalog(options.catalog).commit([part], run_id="run-1", metadata={})
@@ -90,20 +130,13 @@ def test_pandas_polars_duckdb_and_astropy_read_a_catalog_as_shown(stored_unit, t
     assert sum(count for _, count in shown["in_duckdb"].fetchall()) == part.rows
 
 
-def test_every_limit_is_told_with_its_default():
-    limits = [
-        name for name in RunSettings.model_fields if name.startswith(("max_image", "max_id", "max_shard"))
-    ]
-    assert len(limits) == 7
-    for name in limits:
-        assert f"| `{name}` | {RunSettings.model_fields[name].default} |" in README
-
-
 def test_every_promise_names_a_test_that_exists():
-    page = README.partition("## Guarantees")[2].partition("\n## ")[0]
-    rows = [line.split("|") for line in page.splitlines() if line.startswith("|")][2:]
+    text = page("explanation/guarantees")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("|") and "::" in line]
+    assert [int(number) for number in re.findall(r"^## (\d+)\. ", text, re.MULTILINE)] == list(range(1, 10))
+    assert text.count("\n|") - 2 * 9 == len(rows)
     assert len(rows) >= 9
-    for _, _, _, test, _ in rows:
+    for _, _, test, _ in rows:
         named = re.fullmatch(r" `(tests/[\w/]+\.py)::(\w+)` ", test)
         assert named, test
         names = {
@@ -115,7 +148,7 @@ def test_every_promise_names_a_test_that_exists():
 
 
 @pytest.mark.parametrize(
-    "words", [words for words, _ in shown_commands(README, SPANISH, TUTORIAL)], ids=" ".join
+    "words", [words for words, _ in shown_commands(README, SPANISH, *PAGES.values())], ids=" ".join
 )
 def test_every_command_that_is_shown_has_these_flags_and_values(words):
     group: Any = get_command(app)
@@ -135,4 +168,8 @@ def test_pictures_and_pages_it_links_to_are_there():
 
 
 def test_nothing_is_left_to_fill_in():
-    assert "PLACEHOLDER" not in README
+    assert all("PLACEHOLDER" not in text for text in (README, *PAGES.values()))
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150

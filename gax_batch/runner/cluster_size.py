@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from gax_batch.system.machine import DRIVER_BYTES, MIB, UNIT_BYTES, local_resources
 
 CORE_RATE = 8.9 / 2
-"""Cutouts a second of one core, reading to commit: a whole run on two cores (README.md, "Measured")."""
+"""Cutouts a second of one core, reading to commit: a whole run on two cores (docs/benchmarks.md)."""
 
 PLAN_BYTES = 250
-"""Of the head's temporary folder for each cutout, while a run plans (README.md, "Guarantees")."""
+"""Of the head's temporary folder for each cutout, while a run plans (docs/benchmarks.md)."""
 
 PACKED_BYTES = 6_700
-"""Of a packed cutout (README.md, "Measured")."""
+"""Of a packed cutout (docs/benchmarks.md)."""
 
-# The driver's peak while it planned 12,000,000 cutouts (README.md). Its units have no tasks in Ray yet.
+# The driver's peak while it planned 12,000,000 cutouts (docs/benchmarks.md). Its units have no tasks yet.
 _PLANNING_BYTES = 946 * MIB
 # Cores that a node keeps for reading and writing beside its engine: as the overlays of deploy/ have them.
 _READERS_OF_A_CPU, _READERS_OF_A_GPU = 2, 12
@@ -123,7 +123,7 @@ def lines(sizing: Sizing, *, core_price: float | None, gpu_price: float | None, 
 
 
 def table(hours: float = 20.0) -> list[str]:
-    """The table of deploy/README.md: four surveys on nodes without a GPU, in Markdown."""
+    """The table of docs/guides/kubernetes.md: four surveys on nodes without a GPU, in Markdown."""
     rows = [
         f"| galaxies | core hours | in {hours:g} h: engines of 6 cores | hours | node: store, and spill "
         "| head's `/tmp` | driver | packed input |",

@@ -115,7 +115,7 @@ def _cluster_lines(
         source = "this machine's rates, as if cores added up"
     else:
         node = cpu_node(settings.engine_cpus or 6)
-        source = "the README's rates, as if cores added up"
+        source = "the rates of docs/benchmarks.md, as if cores added up"
     need = size(
         plan.members,
         node,

@@ -86,7 +86,8 @@ class Snapshot:
         unknown = [name for name in names if name not in _BY_NAME]
         if unknown:
             raise UsageError(
-                f"the catalog has no column {', '.join(unknown[:_SHOWN])}; see its README's table"
+                f"the catalog has no column {', '.join(unknown[:_SHOWN])}; "
+                "gax_batch.catalog.schema.COLUMNS lists its columns"
             )
         return _whole(names, self._selected(names, where))
 

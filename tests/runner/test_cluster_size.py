@@ -1,9 +1,9 @@
 """The size of a cluster, and that the handbook's table is the code's."""
 
 import re
-from pathlib import Path
 
 import pytest
+from manuals import page
 
 from gax_batch.runner.cluster_size import (
     CORE_RATE,
@@ -15,8 +15,6 @@ from gax_batch.runner.cluster_size import (
     table,
 )
 from gax_batch.system.machine import UNIT_BYTES
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_engines_are_as_many_as_the_hours_ask_for_and_finish_in_them():
@@ -59,21 +57,19 @@ def test_a_larger_survey_needs_more_of_the_head():
 
 
 def test_the_handbooks_table_is_what_the_code_says():
-    assert "\n".join(table()) in (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(table()) in page("guides/kubernetes")
 
 
-def test_the_rates_are_those_of_the_readme():
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+def test_the_rates_are_those_of_the_benchmarks():
+    benchmarks = " ".join(page("benchmarks").split())
     for fact in (f"{2 * CORE_RATE:.1f} cutouts/s", "946 MiB", "12,000,000", "250 bytes", "6.7 kB"):
-        assert fact in readme
+        assert fact in benchmarks
 
 
 def test_the_drivers_memory_of_a_unit_is_what_the_benchmark_measured_and_the_same_on_every_page():
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    handbook = " ".join((ROOT / "deploy" / "README.md").read_text(encoding="utf-8").split())
-    row = re.search(r"\| [^|]*?\bms\b[^|]*?(\d+) and (\d+) kB", readme)
+    row = re.search(r"\| [^|]*?\bms\b[^|]*?(\d+) and (\d+) kB", page("benchmarks"))
     assert row is not None
     measured = [1000 * int(number) for number in row.groups()]
     assert max(measured) <= UNIT_BYTES <= 1.1 * max(measured)
-    for page in (readme, handbook):
-        assert f"{UNIT_BYTES / 1e3:.0f} kB" in page
+    for name in ("explanation/guarantees", "guides/cluster", "guides/kubernetes"):
+        assert f"{UNIT_BYTES / 1e3:.0f} kB" in page(name)

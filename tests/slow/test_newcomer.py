@@ -1,4 +1,4 @@
-"""The newcomer's path as the README tells it: the demo, its pages, own images, a frame, a table to take away.
+"""The newcomer's path as in the documentation: the demo, its pages, own images, a frame, a table to take.
 
 `make test-newcomer` runs it, on simulated galaxies; the frame is a real one where that is on this machine.
 """

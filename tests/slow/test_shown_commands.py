@@ -1,6 +1,6 @@
-"""Every `gax` command that the READMEs show, run in their order in one folder, on a survey as they assume it.
+"""Run every `gax` command of the READMEs and the guides in one folder, in the order of the pages.
 
-With the shipped bundle and a server for the buckets: what a newcomer pastes works.
+The survey is as they assume it, with the shipped bundle and a server for the buckets.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fakes import galaxy_image, jpeg_bytes, write_images
-from manuals import README, SPANISH, shown_commands
+from manuals import README, RUN_IN_ORDER, SPANISH, page, shown_commands
 from newcomers import explored, gax
 from s3 import ceph
 from s3.servers import environment, make_bucket, moto
@@ -44,7 +44,7 @@ def fill(folder: Path, bucket: str) -> None:
 
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder as the READMEs assume it, beside a server with the bucket `survey`."""
+    """A folder as the pages assume it, beside a server with the bucket `survey`."""
     folder = tmp_path_factory.mktemp("shown")
     server = moto() if ceph.missing_programs() else ceph.running(tmp_path_factory.mktemp("ceph"))
     with server as endpoint, environment(endpoint):
@@ -77,7 +77,7 @@ BEFORE: dict[tuple[str, ...], Callable[[Path], None]] = {
 
 
 def test_every_command_that_is_shown_does_what_it_says(survey: Path) -> None:
-    commands = shown_commands(README, SPANISH)
+    commands = shown_commands(README, *map(page, RUN_IN_ORDER), SPANISH)
     assert len(commands) > 20
     for words, output in commands:
         BEFORE.get(tuple(words), lambda _: None)(survey)
@@ -88,5 +88,13 @@ def test_every_command_that_is_shown_does_what_it_says(survey: Path) -> None:
         printed = gax(*words, folder=survey)
         if output is not None:
             (survey / output).write_text(printed, encoding="utf-8")
-    written = ["report.html", "trees.png", "rings.fits", "spirals.csv", "votes/manifest.csv", "galaxies.vot"]
+    written = [
+        "report.html",
+        "trees.png",
+        "rings.fits",
+        "spirals.csv",
+        "votes/manifest.csv",
+        "galaxies.vot",
+        "survey.yaml",
+    ]
     assert [name for name in written if not (survey / name).stat().st_size] == []
