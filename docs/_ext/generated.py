@@ -39,6 +39,8 @@ MODELS = {
     "classic with MC dropout": "classic CNN with MC dropout",
     "svr": "CNN-SVR",
 }
+# What Arrow calls the types of NumPy.
+_TYPES = {"float": "float32", "double": "float64"}
 _BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
 
 
@@ -161,7 +163,7 @@ def _default(field: FieldInfo) -> str:
 def columns() -> str:
     """Return the columns of the galaxies, with `<answer>` and `<question>` for the repeated ones."""
     kept = list(_general(COLUMNS))
-    head = ["column", "type", "unit", "UCD", "meaning"]
+    head = ["column", "type", "unit", "meaning"]
     parts = [table(head, [_column(c) for c in kept])]
     derived = [
         (f"<answer>_{name}", "float", "", ucd, text) for name, (ucd, text) in CONDITIONAL_QUANTITIES.items()
@@ -191,7 +193,7 @@ def _general(columns: Sequence[Column]) -> Iterator[tuple[str, str, str, str, st
 
 def _column(row: tuple[str, str, str, str, str]) -> list[str]:
     name, kind, unit, ucd, text = row
-    return [f"`{name}`", kind, unit, f"`{ucd}`", _markdown(text)]
+    return [f"`{name}`", _TYPES.get(kind, kind), unit, f"{_markdown(text)} (UCD `{ucd}`)"]
 
 
 def rejects() -> str:
@@ -291,8 +293,8 @@ def _metrics() -> Mapping[str, Any]:
 
 
 def _markdown(text: str) -> str:
-    """Escape what Markdown would read as markup, outside of code."""
-    pieces = text.split("`")
+    """Return plain text as Markdown: markup characters are escaped, and quoted `NAME=VALUE` becomes code."""
+    pieces = re.sub(r"'([^' ]+=[^' ]+)'", r"`\1`", text).split("`")
     pieces[::2] = [re.sub(r"([*<]|(?<!\w)_)", r"\\\1", piece) for piece in pieces[::2]]
     return "`".join(pieces)
 
