@@ -7,7 +7,7 @@ A page contains a line `<!-- generated: NAME -->`. The extension replaces it by 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -109,18 +109,27 @@ def _option(option: Any, context: typer.Context) -> list[str]:
 
 
 def settings(model: type[BaseModel] = RunSettings) -> str:
-    """Return a table of every setting, with nested models flattened to `outer.inner`."""
-    rows = [[f"`{name}`", kind, default, meaning] for name, kind, default, meaning in _fields(model)]
-    return table(["setting", "type", "default", "meaning"], rows)
+    """Return a table of every setting for each panel, with nested models flattened to `outer.inner`."""
+    panels: dict[str, list[list[str]]] = {}
+    for name, field in _fields(model):
+        row = [f"`{name}`", _kind(field), _default(field), _markdown(field.description or "")]
+        panels.setdefault(str(_metadata(field).get("panel", "")), []).append(row)
+    tables = {panel: table(["setting", "type", "default", "meaning"], rows) for panel, rows in panels.items()}
+    return "\n\n".join(f"## {panel}\n\n{text}" if panel else text for panel, text in tables.items())
 
 
-def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         nested = _nested(field.annotation)
         if nested is not None:
             yield from _fields(nested, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", _kind(field), _default(field), _markdown(field.description or "")
+            yield f"{prefix}{name}", field
+
+
+def _metadata(field: FieldInfo) -> Mapping[str, Any]:
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else {}
 
 
 def _nested(annotation: Any) -> type[BaseModel] | None:
@@ -146,7 +155,7 @@ def _names(annotation: Any) -> list[str]:
         return [name for kind in inner if kind is not NoneType for name in _names(kind)]
     if origin is dict:
         return ["mapping"]
-    return _names(inner[0]) if origin in (tuple, list) else [annotation.__name__]
+    return _names(inner[0]) if origin in (tuple, list, Annotated) else [annotation.__name__]
 
 
 def _default(field: FieldInfo) -> str:
@@ -154,10 +163,12 @@ def _default(field: FieldInfo) -> str:
     if value is PydanticUndefined:
         return "required"
     if value is None or value == {}:
-        return "none"
+        return str(_metadata(field).get("absent", "none"))
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def columns() -> str:
