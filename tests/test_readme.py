@@ -16,9 +16,9 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.cli import app
 from gax_batch.gz2 import ANSWERS, DEFINITION, QUESTION_NAMES, in_words
 from gax_batch.imaging.cutout import ImageFlag
+from gax_batch.imaging.limits import ImageLimits, ListingLimits
 from gax_batch.models.bundle import load_bundle
 from gax_batch.rejects import MEANING
-from gax_batch.runner.settings import RunSettings
 
 
 def test_every_page_names_generators_that_exist_and_every_generator_has_a_page():
@@ -81,15 +81,21 @@ def test_every_flag_is_named():
 
 
 def test_the_settings_have_their_defaults():
-    rows = generated.settings().splitlines()
-    limits = [
-        name for name in RunSettings.model_fields if name.startswith(("max_image", "max_id", "max_shard"))
-    ]
-    assert len(limits) == 7
-    defaults = {name: str(RunSettings.model_fields[name].default) for name in limits}
-    for name, default in {"draws": "32", "models": "bayesian, svr", "unit_size": "4096", **defaults}.items():
-        [row] = [row for row in rows if row.startswith(f"| `{name}` |")]
-        assert row.split(" | ")[2] == default
+    rows = [row.split(" | ") for row in generated.settings().splitlines() if row.startswith("| `")]
+    defaults = {row[0].strip("| `").rpartition(".")[2]: row[2] for row in rows}
+    expected = {"draws": "32", "models": "bayesian, svr", "unit_size": "4096"}
+    image, listing = ImageLimits(), ListingLimits()
+    limits = {
+        "max_image_bytes": image.bytes,
+        "max_image_pixels": image.pixels,
+        "max_image_expansion": image.expansion,
+        "max_image_header_bytes": image.header_bytes,
+        "max_image_memory_mib": image.memory_mib,
+        "max_id_characters": listing.id_characters,
+        "max_shard_members": listing.shard_members,
+    }
+    expected |= {name: str(value) for name, value in limits.items()}
+    assert {name: defaults[name] for name in expected} == expected
 
 
 def test_the_bundles_numbers_are_those_of_its_model_card():

@@ -7,7 +7,7 @@ A page contains a line `<!-- generated: NAME -->`. The extension replaces it by 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -39,6 +39,8 @@ MODELS = {
     "classic with MC dropout": "classic CNN with MC dropout",
     "svr": "CNN-SVR",
 }
+# What Arrow calls the types of NumPy.
+_TYPES = {"float": "float32", "double": "float64"}
 _BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
 
 
@@ -107,18 +109,27 @@ def _option(option: Any, context: typer.Context) -> list[str]:
 
 
 def settings(model: type[BaseModel] = RunSettings) -> str:
-    """Return a table of every setting, with nested models flattened to `outer.inner`."""
-    rows = [[f"`{name}`", kind, default, meaning] for name, kind, default, meaning in _fields(model)]
-    return table(["setting", "type", "default", "meaning"], rows)
+    """Return a table of every setting for each panel, with nested models flattened to `outer.inner`."""
+    panels: dict[str, list[list[str]]] = {}
+    for name, field in _fields(model):
+        row = [f"`{name}`", _kind(field), _default(field), _markdown(field.description or "")]
+        panels.setdefault(str(_metadata(field).get("panel", "")), []).append(row)
+    tables = {panel: table(["setting", "type", "default", "meaning"], rows) for panel, rows in panels.items()}
+    return "\n\n".join(f"## {panel}\n\n{text}" if panel else text for panel, text in tables.items())
 
 
-def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         nested = _nested(field.annotation)
         if nested is not None:
             yield from _fields(nested, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", _kind(field), _default(field), _markdown(field.description or "")
+            yield f"{prefix}{name}", field
+
+
+def _metadata(field: FieldInfo) -> Mapping[str, Any]:
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else {}
 
 
 def _nested(annotation: Any) -> type[BaseModel] | None:
@@ -144,7 +155,7 @@ def _names(annotation: Any) -> list[str]:
         return [name for kind in inner if kind is not NoneType for name in _names(kind)]
     if origin is dict:
         return ["mapping"]
-    return _names(inner[0]) if origin in (tuple, list) else [annotation.__name__]
+    return _names(inner[0]) if origin in (tuple, list, Annotated) else [annotation.__name__]
 
 
 def _default(field: FieldInfo) -> str:
@@ -152,16 +163,18 @@ def _default(field: FieldInfo) -> str:
     if value is PydanticUndefined:
         return "required"
     if value is None or value == {}:
-        return "none"
+        return str(_metadata(field).get("absent", "none"))
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def columns() -> str:
     """Return the columns of the galaxies, with `<answer>` and `<question>` for the repeated ones."""
     kept = list(_general(COLUMNS))
-    head = ["column", "type", "unit", "UCD", "meaning"]
+    head = ["column", "type", "unit", "meaning"]
     parts = [table(head, [_column(c) for c in kept])]
     derived = [
         (f"<answer>_{name}", "float", "", ucd, text) for name, (ucd, text) in CONDITIONAL_QUANTITIES.items()
@@ -191,7 +204,7 @@ def _general(columns: Sequence[Column]) -> Iterator[tuple[str, str, str, str, st
 
 def _column(row: tuple[str, str, str, str, str]) -> list[str]:
     name, kind, unit, ucd, text = row
-    return [f"`{name}`", kind, unit, f"`{ucd}`", _markdown(text)]
+    return [f"`{name}`", _TYPES.get(kind, kind), unit, f"{_markdown(text)} (UCD `{ucd}`)"]
 
 
 def rejects() -> str:
@@ -291,8 +304,8 @@ def _metrics() -> Mapping[str, Any]:
 
 
 def _markdown(text: str) -> str:
-    """Escape what Markdown would read as markup, outside of code."""
-    pieces = text.split("`")
+    """Return plain text as Markdown: markup characters are escaped, and quoted `NAME=VALUE` becomes code."""
+    pieces = re.sub(r"'([^' ]+=[^' ]+)'", r"`\1`", text).split("`")
     pieces[::2] = [re.sub(r"([*<]|(?<!\w)_)", r"\\\1", piece) for piece in pieces[::2]]
     return "`".join(pieces)
 
