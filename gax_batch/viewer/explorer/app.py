@@ -22,6 +22,7 @@ from gax_batch.export.formats import Format
 from gax_batch.viewer import report
 from gax_batch.viewer.explorer.filters import FIELDS, FLAGS, MEASURES, ORDERS, Filters
 from gax_batch.viewer.explorer.survey import MOST_BY_NAME, SUFFIXES, ResultPage, Survey
+from gax_batch.viewer.tree import BAR, BLOCK, RARE
 
 HOSTS = ["127.0.0.1", "localhost"]
 """What a browser of this machine calls it; another name means that a page elsewhere had its own name
@@ -94,6 +95,9 @@ class Pages:
             orders=ORDERS,
             forms=list(SUFFIXES),
             most_by_name=MOST_BY_NAME,
+            block=BLOCK,
+            bar=BAR,
+            rare=RARE,
         )
 
     def galaxies(self, request: Request) -> Response:

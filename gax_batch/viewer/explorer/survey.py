@@ -24,7 +24,7 @@ from gax_batch.viewer.explorer.filters import FLAGS, Filters, any_of
 from gax_batch.viewer.explorer.finder import Finder
 from gax_batch.viewer.explorer.pictures import Pictures
 from gax_batch.viewer.report.galleries import LikelyAnswer, answer_label, likely_answers
-from gax_batch.viewer.tree import TreeLine, lay_out
+from gax_batch.viewer.tree import TreeDrawing, lay_out
 
 PAGE = 24
 MOST_BY_NAME = 200
@@ -69,7 +69,7 @@ class Detail:
 
     row: dict[str, Any]
     flags: list[str]
-    tree: list[TreeLine]
+    drawing: TreeDrawing
 
 
 class Survey:
