@@ -1,4 +1,4 @@
-"""A few images classified in this process: no Ray, no catalog, nothing written."""
+"""Classify a few images in this process, without Ray and without a catalog."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -41,14 +41,14 @@ def classify_images(
     """Classify images.
 
     Args:
-        uris: The images.
-        bundle: The bundle's folder or URI; the shipped one if None.
-        models: Networks to run.
-        draws: Weight draws of the Bayesian CNN.
-        precision: Of the convolutions.
-        decoder: Makes cutouts of the images.
-        warn: Called with each line of a warning if the images, as a whole, are not like those that the
-            model knows.
+        uris: Paths or URIs of the images.
+        bundle: Folder or URI of the bundle; the shipped one if None.
+        models: Names of the networks to run.
+        draws: Number of weight draws of the Bayesian CNN.
+        precision: Precision of the convolutions.
+        decoder: Decoder that turns the images into cutouts.
+        warn: Function that is called with each line of a warning if the images, as a whole, differ from the
+            bundle's reference.
 
     Returns:
         For each image, in order: `image`, and either `gz2_class`, `gz2_class_margin`, `ood_score`,
@@ -56,7 +56,7 @@ def classify_images(
         `entropy` and `mutual_info`, nats), or `rejected` with reason and detail.
 
     Raises:
-        UsageError: an image that does not exist, or a bundle that cannot be used.
+        UsageError: An image does not exist, or the bundle cannot be used.
     """
     loaded = load_catalog_bundle(bundle)
     cutouts: list[np.ndarray] = []
@@ -87,12 +87,12 @@ def classify_images(
 
 
 def render_json(rows: list[dict[str, Any]]) -> str:
-    """The rows as one JSON array."""
+    """Return the rows as one JSON array."""
     return json.dumps(rows, indent=2)
 
 
 def render_trees(rows: list[dict[str, Any]]) -> str:
-    """Each image's tree for a terminal: every answer with a bar, its fraction and its 90 % interval.
+    """Return the tree of each image as text: every answer with a bar, its fraction and its 90 % interval.
 
     The most likely path is bold; questions that fewer than `RARE` of the volunteers are asked are dim.
     """
@@ -148,21 +148,21 @@ def _bar(answer: dict[str, Any]) -> str:
 
 
 def check_plot(path: str) -> None:
-    """Refuse a picture of a kind that cannot be drawn, before there is anything to draw.
+    """Refuse the name of a picture in an unknown format, before anything is computed.
 
     Raises:
-        UsageError: Its name ends in none of `PLOT_SUFFIXES`.
+        UsageError: The name does not end in one of `PLOT_SUFFIXES`.
     """
     if not path.lower().endswith(PLOT_SUFFIXES):
         raise UsageError(f"--plot {path} is no kind of picture; name a {', '.join(PLOT_SUFFIXES)} file")
 
 
 def save_plot(rows: list[dict[str, Any]], decoder: Decoder, path: str) -> None:
-    """Draw each image beside its tree, as a picture of the kind that the file's ending names.
+    """Draw each image and its tree, as a picture in the format that the file's suffix names.
 
     Args:
-        rows: Of `classify_images`; those that were rejected are left out.
-        decoder: As for `classify_images`.
+        rows: Result of `classify_images`; rejected images are omitted.
+        decoder: Decoder that turns the images into cutouts.
         path: A local file whose name ends in one of `PLOT_SUFFIXES`.
 
     Raises:
@@ -189,7 +189,7 @@ def save_plot(rows: list[dict[str, Any]], decoder: Decoder, path: str) -> None:
 
 
 def _as_galaxy(row: dict[str, Any]) -> dict[str, Any]:
-    """What a catalog would say of the image."""
+    """Return the columns that a catalog would have for the image."""
     numbers = {f"{name}_{kind}": v for name, each in row["answers"].items() for kind, v in each.items()}
     return {"galaxy_id": row["image"].rsplit("/", 1)[-1], "gz2_class": row["gz2_class"], **numbers}
 
