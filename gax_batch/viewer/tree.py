@@ -168,8 +168,7 @@ def plot_tree(row: Mapping[str, Any], axes: "Axes | None" = None) -> "Axes":
     axes.set_axis_off()
     axes.set_title(f"{row['galaxy_id']}   {row['gz2_class'] or ''}", parse_math=False)
     # Widths of lines and sizes of fonts are in points, the layout is in pixels.
-    inches = axes.get_position().width * axes.figure.get_figwidth()
-    points = 72 * inches / drawing.width
+    points = 72 * axes.get_window_extent().width / axes.figure.dpi / drawing.width
     for branch in drawing.branches:
         _plot_branch(axes, branch, points)
     for block in drawing.questions:
@@ -204,7 +203,7 @@ def _plot_branch(axes: "Axes", branch: Branch, points: float) -> None:
     from matplotlib.path import Path
 
     path = Path(branch.points, [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
-    style = {"facecolor": "none", "edgecolor": _FRACTION, "alpha": 0.35, "capstyle": "butt"}
+    style: dict[str, Any] = {"facecolor": "none", "edgecolor": _FRACTION, "alpha": 0.35, "capstyle": "butt"}
     axes.add_patch(PathPatch(path, linewidth=branch.width * points, **style))
 
 
@@ -231,7 +230,7 @@ def _plot_answer(axes: "Axes", answer: AnswerRow, points: float, alpha: float) -
 
     def bar(start: float, stop: float, color: str, width: float, kind: str) -> None:
         ends = [left + BAR * start, left + BAR * stop]
-        style = {"linewidth": width * points, "solid_capstyle": "butt", "alpha": alpha}
+        style: dict[str, Any] = {"linewidth": width * points, "solid_capstyle": "butt", "alpha": alpha}
         axes.plot(ends, [y, y], color=color, gid=kind, **style)
 
     bar(0, 1, _LINE, 7, "track")

@@ -25,7 +25,7 @@ def page(result: Mapping[str, Any]) -> str:
     """Return the page.
 
     Args:
-        result: Of `gax_batch.analysis.evaluation.evaluate`.
+        result: Result of `gax_batch.analysis.evaluation.evaluate`.
     """
     parts = [f"<h1>Evaluation of {escape(str(result['of']))}</h1>", _warnings(result), _summary(result)]
     if "points" in result:
