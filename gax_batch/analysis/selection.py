@@ -63,7 +63,7 @@ def select(
             fractions. Of equal scores, the smaller `galaxy_id` comes first.
         questions: Questions that the score uses.
         count: Number of galaxies to choose; all galaxies if there are fewer.
-        diverse: Of the best `POOL_FACTOR * count` galaxies, take the best one, then repeatedly the one that is
+        diverse: Of the best `POOL_FACTOR * count` galaxies, take the best one, then repeatedly the one
             farthest from all taken (Gonzalez 1985, k-center; cost `POOL_FACTOR * count**2` distances), by
             the Hellinger distance of their cumulative fractions.
 
