@@ -179,7 +179,8 @@ def whole_sky(values: Floats, title: str) -> str:
 
 def _label(view: View, ra: float, dec: float, text: str) -> str:
     (x,), (y,) = view.project(np.array([ra]), np.array([float(dec)]))
-    place = f'x="{240 + 120 * x + 3:.1f}" y="{120 - 120 * y - 3:.1f}"'
+    # Below the line in the north, where the sky narrows above it.
+    place = f'x="{240 + 120 * x + 4:.1f}" y="{120 - 120 * y + (12 if dec > 0 else -3):.1f}"'
     return f'<text {place} font-size="11" fill="#c8cedb" text-anchor="start">{text}</text>'
 
 

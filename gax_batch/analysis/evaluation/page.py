@@ -176,7 +176,7 @@ def _looks(found: Mapping[str, Any]) -> str:
                 heights.setdefault(looks.fifth(group), {})[look] = group["coverage_asked"]
     return bars(
         f"Coverage of {float(LEVEL):.0%} intervals by look, where asked",
-        "fifth of the galaxies, from small, faint or blurred to large, bright or sharp",
+        "fifth, from small, faint or blurred to large, bright or sharp",
         "coverage",
         heights.items(),
         top=1.0,
