@@ -30,14 +30,14 @@ def write_card(bundle: Bundle, folder: Path) -> Path:
     """Write the page and its figures.
 
     Args:
-        bundle: with metrics.
-        folder: of the page.
+        bundle: Bundle with metrics.
+        folder: Folder that receives the page and its figures.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        UsageError: the bundle was not measured.
+        UsageError: The bundle has no metrics.
     """
     manifest, metrics = bundle.manifest, bundle.manifest.get("metrics")
     if not metrics:
@@ -105,7 +105,7 @@ def _models(models: Mapping[str, Any]) -> str:
 
 
 def _baselines(metrics: Mapping[str, Any]) -> list[str]:
-    """The deep ensemble and the models of halves, if they were trained."""
+    """Return the parts on the deep ensemble and the models of halves, if they were trained."""
     found = metrics.get("baselines")
     if found is None:
         return []
@@ -207,7 +207,7 @@ def _conditional(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _looks(metrics: Mapping[str, Any]) -> list[str]:
-    """The table by look of the image, if the bundle was measured with images."""
+    """Return the table by look of the image, if the bundle was measured with images."""
     if "by_look" not in metrics:
         return []
     note = f"90 % intervals by look of the image. {looks.NOTE}"

@@ -1,4 +1,4 @@
-"""The galaxies most worth a human's vote, by what the catalog says of them.
+"""Choose the galaxies for which the votes of volunteers are worth most.
 
 A volunteer who answers a question that the galaxy's path reaches only sometimes is asked it only sometimes:
 entropy and mutual information count times the fraction of volunteers who are asked (the latter is then
@@ -32,13 +32,13 @@ _ORDER = [("score", "descending"), ("galaxy_id", "ascending")]
 
 @dataclass(frozen=True, slots=True)
 class ChosenGalaxies:
-    """Galaxies in the order of choice.
+    """Chosen galaxies, the best first.
 
     Attributes:
         galaxies: `galaxy_id`, `ra`, `dec`, `gz2_class`, `source_uri`, `source_version`, `bundle_id`,
             `run_id`, `score` float64, and `<answer>_prob` of the questions.
-        considered: How many galaxies of the catalog have a score.
-        version: The catalog's snapshot.
+        considered: Number of galaxies of the catalog that have a score.
+        version: Number of the catalog's snapshot.
     """
 
     galaxies: pa.Table
@@ -54,16 +54,16 @@ def select(
     count: int,
     diverse: bool = False,
 ) -> ChosenGalaxies:
-    """Choose galaxies; the catalog streams by, and only the best candidates are kept.
+    """Choose galaxies. Only the best candidates of the catalog are kept in memory.
 
     Args:
-        catalog: Its URI.
+        catalog: URI of the catalog.
         by: `mutual_info` or `entropy` of the answers, nats; `ood`: the out-of-distribution score; or
             `disagreement`: the total variation distance of the blend's and the CNN-SVR's cumulative
             fractions. Of equal scores, the smaller `galaxy_id` comes first.
-        questions: Those that count.
-        count: How many galaxies; all that there are where they are fewer.
-        diverse: Of the `POOL_FACTOR` times as many best, take the best one, and then always the one that is
+        questions: Questions that the score uses.
+        count: Number of galaxies to choose; all galaxies if there are fewer.
+        diverse: Of the best `POOL_FACTOR * count` galaxies, take the best one, then repeatedly the one
             farthest from all taken (Gonzalez 1985, k-center; cost `POOL_FACTOR * count**2` distances), by
             the Hellinger distance of their cumulative fractions.
 
@@ -87,10 +87,10 @@ def farthest_points(points: Doubles, count: int) -> npt.NDArray[np.int64]:
 
     Args:
         points: `[N, D]`; the first is chosen first, and of equally far ones the first.
-        count: How many to choose; all N if there are fewer.
+        count: Number of points to choose; all N if there are fewer.
 
     Returns:
-        Their rows, in the order of choice.
+        Rows of the chosen points, in the order of choice.
     """
     count = min(count, len(points))
     chosen = np.zeros(count, np.int64)
@@ -121,7 +121,7 @@ class Best:
         self._rows: pa.Table | None = None
 
     def offer(self, rows: pa.Table, scores: Doubles) -> None:
-        """Take what is better than the worst that is kept; NaN is no score."""
+        """Keep the rows that are better than the worst kept row. A score of NaN is not a score."""
         known = np.flatnonzero(~np.isnan(scores))
         if len(known) > self._count:
             least = np.partition(scores[known], -self._count)[-self._count]
@@ -133,12 +133,12 @@ class Best:
 
     @property
     def rows(self) -> pa.Table:
-        """The columns that were offered, and `score` float64; the best first."""
+        """The kept rows, the best first: the columns that were offered, and `score`, float64."""
         return pa.table({}) if self._rows is None else self._rows
 
 
 def _best(batches: Iterator[tuple[pa.Table, Doubles]], count: int) -> tuple[pa.Table, int]:
-    """The best `count` rows, and how many rows had a score."""
+    """Return the best `count` rows, and the number of rows with a score."""
     best, considered = Best(count), 0
     for rows, scores in batches:
         considered += int(np.count_nonzero(~np.isnan(scores)))
@@ -155,7 +155,7 @@ def _answers(questions: Sequence[gz2.Question]) -> list[str]:
 
 
 def _needed(by: str, questions: Sequence[gz2.Question]) -> list[str]:
-    """The columns that a score is made of."""
+    """Return the columns from which a score is computed."""
     if by == "ood":
         return ["ood_score"]
     if by == "disagreement":
@@ -195,6 +195,6 @@ SCORES: dict[str, Score] = {
 
 
 def floats(rows: pa.Table, name: str) -> Doubles:
-    """A column of numbers; null is NaN."""
+    """Return a column of numbers as float64; null becomes NaN."""
     values: Doubles = pc.fill_null(pc.cast(rows[name], pa.float64()), np.nan).to_numpy()
     return values

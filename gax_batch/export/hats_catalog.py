@@ -1,9 +1,9 @@
-"""A catalog as a HATS collection: counted, tiled, sorted to the sky, brought up to date night after night.
+"""Publish a catalog as a HATS collection, or update the collection to a new snapshot.
 
-First the manifest forgets the tiles that are going to change, then their files are written, then the
-metadata, and at last what is no longer part of it is removed and the manifest says that all is there. So
-wherever a publication is cut off, the next one knows which files it can trust. Every file is stored whole;
-while a publication runs, a reader sees tiles of the snapshot before and of the new one.
+The steps are: remove the tiles that will change from the manifest, write their files, write the metadata,
+remove the files that are no longer part of the publication, and mark the manifest as complete. After an
+interruption at any step, the next publication knows which files it can trust. Each file is stored whole.
+While a publication runs, a reader sees tiles of the previous snapshot and of the new one.
 """
 
 import math
@@ -57,14 +57,14 @@ SAVE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class PublishedSky:
-    """What is in a published HATS catalog, and how much of it was written this time.
+    """Numbers of a published HATS catalog, and of the files that the publication wrote.
 
     Attributes:
-        rows: Galaxies in it.
-        without_position: Selected galaxies that are left out, since they have no position.
-        tiles: Pixels of the catalog.
-        written: Pixels written, and margins.
-        removed: Files that are no longer part of it.
+        rows: Number of galaxies in the catalog.
+        without_position: Number of selected galaxies that are omitted because they have no position.
+        tiles: Number of tiles of the catalog.
+        written: Number of tiles and margins that were written.
+        removed: Number of files that were removed.
     """
 
     rows: int
@@ -76,7 +76,7 @@ class PublishedSky:
 
 @dataclass(frozen=True, slots=True)
 class _TilePlan:
-    """What the output is to hold: tiles, the digest of what each is made of, and those to be written."""
+    """Tiles that the output must have, the digest of each tile's sources, and the tiles to write."""
 
     tiling: Tiling
     digests: dict[Tile, str]
@@ -97,12 +97,12 @@ def publish_hats(
 
     Args:
         root: URI of the table of galaxies.
-        keys: Of the snapshot's parts.
-        settings: What the collection is to be.
-        provenance: Of the snapshot; the bundles are added to it.
-        output: The collection's normalized URI.
-        run: Runs the tasks.
-        replace_it: Put this selection in the place of another one that is there.
+        keys: Keys of the snapshot's parts.
+        settings: Settings of the collection.
+        provenance: Provenance of the rows; the bundles are added to it.
+        output: Normalized URI of the collection.
+        run: Function that runs the tasks.
+        replace_it: Whether to replace a publication of another selection.
 
     Raises:
         UsageError: The output holds something else, or another selection, or nothing can be published.
@@ -152,7 +152,7 @@ def publish_hats(
 def _counts(
     root: str, keys: Sequence[str], settings: HatsSettings, output: str, saved: bool, run: Runner
 ) -> Iterator[pa.Table]:
-    """`COUNTS` of every part: those that an earlier publication has saved, and those of new parts."""
+    """Return `COUNTS` of every part: saved ones of an earlier publication, and those of new parts."""
     known: set[str] = set()
     if saved:
         with (
@@ -184,14 +184,14 @@ def _plan_tiles(
 
 
 def _is_whole(manifest: Manifest, sky: Sky, there: dict[str, int]) -> bool:
-    """Whether nothing has to be written: the same snapshot, all files, and none too many."""
+    """Return whether the output is complete: same snapshot, all files, and no others."""
     kept = _kept(sky, manifest)
     same = manifest.snapshot == sky.provenance.snapshot
     return same and kept <= there.keys() and not any(left_over(there, kept))
 
 
 def _kept(sky: Sky, manifest: Manifest) -> set[str]:
-    """Keys of everything that belongs to the publication."""
+    """Return the keys of all objects that belong to the publication."""
     kept = {sky.settings.counts_key, COLLECTION}
     for margin in sky.settings.kinds:
         kept.update(metadata_keys(sky.settings, margin=margin))
@@ -200,7 +200,7 @@ def _kept(sky: Sky, manifest: Manifest) -> set[str]:
 
 
 def _files(manifest: Manifest, *, margin: bool) -> list[WrittenTile]:
-    """The tiles, or the margins, that have a file."""
+    """Return the tiles, or the margins, that have a file."""
     return [
         WrittenTile(tile, held.rows, held.size)
         for tile, held in sorted(manifest.tiles.items())

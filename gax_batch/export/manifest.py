@@ -36,7 +36,7 @@ STAGING = "gax/staging"
 
 @dataclass(frozen=True, slots=True)
 class HatsSettings:
-    """What a HATS catalog is to be: its columns and galaxies, galaxies per tile, and margins in arcsec."""
+    """Settings of a HATS catalog: columns and galaxies, galaxies per tile, and margins in arcsec."""
 
     selection: Selection
     pixel_threshold: int
@@ -44,31 +44,31 @@ class HatsSettings:
 
     @property
     def kinds(self) -> tuple[bool, ...]:
-        """Whether each of its HATS catalogs is a margin cache."""
+        """Whether each of the HATS catalogs to write is a margin cache."""
         return (True, False) if self.margin_arcsec else (False,)
 
     def folder(self, *, margin: bool) -> str:
-        """The HATS catalog's folder below the output."""
+        """Return the folder of the HATS catalog, relative to the output."""
         return f"{CATALOG}_{self.margin_arcsec:g}arcs" if margin else CATALOG
 
     def key(self, tile: Tile) -> str:
-        """A tile's file below the output."""
+        """Return the key of a tile's file, relative to the output."""
         return f"{self.folder(margin=tile.margin)}/{tile.key}"
 
     @property
     def counts_key(self) -> str:
-        """The counts' file below the output; they depend on the galaxies that are selected."""
+        """Key of the counts' file, relative to the output; it depends on the selected galaxies."""
         return f"gax/counts-{hashlib.sha256(repr(self.selection.where).encode()).hexdigest()[:16]}.parquet"
 
     def digest(self, tile: Tile, fingerprint: str) -> str:
-        """Of everything that a tile's file is made of: its parts' rows, and what is selected of them."""
+        """Return a digest of what determines a tile's file: the rows of its parts, and the selection."""
         text = f"{FORMAT} {self.selection} {self.margin_arcsec if tile.margin else 0} {fingerprint}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class TileRecord:
-    """A tile's file: digest of what it is made of, rows, bytes (0 of both: none, since a margin is empty)."""
+    """Digest of the sources of a tile's file, its rows and bytes; both are 0 for an empty margin."""
 
     digest: str
     rows: int
@@ -77,13 +77,13 @@ class TileRecord:
 
 @dataclass(slots=True)
 class Manifest:
-    """What is known of an output.
+    """The contents of a published HATS catalog.
 
     Attributes:
-        catalog: Whose publication it is.
-        snapshot: Of the catalog; None until all of it is there.
-        tiles: Files that are whole and what they are made of.
-        settings: As given, for a person to read.
+        catalog: URI of the published catalog.
+        snapshot: Number of the catalog's snapshot; None until the publication is complete.
+        tiles: Complete files, by tile.
+        settings: Settings of the publication, for a person to read.
     """
 
     catalog: str
@@ -96,9 +96,9 @@ class Manifest:
         """Read an output's manifest; a new one for an empty place.
 
         Args:
-            output: The output's URI.
-            catalog: The catalog that is to be published.
-            there: Keys of what is in the output.
+            output: URI of the output.
+            catalog: URI of the catalog to publish.
+            there: Keys of the objects in the output.
 
         Raises:
             UsageError: The output holds something else.
@@ -127,7 +127,7 @@ class Manifest:
         return cls(catalog, said["snapshot"], tiles, said["settings"])
 
     def require_same(self, selection: Selection, output: str) -> None:
-        """Refuse to put another selection in the place of the one that is there.
+        """Refuse to replace a publication of another selection.
 
         Raises:
             UsageError: The output holds other columns, or galaxies by another expression.
@@ -149,7 +149,7 @@ class Manifest:
             )
 
     def write(self, output: str) -> None:
-        """Store it, over the one before."""
+        """Store the manifest; replace the previous one."""
         tiles = [
             [*asdict(tile).values(), *asdict(held).values()] for tile, held in sorted(self.tiles.items())
         ]
@@ -169,6 +169,6 @@ def list_output(output: str) -> dict[str, int]:
 
 
 def left_over(there: Iterable[str], kept: Iterable[str]) -> Iterator[str]:
-    """The keys that only a publication before this one, or an interrupted one, can have left."""
+    """Yield the keys that only an earlier or interrupted publication can have left."""
     kept = {*kept, _MANIFEST}
     return (key for key in there if _OURS.fullmatch(key) and key not in kept)

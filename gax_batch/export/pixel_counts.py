@@ -1,4 +1,4 @@
-"""How many galaxies of which part lie where: in a database on the disk, it may have a row per galaxy."""
+"""Number of galaxies of each part in each pixel of the sky, in a database on disk."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -20,9 +20,9 @@ _REACH = pa.schema([("margin", pa.bool_()), ("tile", pa.int32()), ("cell", pa.in
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a tile is made of: a digest of the parts that have galaxies in or near it, and its galaxies.
+    """Sources of a tile: a digest of the parts that have galaxies in or near it, and the number of galaxies.
 
-    Of a margin, `rows` are those of the cells around its tile, more than the margin has.
+    For a margin, `rows` counts the cells around its tile, which is more than the margin has.
     """
 
     fingerprint: str
@@ -30,15 +30,15 @@ class Origin:
 
 
 class PixelCounts:
-    """Counts of a snapshot's parts."""
+    """Number of galaxies of each part of a snapshot in each pixel."""
 
     def __init__(self, scratch: Scratch, keys: Sequence[str], counts: Iterable[pa.Table]) -> None:
-        """Take counts in.
+        """Store counts in a database.
 
         Args:
-            scratch: Where to keep them.
-            keys: The parts.
-            counts: `COUNTS`, of every part; those of other parts are left out.
+            scratch: Database that receives the counts.
+            keys: Keys of the parts.
+            counts: `COUNTS` of every part; those of other parts are ignored.
         """
         self._scratch, self._keys = scratch, pa.array(keys, pa.string())
         scratch.load("counts", _NUMBERED, (self._numbered(batch) for batch in counts))
@@ -49,7 +49,7 @@ class PixelCounts:
         scratch.load("parts", parts.schema, [parts])
 
     def totals(self) -> tuple[int, int, tuple[str, ...]]:
-        """Selected galaxies, those of them without a position, and the models that made them."""
+        """Return the number of selected galaxies, of those without a position, and their bundles."""
         found = self._scratch.one(
             "SELECT coalesce(sum(rows), 0) AS rows, "
             "coalesce(sum(rows) FILTER (cell IS NULL), 0) AS nowhere, "
@@ -58,7 +58,7 @@ class PixelCounts:
         return int(found["rows"]), int(found["nowhere"]), tuple(sorted(set(found["bundles"].split())))
 
     def cells(self) -> tuple[Ints, Ints]:
-        """The pixels of `CELL_ORDER` that have galaxies, in order, and how many."""
+        """Return the pixels of `CELL_ORDER` that have galaxies, in order, and the number of galaxies."""
         sql = """
             SELECT cell, sum(rows)::BIGINT AS rows FROM counts
             WHERE cell IS NOT NULL GROUP BY cell ORDER BY cell"""
@@ -67,7 +67,7 @@ class PixelCounts:
         return found["cell"].to_numpy().astype(np.int64), found["rows"].to_numpy()
 
     def origins(self, tiling: Tiling) -> dict[Tile, Origin]:
-        """What each tile and each margin is made of; those without galaxies in reach are left out."""
+        """Return the sources of each tile and each margin that has galaxies in reach."""
         cells, _ = self.cells()
         places = _reach(False, tiling.find(cells << 2 * (INDEX_ORDER - CELL_ORDER)), cells)
         self._scratch.load("reach", _REACH, [places, _reach(True, *tiling.margin_cells())])
@@ -86,7 +86,7 @@ class PixelCounts:
         }
 
     def sources(self, tiling: Tiling, wanted: Iterable[Tile]) -> list[tuple[str, int]]:
-        """The parts, and their galaxies, that some tiles are made of, in order; after `origins`."""
+        """Return the parts that are sources of tiles, and their galaxies, in order; call `origins` first."""
         numbers = {
             key: i for i, key in enumerate(zip(tiling.orders.tolist(), tiling.pixels.tolist(), strict=True))
         }

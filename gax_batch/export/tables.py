@@ -1,8 +1,7 @@
-"""A selection of galaxies as one file: Parquet with a VOTable in its footer, VOTable, FITS or CSV.
+"""Publish selected galaxies as one file: Parquet with a VOTable in its footer, VOTable, FITS or CSV.
 
-Rows go in a stream through a Parquet file in `TMPDIR`, which then is what is published, or what the other
-formats are made of: only then are the rows counted and is the widest text known. What is published is stored
-whole or not at all.
+Rows are streamed into a Parquet file in `TMPDIR`. This file is published, or converted to the other formats,
+which need the number of rows and the widest text first. The published file is stored whole or not at all.
 """
 
 import io
@@ -30,7 +29,7 @@ ROW_GROUP_ROWS = 65_536
 
 @dataclass(slots=True)
 class _RowStatistics:
-    """What the rows that went by were."""
+    """Statistics of the streamed rows."""
 
     rows: int = 0
     without_position: int = 0
@@ -48,7 +47,7 @@ class _RowStatistics:
 
 @dataclass(frozen=True, slots=True)
 class PublishedTable:
-    """What was published: galaxies, and how many of them have no position."""
+    """Number of published galaxies, and of those without a position."""
 
     rows: int
     without_position: int
@@ -66,11 +65,11 @@ def publish_table(
 
     Args:
         root: URI of the table of galaxies.
-        keys: Of its parts.
-        selection: What to publish.
-        provenance: Of the rows; the bundles are added to it.
-        form: Of the object.
-        output: Its URI; what is there is replaced.
+        keys: Keys of its parts.
+        selection: Columns and galaxies to publish.
+        provenance: Provenance of the rows; the bundles are added to it.
+        form: Format of the object.
+        output: URI of the object, which replaces an existing one.
 
     Raises:
         UsageError: The selection or the format does not suit the rows.

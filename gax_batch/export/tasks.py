@@ -1,8 +1,8 @@
-"""The three steps of publishing to the sky, as plain functions that run anywhere: count, scatter, gather.
+"""The three steps of publishing a HATS catalog, as functions that run on any worker: count, scatter, gather.
 
-Parts of a catalog hold galaxies from anywhere, tiles of HATS those of one place. So a task of the second step
-sorts the rows of some parts by tile into one object, and a task of the third reads its tile's rows from all
-of those objects. No process ever holds more than a few parts or one tile.
+A part of a catalog has galaxies from anywhere on the sky, a tile of HATS those of one place. A task
+of the second step sorts the rows of some parts by tile into one object, and a task of the third reads its
+tile's rows from all of those objects. No process ever holds more than a few parts or one tile.
 """
 
 import io
@@ -39,15 +39,15 @@ the models of all, says that a part has been counted."""
 
 
 class Runner(Protocol):
-    """Calls a function for each item somewhere, and yields what it returns in any order."""
+    """Calls a function for each item, on any worker, and yields the results in any order."""
 
     def __call__(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Run."""
+        """Yield the result of the function for each item."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartSelection:
-    """Some parts of a catalog, and what is selected of them."""
+    """Parts of a catalog, and the columns and galaxies to read from them."""
 
     root: str
     keys: tuple[str, ...]
@@ -64,7 +64,7 @@ class Tile:
 
     @property
     def key(self) -> str:
-        """Its file below the folder of its HATS catalog."""
+        """Key of the tile's file, relative to the folder of its HATS catalog."""
         return f"dataset/Norder={self.order}/Dir={self.pixel // 10_000 * 10_000}/Npix={self.pixel}.parquet"
 
 
@@ -73,10 +73,10 @@ class ScatterTask:
     """Sort rows by tile.
 
     Attributes:
-        source: The rows.
-        tiling: The tiles.
-        wanted: Which tiles, and which margins of tiles, to write, bool `[2, T]`.
-        uri: The object to write.
+        source: Rows to sort.
+        tiling: Tiles of the catalog.
+        wanted: Whether to write each tile, and each margin of a tile, bool `[2, T]`.
+        uri: URI of the object to write.
     """
 
     source: PartSelection
@@ -107,7 +107,7 @@ class GatherTask:
 
 @dataclass(frozen=True, slots=True)
 class WrittenTile:
-    """A tile that is there: rows and bytes."""
+    """A tile that was written, with its number of rows and of bytes."""
 
     tile: Tile
     rows: int
@@ -115,7 +115,7 @@ class WrittenTile:
 
 
 def sky_schema(selection: Selection) -> pa.Schema:
-    """The columns of a tile: the index, then the selected ones, with unit, UCD and description."""
+    """Return the columns of a tile: the index, then the selected ones, with unit, UCD and description."""
     return pa.schema([column.field for column in [INDEX, *described(selection.columns)]])
 
 
@@ -179,7 +179,7 @@ def gather(task: GatherTask) -> WrittenTile:
 
 
 def _index(rows: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The index of those rows that have a position, and their numbers."""
+    """Return the HATS index of the rows that have a position, and the numbers of these rows."""
     has = pc.and_(rows["ra"].is_valid(), rows["dec"].is_valid()).to_numpy().astype(bool)
     placed = np.flatnonzero(has)
     ra, dec = (rows[name].to_numpy()[placed] for name in ("ra", "dec"))

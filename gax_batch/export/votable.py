@@ -1,4 +1,4 @@
-"""What is said of published columns, as a VOTable without rows: VOTable, VOParquet and FITS-plus share it.
+"""Metadata of published columns as a VOTable without rows, which VOTable, VOParquet and FITS-plus share.
 
 VOTable 1.4 (Ochsenbein et al. 2019, IVOA Recommendation) and VOParquet 1.0 (IVOA Note of 2025-01-16), which
 is a VOTable without rows in the footer of a Parquet file.
@@ -25,14 +25,14 @@ _DATATYPES = {pa.float32(): "float", pa.float64(): "double", pa.int32(): "int", 
 
 @dataclass(frozen=True, slots=True)
 class TableProvenance:
-    """Where published rows come from.
+    """Provenance of published rows.
 
     Attributes:
         catalog: URI of the catalog.
-        snapshot: Its version.
-        bundle_ids: The models that made the rows.
-        where: The expression that chose them, if any.
-        published: When, ISO 8601 without a zone, UTC.
+        snapshot: Number of the catalog's snapshot.
+        bundle_ids: Bundles that made the rows.
+        where: Expression that every row fulfills; None for no condition.
+        published: Time of the publication, UTC, ISO 8601 without a zone.
     """
 
     catalog: str
@@ -42,7 +42,7 @@ class TableProvenance:
     published: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}")
 
     def items(self) -> Iterator[tuple[str, str, str]]:
-        """Name, value and meaning of each fact."""
+        """Yield the name, value and meaning of each fact."""
         yield "catalog", self.catalog, "catalog that the rows are of"
         yield "snapshot", str(self.snapshot), "version of that catalog"
         yield "bundle_id", " ".join(self.bundle_ids), "models that made the rows"
@@ -54,7 +54,7 @@ class TableProvenance:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """How wide a column of text is: characters of its longest value, and whether all are ASCII."""
+    """Width of a text column: characters of its longest value, and whether all values are ASCII."""
 
     width: int = 1
     ascii: bool = True
@@ -67,13 +67,13 @@ def votable_header(
     rows: int | None = None,
     texts: Mapping[str, Text] | None = None,
 ) -> str:
-    """A VOTable with every column's FIELD and no rows.
+    """Return a VOTable with the FIELD of every column and without rows.
 
     Args:
-        columns: In their order.
-        provenance: Becomes one INFO for each fact.
-        rows: How many the table has.
-        texts: The widths of columns of text; variable where they are not known.
+        columns: Columns in their order.
+        provenance: Provenance of the rows; each fact becomes one INFO.
+        rows: Number of rows of the table.
+        texts: Widths of text columns; a column that is missing here has variable width.
     """
     from astropy.io.votable.tree import CooSys, Field, Info, Resource, TableElement, VOTableFile
 
@@ -108,7 +108,7 @@ def votable_header(
 
 
 def voparquet(header: str) -> dict[str, str]:
-    """The keys of a Parquet footer that carry a VOTable without rows."""
+    """Return the keys of a Parquet footer that carry a VOTable without rows."""
     return {VOPARQUET["version"]: "1.0", VOPARQUET["content"]: header}
 
 

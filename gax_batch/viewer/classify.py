@@ -1,4 +1,4 @@
-"""A few images classified in this process: no Ray, no catalog, nothing written."""
+"""Classify a few images in this process, without Ray and without a catalog."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +17,7 @@ from gax_batch.models.domain import Reference, warning_lines
 from gax_batch.models.uncertainty import Summary
 from gax_batch.rejects import RejectError
 from gax_batch.system.stderr import quiet_native_stderr
-from gax_batch.viewer.tree import TreeLine, lay_out, plot_tree
-
-RARE = 0.05
-"""Share of the volunteers below which a question hardly matters."""
+from gax_batch.viewer.tree import RARE, figure_size, lay_out, plot_tree, walk
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -44,14 +41,14 @@ def classify_images(
     """Classify images.
 
     Args:
-        uris: The images.
-        bundle: The bundle's folder or URI; the shipped one if None.
-        models: Networks to run.
-        draws: Weight draws of the Bayesian CNN.
-        precision: Of the convolutions.
-        decoder: Makes cutouts of the images.
-        warn: Called with each line of a warning if the images, as a whole, are not like those that the
-            model knows.
+        uris: Paths or URIs of the images.
+        bundle: Folder or URI of the bundle; the shipped one if None.
+        models: Names of the networks to run.
+        draws: Number of weight draws of the Bayesian CNN.
+        precision: Precision of the convolutions.
+        decoder: Decoder that turns the images into cutouts.
+        warn: Function that is called with each line of a warning if the images, as a whole, differ from the
+            bundle's reference.
 
     Returns:
         For each image, in order: `image`, and either `gz2_class`, `gz2_class_margin`, `ood_score`,
@@ -59,7 +56,7 @@ def classify_images(
         `entropy` and `mutual_info`, nats), or `rejected` with reason and detail.
 
     Raises:
-        UsageError: an image that does not exist, or a bundle that cannot be used.
+        UsageError: An image does not exist, or the bundle cannot be used.
     """
     loaded = load_catalog_bundle(bundle)
     cutouts: list[np.ndarray] = []
@@ -90,12 +87,12 @@ def classify_images(
 
 
 def render_json(rows: list[dict[str, Any]]) -> str:
-    """The rows as one JSON array."""
+    """Return the rows as one JSON array."""
     return json.dumps(rows, indent=2)
 
 
 def render_trees(rows: list[dict[str, Any]]) -> str:
-    """Each image's tree for a terminal: every answer with a bar, its fraction and its 90 % interval.
+    """Return the tree of each image as text: every answer with a bar, its fraction and its 90 % interval.
 
     The most likely path is bold; questions that fewer than `RARE` of the volunteers are asked are dim.
     """
@@ -113,7 +110,7 @@ def render_trees(rows: list[dict[str, Any]]) -> str:
                 f"out-of-distribution score {_score(row['ood_score'])}"
             )
             console.print(head, style="bold", markup=False, highlight=False)
-            console.print(_tree(row))
+            console.print(_tree(row["answers"]))
         console.print(
             "Fractions of all volunteers who would say so; ▓ is the lower, ░ the upper part of the "
             "calibrated 90 % interval.",
@@ -123,40 +120,49 @@ def render_trees(rows: list[dict[str, Any]]) -> str:
     return capture.get().rstrip()
 
 
-def _tree(row: dict[str, Any]) -> Table:
+def _tree(answers: dict[str, dict[str, Any]]) -> Table:
     grid = Table.grid(padding=(0, 2))
-    for line in lay_out(_as_galaxy(row)):
-        style = "bold" if line.likely else "dim" if line.reach < RARE else ""
-        cells = () if line.prob is None else (_bar(line), _cell(line))
-        grid.add_row(f"{line.prefix}{line.label}", *cells, style=style)
+    likely = gz2.most_likely(np.array([answers[name]["prob"] for name in gz2.ANSWERS]))
+    for prefix, question, column in walk():
+        if column is None:
+            grid.add_row(f"{prefix}{gz2.in_words(question.name)}?", style=_style(answers, question))
+            continue
+        answer = answers[gz2.ANSWERS[column]]
+        style = "bold" if likely[column] else _style(answers, question)
+        name = gz2.in_words(question.answers[column - question.start])
+        grid.add_row(f"{prefix}{name}", _bar(answer), _cell(answer), style=style)
     return grid
 
 
-def _bar(answer: TreeLine) -> str:
+def _style(answers: dict[str, dict[str, Any]], question: gz2.Question) -> str:
+    asked = 1.0 if question.parent is None else answers[gz2.ANSWERS[question.parent]]["prob"]
+    return "dim" if asked < RARE else ""
+
+
+def _bar(answer: dict[str, Any]) -> str:
     """Return a bar that is full up to the interval, then shaded, and darker up to the fraction."""
-    prob = answer.prob or 0.0
-    ends = (answer.lo, prob, answer.hi)
-    low, middle, high = (round(_BAR * (prob if value is None else value)) for value in ends)
+    prob, lo, hi = (answer["prob"] if (v := answer[name]) is None else v for name in ("prob", "lo", "hi"))
+    low, middle, high = (round(_BAR * value) for value in (lo, prob, hi))
     drawn: str = "█" * low + "▓" * (middle - low) + "░" * (high - middle)
     return drawn.ljust(_BAR, "·")
 
 
 def check_plot(path: str) -> None:
-    """Refuse a picture of a kind that cannot be drawn, before there is anything to draw.
+    """Refuse the name of a picture in an unknown format, before anything is computed.
 
     Raises:
-        UsageError: Its name ends in none of `PLOT_SUFFIXES`.
+        UsageError: The name does not end in one of `PLOT_SUFFIXES`.
     """
     if not path.lower().endswith(PLOT_SUFFIXES):
         raise UsageError(f"--plot {path} is no kind of picture; name a {', '.join(PLOT_SUFFIXES)} file")
 
 
 def save_plot(rows: list[dict[str, Any]], decoder: Decoder, path: str) -> None:
-    """Draw each image beside its tree, as a picture of the kind that the file's ending names.
+    """Draw each image and its tree, as a picture in the format that the file's suffix names.
 
     Args:
-        rows: Of `classify_images`; those that were rejected are left out.
-        decoder: As for `classify_images`.
+        rows: Result of `classify_images`; rejected images are omitted.
+        decoder: Decoder that turns the images into cutouts.
         path: A local file whose name ends in one of `PLOT_SUFFIXES`.
 
     Raises:
@@ -167,12 +173,13 @@ def save_plot(rows: list[dict[str, Any]], decoder: Decoder, path: str) -> None:
     drawn = [row for row in rows if "rejected" not in row]
     if not drawn:
         raise UsageError(f"no image could be read, so that there is nothing to draw in {path}")
-    figure = Figure(figsize=(8, 9 * len(drawn)))
+    width, height = figure_size(lay_out(_as_galaxy(drawn[0])))
+    figure = Figure(figsize=(width, height * len(drawn)))
     for place, row in enumerate(drawn):
-        bottom, height = 1 - (place + 1) / len(drawn), 1 / len(drawn)
-        axes = figure.add_axes((0.36, bottom + 0.06 * height, 0.62, 0.89 * height))
-        plot_tree(_as_galaxy(row), axes)
-        inset = figure.add_axes((0.83, bottom + 0.79 * height, 0.15, 0.15 * 8 / 9 * height))
+        bottom = 1 - (place + 1) / len(drawn)
+        axes = plot_tree(_as_galaxy(row), figure.add_axes((0, bottom, 1, 0.94 / len(drawn))))
+        # The first column of the tree has room above its blocks.
+        inset = axes.inset_axes((0.006, 0.77, 0.085, 0.22))
         inset.imshow(decoder.decode(_read(row["image"]))[0])
         inset.set_axis_off()
     try:
@@ -182,7 +189,7 @@ def save_plot(rows: list[dict[str, Any]], decoder: Decoder, path: str) -> None:
 
 
 def _as_galaxy(row: dict[str, Any]) -> dict[str, Any]:
-    """What a catalog would say of the image."""
+    """Return the columns that a catalog would have for the image."""
     numbers = {f"{name}_{kind}": v for name, each in row["answers"].items() for kind, v in each.items()}
     return {"galaxy_id": row["image"].rsplit("/", 1)[-1], "gz2_class": row["gz2_class"], **numbers}
 
@@ -225,10 +232,10 @@ def _galaxies(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
-def _cell(answer: TreeLine) -> str:
-    if answer.lo is None or answer.hi is None:
-        return f"{answer.prob:.2f}"
-    return f"{answer.prob:.2f} [{answer.lo:.2f}, {answer.hi:.2f}]"
+def _cell(answer: dict[str, float | None]) -> str:
+    if answer["lo"] is None or answer["hi"] is None:
+        return f"{answer['prob']:.2f}"
+    return f"{answer['prob']:.2f} [{answer['lo']:.2f}, {answer['hi']:.2f}]"
 
 
 def _score(value: float | None) -> str:

@@ -299,9 +299,9 @@ class Snapshot:
     def plot(self, galaxy_id: str, axes: "Axes | None" = None) -> "Axes":
         """Draw the posterior of one galaxy as the tree of questions.
 
-        Each answer is a row: its cumulative fraction (dot), the spread over posterior draws (thick), the
-        calibrated 90 % interval (thin). Questions stand below the answer that leads to them. The fewer
-        volunteers are asked a question, the fainter are its answers.
+        Each answer is a row: its cumulative fraction (bar), the spread over posterior draws (thick line), and
+        the calibrated 90 % interval (bracket). A branch leads from an answer to each question that follows
+        it, and is as wide as the fraction of all volunteers who are asked this question.
 
         Args:
             galaxy_id: The galaxy.
@@ -315,8 +315,8 @@ class Snapshot:
 
         >>> import gax_batch
         >>> axes = gax_batch.open_catalog("catalog").plot("000001")
-        >>> axes.get_xlabel()
-        'fraction of all volunteers'
+        >>> axes.get_title().split()[0]
+        '000001'
         """
         from gax_batch.viewer.tree import plot_tree
 

@@ -42,19 +42,19 @@ _WIDE_RANGE = 30
 _CELLS_ACROSS = 60
 _WIDEST = 60.0
 _COUNTED_AT_ONCE = 8
-"""Largest order of which a number for each cell of the sky is little memory."""
+"""Largest order at which an array of one number for each cell of the sky is small."""
 
 Cells = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What of the sky is on the map, whose places have x in [-2, 2] and y in [-1, 1], up and to the right.
+    """The part of the sky that a map shows. On the map, x is -2 to 2 to the right and y is -1 to 1 upwards.
 
     Attributes:
-        ra: Of the center, degrees.
-        dec: Likewise.
-        radius: From the center to the upper edge, degrees; None for the whole sky.
+        ra: Right ascension of the center, degrees.
+        dec: Declination of the center, degrees.
+        radius: Angle from the center to the upper edge, degrees; None for the whole sky.
     """
 
     ra: float = 180.0
@@ -63,7 +63,7 @@ class View:
 
     @property
     def order(self) -> int:
-        """Of the HEALPix cells that are drawn."""
+        """Order of the HEALPix cells that are drawn."""
         if self.radius is None:
             return WHOLE_SKY_ORDER
         finest = math.log2(58.6 * _CELLS_ACROSS / (2 * self.radius))
@@ -71,11 +71,11 @@ class View:
 
     @property
     def scale(self) -> float:
-        """Of Lambert's projection: its distance from the center to the upper edge."""
+        """Distance from the center to the upper edge in Lambert's projection of the unit sphere."""
         return 2 * math.sin(math.radians(self.radius or 0) / 2)
 
     def project(self, ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
-        """Places of positions in degrees; NaN opposite the center."""
+        """Return x and y of positions in degrees; NaN for a position opposite the center."""
         lon, lat = np.radians((ra - self.ra + 180) % 360 - 180), np.radians(dec)
         if self.radius is None:
             theta = _mollweide_angle(lat)
@@ -87,7 +87,7 @@ class View:
         return -factor * np.cos(lat) * np.sin(lon), factor * up
 
     def unproject(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Positions of places, in degrees; NaN outside the sky. The page's script does the same."""
+        """Return the positions of x and y in degrees; NaN outside the sky. The page's script has a copy."""
         if self.radius is None:
             inside = (x / 2) ** 2 + y**2 <= 1
             theta = np.arcsin(np.where(inside, y, 0))
@@ -109,7 +109,7 @@ class View:
 
 
 def whole_view(ra: Floats, dec: Floats) -> View:
-    """The view that holds all positions, `[N]` degrees, NaN where there is none."""
+    """Return the view that shows all positions, `[N]` degrees; NaN where a galaxy has none."""
     there = np.isfinite(ra) & np.isfinite(dec)
     vectors = directions(ra[there], dec[there])
     middle = vectors.mean(axis=0) if len(vectors) else np.zeros(3)
@@ -128,11 +128,11 @@ def whole_view(ra: Floats, dec: Floats) -> View:
 
 
 def picture(view: View, cells: Cells) -> str:
-    """The density of galaxies as a picture in a data URI, brighter where there are more.
+    """Draw the density of galaxies as a PNG in a data URI, brighter where there are more galaxies.
 
     Args:
-        view: What is drawn.
-        cells: Of each galaxy, of order `CELL_ORDER`; -1 where it has no position.
+        view: Part of the sky to draw.
+        cells: HEALPix cell of each galaxy, of order `CELL_ORDER`; -1 for a galaxy without a position.
     """
     shown = _cells_of(view)
     count = _counts(cells[cells >= 0] >> 2 * (CELL_ORDER - view.order), shown, view.order)
@@ -167,7 +167,8 @@ def whole_sky(values: Floats, title: str) -> str:
     ]
     for share in (0, 0.5, 1) if high > low else (0,):
         value = ends[0] + share * (ends[1] - ends[0])
-        text = f"{math.exp(value) if wide else value:.2g}"
+        number = math.exp(value) if wide else value
+        text = f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
         body.append(f'<text x="{90 + 300 * share:g}" y="279">{text}</text>')
     return (
         f'<svg viewBox="0 0 {WIDTH} 302" role="img" aria-label="Map of the whole sky: {escape(title)}" '
@@ -178,7 +179,8 @@ def whole_sky(values: Floats, title: str) -> str:
 
 def _label(view: View, ra: float, dec: float, text: str) -> str:
     (x,), (y,) = view.project(np.array([ra]), np.array([float(dec)]))
-    place = f'x="{240 + 120 * x + 3:.1f}" y="{120 - 120 * y - 3:.1f}"'
+    # Below the line in the north, where the sky narrows above it.
+    place = f'x="{240 + 120 * x + 4:.1f}" y="{120 - 120 * y + (12 if dec > 0 else -3):.1f}"'
     return f'<text {place} font-size="11" fill="#c8cedb" text-anchor="start">{text}</text>'
 
 
@@ -203,7 +205,7 @@ def _colors(level: Floats) -> npt.NDArray[np.uint8]:
 
 
 def _counts(cells: Cells, shown: Cells, order: int) -> Cells:
-    """How many of the cells `[N]` each of those that are shown is."""
+    """Return the number of galaxies, whose cells are `cells`, in each cell of `shown`."""
     if order <= _COUNTED_AT_ONCE:
         return np.where(shown >= 0, np.bincount(cells, minlength=12 * 4**order)[shown], 0)
     found, counts = np.unique(cells, return_counts=True)
@@ -214,7 +216,7 @@ def _counts(cells: Cells, shown: Cells, order: int) -> Cells:
 
 
 def circle(view: View, ra: float, dec: float, radius: float) -> str:
-    """A cone's edge as the path of an SVG, in places whose y goes down."""
+    """Return the edge of a cone as a path of SVG, where y grows downwards."""
     turn, angle = np.linspace(0, 2 * np.pi, 181), math.radians(radius)
     lat0 = math.radians(dec)
     lat = np.arcsin(math.sin(lat0) * math.cos(angle) + math.cos(lat0) * math.sin(angle) * np.cos(turn))
@@ -225,7 +227,7 @@ def circle(view: View, ra: float, dec: float, radius: float) -> str:
 
 
 def graticule(view: View) -> str:
-    """Lines of right ascension and declination, as a path."""
+    """Return lines of right ascension and declination as a path of SVG."""
     across = 360.0 if view.radius is None else min(4.5 * view.radius, 360.0)
     step = next((s for s in (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30) if across / s <= 13), 30)
     tall = 90.0 if view.radius is None else 1.1 * view.radius
@@ -245,13 +247,13 @@ def graticule(view: View) -> str:
 
 
 def cells_of(ra: Floats, dec: Floats) -> Cells:
-    """Of positions in degrees, `[N]`, the HEALPix cells of order `CELL_ORDER`; -1 where there is none."""
+    """Return the HEALPix cells, of order `CELL_ORDER`, of positions in degrees, `[N]`; -1 for no position."""
     return healpix_cells(ra, dec, CELL_ORDER)
 
 
 @lru_cache(maxsize=8)
 def _cells_of(view: View) -> Cells:
-    """The cell that each pixel of the picture shows, `[HEIGHT, WIDTH]`; -1 outside the sky."""
+    """Return the HEALPix cell of each pixel of the picture, `[HEIGHT, WIDTH]`; -1 outside the sky."""
     x = (np.arange(WIDTH) + 0.5) / WIDTH * 4 - 2
     y = 1 - (np.arange(HEIGHT) + 0.5) / HEIGHT * 2
     ra, dec = view.unproject(*np.meshgrid(x, y))
@@ -259,7 +261,7 @@ def _cells_of(view: View) -> Cells:
 
 
 def _mollweide_angle(lat: Floats) -> Floats:
-    """The auxiliary angle t of 2 t + sin 2 t = pi sin lat, by Newton's method."""
+    """Solve 2 t + sin 2 t = pi sin(lat) for the auxiliary angle t by Newton's method."""
     theta = lat.copy()
     for _ in range(20):
         slope = np.maximum(2 + 2 * np.cos(2 * theta), 1e-9)
@@ -274,7 +276,7 @@ def _multiples(low: float, high: float, step: float) -> Iterator[float]:
 
 
 def _path(x: Floats, y: Floats) -> str:
-    """A line through places, broken where it leaves the map on one side and comes back on the other."""
+    """Return a line as a path of SVG, broken where it crosses the edge of the map."""
     words, last = [], math.nan
     for left, up in zip(x.tolist(), y.tolist(), strict=True):
         if math.isnan(left) or abs(left) > 4 or abs(up) > 4:

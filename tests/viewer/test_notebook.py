@@ -21,6 +21,7 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.errors import UsageError
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.viewer import notebook
+from gax_batch.viewer.tree import BAR
 
 
 @pytest.fixture
@@ -136,9 +137,10 @@ def test_every_column_reaches_astropy_with_unit_and_description(snapshot):
 def test_the_tree_is_drawn_from_the_rows_numbers(snapshot):
     row = snapshot.galaxies(["000001"]).to_pylist()[0]
     axes = snapshot.plot("000001")
-    dots = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o"]
-    assert len(dots) == gz2.N_ANSWERS
-    assert sorted(dots) == sorted(row[f"{answer}_prob"] for answer in gz2.ANSWERS)
+    ends = [line.get_xdata() for line in axes.lines if line.get_gid() == "fraction"]
+    assert len(ends) == gz2.N_ANSWERS
+    fractions = sorted((stop - start) / BAR for start, stop in ends)
+    assert fractions == pytest.approx(sorted(row[f"{answer}_prob"] for answer in gz2.ANSWERS), abs=1e-9)
     labels = [text.get_text().strip() for text in axes.texts]
     questions = [gz2.in_words(name) for name in gz2.QUESTION_NAMES]
     assert sorted(label[:-1] for label in labels if label.endswith("?")) == sorted(questions)

@@ -1,11 +1,12 @@
-"""A galaxy's tree: every line has its place and its numbers."""
+"""A galaxy's tree: everything has its place, and its size is its number."""
 
 import itertools
+import re
 
 import numpy as np
 
 from gax_batch import gz2
-from gax_batch.viewer.tree import lay_out
+from gax_batch.viewer.tree import WIDEST_BRANCH, lay_out
 
 
 def row(seed: int = 0) -> dict[str, float | None]:
@@ -17,45 +18,38 @@ def row(seed: int = 0) -> dict[str, float | None]:
 
 def test_every_answer_is_there_with_its_numbers():
     numbers = row()
-    lines = lay_out(numbers)
-    answers = {line.column: line for line in lines if line.column is not None}
-    assert sorted(answers) == list(range(gz2.N_ANSWERS))
-    assert len(lines) == gz2.N_QUESTIONS + gz2.N_ANSWERS
-    for column, line in answers.items():
-        found = dict(prob=line.prob, std=line.std, lo=line.lo, hi=line.hi)
-        assert found == {kind: numbers[f"{gz2.ANSWERS[column]}_{kind}"] for kind in found}
-    likely = gz2.most_likely(np.array([numbers[f"{a}_prob"] for a in gz2.ANSWERS]))
-    assert [answers[column].likely for column in range(gz2.N_ANSWERS)] == likely.tolist()
+    drawing = lay_out(numbers)
+    found = sorted(answer.prob for question in drawing.questions for answer in question.answers)
+    assert found == sorted(numbers[f"{answer}_prob"] for answer in gz2.ANSWERS)
+    assert len(drawing.questions) == gz2.N_QUESTIONS
+    likely = sum(answer.likely for question in drawing.questions for answer in question.answers)
+    assert likely == gz2.most_likely(np.array([numbers[f"{a}_prob"] for a in gz2.ANSWERS])).sum()
 
 
-def test_no_two_lines_overlap_and_all_are_on_the_drawing():
-    lines = lay_out(row())
-    assert lines[0].y == 0
-    assert all(below.y - above.y >= 1 for above, below in itertools.pairwise(lines))
+def test_no_two_blocks_overlap_and_all_are_on_the_drawing():
+    drawing = lay_out(row())
+    for a, b in itertools.combinations(drawing.questions, 2):
+        assert a.x != b.x or a.y + a.height < b.y or b.y + b.height < a.y
+    assert all(q.y >= 0 and q.y + q.height <= drawing.height for q in drawing.questions)
+    assert all(q.x >= 0 and q.x + 280 <= drawing.width for q in drawing.questions)
 
 
 def test_a_branch_leads_from_its_answer_to_its_question_and_is_as_wide_as_likely():
     numbers = row(3)
-    lines = lay_out(numbers)
-    answers = {line.column: line for line in lines if line.column is not None}
-    blocks = {line.label: line for line in lines if line.column is None}
-    for question in gz2.QUESTIONS:
-        block = blocks[f"{gz2.in_words(question.name)}?"]
-        if question.parent is None:
-            assert (block.parent_y, block.reach, block.prefix) == (None, 1.0, "")
-            continue
-        parent = answers[question.parent]
-        assert block.parent_y == parent.y < block.y
-        assert block.reach == parent.prob
-        assert len(block.prefix) == len(parent.prefix) + 2
-        assert all(line.reach == block.reach for line in lines if line.column in question_columns(question))
-
-
-def question_columns(question: gz2.Question) -> range:
-    return range(question.start, question.stop)
+    drawing = lay_out(numbers)
+    children = [q for q in gz2.QUESTIONS if q.parent is not None]
+    assert len(drawing.branches) == len(children)
+    ends = {}
+    for branch in drawing.branches:
+        x, y = map(float, re.fullmatch(r".* ([\d.]+) ([\d.]+)", branch.path).groups())
+        ends[x, y] = branch.width
+    for question in children:
+        block = next(q for q in drawing.questions if q.label == f"{gz2.in_words(question.name)}?")
+        reach = numbers[f"{gz2.ANSWERS[question.parent]}_prob"]
+        assert ends[block.x, block.y + 15] == round(max(reach * WIDEST_BRANCH, 0.75), 2)
+        assert block.reach == reach
 
 
 def test_a_galaxy_without_numbers_is_drawn_without_them():
-    lines = lay_out(dict.fromkeys(row()))
-    assert len(lines) == gz2.N_QUESTIONS + gz2.N_ANSWERS
-    assert all(line.prob is None for line in lines)
+    drawing = lay_out(dict.fromkeys(row()))
+    assert all(answer.prob is None for question in drawing.questions for answer in question.answers)

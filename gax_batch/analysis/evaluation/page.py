@@ -25,7 +25,7 @@ def page(result: Mapping[str, Any]) -> str:
     """Return the page.
 
     Args:
-        result: Of `gax_batch.analysis.evaluation.evaluate`.
+        result: Result of `gax_batch.analysis.evaluation.evaluate`.
     """
     parts = [f"<h1>Evaluation of {escape(str(result['of']))}</h1>", _warnings(result), _summary(result)]
     if "points" in result:
@@ -176,7 +176,7 @@ def _looks(found: Mapping[str, Any]) -> str:
                 heights.setdefault(looks.fifth(group), {})[look] = group["coverage_asked"]
     return bars(
         f"Coverage of {float(LEVEL):.0%} intervals by look, where asked",
-        "fifth of the galaxies, from small, faint or blurred to large, bright or sharp",
+        "fifth, from small, faint or blurred to large, bright or sharp",
         "coverage",
         heights.items(),
         top=1.0,

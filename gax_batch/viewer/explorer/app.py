@@ -1,4 +1,4 @@
-"""The pages of `gax explore` as a web application, which only answers this machine's own browser."""
+"""The pages of `gax explore` as a web application that answers only browsers of this machine."""
 
 import tempfile
 from collections.abc import Mapping
@@ -22,10 +22,11 @@ from gax_batch.export.formats import Format
 from gax_batch.viewer import report
 from gax_batch.viewer.explorer.filters import FIELDS, FLAGS, MEASURES, ORDERS, Filters
 from gax_batch.viewer.explorer.survey import MOST_BY_NAME, SUFFIXES, ResultPage, Survey
+from gax_batch.viewer.tree import BAR, BLOCK, RARE
 
 HOSTS = ["127.0.0.1", "localhost"]
-"""What a browser of this machine calls it; another name means that a page elsewhere had its own name
-resolve to this machine (DNS rebinding)."""
+"""Names by which a browser of this machine requests the pages. A request with another name comes from a site
+whose name resolves to this machine (DNS rebinding)."""
 
 _PAGE = Path(__file__).parent / "page"
 _BASE = Path(report.__file__).parent / "page"
@@ -45,13 +46,13 @@ _HEADERS = {
 
 
 class SameOriginMiddleware:
-    """Answers nothing that a page of elsewhere asks for, and tells browsers to keep to this origin."""
+    """Refuse requests that pages of other sites make, and restrict browsers to this origin."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI wants it."""
+        """Answer one request of ASGI."""
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -71,7 +72,7 @@ class SameOriginMiddleware:
 
 
 class Pages:
-    """The answers to requests; each reads, and none changes anything."""
+    """The handlers of requests. None of them changes the catalog."""
 
     def __init__(self, survey: Survey) -> None:
         self._survey = survey
@@ -94,10 +95,13 @@ class Pages:
             orders=ORDERS,
             forms=list(SUFFIXES),
             most_by_name=MOST_BY_NAME,
+            block=BLOCK,
+            bar=BAR,
+            rare=RARE,
         )
 
     def galaxies(self, request: Request) -> Response:
-        """The form, the map and a page of galaxies."""
+        """Return the form, the map and a page of galaxies."""
         values = _fields(request, FIELDS)
         filters, found, problem = Filters(), None, None
         try:
@@ -110,18 +114,18 @@ class Pages:
         )
 
     def galaxy(self, request: Request) -> Response:
-        """One galaxy."""
+        """Return the page of one galaxy."""
         values = _fields(request, FIELDS)
         detail = self._survey.detail(request.query_params.get("galaxy", ""))
         return self._page("galaxy.html", 200, detail=detail, values=values)
 
     def cutout(self, request: Request) -> Response:
-        """A galaxy's picture."""
+        """Return the cutout of a galaxy."""
         data, kind = self._survey.pictures.get(request.query_params.get("galaxy", ""))
         return Response(data, media_type=kind, headers={"cache-control": "no-store"})
 
     def export(self, request: Request) -> Response:
-        """The galaxies found, the first of them, or those that were checked, as a file."""
+        """Return all galaxies that match, the first of them, or the checked ones, as a file."""
         asked = request.query_params
         form = next((form for form in SUFFIXES if form == asked.get("format")), None)
         if form is None:
@@ -144,7 +148,7 @@ class Pages:
         return FileResponse(path, filename=f"galaxies-{self._survey.version}{path.suffix}", background=done)
 
     def file(self, request: Request) -> Response:
-        """A style sheet or the script."""
+        """Return a style sheet or the script."""
         name = request.path_params["name"]
         if name not in _FILES:
             return PlainTextResponse("there is no such file\n", 404)
@@ -152,7 +156,7 @@ class Pages:
         return Response((folder / name).read_bytes(), media_type=kind)
 
     def failed(self, request: Request, error: Exception) -> Response:
-        """What an error of this package looks like."""
+        """Return the page that shows an error of this package."""
         status = 400 if isinstance(error, UsageError) else 502
         return self._page("problem.html", status, problem=str(error), values=_fields(request, FIELDS))
 
@@ -174,7 +178,7 @@ class Pages:
 
 
 def make_app(survey: Survey) -> Starlette:
-    """The application."""
+    """Return the application."""
     pages = Pages(survey)
     return Starlette(
         routes=[
@@ -190,12 +194,12 @@ def make_app(survey: Survey) -> Starlette:
 
 
 def _known(request: Request) -> Mapping[str, str]:
-    """The fields of the form; any other is for `Filters` to refuse."""
+    """Return the parameters of the request without the page's number. `Filters` refuses unknown ones."""
     return {name: value for name, value in request.query_params.items() if name != "page"}
 
 
 def _fields(request: Request, names: tuple[str, ...]) -> dict[str, str]:
-    """The fields that are filled in, as they were."""
+    """Return the fields that are filled in, unchanged."""
     asked = request.query_params
     return {name: asked[name] for name in names if asked.get(name, "").strip()}
 

@@ -1,4 +1,4 @@
-"""What the pages show of one snapshot: galaxies found, a map of them, one of them, and a file of them."""
+"""The data of the explorer's pages: galaxies that match filters, a map of them, one galaxy, and a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from gax_batch.viewer.explorer.filters import FLAGS, Filters, any_of
 from gax_batch.viewer.explorer.finder import Finder
 from gax_batch.viewer.explorer.pictures import Pictures
 from gax_batch.viewer.report.galleries import LikelyAnswer, answer_label, likely_answers
-from gax_batch.viewer.tree import TreeLine, lay_out
+from gax_batch.viewer.tree import TreeDrawing, lay_out
 
 PAGE = 24
 MOST_BY_NAME = 200
@@ -42,7 +42,7 @@ _ON_PAGES = (
 
 @dataclass(frozen=True, slots=True)
 class ResultCard:
-    """One galaxy of a page: the answer that is filtered by comes first."""
+    """One galaxy of a page of results. The answer that the filters name comes first."""
 
     galaxy_id: str
     gz2_class: str
@@ -51,7 +51,7 @@ class ResultCard:
 
 @dataclass(frozen=True, slots=True)
 class ResultPage:
-    """A page of the galaxies that were asked for; pages count from 1."""
+    """A page of the galaxies that match the filters; the first page is 1."""
 
     total: int
     page: int
@@ -65,23 +65,23 @@ class ResultPage:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One galaxy, with all that the catalog says of it."""
+    """One galaxy with all columns of the catalog."""
 
     row: dict[str, Any]
     flags: list[str]
-    tree: list[TreeLine]
+    drawing: TreeDrawing
 
 
 class Survey:
-    """A snapshot, opened for as long as the pages are shown."""
+    """A snapshot that stays open while its pages are served."""
 
     def __init__(self, catalog: Catalog, folder: Path, sources: str | None = None) -> None:
-        """Read what every question needs: identifiers and positions.
+        """Read what every request needs: identifiers and positions.
 
         Args:
             catalog: The snapshot.
             folder: An empty folder on a local disk, for its columns.
-            sources: Where the survey's files are now; see `gax_batch.open_catalog`.
+            sources: Current place of the survey's files; see `gax_batch.open_catalog`.
 
         Raises:
             UsageError: A part of the snapshot is gone or unreadable.
@@ -101,7 +101,7 @@ class Survey:
         return len(self._columns)
 
     def find(self, filters: Filters, page: int) -> ResultPage:
-        """A page of galaxies; the last one where there are fewer.
+        """Return a page of the galaxies that match; the last page if there are fewer pages.
 
         Raises:
             UsageError: The expression is not allowed or cannot be evaluated, or a part is gone.
@@ -110,7 +110,7 @@ class Survey:
         places = self._finder.find(filters)
         pages = max(-(-len(places) // PAGE), 1)
         page = min(page, pages)
-        # With what their cutouts are found by: what takes long is to open the parts.
+        # The columns by which cutouts are read come along: opening the parts is what takes long.
         rows = self._columns.rows(places[(page - 1) * PAGE : page * PAGE], _ON_PAGES)
         self.pictures.fetch(rows.select(NEEDED))
         cards = [
@@ -126,10 +126,10 @@ class Survey:
         return ResultPage(len(places), page, pages, cards, drawn, view, sky_map.graticule(view), circle)
 
     def detail(self, galaxy_id: str) -> Detail:
-        """All of one galaxy.
+        """Return one galaxy.
 
         Raises:
-            UsageError: It is not in the snapshot.
+            UsageError: The galaxy is not in the snapshot.
         """
         place = np.array([self._columns.place(galaxy_id)])
         found = self._columns.rows(place, [column.name for column in COLUMNS])
@@ -139,7 +139,7 @@ class Survey:
         return Detail(row, names, lay_out(row))
 
     def first(self, filters: Filters, count: int) -> list[str]:
-        """The ids of the first galaxies in the order asked for."""
+        """Return the ids of the first galaxies that match, in the order that the filters name."""
         places = self._finder.find(filters)[:count]
         names: list[str] = self._columns.ids.take(places).to_pylist()
         return names
@@ -150,11 +150,11 @@ class Survey:
         """Write galaxies as one file, as `gax publish` does.
 
         Args:
-            filters: Of the galaxies.
-            ids: Of the galaxies instead, if given.
-            form: Of the file.
+            filters: Conditions that the galaxies fulfill.
+            ids: Ids of the galaxies to write instead of those that match; None to use the filters.
+            form: Format of the file.
             columns: Names or globs, separated by commas; all columns if empty.
-            path: Of the file.
+            path: Path of the file.
 
         Raises:
             UsageError: No or too many galaxies, an unknown column, or text that the format cannot hold.

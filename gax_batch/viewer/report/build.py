@@ -1,4 +1,4 @@
-"""`gax report`: a catalog's snapshot as one HTML file that needs neither network nor scripts."""
+"""Write a snapshot of a catalog as one HTML file, without scripts and without references to the network."""
 
 import json
 import tempfile
@@ -41,7 +41,7 @@ class Rejects:
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, str, int, list[dict[str, Any]]]]:
-        """Reason, what it means, how many, examples; the most frequent first."""
+        """Return each reason with its meaning, count and examples, the most frequent reason first."""
         known = {str(reason) for reason in Reason}
         return [
             (reason, MEANING[Reason(reason)] if reason in known else "", count, self.examples[reason])
@@ -55,14 +55,14 @@ def write_report(
     """Write the page of a snapshot.
 
     Args:
-        uri: The catalog.
-        version: The snapshot's number; the newest if None.
+        uri: URI of the catalog.
+        version: Number of the snapshot; the newest if None.
         output: File or URI to write; if None, beside the record of the run that made the snapshot.
-        say: Called with each line.
-        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
+        say: Function that is called with each line of output.
+        sources: Current place of the survey's files; see `gax_batch.open_catalog`.
 
     Returns:
-        Where it is.
+        URI of the page.
 
     Raises:
         UsageError: There is no such snapshot, it cannot be read whole, or the output cannot be written.
@@ -81,7 +81,7 @@ def write_report(
 
 
 def render(catalog: Catalog, history: Sequence[Entry], sources: str | None = None) -> str:
-    """The page's HTML."""
+    """Return the HTML of the page."""
     changes, unchanged = _changes(catalog, history)
     moved = [] if changes is None else [galaxy.galaxy_id for galaxy in changes.most]
     found = gather(catalog.batches(COLUMNS), moved)
@@ -141,7 +141,7 @@ def _run_id(history: Sequence[Entry]) -> str | None:
 
 
 def _runs(catalog: Catalog, history: Sequence[Entry]) -> list[dict[str, Any]]:
-    """The runs that made the last snapshots, as far as their records are there; the oldest first."""
+    """Return the runs of the last snapshots that have records, the oldest first."""
     runs = []
     for entry in reversed(history[:SHOWN_RUNS]):
         run_id = str(entry.facts.get("run_id", ""))
@@ -169,7 +169,7 @@ def _runs(catalog: Catalog, history: Sequence[Entry]) -> list[dict[str, Any]]:
 
 
 def _compared(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How the images of each run compare with those that its bundle knows, as far as the bundle tells."""
+    """Compare the images of each run with the reference of its bundle, if it has one."""
     domains = [(run["run_id"], run["record"].get("domain")) for run in runs]
     return [
         {"run_id": run_id, **domain, "warning": [line.strip() for line in warning_lines(domain)]}
@@ -191,7 +191,7 @@ def _rejects(catalog: Catalog) -> Rejects:
 
 
 def _changes(catalog: Catalog, history: Sequence[Entry]) -> tuple[Changes | None, str]:
-    """What the snapshot changed, or why that is not known."""
+    """Return the changes of the snapshot, or None and the reason why they are not known."""
     earlier = next((e for e in history[1:] if "run_id" in e.facts), None)
     if earlier is None:
         return None, "This is the first snapshot: there is none to compare it with."
@@ -220,7 +220,7 @@ def _drawings(found: SnapshotSummary, runs: Sequence[dict[str, Any]]) -> dict[st
 
 
 def _population(catalog: Catalog) -> dict[str, Any]:
-    """Fractions of the whole snapshot by question, or why there are none."""
+    """Return the fractions of the whole snapshot by question, or the reason why there are none."""
     try:
         rows = population(catalog.uri, version=catalog.version)
     except UsageError as error:
@@ -243,7 +243,7 @@ def _population(catalog: Catalog) -> dict[str, Any]:
 
 
 def _calibration(found: SnapshotSummary, record: dict[str, Any] | None) -> dict[str, Any]:
-    """The bundle's own held-out numbers, drawn as far as its manifest has them, or why there are none."""
+    """Draw the held-out numbers of the bundle's manifest, or return the reason why there are none."""
     uri = None if record is None else record["settings"].get("bundle")
     try:
         bundle = load_bundle(uri)

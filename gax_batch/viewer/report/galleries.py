@@ -1,4 +1,4 @@
-"""The page's galaxies: cutouts with their most likely path through the tree and its intervals."""
+"""The galleries of the report: cutouts with their most likely path through the tree and its intervals."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class LikelyAnswer:
 
 @dataclass(frozen=True, slots=True)
 class GalaxyCard:
-    """One galaxy: its picture as a data URI, or why there is none."""
+    """One galaxy: its cutout as a data URI, or the reason why it is missing."""
 
     galaxy_id: str
     gz2_class: str
@@ -43,7 +43,7 @@ class GalaxyCard:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Some galaxies under a heading; `empty` says why there are none."""
+    """Galaxies under a heading; `empty` is the text that is shown if there are none."""
 
     name: str
     title: str
@@ -78,14 +78,14 @@ _TEXTS = {
 def galleries(
     catalog: str, found: SnapshotSummary, changes: Changes | None, unchanged: str, sources: str | None = None
 ) -> list[Gallery]:
-    """All galleries, with cutouts read from their sources.
+    """Return all galleries, with cutouts that are read from their sources.
 
     Args:
-        catalog: The catalog's URI.
-        found: The chosen galaxies.
-        changes: Against the snapshot before.
-        unchanged: Why there are no changed galaxies, if so.
-        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
+        catalog: URI of the catalog.
+        found: Summary of the snapshot, with the best galaxies of each gallery.
+        changes: Changes since the previous snapshot; None if they are not known.
+        unchanged: Text that is shown if there are no changed galaxies.
+        sources: Current place of the survey's files; see `gax_batch.open_catalog`.
     """
     chosen = {name: best.rows for name, best in found.galleries.items()}
     chosen["changed"] = _moved(found, changes)
@@ -110,7 +110,7 @@ def galleries(
 
 
 def path(prob: Mapping[int, float]) -> Iterator[tuple[gz2.Question, int]]:
-    """The most likely answer of each question that a galaxy's most likely path reaches, and its column."""
+    """Yield each question on a galaxy's most likely path, and the column of its most likely answer."""
     taken = gz2.most_likely(np.array([prob[column] for column in range(gz2.N_ANSWERS)]))
     for index in gz2.TOPOLOGICAL:
         question = gz2.QUESTIONS[index]
@@ -134,7 +134,7 @@ def _cards(
 
 
 def likely_answers(row: Mapping[str, Any]) -> list[LikelyAnswer]:
-    """The first answers on a galaxy's most likely path; none where the catalog has no fractions.
+    """Return the first answers on a galaxy's most likely path; none if the catalog has no fractions.
 
     Args:
         row: `<answer>_prob`, `<answer>_lo` and `<answer>_hi` of the catalog.
@@ -142,7 +142,7 @@ def likely_answers(row: Mapping[str, Any]) -> list[LikelyAnswer]:
     prob = {i: row[f"{name}_prob"] for i, name in enumerate(gz2.ANSWERS)}
     if any(value is None for value in prob.values()):
         return []
-    shown = [(q, c) for q, c in path(prob) if gz2.ANSWERS[c] not in _TOLD_BY_OTHERS][:SHOWN_ANSWERS]
+    shown = [(q, c) for q, c in path(prob) if gz2.ANSWERS[c] not in _IMPLIED][:SHOWN_ANSWERS]
     return [
         LikelyAnswer(
             answer_label(question, column),
@@ -155,20 +155,20 @@ def likely_answers(row: Mapping[str, Any]) -> list[LikelyAnswer]:
 
 
 def answer_label(question: gz2.Question, column: int) -> str:
-    """An answer as a person reads it where its question is not in sight."""
+    """Return a label of an answer that is clear without its question."""
     answer = gz2.in_words(question.answers[column - question.start])
-    return f"{_OF[question.name]}: {answer}" if question.name in _OF else answer
+    return f"{_CONTEXT[question.name]}: {answer}" if question.name in _CONTEXT else answer
 
 
-# What is not so says little in the small room of a card.
-_TOLD_BY_OTHERS = (
+# Answers that are omitted because a card has little room and others imply them.
+_IMPLIED = (
     "t02_edgeon_a05_no",
     "t03_bar_a07_no_bar",
     "t04_spiral_a09_no_spiral",
     "t06_odd_a14_yes",
     "t06_odd_a15_no",
 )
-_OF = {
+_CONTEXT = {
     "t02_edgeon": "edge-on",
     "t05_bulge_prominence": "bulge",
     "t09_bulge_shape": "bulge",
@@ -178,7 +178,7 @@ _OF = {
 
 
 def _pictures(catalog: str, tables: Iterable[pa.Table], sources: str | None) -> Pictures:
-    """A data URI, or why there is none, by `galaxy_id`; each galaxy is read once."""
+    """Return a data URI, or the reason why there is none, by `galaxy_id`; read each galaxy once."""
     needed = [table.select(list(NEEDED)) for table in tables if len(table)]
     if not needed:
         return {}
@@ -200,7 +200,7 @@ def _scores(rows: pa.Table) -> list[float]:
 
 
 def _moved(found: SnapshotSummary, changes: Changes | None) -> pa.Table:
-    """The changed galaxies, in the order of `changes`."""
+    """Return the changed galaxies in the order of `changes`."""
     if changes is None or not changes.most or not found.named:
         return pa.table({})
     rows = pa.concat_tables(found.named)

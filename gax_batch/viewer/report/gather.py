@@ -1,6 +1,6 @@
-"""What the page shows of the galaxies: aggregates and the best of each gallery, in one pass over a snapshot.
+"""Collect the numbers and galaxies of the report in one pass over a snapshot.
 
-Memory is that of some parts, whatever the size of the survey.
+The memory does not grow with the survey: a few parts are in memory at a time.
 """
 
 from collections import Counter
@@ -57,20 +57,22 @@ COLUMNS = (
 
 @dataclass(slots=True)
 class SnapshotSummary:
-    """What one pass found.
+    """The numbers and galaxies of one snapshot.
 
     Attributes:
-        galaxies: How many there are.
-        placed: How many have a position.
-        far: How many are flagged as out of distribution.
-        without_interval: How many have no intervals.
-        classes: Galaxies by the first letters of their class.
-        bundles: Galaxies by bundle.
-        histogram: `[37, FRACTION_BINS]` galaxies by their cumulative fraction of each answer.
-        totals: `[37]` sums of the cumulative fractions.
-        sky: `[2, SKY_CELLS]`: number of galaxies, and the sum of their uncertainty, in each HEALPix cell.
-        galleries: By name.
-        named: Galaxies that were asked for by id.
+        galaxies: Number of galaxies.
+        placed: Number of galaxies with a position.
+        far: Number of galaxies that are flagged as out of distribution.
+        without_interval: Number of galaxies without intervals.
+        classes: Number of galaxies by the first letters of their class.
+        bundles: Number of galaxies by bundle.
+        histogram: Number of galaxies by their cumulative fraction of each answer, int64
+            `[37, FRACTION_BINS]`.
+        totals: Sums of the cumulative fractions, float64 `[37]`.
+        sky: Number of galaxies, and sum of their uncertainty, in each HEALPix cell, float64
+            `[2, SKY_CELLS]`.
+        galleries: Best galaxies of each gallery by its name.
+        named: Galaxies whose ids were requested.
     """
 
     galaxies: int = 0
@@ -94,11 +96,11 @@ class SnapshotSummary:
 
 
 def gather(batches: Iterable[pa.Table], wanted: Collection[str] = ()) -> SnapshotSummary:
-    """Look at every galaxy once.
+    """Read every galaxy once.
 
     Args:
         batches: Tables of `COLUMNS`.
-        wanted: Ids of galaxies that are kept whatever their scores.
+        wanted: Ids of galaxies that are kept regardless of their scores.
     """
     found = SnapshotSummary()
     ids = pa.array(sorted(wanted), pa.string())
@@ -115,7 +117,7 @@ def gather(batches: Iterable[pa.Table], wanted: Collection[str] = ()) -> Snapsho
 
 
 def uncertainty(values: dict[str, Doubles]) -> Doubles:
-    """`[N]`: mean width of the 90 % intervals of the 37 cumulative fractions."""
+    """Return the mean width of the 90 % intervals of the 37 cumulative fractions, float64 `[N]`."""
     width: Doubles = (values["hi"] - values["lo"]).mean(axis=1)
     return width
 
