@@ -1,1 +1,1 @@
-"""Execution on Ray: the steps of a unit, the pipeline, and how it stands."""
+"""Execution on Ray: the steps of a unit, the pipeline, the tracker of units, metrics and progress."""

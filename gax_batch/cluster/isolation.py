@@ -1,8 +1,9 @@
-"""A unit that kills its worker: which of its cutouts does so, and how the others are cataloged all the same.
+"""Isolate a unit whose worker was terminated: find the cutouts that cause it, process the others.
 
-The unit is tried alone, a few times and with pauses, since most deaths are not its fault. If it dies again
-and again, halves of it are tried, until one cutout is found that kills on its own; that one is set aside as
-a reject, and the unit is tried without it. Whoever may call `Attempt` decides where the tries run.
+The unit is attempted alone, a few times and with pauses, because most failures of workers have other causes.
+If all attempts fail, halves of the unit are attempted until a single cutout is found that makes a worker
+fail. That cutout becomes a reject, and the unit is attempted without it. The caller's `Attempt` decides where
+attempts run.
 """
 
 import faulthandler
@@ -18,17 +19,22 @@ from gax_batch.errors import FatalError
 from gax_batch.rejects import Reason, Reject, Stage
 
 PAUSES_SECONDS = (1.0, 5.0)
-"""Before each try of a suspected unit as a whole."""
+"""Pause before each attempt of a whole unit."""
 
 MAX_POISON = 8
-"""Cutouts of one unit that may be set aside; where there are more, they are not what is wrong."""
+"""Maximum number of cutouts of a unit that are excluded. More than this point to another cause."""
 
 STAGES = {READING: Stage.DECODE, INFERRING: Stage.INFER, WRITING: Stage.INFER}
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerFailure:
-    """A try that did not survive: at which step, and how."""
+    """An attempt whose worker failed.
+
+    Attributes:
+        step: The step that was under way: READING, INFERRING or WRITING.
+        cause: What happened, as a predicate: "ended its worker".
+    """
 
     step: str
     cause: str
@@ -38,29 +44,29 @@ class WorkerFailure:
 
 
 class Attempt(Protocol):
-    """Tries a unit in a worker that nothing else depends on."""
+    """Processes a unit in a worker that nothing else depends on."""
 
     def __call__(
         self, task: UnitTask, excluded: Mapping[int, Reject], *, keep: bool, seconds: float
     ) -> UnitResult | WorkerFailure:
-        """Read and classify the unit's cutouts but those set aside, by their place.
+        """Read and classify the cutouts of a unit that are not excluded.
 
         Args:
             task: The unit.
-            excluded: Cutouts that are rejected unread.
-            keep: Whether its part is written.
-            seconds: What each step may take; then its worker is ended.
+            excluded: Rejects of cutouts that are not read, by their index in the unit.
+            keep: Whether the part of the unit is written.
+            seconds: Maximum duration of each step. A worker that exceeds it is terminated.
 
         Raises:
-            FatalError: No try will ever succeed.
+            FatalError: No attempt can succeed.
         """
 
 
 @contextmanager
 def ended_after(seconds: float) -> Iterator[None]:
-    """End this process if the block takes longer, whatever it does, and leave its stack on standard error.
+    """End this process if the block takes longer, and write its stack to standard error.
 
-    The watch is a thread of the interpreter that needs no lock of Python's: a loop in native code ends too.
+    A thread of the interpreter measures the time without the global lock: a loop in native code is ended too.
     """
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)
     try:
@@ -72,20 +78,20 @@ def ended_after(seconds: float) -> Iterator[None]:
 def save_unit(
     task: UnitTask, attempt: Attempt, unit_seconds: float, *, sleep: Callable[[float], None] = time.sleep
 ) -> UnitResult:
-    """Process a unit that has killed its worker, without the cutouts that do so.
+    """Process a unit whose worker has failed, without the cutouts that cause it.
 
     Args:
         task: The unit.
-        attempt: Where it is tried.
-        unit_seconds: What each of its steps may take.
-        sleep: Waits; for tests.
+        attempt: Processes the unit in a separate worker.
+        unit_seconds: Maximum duration of each step of the whole unit.
+        sleep: Replaces `time.sleep` in tests.
 
     Returns:
-        Its result: with a part in which poisonous cutouts are rejected, or a failure where no cutout alone
-        kills, or too many do.
+        The result of the unit. Either its part rejects the cutouts that make a worker fail, or the unit
+        failed: no single cutout, or too many of them, make a worker fail.
 
     Raises:
-        FatalError: The worker dies with no cutout at all, or as `Attempt` says.
+        FatalError: A worker fails without any cutout, or `attempt` raised it.
     """
     search = _Search(task, attempt, unit_seconds)
     poison: dict[int, Reject] = {}
@@ -125,7 +131,7 @@ def _failed(task: UnitTask, failure: WorkerFailure, poisonous: int) -> UnitResul
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """Tries of one unit with some of its cutouts."""
+    """Attempts of one unit with some of its cutouts."""
 
     task: UnitTask
     attempt: Attempt
@@ -137,16 +143,20 @@ class _Search:
         return self.attempt(self.task, excluded, keep=keep, seconds=seconds)
 
     def require_working_worker(self) -> None:
-        """Try no cutouts at all: what dies then is not theirs to answer for."""
+        """Attempt the unit without any cutout.
+
+        Raises:
+            FatalError: The worker fails: the cutouts are not the cause.
+        """
         outcome = self._only(())
         if isinstance(outcome, WorkerFailure):
             raise FatalError(
-                f"a worker keeps dying with no cutout at all ({outcome.cause} while {outcome.step} an empty "
+                f"a worker keeps failing without any cutout ({outcome.cause} while {outcome.step} an empty "
                 "unit): the models, the memory or the machine is at fault; the logs are in Ray's folder"
             )
 
     def find(self, poison: Mapping[int, Reject]) -> tuple[int, WorkerFailure] | None:
-        """A cutout, not yet set aside, that kills on its own: by halving, the first of them."""
+        """Return the first cutout, not yet excluded, that alone makes a worker fail; None if none does."""
         suspects = [place for place in range(self.task.planned) if place not in poison]
         while suspects:
             half = suspects[: (len(suspects) + 1) // 2]
@@ -157,7 +167,7 @@ class _Search:
             if isinstance(outcome, UnitResult):
                 return None
             if len(half) == 1:
-                # Whoever is blamed has killed twice on its own.
+                # A worker must fail twice with this cutout alone before the cutout is rejected.
                 again = self._only(half)
                 return (half[0], again) if isinstance(again, WorkerFailure) else None
             suspects = half

@@ -1,6 +1,7 @@
-"""What a run tells while it goes on, by Ray: its tracker as an actor, and its metrics, which Ray exports.
+"""Report the state of a run through Ray: the tracker as an actor, and the metrics that Ray exports.
 
-Besides `pipeline` the only module that imports Ray. Nothing here may end a run: a lost report is lost.
+Only this module and `pipeline` import Ray. Errors here never end a run: a report that is lost is not
+repeated.
 """
 
 import threading
@@ -50,13 +51,13 @@ _LABELS = {
 
 
 class Reporter:
-    """A worker's way to the tracker; where that cannot be reached, work goes on unreported."""
+    """The connection of a worker to the tracker. If the tracker cannot be reached, the work continues."""
 
     def __init__(self, tracker: ActorHandle) -> None:
         self._tracker = tracker
 
     def enter(self, unit_id: str, state: str) -> int:
-        """Begin a step: the number of this try, 0 where it may not begin."""
+        """Begin a step. Return how often it has begun without an end; 0 if it may not begin."""
         try:
             reply = self._tracker.enter.remote(unit_id, state, worker_name())
             return int(ray.get(reply, timeout=_ANSWER_SECONDS))
@@ -64,7 +65,7 @@ class Reporter:
             return 1
 
     def advance(self, unit_id: str, cutouts: int) -> None:
-        """Say how many more cutouts of a unit are inferred."""
+        """Report how many more cutouts of a unit are inferred."""
         self._tracker.advance.remote(unit_id, cutouts)
 
     def leave(self, unit_id: str, state: str) -> None:
@@ -74,7 +75,7 @@ class Reporter:
 
 @contextmanager
 def open_tracker() -> Iterator[ActorHandle]:
-    """A tracker beside the driver, with which it lives and dies."""
+    """Start a tracker on the node of the driver; it ends with the block."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     tracker = ray.remote(UnitTracker).options(num_cpus=0, scheduling_strategy=here, max_restarts=3).remote()
     try:
@@ -84,9 +85,9 @@ def open_tracker() -> Iterator[ActorHandle]:
 
 
 class Metrics:
-    """The run's metrics: the names above behind `ray_`, labeled with the run and at most one thing more.
+    """The metrics of a run: the names above with the prefix `ray_`.
 
-    Ray drops the gauges of a driver that has ended; its counters stay as they were.
+    The labels are the run and at most one more. When a driver ends, Ray drops its gauges, not its counters.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -97,12 +98,12 @@ class Metrics:
         self._counted: dict[tuple[str, str], float] = {}
 
     def unit(self, result: UnitResult) -> None:
-        """Count how long a unit's steps took."""
+        """Count the seconds of the steps of a unit."""
         for step, seconds in result.state.seconds.items():
             self._seconds.observe(seconds, {"step": step})
 
     def state(self, state: RunState) -> None:
-        """Bring every metric up to date."""
+        """Update every metric."""
         counts, units = state.counts, state.sample.view.units
         self._count("gax_galaxies", state.new_galaxies)
         self._count("gax_draws", state.new_galaxies * state.draws)

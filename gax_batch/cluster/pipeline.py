@@ -1,9 +1,8 @@
-"""Ray Data wiring, and nothing else: one pointer, one block and one part per unit.
+"""Run units with Ray Data: each unit is one pointer, one block and one part.
 
-With `metrics` the only module that imports Ray. What workers do is in `gax_batch.cluster.workers`.
-Parts come back as a stream rather than through a `Datasink`, so that the driver sees each unit as it ends
-(progress, rejects, failures) and alone decides about the commit. What does not come back is tried alone
-(`gax_batch.cluster.isolation`).
+Only this module and `metrics` import Ray. `gax_batch.cluster.workers` has the functions that the workers run.
+Results are streamed to the driver and not written by a `Datasink`: the driver counts each unit as it ends and
+is the only process that commits. Units without a result are processed alone (`gax_batch.cluster.isolation`).
 """
 
 import logging
@@ -40,13 +39,13 @@ from gax_batch.system.stderr import quiet_threads
 MAX_RETRIES = 3
 MAX_TRIES = 2
 MAX_LOST = 4
-# Of units in a row that not even trying them alone has saved, and of rounds in which nothing was begun: more
-# are no galaxies' fault.
+# Units in a row that failed even alone, and rounds in which no unit was begun: beyond these numbers, the
+# galaxies are not the cause.
 MAX_UNSAVED = 3
 MAX_IDLE = 3
 _CONNECT_SECONDS = 10.0
-# Ray ends what has been idle for a second: each unit's reading and writing would start a process, whose
-# imports cost more than a small unit's reading.
+# By default Ray ends processes that are idle for a second. Then each unit would start new processes for
+# reading and writing, and their imports cost more than reading a small unit.
 _KEEP_IDLE_MS = "600000"
 
 Item = TypeVar("Item")
@@ -58,17 +57,17 @@ EngineFactory = Callable[[int], Engine]
 
 @contextmanager
 def ray_session(resources: Resources) -> Iterator[str]:
-    """Join a cluster, or run a local Ray as long as the block lasts; yields Ray's folder here, with `logs`.
+    """Join a cluster, or run a local Ray while the block runs. Yield Ray's local folder, which has `logs`.
 
     Raises:
         UsageError: No cluster answers at the address.
-        FatalError: Ray cannot be started, or refuses this process.
+        FatalError: Ray cannot be started, or does not accept this process.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # With num_gpus=0 Ray must not touch the variables that show GPUs to TensorFlow.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Shards of any origin are read: what their metadata holds is never unpickled.
+    # Shards may come from anyone: never unpickle their metadata.
     os.environ["RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA"] = "0"
     local = {
         "address": "local",
@@ -91,8 +90,8 @@ def ray_session(resources: Resources) -> Iterator[str]:
             f"Ray cannot be started: {_root_cause(error)}; check --ray-address (or RAY_ADDRESS), and set "
             "RAY_AUTH_MODE=token where the cluster asks for a token"
         ) from error
-    # A thread of Ray prints each worker's end on standard output, which is for the results; the tracker keeps
-    # what matters of it.
+    # A thread of Ray prints the end of each worker on standard output, which is reserved for results. The
+    # tracker records these ends.
     with quiet_threads(set(threading.enumerate()) - before):
         try:
             yield str(there.address_info["session_dir"])
@@ -101,7 +100,11 @@ def ray_session(resources: Resources) -> Iterator[str]:
 
 
 def _require_answer(address: str) -> None:
-    """Refuse an address where nobody listens: Ray would try it for minutes."""
+    """Check that the address accepts connections: Ray itself would try for minutes.
+
+    Raises:
+        UsageError: It does not.
+    """
     host, _, port = address.rpartition(":")
     if not port.isdecimal():
         return  # "auto", which Ray itself looks up on this machine
@@ -123,23 +126,23 @@ def execute(
     on_sample: Callable[[Sample], bool],
     say: Say,
 ) -> Generator[UnitResult, None, None]:
-    """Run the units and yield each one's result as it ends, in any order.
+    """Process units and yield the result of each as it ends, in any order.
 
-    A unit that is lost on the way, since its worker died or raised what no step may raise, is afterwards
-    processed alone, without the cutouts that do so (see `gax_batch.cluster.isolation`).
+    A unit without a result, because its worker failed, is processed alone afterwards, without the cutouts
+    that make workers fail (see `gax_batch.cluster.isolation`).
 
     Args:
         tasks: The units.
-        factory: Of the engines.
-        options: Of the run.
-        resources: What the run uses.
+        factory: Builds the engines.
+        options: Options of the run.
+        resources: Machines that the run uses.
         limit: How long each step of a unit may take.
         on_sample: Called once a second, in a separate thread, with the state of the workers. Once it returns
             true, no more units are begun, and those that are not begun have no result.
-        say: Shows one line to the person who waits.
+        say: Shows one line to the user.
 
     Raises:
-        FatalError: the pipeline itself broke; the parts written so far are kept.
+        FatalError: The pipeline failed. The parts that are written are kept.
     """
     _configure()
     waiting = {task.unit_id: task for task in tasks}
@@ -168,7 +171,7 @@ def _all_rounds(
             broken = error
         lost = _lost(config.tracker, waiting)
         if not lost and len(waiting) == left:
-            # Workers that die before they begin anything: one unit alone will show of what.
+            # The workers failed before they began a unit. The cause shows when one unit is processed alone.
             idle, lost = idle + 1, [next(iter(waiting))]
         if idle > MAX_IDLE:
             cause = "units do not come back" if broken is None else _root_cause(broken)
@@ -179,15 +182,16 @@ def _all_rounds(
 def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Call a function for each item on the cluster of the session, and yield the results in any order.
 
-    A worker's end is outlasted by `MAX_RETRIES`; no more tasks are in flight than keep all CPUs busy.
+    A task whose worker fails is repeated up to `MAX_RETRIES` times. Twice as many tasks as CPUs are in
+    flight.
 
     Args:
-        function: At the top level of a module, so that a worker can import it.
-        items: Small values; each travels to a worker.
+        function: A function at the top level of a module, so that a worker can import it.
+        items: Small values, each of which is sent to a worker.
 
     Raises:
-        GaxError: The function's own.
-        FatalError: A worker kept dying, or the function raised anything else.
+        GaxError: The function raised it.
+        FatalError: Workers kept failing, or the function raised another error.
     """
     task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(function)
     in_flight = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -211,7 +215,7 @@ def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iter
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What every worker of a run is given, and one more that is alone."""
+    """The configuration of every worker of a run, including the isolated ones."""
 
     factory: EngineFactory
     options: UnitOptions
@@ -221,7 +225,7 @@ class WorkerConfig:
 
 
 class IsolatedWorker:
-    """A worker in which lost units are tried one by one, and another after each that dies."""
+    """Processes lost units one by one in a worker, which is replaced if it fails."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
@@ -230,7 +234,7 @@ class IsolatedWorker:
     def attempt(
         self, task: UnitTask, excluded: Mapping[int, Reject], *, keep: bool, seconds: float
     ) -> UnitResult | WorkerFailure:
-        """Try a unit; see `gax_batch.cluster.isolation.Attempt`."""
+        """Process a unit; see `gax_batch.cluster.isolation.Attempt`."""
         tracker = self._config.tracker
         ray.get(tracker.forget.remote(task.unit_id))
         self._actor = self._actor or self._open()
@@ -247,7 +251,7 @@ class IsolatedWorker:
             )
 
     def close(self) -> None:
-        """Free what the worker has."""
+        """End the worker and free its resources."""
         if self._actor is not None:
             ray.kill(self._actor)
         self._actor = None
@@ -262,7 +266,7 @@ class IsolatedWorker:
 
 
 def _worker_failure(error: Exception, steps: Sequence[Step], seconds: float) -> WorkerFailure:
-    """How a unit ended that was alone with its worker."""
+    """Return how the worker of a single unit failed."""
     step = steps[0].state if steps else READING
     if isinstance(error, ray.exceptions.RayTaskError):
         return WorkerFailure(step, f"raised {_root_cause(error)}")
@@ -271,7 +275,7 @@ def _worker_failure(error: Exception, steps: Sequence[Step], seconds: float) -> 
 
 
 def _lost(tracker: ActorHandle, waiting: Container[str]) -> list[str]:
-    """Units whose step was begun and has not ended, now that nothing runs."""
+    """Return the waiting units with a step that was begun and has not ended. Called when nothing runs."""
     with _cluster_needed():
         view: TrackerView = ray.get(tracker.view.remote())
     return [step.unit_id for step in view.steps if step.unit_id in waiting]
@@ -285,7 +289,7 @@ def _rescued(lost: Sequence[UnitTask], config: WorkerConfig, say: Say) -> Iterat
             with _cluster_needed():
                 result = save_unit(task, worker.attempt, config.limit.of_unit(task.planned, task.bytes))
             yield result
-            failed = failed + 1 if result.part is None else 0
+            failed = failed + 1 if result.state.status is UnitStatus.FAILED else 0
             if failed == MAX_UNSAVED:
                 raise FatalError(f"{failed} units in a row could not be saved: {result.state.failure}")
     finally:
@@ -312,7 +316,7 @@ def _wire(tasks: Sequence[UnitTask], config: WorkerConfig) -> ray.data.Dataset:
     worker_args = (config.options, Steps(Reporter(config.tracker), config.limit, MAX_TRIES))
     blocks = {"batch_size": None, "batch_format": "pyarrow"}
     return (
-        # Not a `Datasource`: its read task per unit would cost the driver half as much again, and a process.
+        # A `Datasource` would need a read task per unit: half more time of the driver, and one more process.
         ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=len(tasks))
         .map_batches(
             read_block,
@@ -338,25 +342,25 @@ def _layout(resources: Resources, units: int) -> Layout:
 
 
 def _cluster_size() -> tuple[int, int]:
-    """The logical CPUs and GPUs of the cluster as it is now."""
+    """Return the current numbers of logical CPUs and GPUs of the cluster."""
     cluster = ray.cluster_resources()
     return int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
 
 
 def _configure() -> None:
     context = DataContext.get_current()
-    # One block is one unit all the way: never split what a task returns.
+    # One block is one unit: never split the output of a task.
     context.target_max_block_size = None
-    # A unit that is lost is not the run's end; where many are, those are looked at before more follow.
+    # The run continues if a unit is lost. After `MAX_LOST` of them, these are processed alone first.
     context.max_errored_blocks = MAX_LOST
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # Waiting long for a scarce GPU is no error.
+    # A long wait for a GPU is not an error.
     context.execution_no_progress_timeout_s = -1
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 def _root_cause(error: BaseException) -> str:
-    """The last line of what Ray says, which names the exception in the worker."""
+    """Return the last line of an error of Ray, which names the exception in the worker."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""A run as it stands: what has come out of it so far, where its units are, how long it will take."""
+"""The state of a run: counts of its results, steps of its units, expected duration."""
 
 import math
 import time
@@ -20,17 +20,17 @@ from gax_batch.cluster.unit_tracker import (
 from gax_batch.models.domain import Counts
 
 Say = Callable[[str], None]
-"""Shows one line to the person who waits."""
+"""Shows one line to the user."""
 
 LINE_EVERY_SECONDS = 5.0
 
 
 @dataclass(slots=True)
 class RunCounts:
-    """Counts of a run: parts stored, units that failed, rejects by reason, seconds of work by step.
+    """Counts of a run: stored parts, failed units, rejects by reason, seconds of work by step.
 
-    `rows` are the galaxies and `rejects` the rejected cutouts of the stored parts; `images` says how the
-    images of the stored parts compare with the bundle's reference.
+    `rows` and `rejects` are the numbers of galaxies and of rejected cutouts in the stored parts. `images`
+    counts how the images of the stored parts compare with the reference of the bundle.
     """
 
     parts: list[Part] = field(default_factory=list)
@@ -45,7 +45,7 @@ class RunCounts:
     images: Counts = field(default_factory=Counts)
 
     def reuse(self, parts: list[Part]) -> None:
-        """Take over the parts that an earlier, interrupted run has stored."""
+        """Count the parts that an earlier, interrupted run has stored."""
         self.reused_units = len(parts)
         self.reused_cutouts = sum(part.planned for part in parts)
         for part in parts:
@@ -62,7 +62,7 @@ class RunCounts:
 
     def _count(self, part: Part) -> None:
         self.parts.append(part)
-        # Counted up, since what shows a run asks for them after every unit.
+        # Kept as running sums: the display needs them after every unit.
         self.rows += part.rows
         self.rejects += part.rejects
         self.rejects_by_reason.update(part.rejects_by_reason)
@@ -72,7 +72,7 @@ class RunCounts:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A run's workers at a moment: where its units are, engines asked for, bytes of the object store."""
+    """The workers of a run at one moment: the tracker, engines requested, bytes of the object store."""
 
     view: TrackerView = field(default_factory=TrackerView)
     engines: int = 0
@@ -81,11 +81,11 @@ class Sample:
 
 
 class RunState:
-    """A run as it stands: what its units' results add up to, and where the others are.
+    """The state of a run: the counts of its results and the latest sample of its workers.
 
-    Display, log lines and metrics all show this, and nothing else. `done` are cutouts of ended units, and
-    those of others that are inferred; `new_galaxies` and `new_rejects` leave out what an interrupted run has
-    left behind; `started` and `last_progress` are in seconds since 1970.
+    The display, the log lines and the metrics show only this. `done` is the number of cutouts of ended units
+    plus the inferred cutouts of the other units. `new_galaxies` and `new_rejects` exclude the parts of an
+    interrupted run. `started` and `last_progress` are in seconds since 1970.
     """
 
     def __init__(self, run_id: str, counts: RunCounts, *, planned: int, units: int, draws: int) -> None:
@@ -112,29 +112,29 @@ class RunState:
         self._advance()
 
     def on_sample(self, sample: Sample) -> None:
-        """Take note of how the workers stand."""
+        """Update the state with a sample of the workers."""
         self.sample = sample
         self._advance()
 
     @property
     def ended_units(self) -> int:
-        """Units of this run that have their part, or have failed."""
+        """Return the number of units of this run that are stored or have failed."""
         return len(self._ended)
 
     @property
     def rate(self) -> float:
-        """Cutouts a second since the first was given to an engine; 0 before."""
+        """Return the cutouts per second since the first inference began; 0 before."""
         begun = self.sample.view.first_inference or self.started
         return self.done / max(time.time() - begun, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:
-        """What the rate so far leaves to wait; None before anything is done."""
+        """Return the seconds that remain at the rate so far; None before a cutout is done."""
         return (self.planned - self.done) / self.rate if self.done else None
 
     @property
     def limiting_step(self) -> str:
-        """The step that the others wait for: starting, reading, inference or writing."""
+        """Return the step that limits the rate: starting, reading, inference or writing."""
         units = self.sample.view.units
         if not (self.sample.view.engines or self.ended_units):
             return "starting"
@@ -147,18 +147,18 @@ class RunState:
     def _advance(self) -> None:
         inferred = self.sample.view.inferred.items()
         done = self._ended_cutouts + sum(n for unit, n in inferred if unit not in self._ended)
-        # A worker's report may come before or after the result of its unit.
+        # The report of a worker may arrive before or after the result of its unit.
         if done > self.done:
             self.done = min(done, self.planned)
             self.last_progress = time.time()
 
     def line(self) -> str:
-        """The state in one line."""
+        """Return the state as one line of text."""
         return _pace_line(self.done, self.planned, self.rate, self.counts.rejects)
 
 
 class Stall:
-    """Notices that a run makes no progress: first for a warning, at last for giving it up."""
+    """Detects that a run makes no progress: first to warn, later to give it up."""
 
     def __init__(
         self,
@@ -167,13 +167,14 @@ class Stall:
         step_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin to wait.
+        """Begin to measure the time without progress.
 
         Args:
-            seconds: Without progress, until each warning.
-            give_up_seconds: Without progress, until the run is given up.
-            step_seconds: What a step of a unit may take: a run with a younger one is not given up.
-            clock: Seconds.
+            seconds: Time without progress before each warning.
+            give_up_seconds: Time without progress before the run is given up.
+            step_seconds: Time limit of a step. A run with a step that began less than this ago is not given
+                up.
+            clock: Returns the time in seconds.
         """
         self._seconds, self._clock = seconds, clock
         self._give_up_seconds, self._step_seconds = give_up_seconds, step_seconds
@@ -181,7 +182,12 @@ class Stall:
         self._since = self._told = clock()
 
     def check(self, done: int, view: TrackerView) -> str | None:
-        """The line to show, if it is time: `done` cutouts, and how the workers stand."""
+        """Return a warning if it is due.
+
+        Args:
+            done: Number of cutouts that are done.
+            view: The state of the tracker.
+        """
         now = self._clock()
         if done != self._done:
             self._done, self._since, self._told = done, now, now
@@ -191,7 +197,7 @@ class Stall:
         return f"no progress for {duration(now - self._since)}: {_standing(view)}"
 
     def over(self, view: TrackerView) -> str | None:
-        """Why the run is to be given up, as of the last `check`; None while it is not."""
+        """Return why the run is to be given up, as of the last `check`; None if it is not."""
         waited = self._clock() - self._since
         if waited < self._give_up_seconds or any(step.seconds < self._step_seconds for step in view.steps):
             return None
@@ -216,7 +222,7 @@ def _longest(steps: Sequence[Step]) -> str:
 
 
 class Progress:
-    """Says at a decent pace how far a command is whose work has one step."""
+    """Shows the progress of a command whose work has a single step."""
 
     def __init__(self, say: Say, planned: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._say = say
@@ -226,7 +232,7 @@ class Progress:
         self._start = self._last = clock()
 
     def advance(self, cutouts: int, rejects: int) -> None:
-        """Count cutouts that were finished; at most one line in `LINE_EVERY_SECONDS`."""
+        """Count finished cutouts. Show at most one line per `LINE_EVERY_SECONDS`."""
         self._done += cutouts
         now = self._clock()
         if now - self._last < LINE_EVERY_SECONDS and self._done < self._planned:
@@ -242,7 +248,7 @@ def _pace_line(done: int, planned: int, rate: float, rejects: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `42 s`, `3 min 05 s`, `2 h 07 min`."""
+    """Format seconds: `42 s`, `3 min 05 s`, `2 h 07 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

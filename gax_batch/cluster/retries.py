@@ -1,4 +1,4 @@
-"""Cutouts that the storage failed to give: tried again at the end of the run, before they are rejects."""
+"""Read cutouts again that the storage failed to give, at the end of the run, before they become rejects."""
 
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
@@ -16,16 +16,16 @@ Execute = Callable[[Sequence[UnitTask]], Results]
 def with_retries(
     tasks: Sequence[UnitTask], execute: Execute, is_stopping: Callable[[], bool], say: Say
 ) -> Results:
-    """Process units, and at the end once more the cutouts that the storage failed to give.
+    """Process units; at the end, process the cutouts again that the storage failed to give.
 
     Args:
         tasks: The units.
-        execute: Processes them.
-        is_stopping: Whether the run was told to stop: then nothing is tried again.
-        say: Shows one line to the person who waits.
+        execute: Processes units.
+        is_stopping: Returns whether the run is stopping: then no cutout is processed again.
+        say: Shows one line to the user.
 
     Yields:
-        The result of each unit, once; of a unit with such cutouts after they were tried again.
+        The result of each unit, once. A unit with such cutouts comes after they were processed again.
     """
     held: dict[str, UnitResult] = {}
     keys: dict[str, str] = {}
@@ -49,7 +49,7 @@ def with_retries(
 
 
 def _joined(first: UnitResult, second: UnitResult) -> UnitResult:
-    """The second result with the work of both."""
+    """Return the second result with the seconds and bytes of both."""
     state = second.state
     seconds = Counter(first.state.seconds) + Counter(state.seconds)
     bytes_read = first.state.bytes_read + state.bytes_read

@@ -1,6 +1,7 @@
-"""Where a run's units are, as the workers report it; told to close, it lets no unit begin a step that costs.
+"""Track the step of each unit of a run, as the workers report it.
 
-A plain class, so that it can be tested without Ray; in a run it is an actor beside the driver.
+Once it is closed, no unit may begin to be read or inferred. The tracker is a plain class that can be tested
+without Ray; in a run it is an actor on the node of the driver.
 """
 
 import time
@@ -11,27 +12,27 @@ from dataclasses import dataclass, field
 READING, WAITING, INFERRING, INFERRED, WRITING = "reading", "waiting", "inferring", "inferred", "writing"
 STATES = (READING, WAITING, INFERRING, INFERRED, WRITING)
 IN_FLIGHT = (INFERRING, INFERRED, WRITING)
-"""States of units that are finished after a signal: what an engine has begun is worth keeping."""
+"""States of units that are still finished after a signal, because an engine has begun them."""
 
 _AFTER = {READING: WAITING, INFERRING: INFERRED}
 
 
 BEGUN = (READING, INFERRING, WRITING)
-"""States in which a worker has a unit in its hands."""
+"""States in which a worker processes the unit."""
 
 LEAST_SECONDS = 300.0
-"""What a step is given at least, unless all steps are given less: stores take their time."""
+"""Minimum time limit of a step, since a store can be slow; `StepLimit.seconds` may be less."""
 
 MAX_REPEATS = 6
-"""Repetitions of a step that each ended before: a node that is lost takes results with it."""
+"""Maximum repetitions of a step that has ended before: the results of a lost node are computed again."""
 
 BYTES_PER_SECOND = 4 * 1024 * 1024
-"""The slowest reading that is waited for, of objects much larger than a cutout."""
+"""The slowest accepted reading of objects that are much larger than a cutout."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepLimit:
-    """How long a step of a unit may take; then its worker is terminated.
+    """How long a step of a unit may take before its worker is terminated.
 
     Attributes:
         cutout_seconds: For each of the unit's cutouts.
@@ -50,7 +51,7 @@ class StepLimit:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a unit that a worker has begun and not ended, maybe since it died."""
+    """A step of a unit that a worker has begun and not ended. The worker may have failed."""
 
     unit_id: str
     state: str
@@ -60,9 +61,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TrackerView:
-    """A tracker at a moment: units by state, cutouts inferred of those that are unfinished, engines seen.
+    """The state of a tracker at one moment.
 
-    `first_inference` is in seconds since 1970; `steps` are those under way, the longest first.
+    Attributes:
+        units: Number of units by state.
+        inferred: Number of inferred cutouts by unfinished unit.
+        engines: Names of the workers that have begun an inference.
+        first_inference: When the first inference began, in seconds since 1970.
+        steps: Steps that are under way, the longest first.
     """
 
     units: dict[str, int] = field(default_factory=dict)
@@ -73,12 +79,12 @@ class TrackerView:
 
     @property
     def in_flight(self) -> int:
-        """Units that an engine has begun, and that are not stored yet."""
+        """Return the number of units that an engine has begun and that are not stored."""
         return sum(self.units.get(state, 0) for state in IN_FLIGHT)
 
 
 class UnitTracker:
-    """Keeps each unit's state from its reading to its part."""
+    """Records the state of each unit from its reading until its part is stored."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -92,15 +98,15 @@ class UnitTracker:
         self._closed = False
 
     def enter(self, unit_id: str, state: str, worker: str = "") -> int:
-        """Begin a step; returns how often it has begun without an end, 0 where it must not begin any more.
+        """Begin a step. Return how often it has begun without an end; 0 if it may not begin.
 
-        A step that has begun more than `MAX_REPEATS` times after its first counts as one without an end: a
-        worker can also die on its way out of the step, again and again.
+        Repetitions beyond `MAX_REPEATS` count as begun without an end, even if the step has ended each time:
+        a worker can also fail repeatedly after it reports the end of the step.
 
         Args:
-            unit_id: Which unit; one that is tried again begins again.
+            unit_id: The unit; its inferred cutouts are counted again from 0.
             state: READING, INFERRING or WRITING.
-            worker: Who does it.
+            worker: The process that does it.
         """
         if self._closed and state != WRITING:
             self.forget(unit_id)
@@ -116,12 +122,12 @@ class UnitTracker:
         return max(self._tries[unit_id, state], self._begun[unit_id, state] - MAX_REPEATS)
 
     def advance(self, unit_id: str, cutouts: int) -> None:
-        """Cutouts of a unit that its engine has behind it."""
+        """Count more inferred cutouts of a unit."""
         if unit_id in self._states:
             self._cutouts[unit_id] += cutouts
 
     def leave(self, unit_id: str, state: str) -> None:
-        """End a step; a report that comes after the next step has begun says nothing new."""
+        """End a step. Reports that arrive after the next step has begun are ignored."""
         self._tries.pop((unit_id, state), None)
         if self._states.get(unit_id) != state:
             return
@@ -132,7 +138,7 @@ class UnitTracker:
             self.forget(unit_id)
 
     def forget(self, unit_id: str) -> None:
-        """Take a unit off the tracker: it is stored, has failed, or is not begun."""
+        """Remove a unit that is stored, has failed, or is not begun."""
         self._states.pop(unit_id, None)
         self._cutouts.pop(unit_id, None)
         self._steps.pop(unit_id, None)
@@ -141,11 +147,11 @@ class UnitTracker:
             self._begun.pop((unit_id, state), None)
 
     def close(self) -> None:
-        """From now on no unit begins to be read or inferred."""
+        """Let no more units begin to be read or inferred."""
         self._closed = True
 
     def view(self) -> TrackerView:
-        """How it stands."""
+        """Return the current state."""
         now = self._clock()
         steps = [
             Step(unit_id, self._states[unit_id], worker, now - since)
