@@ -9,7 +9,7 @@ from benchmarks.galaxies import object_store, plan_units, write_jpegs
 from benchmarks.suite import Lab, Row, Sample, Target, in_turns, rates
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.runner.pack import pack_survey
-from gax_batch.runner.settings import load_settings
+from gax_batch.runner.settings import PackSettings, check_settings
 from gax_batch.sources import read_unit
 from gax_batch.storage.listing import list_objects
 
@@ -21,7 +21,7 @@ SMALLER = Target(8000, at_most=True)
 
 def pack(loose: str, packed: str, *, originals: bool) -> None:
     """Pack a survey into one shard."""
-    settings = load_settings(None, {"input": loose, "catalog": packed, "unit_size": COUNT})
+    settings = check_settings(PackSettings, {"input": loose, "output": packed, "unit_size": COUNT})
     pack_survey(settings, lambda _: None, originals=originals, processes=1)
 
 

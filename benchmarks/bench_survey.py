@@ -23,7 +23,7 @@ from gax_batch.imaging.cutout import decode_cutout
 from gax_batch.models.bundle import load_bundle
 from gax_batch.models.engine import Engine
 from gax_batch.runner.pack import pack_survey
-from gax_batch.runner.settings import load_settings
+from gax_batch.runner.settings import PackSettings, check_settings
 
 UNIT = 256
 # Galaxies of the small and of the large survey; the script is slower.
@@ -48,8 +48,8 @@ class Surveys:
     def packed(self, count: int) -> Path:
         place = self.folder / f"packed-{count}"
         if not place.exists():
-            given = {"input": str(self.loose(count)), "catalog": str(place), "unit_size": UNIT}
-            pack_survey(load_settings(None, given), lambda _: None)
+            given = {"input": str(self.loose(count)), "output": str(place), "unit_size": UNIT}
+            pack_survey(check_settings(PackSettings, given), lambda _: None)
         return place
 
 

@@ -89,10 +89,11 @@ def test_an_error_of_gax_is_one_line(tmp_path, monkeypatch):
 
 def test_a_defect_is_exit_code_4_with_a_traceback(tmp_path, monkeypatch):
     code = """
-from gax_batch import cli, config
+from gax_batch import cli
+from gax_batch.cli import survey
 def broken(*_):
     raise RuntimeError("boom")
-config.describe_settings = broken
+survey.describe_settings = broken
 cli.main()
 """
     command = [sys.executable, "-c", code, "config", "show"]

@@ -17,8 +17,9 @@ from gax_batch.analysis.evaluation.metrics import votes_nll
 from gax_batch.analysis.evaluation.training_set import IDS, PIXELS, pixel_digests
 from gax_batch.analysis.labels import DEBIASED
 from gax_batch.errors import FatalError
-from gax_batch.imaging.cutout import GZ2_CROP, IMAGE_SIDE
-from gax_batch.models import Precision
+from gax_batch.imaging.cutout import IMAGE_SIDE
+from gax_batch.imaging.defaults import GZ2_CROP
+from gax_batch.models import DEFAULT_DRAWS, Precision
 from gax_batch.models.bayesian import KERNELS, prior_deviation
 from gax_batch.models.bundle import MODELS, Bundle, load_bundle, save_bundle
 from gax_batch.models.domain import fit_reference
@@ -28,7 +29,8 @@ from training.checkpoint import Arrays
 from training.data import CALIBRATE, REPORT, TRAIN, Galaxies, Rows
 from training.recipe import DENSE, RECIPES
 
-DRAWS = 32
+# Calibrated for the draws of a run by default.
+DRAWS = DEFAULT_DRAWS
 # Calibration and numbers are of the networks, not of the arithmetic that this machine is fast at.
 PRECISION: Precision = "float32"
 # Galaxies that are turned, and on whose sky anomalies are simulated.

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from gax_batch.analysis.evaluation.image_files import Place, read_images
 from gax_batch.errors import UsageError
-from gax_batch.imaging.cutout import GZ2_CROP, decode_window
+from gax_batch.imaging.cutout import decode_window
+from gax_batch.imaging.defaults import GZ2_CROP
 from gax_batch.rejects import RejectError
 
 # The final cutout is the central 64 of these pixels at the same scale: a whole 424 pixel image.

@@ -28,9 +28,6 @@ from gax_batch.system.machine import (
 
 COMPACT = "compact"
 
-# Draws of a run by default.
-_DRAWS = 32
-
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
@@ -41,12 +38,13 @@ class Compaction:
     version: int | None
 
 
-def compact(uri: str, unit_size: int) -> Compaction:
+def compact(uri: str, unit_size: int, *, draws: int) -> Compaction:
     """Merge units of less than half the size, in one commit; no row changes.
 
     Args:
         uri: The catalog.
         unit_size: Cutouts of a merged unit, at most.
+        draws: Draws per galaxy of the later runs that must be able to redo a merged unit.
 
     Raises:
         UsageError: There is no catalog, a run on this machine could not hold a merged unit, or another run
@@ -56,7 +54,7 @@ def compact(uri: str, unit_size: int) -> Compaction:
     """
     catalog = open_existing(uri)
     groups = list(_groups(catalog, min(unit_size, MAX_UNIT_SIZE)))
-    _require_memory(catalog, groups)
+    _require_memory(catalog, groups, draws)
     merged = [(group, _merge(catalog, group)) for group in groups]
     old = [name.unit_id for group, _ in merged for name in group]
     before = len(catalog.parts())
@@ -91,7 +89,7 @@ def _groups(catalog: Catalog, unit_size: int) -> Iterator[list[PartName]]:
             yield group
 
 
-def _require_memory(catalog: Catalog, groups: Sequence[Sequence[PartName]]) -> None:
+def _require_memory(catalog: Catalog, groups: Sequence[Sequence[PartName]], draws: int) -> None:
     """Refuse to make units that a later run could not redo, by the prediction that refuses runs."""
     sizes, available = catalog.planned(), available_bytes()
     largest = max(sizes.values(), default=0)
@@ -108,7 +106,7 @@ def _require_memory(catalog: Catalog, groups: Sequence[Sequence[PartName]]) -> N
             kept_draws=kept,
             address="local",
         )
-        need = predict_memory(use, units=1, unit_size=size, draws=max(kept, _DRAWS), kept_draws=kept)
+        need = predict_memory(use, units=1, unit_size=size, draws=max(kept, draws), kept_draws=kept)
         require_memory(need, available)
 
 

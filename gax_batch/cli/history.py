@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from gax_batch.cli.app import app
-from gax_batch.imaging.limits import MAX_UNIT_SIZE
+from gax_batch.imaging.limits import DEFAULT_UNIT_SIZE, MAX_UNIT_SIZE
+from gax_batch.models import DEFAULT_DRAWS
 
 catalog_app = typer.Typer(help="A catalog's snapshots: compare, go back, keep small.", no_args_is_help=True)
 app.add_typer(catalog_app, name="catalog")
@@ -107,7 +108,7 @@ def compact(
     catalog: Uri,
     unit_size: Annotated[
         int, typer.Option(help="Cutouts of a merged unit, at most.", min=1, max=MAX_UNIT_SIZE)
-    ] = 4096,
+    ] = DEFAULT_UNIT_SIZE,
 ) -> None:
     """Merge the small units of many nights into large ones; no row changes.
 
@@ -115,7 +116,7 @@ def compact(
     """
     from gax_batch.catalog.compaction import compact as merge
 
-    done = merge(catalog, unit_size)
+    done = merge(catalog, unit_size, draws=DEFAULT_DRAWS)
     typer.echo(f"{done.before:,} units are {done.after:,} now, at snapshot {done.version}")
 
 

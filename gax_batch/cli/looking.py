@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gax_batch.cli import flags
+from gax_batch.cli import options
 from gax_batch.cli.app import app
 
 
@@ -17,7 +17,7 @@ def report(
     output: Annotated[
         str | None, typer.Option(help="HTML file to write.", show_default="beside the record of its run")
     ] = None,
-    sources: flags.Sources = None,
+    sources: options.Sources = None,
 ) -> None:
     """Write one page about a catalog: counts, sky, galaxies, calibration, rejects, provenance.
 
@@ -35,7 +35,7 @@ def explore(
         int | None, typer.Option(help="Number of a snapshot.", min=0, show_default="the newest")
     ] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 for a free one.", min=0, max=65535)] = 8470,
-    sources: flags.Sources = None,
+    sources: options.Sources = None,
 ) -> None:
     """Look through a catalog in a browser: filter, see galaxies and their trees, take a selection.
 

@@ -4,9 +4,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from gax_batch.cli import flags
+from gax_batch.cli import options
 from gax_batch.cli.app import app
 from gax_batch.errors import UsageError
+from gax_batch.models import DEFAULT_DRAWS
 
 Definition = Literal["debiased", "weighted"]
 
@@ -39,7 +40,7 @@ def evaluate(
     labels: Annotated[
         str, typer.Option(help="Table of labels: vote fractions, clear classes or largest fractions.")
     ],
-    bundle: flags.Bundle = None,
+    bundle: options.Bundle = None,
     images: Annotated[
         str | None, typer.Option(help="Folder of the labelled images, named by galaxy; to judge a bundle.")
     ] = None,
@@ -52,7 +53,7 @@ def evaluate(
         bool,
         typer.Option("--allow-other-definition", help="Compare labels of another definition all the same."),
     ] = False,
-    draws: Annotated[int, typer.Option(help="Weight draws.", min=1)] = 32,
+    draws: Annotated[int, typer.Option(help="Number of weight draws.", min=1)] = DEFAULT_DRAWS,
     output: Annotated[str, typer.Option(help="Folder for the JSON and the page of plots.")] = "evaluation",
 ) -> None:
     """Judge a bundle or a catalog against labels: errors, coverage, anomalies, rotation.

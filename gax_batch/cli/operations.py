@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gax_batch.cli import flags
+from gax_batch.cli import options
 from gax_batch.cli.app import app
 
 
@@ -25,7 +25,7 @@ def submit(
     check: Annotated[
         bool, typer.Option("--check", help="Only say what is wrong with it; nothing is created.")
     ] = False,
-    config: flags.ConfigFile = None,
+    config: options.ConfigFile = None,
     keep: Annotated[int, typer.Option(help="Ended jobs to keep in the cluster.", min=1)] = 7,
 ) -> None:
     """Run a RayJob on Kubernetes and wait for it; the exit code is the run's. With --check, only look.

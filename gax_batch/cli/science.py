@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gax_batch.cli import flags
+from gax_batch.cli import options
 from gax_batch.cli.app import app
 from gax_batch.errors import UsageError
 
@@ -58,7 +58,7 @@ def select(
     diverse: Annotated[
         bool, typer.Option("--diverse", help="Of ten times as many, take those that differ most.")
     ] = False,
-    sources: flags.Sources = None,
+    sources: options.Sources = None,
 ) -> None:
     """Select the galaxies most worth a human's vote: images, and a manifest for Zooniverse.
 

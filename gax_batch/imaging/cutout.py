@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from gax_batch.imaging import jpeg
+from gax_batch.imaging.defaults import GZ2_CROP
 from gax_batch.imaging.limits import ImageLimits, check_scans, check_tags
 from gax_batch.imaging.resampling import Window, area_average
 from gax_batch.rejects import Reason, RejectError, Stage
@@ -30,7 +31,6 @@ Cutout = npt.NDArray[np.uint8]
 
 IMAGE_SIDE = 64
 CUTOUT_BYTES = IMAGE_SIDE * IMAGE_SIDE * 3
-GZ2_CROP = 256 / 424
 
 _DRAFT_FACTORS = (8, 4, 2)
 _FLOAT_TOLERANCE = 1e-3

@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from gax_batch.imaging.cutout import (
     DEFAULT_LIMITS,
-    GZ2_CROP,
     Cutout,
     ImageFlag,
     central_window,
@@ -15,13 +14,11 @@ from gax_batch.imaging.cutout import (
     decode_cutout,
     finish_cutout,
 )
+from gax_batch.imaging.defaults import DEFAULT_PRESET, DEFAULT_RADIUS_ARCSEC, GZ2_CROP
 from gax_batch.imaging.fits import read_band_files, read_bands
 from gax_batch.imaging.fits_file import is_fits
 from gax_batch.imaging.limits import ImageLimits
-from gax_batch.imaging.rgb import DEFAULT_PRESET, PRESETS, to_rgb
-
-DEFAULT_RADIUS_ARCSEC = 7.0
-"""About the median of Galaxy Zoo 2's galaxies."""
+from gax_batch.imaging.rgb import PRESETS, to_rgb
 
 
 @dataclass(frozen=True, slots=True)

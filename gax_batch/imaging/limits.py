@@ -14,6 +14,8 @@ from gax_batch.rejects import Reason, RejectError, Stage
 MIB = 1 << 20
 MAX_PATH_CHARACTERS = 4096
 """Of an object's name with its folders; Linux has no longer paths."""
+DEFAULT_UNIT_SIZE = 4096
+"""Cutouts of a unit, unless another number is asked for."""
 MAX_UNIT_SIZE = 65_536
 """Cutouts of a unit: 0.8 GB of pixels."""
 MAX_SCANS = 100

@@ -66,7 +66,6 @@ PRESETS: Mapping[str, Preset] = {
         "one band in any unit: stretched from the sky's noise, and gray, which the models have hardly seen",
     ),
 }  # fmt: skip
-DEFAULT_PRESET = "sdss-gri"
 
 
 def to_rgb(planes: Float, preset: Preset, box: Box | None = None) -> Float:

@@ -6,6 +6,10 @@ from typing import Literal
 ModelName = Literal["bayesian", "svr", "classic"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
+DEFAULT_MODELS: tuple[ModelName, ...] = ("bayesian", "svr")
+DEFAULT_DRAWS = 32
+"""Draws of the Bayesian CNN, unless another number is asked for."""
+
 DRAW_SET = 16
 """Draws of the Bayesian CNN that see all orientations, each twice: by antithetic weights."""
 FIRST_DRAWS = 2 * DRAW_SET

@@ -22,7 +22,16 @@ import numpy.typing as npt
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.gz2 import N_ANSWERS, N_QUESTIONS
 from gax_batch.imaging.cutout import IMAGE_SIDE
-from gax_batch.models import DRAW_SET, Precision, bayesian, classic, svr, uncertainty
+from gax_batch.models import (
+    DEFAULT_DRAWS,
+    DEFAULT_MODELS,
+    DRAW_SET,
+    Precision,
+    bayesian,
+    classic,
+    svr,
+    uncertainty,
+)
 from gax_batch.models.bundle import MODELS, Bundle
 from gax_batch.models.runtime import tf
 from gax_batch.models.uncertainty import Float, Summary
@@ -66,8 +75,8 @@ class Engine:
         self,
         bundle: Bundle,
         *,
-        models: Sequence[str] = ("bayesian", "svr"),
-        draws: int = 32,
+        models: Sequence[str] = DEFAULT_MODELS,
+        draws: int = DEFAULT_DRAWS,
         target_error: float | None = None,
         precision: Precision = "auto",
         threads: int = 0,

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from gax_batch.imaging.limits import DEFAULT_UNIT_SIZE
 from gax_batch.system.machine import DRIVER_BYTES, MIB, UNIT_BYTES, local_resources
 
 CORE_RATE = 8.9 / 2
@@ -73,7 +74,14 @@ def gpu_node(engine_cores: float, gpus: float, *, infer_rate: float, read_rate: 
     return EngineNode(engine_cores, gpus, min(infer_rate, _READERS_OF_A_GPU * read_rate))
 
 
-def size(galaxies: int, node: EngineNode, *, hours: float, unit_size: int = 4096, engines: int = 0) -> Sizing:
+def size(
+    galaxies: int,
+    node: EngineNode,
+    *,
+    hours: float,
+    unit_size: int = DEFAULT_UNIT_SIZE,
+    engines: int = 0,
+) -> Sizing:
     """Size a cluster.
 
     Args:

@@ -30,7 +30,7 @@ from gax_batch.planning.plan import Plan, make_plan, read_unit_members
 from gax_batch.rejects import PASSING
 from gax_batch.runner.fingerprint import RESULTS_VERSION
 from gax_batch.runner.preparation import joined_positions, open_input, report_positions
-from gax_batch.runner.settings import RunSettings
+from gax_batch.runner.settings import PackSettings
 from gax_batch.sources import read_originals, read_unit
 from gax_batch.storage.listing import list_objects
 from gax_batch.system.concurrency import map_processes
@@ -77,7 +77,7 @@ class _Packed:
 
 
 def pack_survey(
-    settings: RunSettings,
+    settings: PackSettings,
     say: Say,
     *,
     originals: bool = False,
@@ -87,7 +87,7 @@ def pack_survey(
     """Pack a survey; one that is packed already is looked at and left alone.
 
     Args:
-        settings: Of a run on the survey; its `catalog` is the folder or prefix of the shards.
+        settings: Survey, decoding, and the folder or prefix of the shards.
         say: Shows one line to the person who waits.
         originals: Keep the images as they are instead of their cutouts.
         processes: How many work at once; all cores by default.
@@ -99,8 +99,8 @@ def pack_survey(
         FatalError: The storage refused nearly everything, or a process died.
     """
     if originals and settings.frames:
-        raise UsageError("galaxies on frames have no image files of their own; leave --originals away")
-    output = storage.normalize_uri(settings.catalog)
+        raise UsageError("galaxies on frames have no image files of their own; omit --originals")
+    output = storage.normalize_uri(settings.output)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = make_plan(
             open_input(

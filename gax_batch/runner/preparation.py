@@ -18,6 +18,7 @@ from gax_batch.models.bundle import Bundle
 from gax_batch.planning.plan import ClaimError, Plan, Unit, make_plan
 from gax_batch.planning.unchanged_shards import SettledShards
 from gax_batch.runner.fingerprint import Provenance, settings_fingerprint
+from gax_batch.runner.setting_groups import SurveySettings
 from gax_batch.runner.settings import RunSettings
 from gax_batch.sources import (
     Settled,
@@ -177,7 +178,7 @@ def _compare(
 
 
 def open_input(
-    settings: RunSettings,
+    settings: SurveySettings,
     exclude: str,
     say: Say,
     *,
@@ -188,7 +189,7 @@ def open_input(
     """Open the survey that the settings name; nothing below `exclude` is part of it.
 
     Args:
-        settings: Of the run.
+        settings: Survey and decoding.
         exclude: A folder of our own.
         say: Shows one line to the person who waits.
         keep_index: Whether the index of frames is written.
@@ -238,12 +239,12 @@ def open_input(
     )
 
 
-def joined_positions(settings: RunSettings) -> Iterable[pa.Table]:
+def joined_positions(settings: SurveySettings) -> Iterable[pa.Table]:
     """The positions that are joined to members by id; those of frames are members themselves."""
     return () if settings.positions is None or settings.frames else read_positions(settings.positions)
 
 
-def report_positions(settings: RunSettings, plan: Plan, say: Say) -> None:
+def report_positions(settings: SurveySettings, plan: Plan, say: Say) -> None:
     """Show how many cutouts the table of positions has, and by which of its columns.
 
     Raises:
@@ -295,7 +296,7 @@ def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
     if settings.limit is not None and plan.counts.vanished:
         raise UsageError(
             f"--limit {settings.limit} leaves out {plan.counts.vanished:,} cutouts of {settings.catalog}; "
-            "leave --limit away, or try it on a catalog of its own"
+            "omit --limit, or try it on a catalog of its own"
         )
 
 

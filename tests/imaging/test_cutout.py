@@ -7,7 +7,6 @@ from hostile import BAD, encoded, galaxy
 from PIL import Image
 
 from gax_batch.imaging.cutout import (
-    GZ2_CROP,
     Cutout,
     ImageFlag,
     ImageLimits,
@@ -15,6 +14,7 @@ from gax_batch.imaging.cutout import (
     decode_cutout,
     decode_window,
 )
+from gax_batch.imaging.defaults import GZ2_CROP
 from gax_batch.rejects import RejectError, Stage
 
 

@@ -14,7 +14,7 @@ from gax_batch.errors import UsageError
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.runner import pack as module
 from gax_batch.runner.pack import PackedSurvey, pack_survey
-from gax_batch.runner.settings import RunSettings, load_settings
+from gax_batch.runner.settings import PackSettings, check_settings
 from gax_batch.sources import open_source, read_unit
 
 
@@ -26,14 +26,14 @@ def survey(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def settings_of(survey: Path, **flags: object) -> RunSettings:
+def settings_of(survey: Path, **flags: object) -> PackSettings:
     values = {
         "input": str(survey / "images"),
-        "catalog": str(survey / "packed"),
+        "output": str(survey / "packed"),
         "unit_size": 8,
         "positions": str(survey / "positions.csv"),
     }
-    return load_settings(None, values | flags)
+    return check_settings(PackSettings, values | flags)
 
 
 def pack(
@@ -172,7 +172,7 @@ def test_what_has_no_image_files_has_no_originals(survey):
     for options in ({"unit_size": 8}, {"unit_size": 8, "processes": 2}):
         with pytest.raises(UsageError, match="--originals"):
             pack(
-                survey, input=str(survey / "packed"), catalog=str(survey / "again"), originals=True, **options
+                survey, input=str(survey / "packed"), output=str(survey / "again"), originals=True, **options
             )
     with pytest.raises(UsageError, match="--originals"):
         pack(survey, originals=True, frames=True)

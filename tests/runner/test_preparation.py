@@ -20,7 +20,7 @@ from gax_batch.runner.estimate import forecast
 from gax_batch.runner.fingerprint import settings_fingerprint
 from gax_batch.runner.pack import pack_survey
 from gax_batch.runner.preparation import plan_run, resources_of, settle_precision
-from gax_batch.runner.settings import load_settings
+from gax_batch.runner.settings import PackSettings, check_settings, load_settings
 from gax_batch.sources import open_source, read_unit
 from gax_batch.sources.frame_index import INDEX_NAME
 
@@ -95,8 +95,8 @@ def test_positions_of_no_galaxy_of_the_input_are_refused(band_files, rows):
     with pytest.raises(UsageError, match=r"p\.csv.* 2 .*--positions") as caught:
         plan_of(band_files, **flags)
     assert "\n" not in str(caught.value)
-    settings = load_settings(
-        None, flags | {"input": str(band_files / "input"), "catalog": str(band_files / "packed")}
+    settings = check_settings(
+        PackSettings, flags | {"input": str(band_files / "input"), "output": str(band_files / "packed")}
     )
     with pytest.raises(UsageError, match=r"p\.csv.* 2 .*--positions"):
         pack_survey(settings, lambda _: None, processes=1)
@@ -106,8 +106,8 @@ def test_positions_of_no_galaxy_of_the_input_are_refused(band_files, rows):
 
 
 def test_band_files_are_packed_as_the_same_galaxy_of_one_file_and_redone_for_each_band(band_files, tmp_path):
-    flags = {"input": str(band_files / "input"), "catalog": str(tmp_path / "packed"), "unit_size": 1}
-    settings = load_settings(None, flags | {"band_files": True})
+    flags = {"input": str(band_files / "input"), "output": str(tmp_path / "packed"), "unit_size": 1}
+    settings = check_settings(PackSettings, flags | {"band_files": True})
     done = pack_survey(settings, lambda _: None, processes=1)
     assert (done.shards, done.written, done.rejects) == (2, 2, {})
     (tmp_path / "one.fits").write_bytes(stored(cube(galaxy())))

@@ -1,20 +1,109 @@
 """Settings: one name for a flag and its key, refusals that name the fix."""
 
 import inspect
+from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import yaml
+from typer.main import get_command
+from typer.testing import CliRunner
 
-from gax_batch.cli.survey import run
+from gax_batch.cli import app, survey
 from gax_batch.errors import UsageError
-from gax_batch.runner.settings import RunSettings, describe_settings, load_settings
+from gax_batch.imaging.defaults import PresetName
+from gax_batch.imaging.rgb import PRESETS
+from gax_batch.models.bundle import Bundle
+from gax_batch.runner.fingerprint import settings_fingerprint
+from gax_batch.runner.setting_types import HIDDEN, PANELS, Settings
+from gax_batch.runner.settings import (
+    ClassifySettings,
+    PackSettings,
+    RunSettings,
+    check_settings,
+    describe_settings,
+    load_settings,
+)
 
 MINIMAL = {"input": "images", "catalog": "out"}
 
 
-def test_every_flag_of_run_is_a_key_and_every_key_a_flag():
-    flags = set(inspect.signature(run).parameters) - {"config"}
-    assert flags == set(RunSettings.model_fields)
+@pytest.mark.parametrize(
+    ("command", "kind", "others"),
+    [
+        (survey.run, RunSettings, {"config"}),
+        (survey.plan, RunSettings, {"config", "calibrate", "hours", "core_price", "gpu_price"}),
+        (survey.pack, PackSettings, {"originals", "processes", "replace"}),
+        (survey.classify, ClassifySettings, {"json", "plot"}),
+    ],
+    ids=["run", "plan", "pack", "classify"],
+)
+def test_every_option_is_a_setting_and_every_setting_an_option(
+    command: Callable[..., None], kind: type[Settings], others: set[str]
+):
+    parameters = set(inspect.signature(command).parameters)
+    assert parameters == set(kind.model_fields) | others
+    (found,) = (c for c in get_command(app).commands.values() if c.name == command.__name__)  # type: ignore[attr-defined]
+    flags = {flag for parameter in found.params for flag in parameter.opts if flag.startswith("--")}
+    assert flags == {f"--{name.replace('_', '-')}" for name in parameters - {"images"}}
+
+
+def test_what_packs_and_classifies_needs_no_catalog():
+    assert check_settings(PackSettings, {"input": "images", "output": "packed"}).unit_size == 4096
+    assert check_settings(ClassifySettings, {"images": ["a.jpg"]}).draws == 32
+    with pytest.raises(UsageError, match="--output"):
+        check_settings(PackSettings, {"input": "images"})
+    for kind, given in (
+        (PackSettings, {"input": "images", "output": "s3://key:secret@bucket/packed"}),
+        (ClassifySettings, {"images": ["a.jpg", "https://host/b.jpg?signature=secret"]}),
+    ):
+        with pytest.raises(UsageError) as caught:
+            check_settings(kind, given)
+        assert "secret" not in str(caught.value)
+
+
+def test_help_groups_the_options_of_a_run():
+    text = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "120"}).output
+    places = [text.index(f"╭─ {panel} ─") for panel in PANELS]
+    assert places == sorted(places)
+
+
+def test_the_fingerprint_of_the_same_settings_stays():
+    bundle = Bundle("bundle", {}, {})
+    assert settings_fingerprint(load_settings(None, MINIMAL), bundle) == "ff2fa47df944eae4.cdf41c08a3ab13d0"
+    others = {
+        "models": "svr,bayesian",
+        "draws": 64,
+        "target_error": 0.01,
+        "precision": "float32",
+        "crop": 0.5,
+        "preset": "single",
+        "frames": True,
+        "default_radius": 4,
+        "population_order": 3,
+        "population_bins": "ra=0,180,360;ood_score=0,.5,1",
+        "keep_draws": True,
+        "max_image_bytes": 1000,
+        "max_rejects": "10%",
+    }
+    settings = load_settings(None, MINIMAL | others)
+    assert settings_fingerprint(settings, bundle) == "2ddac9093969cc49.0b669b1ea1f3a87c"
+
+
+def test_a_setting_of_the_file_may_be_null(tmp_path):
+    file = tmp_path / "survey.yaml"
+    file.write_text("input: a\ncatalog: b\npopulation_order: null\n")
+    assert load_settings(str(file), {}).population_order is None
+
+
+def test_every_preset_of_colors_is_a_choice():
+    assert set(get_args(PresetName)) == set(PRESETS)
+
+
+def test_a_uri_is_never_repeated_in_a_message():
+    fields = RunSettings.model_fields | PackSettings.model_fields | ClassifySettings.model_fields
+    uris = {n for n, f in fields.items() if "_without_secrets" in f"{f.annotation} {f.metadata}"}
+    assert uris | {"webhook"} == set(HIDDEN)
 
 
 def test_flags_win_over_the_file(tmp_path):
@@ -106,7 +195,9 @@ def test_the_order_of_models_says_nothing():
 
 
 def test_every_setting_is_described():
-    assert all(field.description for field in RunSettings.model_fields.values())
+    for field in RunSettings.model_fields.values():
+        assert field.description
+        assert field.json_schema_extra["panel"] in PANELS
 
 
 def test_a_unit_has_time_for_its_own_cutouts_bytes_and_draws():

@@ -19,7 +19,7 @@ from gax_batch import storage
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.imaging.rgb import PRESETS, to_rgb
 from gax_batch.runner.pack import pack_survey
-from gax_batch.runner.settings import load_settings
+from gax_batch.runner.settings import PackSettings, check_settings
 from gax_batch.sources import Source, open_frames, open_source, read_unit
 from gax_batch.sources.framing import PIXEL_R90
 
@@ -85,7 +85,7 @@ def write_packages(root: str) -> None:
         storage.write_bytes(f"{root}/{kind}-parquet/survey.parquet", parquet_of(images))
         for originals in (False, True):
             packed = f"{root}/{kind}-{'originals' if originals else 'cutouts'}"
-            settings = load_settings(None, {"input": f"{root}/{kind}", "catalog": packed})
+            settings = check_settings(PackSettings, {"input": f"{root}/{kind}", "output": packed})
             pack_survey(settings, lambda _: None, originals=originals, processes=1)
     for number, (name, p) in enumerate(planes.items()):
         head = header(150.0 + number, 2.0, SIDE)

@@ -1,0 +1,14 @@
+"""Defaults of making a cutout. They load no library, because the command line shows them in its help."""
+
+from typing import Literal
+
+PresetName = Literal["sdss-gri", "legacy-grz", "hsc-gri", "panstarrs-gri", "single"]
+"""Name of a mapping from the bands of FITS files to red, green and blue."""
+
+DEFAULT_PRESET: PresetName = "sdss-gri"
+
+GZ2_CROP = 256 / 424
+"""Side of the central square of a Galaxy Zoo 2 image that the networks are trained on, as a fraction."""
+
+DEFAULT_RADIUS_ARCSEC = 7.0
+"""Petrosian R90 of a galaxy of unknown size, arcsec: about the median of the galaxies of Galaxy Zoo 2."""
