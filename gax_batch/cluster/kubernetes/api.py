@@ -5,14 +5,11 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from gax_batch.errors import GaxError, TransientError, UsageError
+import urllib3
+from kubernetes import client, config
+from kubernetes.config.config_exception import ConfigException
 
-try:
-    import urllib3
-    from kubernetes import client, config
-    from kubernetes.config.config_exception import ConfigException
-except ImportError:
-    raise UsageError("the Kubernetes client is not installed; pip install 'gax-batch[kubernetes]'") from None
+from gax_batch.errors import GaxError, TransientError, UsageError
 
 Object = dict[str, Any]
 """A Kubernetes object, as its JSON."""
