@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 FUZZ := image fits tar parquet
 FUZZ_SECONDS := 300
 
-.PHONY: help install demo docs browser s3-server prometheus test test-deploy test-faults soak test-slow test-newcomer fuzz audit sbom bench lint format train calibrate clean
+.PHONY: help install demo docs browser s3-server prometheus test test-fast test-deploy test-faults soak test-slow test-newcomer fuzz audit sbom bench lint format train calibrate dist clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -47,6 +47,10 @@ lint: $(STAMP)  ## ruff, mypy and the import rules
 
 test: lint  ## lint and run the tests (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
+
+# The plugin tests/fast.py decides which tests these are.
+test-fast: $(STAMP)  ## the tests that need neither Ray nor TensorFlow nor another process (under a minute on 2 cores)
+	PYTHONPATH=.:tests $(BIN)/python -m pytest -p fast -m 'not slow' --quiet -r fE --numprocesses 2 --dist loadfile
 
 test-deploy: $(STAMP)  ## the image, the manifests, gax submit, and a job on a local Ray cluster
 	$(BIN)/python -m pytest tests/deploy tests/cluster/kubernetes tests/runner/test_cluster_size.py tests/cluster/test_metrics.py
@@ -95,5 +99,9 @@ format: $(STAMP)  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+dist: $(STAMP)  ## build the source distribution and the wheel in dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
 clean:  ## remove what was built, but no catalog
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from gax_batch.errors import FatalError, UsageError
+from gax_batch.system.extras import require_extra
+
+NEEDED = ("sklearn", "tensorflow_probability", "tf_keras")
+"""Modules of the extra `training`; the teacher's weights are checked where they are read."""
 
 # Without these every large tensor is mapped and unmapped at each step: a tenth of the time.
 ALLOCATOR = {
@@ -104,6 +108,7 @@ def main() -> None:
     options = parser.parse_args()
     restart_with_allocator("training.build")
     try:
+        require_extra("training", "training", *NEEDED)
         from training.train import seed_everything
 
         seed_everything(options.seed)

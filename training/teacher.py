@@ -17,10 +17,11 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from gax_batch.errors import FatalError, UsageError
+from gax_batch.errors import FatalError
 from gax_batch.gz2 import N_ANSWERS
 from gax_batch.imaging.cutout import IMAGE_SIDE
 from gax_batch.models.layers import cumulative_probabilities
+from gax_batch.system.extras import require_extra
 from training.data import Galaxies, Rows
 from training.images import FINE_SIDE
 
@@ -108,13 +109,8 @@ def load_pretrained(model: Any) -> None:
         UsageError: the package that holds them is not installed.
         FatalError: the package holds something else.
     """
-    try:
-        folder = resources.files(PACKAGE) / "models"
-    except ModuleNotFoundError:
-        raise UsageError(
-            f"the teacher begins with the weights of the package {PACKAGE.replace('_', '-')}, which is not "
-            "installed; install gax-batch with its extra 'dev'"
-        ) from None
+    require_extra("training", "the teacher", PACKAGE)
+    folder = resources.files(PACKAGE) / "models"
     found = [Path(str(item)) for item in folder.iterdir() if item.name.endswith(".pth")]
     if len(found) != 1:
         raise FatalError(f"{PACKAGE} holds {len(found)} files of weights instead of one")

@@ -6,6 +6,7 @@ import typer
 
 from gax_batch.cli import options
 from gax_batch.cli.app import app
+from gax_batch.system.extras import require_extra
 
 
 @app.command()
@@ -23,6 +24,7 @@ def report(
 
     Example: gax report --catalog s3://survey/catalog --output report.html
     """
+    require_extra("viewer", "gax report", "jinja2", "markupsafe", "matplotlib")
     from gax_batch.viewer.report.build import write_report
 
     write_report(catalog, version, output, typer.echo, sources)
@@ -43,6 +45,7 @@ def explore(
 
     Example: gax explore --catalog s3://survey/catalog
     """
+    require_extra("viewer", "gax explore", "jinja2", "markupsafe", "matplotlib", "starlette", "uvicorn")
     from gax_batch.viewer.explorer.server import explore as serve
 
     serve(catalog, version, port, typer.echo, sources)

@@ -6,6 +6,7 @@ import typer
 
 from gax_batch.cli import options
 from gax_batch.cli.app import app
+from gax_batch.system.extras import require_extra
 
 
 @app.command()
@@ -32,6 +33,7 @@ def submit(
 
     Example: gax submit --template rayjob/gax-batch --check
     """
+    require_extra("kubernetes", "gax submit", "kubernetes")
     from gax_batch.cluster.kubernetes import submit as jobs
     from gax_batch.cluster.kubernetes.api import connect
 

@@ -3,7 +3,6 @@
 The only module of publishing that knows the cluster.
 """
 
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from gax_batch.export.votable import TableProvenance
 from gax_batch.models.bundle import load_bundle
 from gax_batch.storage.listing import list_objects
 from gax_batch.system.cpus import logical_cpus
+from gax_batch.system.extras import require_extra
 from gax_batch.system.machine import MIB, Resources, cluster_address
 from gax_batch.system.stderr import quiet_native_stderr
 
@@ -63,10 +63,13 @@ def publish(request: Request, say: Say) -> None:
         say: Shows one line to the person who waits.
 
     Raises:
-        UsageError: The catalog, the selection or the output is not what it should be.
+        UsageError: The catalog, the selection or the output is not what it should be, or the package of
+            the format is not installed.
         FatalError: A part is missing or unreadable, or the output cannot be written.
         TransientError: The store kept failing.
     """
+    if request.form is Format.HATS:
+        require_extra("export", "gax publish --format hats", "hats")
     output = storage.normalize_uri(request.output)
     columns = choose_columns(request.columns, conditional=request.conditional)
     conditional = Conditional.of_bundle(load_bundle(request.bundle)) if request.conditional else None
@@ -101,8 +104,6 @@ def _publish_sky(
     output: str,
     say: Say,
 ) -> None:
-    if importlib.util.find_spec("hats") is None:
-        raise UsageError("publishing HATS needs the package hats: pip install 'gax-batch[hats]'")
     margin_order_of(request.margin_arcsec)
     if not {"ra", "dec"} <= set(selection.columns):
         say("ra and dec are added to the columns: a HATS catalog has them")

@@ -16,6 +16,7 @@ from gax_batch.models.bundle import load_catalog_bundle
 from gax_batch.models.domain import Reference, warning_lines
 from gax_batch.models.uncertainty import Summary
 from gax_batch.rejects import RejectError
+from gax_batch.system.extras import require_extra
 from gax_batch.system.stderr import quiet_native_stderr
 from gax_batch.viewer.tree import RARE, figure_size, lay_out, plot_tree, walk
 
@@ -148,13 +149,14 @@ def _bar(answer: dict[str, Any]) -> str:
 
 
 def check_plot(path: str) -> None:
-    """Refuse the name of a picture in an unknown format, before anything is computed.
+    """Check that a picture can be drawn, before the images are classified.
 
     Raises:
-        UsageError: The name does not end in one of `PLOT_SUFFIXES`.
+        UsageError: The file's name does not end in one of `PLOT_SUFFIXES`, or Matplotlib is not installed.
     """
     if not path.lower().endswith(PLOT_SUFFIXES):
         raise UsageError(f"--plot {path} is no kind of picture; name a {', '.join(PLOT_SUFFIXES)} file")
+    require_extra("viewer", "gax classify --plot", "matplotlib")
 
 
 def save_plot(rows: list[dict[str, Any]], decoder: Decoder, path: str) -> None:

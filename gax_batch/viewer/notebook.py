@@ -1,6 +1,5 @@
 """A snapshot of a catalog for notebooks: tables, cutouts, draws, and a drawing of one galaxy's tree."""
 
-import importlib.util
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from gax_batch.errors import UsageError
 from gax_batch.export.selection import described
 from gax_batch.models.bundle import load_bundle
 from gax_batch.system.disk_database import Scratch
+from gax_batch.system.extras import require_extra
 
 if TYPE_CHECKING:
     import lsdb
@@ -92,7 +92,7 @@ class Snapshot:
         return _whole(names, self._selected(names, where))
 
     def to_pandas(self, columns: Sequence[str] | None = None, where: str | None = None) -> "pd.DataFrame":
-        """As `to_arrow`, as a pandas data frame; null numbers are NaN. Needs pandas.
+        """As `to_arrow`, as a pandas data frame; null numbers are NaN.
 
         >>> import gax_batch
         >>> snapshot = gax_batch.open_catalog("catalog")
@@ -103,12 +103,18 @@ class Snapshot:
         return frame
 
     def to_polars(self, columns: Sequence[str] | None = None, where: str | None = None) -> "pl.DataFrame":
-        """As `to_arrow`, as a Polars data frame, mostly without a copy. Needs Polars.
+        """As `to_arrow`, as a Polars data frame, mostly without a copy.
+
+        Needs `pip install 'gax-batch[export]'`.
+
+        Raises:
+            UsageError: Polars is not installed, or as those of `to_arrow`.
 
         >>> import gax_batch
         >>> gax_batch.open_catalog("catalog").to_polars(["galaxy_id", "ra"]).shape
         (4, 2)
         """
+        require_extra("export", "to_polars", "polars")
         import polars as pl
 
         return pl.DataFrame(pl.from_arrow(self.to_arrow(columns, where)))
@@ -139,13 +145,12 @@ class Snapshot:
 
         Galaxies without a position are left out. All the others are in memory: a survey of more than a
         million is better published (`gax publish --format hats`) and opened by `lsdb.open_catalog`. Needs
-        `pip install 'gax-batch[hats]'`.
+        `pip install 'gax-batch[export]'`.
 
         Raises:
             UsageError: LSDB is not installed, no galaxy has a position, or as those of `to_arrow`.
         """
-        if importlib.util.find_spec("lsdb") is None:
-            raise UsageError("to_lsdb needs the package lsdb: pip install 'gax-batch[hats]'")
+        require_extra("export", "to_lsdb", "lsdb")
         names = list(GALAXIES.names if columns is None else columns)
         rows = self.to_arrow(list(dict.fromkeys([*names, "ra", "dec"])), where)
         placed = rows.filter(pc.and_(rows["ra"].is_valid(), rows["dec"].is_valid()))
@@ -311,13 +316,14 @@ class Snapshot:
             The axes; `axes.figure.savefig("tree.png")` keeps the picture.
 
         Raises:
-            UsageError: The galaxy is not in the snapshot.
+            UsageError: The galaxy is not in the snapshot, or Matplotlib is not installed.
 
         >>> import gax_batch
         >>> axes = gax_batch.open_catalog("catalog").plot("000001")
         >>> axes.get_title().split()[0]
         '000001'
         """
+        require_extra("viewer", "plot", "matplotlib")
         from gax_batch.viewer.tree import plot_tree
 
         row: dict[str, Any] = self.galaxies([galaxy_id]).to_pylist()[0]

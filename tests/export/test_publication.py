@@ -95,7 +95,7 @@ def test_a_folder_is_no_file(survey, tmp_path):
 
 def test_without_the_library_hats_says_what_to_install(survey, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    assert "gax-batch[hats]" in mistake(survey, "hats", tmp_path / "hats")
+    assert "gax-batch[export]" in mistake(survey, "hats", tmp_path / "hats")
 
 
 def test_an_output_that_cannot_be_written_is_one_line(survey, tmp_path, monkeypatch):

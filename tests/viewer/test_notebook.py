@@ -119,7 +119,7 @@ def test_lsdb_has_the_galaxies_with_a_position(snapshot, tmp_path, monkeypatch):
     assert sorted(found["galaxy_id"]) == sorted(expected["galaxy_id"])
     assert list(found.columns) == ["galaxy_id", SMOOTH, "ra", "dec"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UsageError, match=r"pip install 'gax-batch\[hats\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'gax-batch\[export\]'"):
         placed.to_lsdb()
 
 
