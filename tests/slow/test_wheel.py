@@ -43,9 +43,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run(sys.executable, "-m", "venv", "clean", folder=folder).returncode == 0
     commands = folder / "clean" / "bin"
     constraints = ROOT / "constraints.txt"
-    done = run(
-        commands / "python", "-m", "pip", "install", "--constraint", constraints, wheel, folder=folder
-    )
+    done = run(commands / "python", "-m", "pip", "install", "--constraint", constraints, wheel, folder=folder)
     assert done.returncode == 0, done.stderr
     return commands
 

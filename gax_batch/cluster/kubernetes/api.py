@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import urllib3
 from kubernetes import client, config
@@ -49,17 +49,17 @@ class Cluster:
     def get_job(self, name: str) -> Object | None:
         """A RayJob, or None where there is none of the name."""
         try:
-            found: Object = self._ask(self._custom.get_namespaced_custom_object, **_RAY, name=name)
+            found = self._ask(self._custom.get_namespaced_custom_object, **_RAY, name=name)
         except NotFoundError:
             return None
-        return found
+        return cast("Object", found)
 
     def list_jobs(self, survey: str) -> list[Object]:
         """The RayJobs that carry the label of a survey."""
-        found: Object = self._ask(
+        found = self._ask(
             self._custom.list_namespaced_custom_object, **_RAY, label_selector=f"{SURVEY_LABEL}={survey}"
         )
-        return list(found["items"])
+        return list(cast("Object", found)["items"])
 
     def create_job(self, job: Object, *, dry_run: bool = False) -> None:
         """Create a RayJob, unknown fields refused; with `dry_run` the API only validates it.
@@ -88,17 +88,18 @@ class Cluster:
     def log_tail(self, job: str, lines: int) -> list[str]:
         """The last lines of the pod that submitted a job, which are the run's own."""
         pods = self._ask(self._core.list_namespaced_pod, label_selector=f"job-name={job}").items
-        if not pods:
+        named = [pod.metadata for pod in pods if pod.metadata is not None]
+        if not named:
             return []
-        newest = max(pods, key=lambda pod: str(pod.metadata.creation_timestamp))
+        newest = max(named, key=lambda metadata: str(metadata.creation_timestamp))
         # The client would turn text that looks like JSON into Python's own notation.
         response = self._ask(
             self._core.read_namespaced_pod_log,
-            name=newest.metadata.name,
+            name=newest.name,
             tail_lines=lines,
             _preload_content=False,
         )
-        return str(response.data.decode("utf-8", "replace")).splitlines()
+        return cast("urllib3.HTTPResponse", response).data.decode("utf-8", "replace").splitlines()
 
     def has(self, kind: str, name: str) -> bool | None:
         """Whether a ConfigMap, ServiceAccount or Secret is there; None where it is not allowed to look."""
@@ -135,13 +136,16 @@ def connect(namespace: str, context: str | None = None) -> Cluster:
         UsageError: There is neither.
     """
     settings = client.Configuration()
+    # The client's `config` is not typed, unlike its `client`.
     try:
         if os.environ.get("KUBERNETES_SERVICE_HOST") and context is None:
-            config.load_incluster_config(client_configuration=settings)
+            config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
         else:
             # The client looks at the variable once, when it is imported.
             places = os.environ.get("KUBECONFIG")
-            config.load_kube_config(places, context=context, client_configuration=settings)
+            config.load_kube_config(  # type: ignore[no-untyped-call]
+                places, context=context, client_configuration=settings
+            )
     except (ConfigException, OSError) as error:
         raise UsageError(f"no Kubernetes cluster: {error}; set KUBECONFIG, or run in a pod") from None
     # Who waits for hours has a patience of its own.
