@@ -73,7 +73,7 @@ def estimate(moments: Moments, statistic: str, of: str, level: float) -> Estimat
         model = (1 + 1 / len(sums)) * each.var(axis=0, ddof=1)
         total = sampling + model
         freedom = np.where(model > 0, (len(sums) - 1) * np.square(total / model), np.inf)
-        value, quantile = each.mean(axis=0), stats.t.ppf((1 + level) / 2, freedom)
+        value, quantile = each.mean(axis=0), np.asarray(stats.t.ppf((1 + level) / 2, freedom))
         if statistic == MOST_LIKELY:
             lo, hi = _wilson(value, total, quantile, moments.galaxies * asked.mean(axis=0))
         else:
