@@ -226,7 +226,7 @@ def test_check_creates_nothing_and_says_yes(api, template, tmp_path):
     arguments = ["submit", "--template", str(tmp_path / "job.yaml"), "--check"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0
-    assert "surveys" in result.output
+    assert "gax-batch" in result.output
     assert api.jobs == {}
     assert any("dryRun=All" in path for _, path in api.requests)
 
