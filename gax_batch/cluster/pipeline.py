@@ -25,7 +25,7 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from gax_batch.cluster.isolation import WorkerFailure, save_unit
 from gax_batch.cluster.metrics import Reporter, open_tracker, sampling
 from gax_batch.cluster.progress import Sample, Say, duration
-from gax_batch.cluster.unit import Engine, UnitOptions, UnitResult, UnitStatus, UnitTask
+from gax_batch.cluster.unit import Summarizer, UnitOptions, UnitResult, UnitStatus, UnitTask
 from gax_batch.cluster.unit_tracker import READING, Step, StepLimit, TrackerView
 from gax_batch.cluster.workers import Classifier, SingleUnitActor, Steps, read_block, write_block
 from gax_batch.errors import FatalError, GaxError, UsageError
@@ -51,7 +51,7 @@ _KEEP_IDLE_MS = "600000"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-EngineFactory = Callable[[int], Engine]
+EngineFactory = Callable[[int], Summarizer]
 """Builds an engine inside its actor from the number of threads that it may use."""
 
 

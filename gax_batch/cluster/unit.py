@@ -192,7 +192,7 @@ class UnitResult:
         )
 
 
-class Engine(Protocol):
+class Summarizer(Protocol):
     """The models, as the inference of a unit uses them."""
 
     def summarize(self, images: npt.NDArray[np.uint8]) -> Summary:
@@ -263,7 +263,7 @@ def _ignore(cutouts: int) -> None: ...
 
 
 def infer(
-    result: UnitResult, engine: Engine, options: UnitOptions, advance: Callable[[int], None] = _ignore
+    result: UnitResult, engine: Summarizer, options: UnitOptions, advance: Callable[[int], None] = _ignore
 ) -> UnitResult:
     """Classify the cutouts of a unit that are not rejected.
 
@@ -288,7 +288,7 @@ def infer(
 
 
 def _classify(
-    good: pa.Table, engine: Engine, options: UnitOptions, unit_id: str, advance: Callable[[int], None]
+    good: pa.Table, engine: Summarizer, options: UnitOptions, unit_id: str, advance: Callable[[int], None]
 ) -> tuple[pa.Table, dict[str, pa.Table]]:
     """Return the rows of the catalog for good cutouts, and the companions of the unit by kind."""
     images = _images(good["cutout"])

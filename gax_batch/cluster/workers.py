@@ -16,7 +16,7 @@ import pyarrow as pa
 from gax_batch.cluster.isolation import ended_after
 from gax_batch.cluster.unit import (
     NOTHING_EXCLUDED,
-    Engine,
+    Summarizer,
     UnitOptions,
     UnitResult,
     UnitState,
@@ -29,7 +29,7 @@ from gax_batch.cluster.unit_tracker import INFERRING, READING, WRITING, StepLimi
 from gax_batch.errors import FatalError
 from gax_batch.rejects import Reject
 
-Load = Callable[[], Engine]
+Load = Callable[[], Summarizer]
 """Builds the engine in the process that uses it."""
 
 

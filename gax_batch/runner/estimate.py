@@ -127,21 +127,21 @@ def _cluster_lines(
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TimedCutouts:
     """A few cutouts of a plan, `CUTOUT_SCHEMA`, and the CPU seconds that reading them took."""
 
     cutouts: pa.Table
     seconds: float
 
 
-def read_sample(plan: Plan, settings: RunSettings) -> Sample:
+def read_sample(plan: Plan, settings: RunSettings) -> TimedCutouts:
     """Read some cutouts of a plan as a run would."""
     members = plan.sample(SAMPLE)
     start = time.process_time()
-    return Sample(read_unit(members, settings.decoder), time.process_time() - start)
+    return TimedCutouts(read_unit(members, settings.decoder), time.process_time() - start)
 
 
-def measure(sample: Sample, settings: RunSettings, bundle_id: str, resources: Resources) -> Rates:
+def measure(sample: TimedCutouts, settings: RunSettings, bundle_id: str, resources: Resources) -> Rates:
     """Classify a sample, a second time once everything is compiled."""
     good = [np.frombuffer(c, np.uint8) for c in sample.cutouts["cutout"].to_pylist() if c is not None]
     images = np.stack(good or [np.zeros(IMAGE_SIDE * IMAGE_SIDE * 3, np.uint8)])

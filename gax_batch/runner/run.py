@@ -18,7 +18,7 @@ from gax_batch.catalog.parts import find_finished
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.cluster.progress import RunCounts, RunState, Say, Stall
 from gax_batch.cluster.retries import with_retries
-from gax_batch.cluster.unit import Engine, UnitOptions, UnitResult, UnitTask
+from gax_batch.cluster.unit import Summarizer, UnitOptions, UnitResult, UnitTask
 from gax_batch.errors import FatalError, GaxError, UnknownCommitError
 from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle, load_catalog_bundle
@@ -125,14 +125,14 @@ def load_engine(
     draws: int,
     target_error: float | None,
     precision: Precision,
-) -> Engine:
+) -> Summarizer:
     """Build the engine in the process that will use it; this imports TensorFlow."""
-    from gax_batch.models.engine import Engine as TensorFlowEngine
+    from gax_batch.models.engine import Engine
 
     loaded = load_bundle(bundle)
     if loaded.bundle_id != bundle_id:
         raise FatalError(f"this worker finds the bundle {loaded.bundle_id}, but the run is of {bundle_id}")
-    return TensorFlowEngine(
+    return Engine(
         loaded, models=models, draws=draws, target_error=target_error, precision=precision, threads=threads
     )
 
@@ -335,7 +335,7 @@ def _options_of(run: Run, settings: RunSettings) -> UnitOptions:
     )
 
 
-def _engine_of(run: Run, settings: RunSettings) -> Callable[[int], Engine]:
+def _engine_of(run: Run, settings: RunSettings) -> Callable[[int], Summarizer]:
     """Return what builds an engine in a worker, from its number of threads."""
     return partial(
         load_engine,
