@@ -86,7 +86,7 @@ test-newcomer: $(STAMP)  ## what the documentation shows, run: its tutorial, eac
 bench: $(STAMP)  ## measure speed and memory beside the plain ways (BENCH='jpeg packed' for some of it)
 	PYTHONPATH=.:tests $(BIN)/python -m benchmarks $(BENCH)
 
-train: $(STAMP)  ## train the shipped bundle again (70 minutes on 2 cores): make train DATA=FOLDER OUTPUT=FOLDER
+train: $(STAMP)  ## train the shipped bundle again (two hours on 2 cores): make train DATA=FOLDER OUTPUT=FOLDER
 	$(BIN)/python -m training.build --data $(DATA) --output $(OUTPUT)
 
 calibrate: $(STAMP)  ## calibrate and measure the weights of a bundle again: make calibrate DATA=... WEIGHTS=BUNDLE OUTPUT=...
