@@ -415,7 +415,7 @@ import sys
 from functools import partial
 sys.path.insert(0, {tests!r})
 from fakes import fake_engine
-from gax_batch import run
+from gax_batch.runner import run
 from gax_batch.runner.settings import load_settings
 from gax_batch.cli.demo import run_demo
 run.load_engine = partial(fake_engine, log={log!r}, seconds=1.0)
