@@ -29,7 +29,7 @@ def train(
 
     Example: gax train --data labels --output my-bundle
     """
-    from gax_batch.cli.doors import train_bundle
+    from gax_batch.cli.training import train_bundle
 
     more = ["--weights", weights] if weights is not None else []
     raise typer.Exit(train_bundle(data, output, ["--seed", str(seed), "--effort", str(effort), *more]))

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from gax_batch.cli import doors
+from gax_batch.cli import training
 from gax_batch.errors import UsageError
 from training.data import TABLES
 
 
 def test_training_needs_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr(doors, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(training, "CHECKOUT", tmp_path)
     with pytest.raises(UsageError, match="make install"):
-        doors.train_bundle("data", "output", [])
+        training.train_bundle("data", "output", [])
 
 
 def test_the_installed_command_trains_from_any_folder(tmp_path):
@@ -33,7 +33,7 @@ def test_training_is_run_as_a_module_and_its_exit_code_returned(monkeypatch):
         return subprocess.CompletedProcess(command, 2)
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert doors.train_bundle("data", "output", ["--seed", "3"]) == 2
+    assert training.train_bundle("data", "output", ["--seed", "3"]) == 2
     assert commands[0][1:] == [
         "-m", "training.build", "--data", "data", "--output", "output", "--seed", "3"
     ]  # fmt: skip

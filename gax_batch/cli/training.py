@@ -1,4 +1,4 @@
-"""The way from the command to what is not part of the installed package: the training recipes."""
+"""Run the training recipes, which are not part of the installed package but of its checkout."""
 
 import os
 import subprocess  # runs only this interpreter, on a module of the checkout
