@@ -29,16 +29,9 @@ from gax_batch.cli import app
 from gax_batch.models.bundle import load_bundle
 from gax_batch.rejects import MEANING
 from gax_batch.runner.settings import RunSettings
+from training.card import NAMES
 
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
-MODELS = {
-    "bayesian": "Bayesian CNN",
-    "blend": "blend of Bayesian CNN and CNN-SVR (the catalog's)",
-    "blend of all three": "blend of all three",
-    "classic": "classic CNN",
-    "classic with MC dropout": "classic CNN with MC dropout",
-    "svr": "CNN-SVR",
-}
 # What Arrow calls the types of NumPy.
 _TYPES = {"float": "float32", "double": "float64"}
 _BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
@@ -238,7 +231,7 @@ def bundle_models() -> str:
     ]
     rows = [
         [
-            MODELS.get(name, name),
+            NAMES.get(name, name),
             f"{point['rmse']:.4f}",
             f"{point['rmse_of_some_fractions']:.4f}",
             f"{point['votes_nll']:.2f}",
