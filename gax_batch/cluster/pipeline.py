@@ -146,9 +146,10 @@ def execute(
     """
     _configure()
     waiting = {task.unit_id: task for task in tasks}
-    if lack := _layout(resources, len(tasks)).lack(*_cluster_size()):
+    use = _layout(resources, len(tasks))
+    if lack := use.lack(*_cluster_size()):
         say(f"waiting for nodes: {lack}")
-    with open_tracker() as tracker, sampling(tracker, _layout(resources, len(tasks)).workers, on_sample):
+    with open_tracker() as tracker, sampling(tracker, use.workers, on_sample):
         config = WorkerConfig(factory, options, resources, tracker, limit)
         with closing(_all_rounds(waiting, config, say)) as results:
             for result in results:

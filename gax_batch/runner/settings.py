@@ -28,7 +28,7 @@ from gax_batch.runner.setting_groups import (
     SurveySettings,
     UnitSettings,
 )
-from gax_batch.runner.setting_types import HIDDEN, Settings, Uri
+from gax_batch.runner.setting_types import HIDDEN, Settings, Uri, in_panel
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -57,7 +57,7 @@ class PackSettings(UnitSettings, SurveySettings):
     """Settings of `gax pack`."""
 
     output: Uri = Field(
-        description="Folder or prefix for the Parquet shards.", json_schema_extra={"panel": "Output"}
+        description="Folder or prefix for the Parquet shards.", json_schema_extra=in_panel("Output")
     )
 
 
