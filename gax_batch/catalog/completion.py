@@ -33,7 +33,7 @@ def unread_cutouts(catalog: str, key: str) -> pa.ChunkedArray:
 
     Args:
         catalog: The catalog's URI.
-        key: Of the galaxies part, which has rejects.
+        key: Key of the galaxies part, which has rejects.
 
     Raises:
         FatalError: The part is missing or unreadable.
@@ -64,7 +64,7 @@ def complete(catalog: str, key: str, new: UnitRows) -> UnitRows:
 
     Args:
         catalog: The catalog's URI.
-        key: Of the galaxies part.
+        key: Key of the galaxies part.
         new: The cutouts of `unread_cutouts`, as galaxies or as rejects.
 
     Returns:

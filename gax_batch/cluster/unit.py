@@ -206,7 +206,7 @@ def read(
 
     Args:
         task: The unit.
-        options: Of the run.
+        options: Options of the run.
         excluded: Rejects of cutouts that are not read, by their index in the unit.
     """
     start = time.monotonic()
@@ -268,9 +268,9 @@ def infer(
     """Classify the cutouts of a unit that are not rejected.
 
     Args:
-        result: Of `read`. A unit that failed or is not begun is returned as it is.
+        result: Result of `read`. A unit that failed or is not begun is returned as it is.
         engine: The models.
-        options: Of the run.
+        options: Options of the run.
         advance: Called with the number of cutouts of each slice that is done.
     """
     if result.rows is None:
@@ -314,8 +314,8 @@ def write(result: UnitResult, options: UnitOptions) -> UnitResult:
     """Store the galaxies, rejects and companions of a unit as its part of the catalog.
 
     Args:
-        result: Of `infer`. A unit that failed or is not begun is returned as it is.
-        options: Of the run.
+        result: Result of `infer`. A unit that failed or is not begun is returned as it is.
+        options: Options of the run.
 
     Raises:
         FatalError: The galaxies and rejects are not as many as the planned cutouts.

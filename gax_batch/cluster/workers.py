@@ -77,9 +77,9 @@ class Steps:
         """Classify a unit; see `gax_batch.cluster.unit.infer`.
 
         Args:
-            result: Of `read`.
+            result: Result of `read`.
             engine: Returns the models. Called if the step may begin; its errors are raised.
-            options: Of the run.
+            options: Options of the run.
             report_progress: Whether to report each slice of cutouts that is done.
 
         Raises:

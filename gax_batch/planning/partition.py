@@ -4,10 +4,10 @@ Units end between objects: as many whole fields or shards share a unit as fit in
 more members than a unit may have is cut, and its pieces are units of their own. Loose images are objects of
 one member each.
 
-The objects near the end of a unit alone decide where it ends: of the possible ends in the upper half of the
-unit, the one before the object whose URI has the smallest hash. So objects that are added to a survey change
-the units around them, but not all units that follow, which an interrupted run may have finished. Units that
-are cataloged already keep their members in any case.
+Only the objects near the end of a unit decide where it ends: it ends before the object whose URI has the
+smallest hash, among the possible ends in the upper half of the unit. So objects that are added to a survey
+change the units around them, but not all units that follow, which an interrupted run may have finished. Units
+that are cataloged already keep their members in any case.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ def are_whole(block: pa.Table, bounds: list[int]) -> list[bool]:
 
     Args:
         block: Members with `object_rows`, the listed rows of the member's shard or field.
-        bounds: Of the units.
+        bounds: Bounds of the units in the block, from 0 to its length.
     """
     is_begin = changes(block["object_uri"])
     is_begin[bounds[:-1]] = True
