@@ -272,7 +272,8 @@ def _require_empty(uri: str) -> None:
     """Refuse a place with anything but what an interrupted first run leaves."""
     for info in list_objects(uri, missing_ok=True):
         inner = info.uri.removeprefix(f"{uri}/")
-        if inner == info.uri or inner.partition("/")[0] not in layout.TOP_LEVEL:
+        expected = inner == storage.WRITE_TEST or inner.partition("/")[0] in layout.TOP_LEVEL
+        if inner == info.uri or not expected:
             raise UsageError(
                 f"{uri} holds other things ({info.uri}) and no gax catalog; choose an empty or a new place"
             )

@@ -37,6 +37,9 @@ from gax_batch.system.disk_database import Scratch
 # Units in one file of a plan: each worker parses the whole footer of the file that has its unit.
 UNITS_PER_FILE = 64
 
+SAMPLE = 64
+"""Cutouts that show in seconds whether a run can read its input, and how fast."""
+
 _SAMPLED_UNITS = 8
 _MAX_LOOKED_UP = 1_000_000
 _DIGEST_CHARACTERS = 16

@@ -14,7 +14,7 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.cluster.progress import Say, duration
 from gax_batch.imaging.cutout import IMAGE_SIDE
 from gax_batch.models.bundle import load_catalog_bundle
-from gax_batch.planning.plan import Plan
+from gax_batch.planning.plan import SAMPLE, Plan
 from gax_batch.runner.cluster_size import cpu_node, gpu_node, lines, size
 from gax_batch.runner.fingerprint import settings_fingerprint
 from gax_batch.runner.preparation import plan_run, resources_of, say_what_redoes, settle_precision
@@ -23,9 +23,6 @@ from gax_batch.runner.settings import RunSettings
 from gax_batch.sources import read_unit
 from gax_batch.system.machine import MIB, MemoryNeed, Resources, available_bytes
 from gax_batch.system.stderr import quiet_native_stderr
-
-SAMPLE = 64
-"""Cutouts that are read and classified to see how fast this machine is."""
 
 _SHOWN_PROBLEMS = 5
 

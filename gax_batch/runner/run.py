@@ -6,7 +6,7 @@ The only module that imports `pipeline` (and so Ray), and only when there is som
 import secrets
 import tempfile
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,12 +19,12 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.cluster.progress import RunCounts, RunState, Say, Stall
 from gax_batch.cluster.retries import with_retries
 from gax_batch.cluster.unit import Summarizer, UnitOptions, UnitResult, UnitTask
-from gax_batch.errors import FatalError, GaxError, UnknownCommitError
+from gax_batch.errors import FatalError, GaxError, TransientError, UnknownCommitError
 from gax_batch.models import Precision
 from gax_batch.models.bundle import load_bundle, load_catalog_bundle
 from gax_batch.models.domain import Alarm, Reference
 from gax_batch.models.uncertainty import Calibration
-from gax_batch.planning.plan import Unit
+from gax_batch.planning.plan import SAMPLE, Unit
 from gax_batch.runner import record
 from gax_batch.runner.display import Display, PlainLines
 from gax_batch.runner.fingerprint import settings_fingerprint
@@ -32,8 +32,9 @@ from gax_batch.runner.monitor import Monitor
 from gax_batch.runner.preparation import plan_run, resources_of, say_what_redoes, settle_precision
 from gax_batch.runner.record import Clock, Outcome, Run
 from gax_batch.runner.settings import RunSettings
-from gax_batch.runner.tolerance import Tolerance
+from gax_batch.runner.tolerance import JUDGED_AFTER, Tolerance
 from gax_batch.runner.webhook import ATTEMPTS, Webhook, summary_of
+from gax_batch.sources import read_unit
 from gax_batch.system.machine import MemoryMeter, Resources, available_bytes, require_memory
 from gax_batch.system.signals import StoppedError, cancel_on_signal, drain_on_signal
 from gax_batch.system.stderr import native_stderr_in
@@ -199,6 +200,10 @@ def _infer(
     for part in finished.values():
         tolerance.see(part)
     tasks = _write_tasks(run, finished, bases)
+    if sum(task.planned for task in tasks) > JUDGED_AFTER:
+        # What the storage does not give now is read again by the run.
+        with suppress(TransientError, FatalError):
+            tolerance.try_sample(read_unit(run.plan.sample(SAMPLE), settings.decoder))
     if tasks:
         _execute(run, settings, tasks, resources, counts, tolerance, clock, display)
     clock.lap("process")

@@ -329,7 +329,8 @@ class LimitSettings(Settings):
         0.05,
         description="Fraction of the cutouts of a run that may be rejected (0.01 or 1%). If more are, and "
         "more than 10, the input or a setting is probably wrong: the run stops before its commit, after "
-        "1,000 cutouts or at its end. Below 1, the run also stops if its catalog would have no galaxies.",
+        "1,000 cutouts and each unit, or at its end. Below 1, the run also stops if its catalog would "
+        "have no galaxies, or if no cutout of a sample of more than 1,000 is good.",
         json_schema_extra=in_panel("Limits"),
     )
     max_removed: Fraction = Field(

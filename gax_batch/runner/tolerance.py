@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from gax_batch.catalog import layout
 from gax_batch.catalog.parts import Part, read_in_turn
 from gax_batch.catalog.schema import REJECTS
@@ -33,6 +36,28 @@ class Tolerance:
         self._rows = self._rejects = 0
         self._reasons: Counter[str] = Counter()
         self._examples: dict[str, Part] = {}
+
+    def try_sample(self, cutouts: pa.Table) -> None:
+        """Judge a few cutouts of the whole plan, before the run starts; they are not counted.
+
+        Only a sample of which nothing is good is beyond doubt, whatever the threshold below 1.
+
+        Args:
+            cutouts: `CUTOUT_SCHEMA`.
+
+        Raises:
+            UsageError: All of them are rejected.
+        """
+        if self._threshold == 1 or not len(cutouts) or pc.any(pc.is_null(cutouts["reason"])).as_py():
+            return
+        reasons = Counter(cutouts["reason"].to_pylist()).most_common(_SHOWN_REASONS)
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        first = cutouts.slice(0, 1).select(["source_uri", "detail"]).to_pylist()[0]
+        raise UsageError(
+            f"all {len(cutouts):,} cutouts of a sample of the run were rejected ({counts}; for example "
+            f"{first['source_uri']}: {first['detail']}); check the input and the settings, or allow it with "
+            "--max-rejects 1"
+        )
 
     def see(self, part: Part) -> None:
         """Count a finished part.

@@ -23,6 +23,7 @@ from gax_batch.storage.fsspec_store import FsspecStore
 from gax_batch.storage.local import LocalStore
 from gax_batch.storage.object_store import object_store_of
 from gax_batch.storage.store import UNKNOWN_SIZE as UNKNOWN_SIZE
+from gax_batch.storage.store import WRITE_TEST as WRITE_TEST
 from gax_batch.storage.store import ObjectInfo as ObjectInfo
 from gax_batch.storage.store import Store
 from gax_batch.storage.uris import is_within as is_within

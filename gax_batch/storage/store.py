@@ -1,6 +1,5 @@
 """The protocol of a store: how objects are listed, read and written, wherever they are."""
 
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,13 @@ from gax_batch.errors import UsageError
 from gax_batch.storage.uris import is_within, join
 
 UNKNOWN_SIZE = -1
+
+WRITE_TEST = ".gax-write-test"
+"""The object that `Store.check_writable` writes and deletes.
+
+A store that fails in between leaves it. Its name is fixed so that the next check takes it away, and so that
+whoever asks for an empty folder can pass over it.
+"""
 
 Check = Callable[[str, int], None]
 """Raises if an object of this version and size is not to be read."""
@@ -68,7 +74,7 @@ class Store(Protocol):
 
     def check_writable(self, uri: str) -> None:
         """Check that objects can be written below a folder: write one and delete it."""
-        probe = join(uri, f".write-test-{uuid.uuid4().hex}")
+        probe = join(uri, WRITE_TEST)
         try:
             self.write(probe, b"")
             with suppress(FileNotFoundError):

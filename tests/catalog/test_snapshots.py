@@ -22,6 +22,7 @@ from gax_batch.errors import FatalError, UsageError
 from gax_batch.planning.plan import Plan, make_plan
 from gax_batch.rejects import PASSING
 from gax_batch.sources.base import MEMBER_SCHEMA
+from gax_batch.storage import WRITE_TEST
 
 
 def test_a_catalog_that_does_not_exist_is_empty_and_stays_so(catalog):
@@ -300,6 +301,7 @@ class TestOpening:
     def test_what_an_interrupted_first_run_leaves_is_no_obstacle(self, catalog, make_part):
         part = make_part("u", ["a"])
         write_run_record(catalog, "run-0", {"status": "running"})
+        (local(catalog) / WRITE_TEST).touch()
         assert Catalog(catalog).version is None
         Catalog(catalog).commit([part], run_id="run-1", metadata=META)
         assert galaxies(catalog) == ["a"]

@@ -86,15 +86,32 @@ def write_grz(folder: Path, count: int) -> None:
         (folder / f"{number:06d}.fits").hardlink_to(folder / "000000.fits")
 
 
-def test_a_wrong_preset_stops_a_large_run_after_a_thousand_cutouts(cluster: Cluster, tmp_path: Path) -> None:
+def assert_helps(error: UsageError, *facts: str) -> None:
+    for fact in (*facts, "missing_band", "--max-rejects", "images/", ".fits", "legacy-grz"):
+        assert fact in str(error)
+    assert "\n" not in str(error)
+
+
+def test_a_wrong_preset_stops_a_large_run_before_its_first_unit(cluster: Cluster, tmp_path: Path) -> None:
     write_grz(tmp_path / "images", 20_000)
+    with pytest.raises(UsageError) as caught:
+        run(tmp_path, unit_size=4_096)
+    assert cluster.cutouts == 0
+    assert_helps(caught.value, "64")
+    assert Catalog(str(tmp_path / "catalog")).version is None
+    assert_recorded(tmp_path, caught.value)
+
+
+def test_many_rejects_stop_a_large_run_after_a_thousand_cutouts(cluster: Cluster, tmp_path: Path) -> None:
+    write_grz(tmp_path / "images", 20_000)
+    write_images(tmp_path / "good", 1)
+    for number in range(0, 20_000, 2):
+        (tmp_path / "images" / f"{number:06d}.fits").unlink()
+        (tmp_path / "images" / f"{number:06d}.jpg").hardlink_to(tmp_path / "good" / "000000.jpg")
     with pytest.raises(UsageError) as caught:
         run(tmp_path, unit_size=250)
     assert cluster.cutouts == 1_000
-    message = str(caught.value)
-    for fact in ("1,000", "missing_band", "--max-rejects", "images/", ".fits", "legacy-grz"):
-        assert fact in message
-    assert "\n" not in message
+    assert_helps(caught.value, "1,000", "500")
     assert Catalog(str(tmp_path / "catalog")).version is None
     assert_recorded(tmp_path, caught.value)
     # What is stored already is judged before anything starts.

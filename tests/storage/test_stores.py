@@ -8,11 +8,12 @@ import fsspec
 import pytest
 from obstore.store import MemoryStore
 
+from gax_batch.errors import UsageError
 from gax_batch.storage import store_of
 from gax_batch.storage.fsspec_store import FsspecStore
 from gax_batch.storage.local import LocalStore
 from gax_batch.storage.object_store import ObjectStore
-from gax_batch.storage.store import Store
+from gax_batch.storage.store import WRITE_TEST, Store
 
 
 @pytest.fixture(params=["local", "object", "fsspec"])
@@ -59,6 +60,20 @@ def test_a_check_leaves_nothing(place: tuple[Store, str]) -> None:
     store, root = place
     store.check_writable(root)
     assert list(store.list(root) if store.exists(root) else []) == []
+
+
+def test_what_a_cut_off_check_leaves_is_taken_away_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(store: ObjectStore, uri: str) -> None:
+        raise PermissionError(uri)
+
+    store = ObjectStore("az://box", MemoryStore())
+    monkeypatch.setattr(ObjectStore, "delete", deny)
+    with pytest.raises(UsageError):
+        store.check_writable("az://box/out")
+    monkeypatch.undo()
+    assert [info.uri for info in store.list("az://box/out")] == [f"az://box/out/{WRITE_TEST}"]
+    store.check_writable("az://box/out")
+    assert not store.exists("az://box/out")
 
 
 def test_a_checked_probe_may_be_gone_already(monkeypatch: pytest.MonkeyPatch) -> None:
