@@ -3,7 +3,6 @@
 Companions, such as rejects, need none: they are there before their part, and valid while it is active.
 """
 
-import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,11 +58,13 @@ class Commit:
         self._removed = sorted(set(removed))
         self._restored = restored
 
-    def run(self, run_id: str, facts: Mapping[str, str | int]) -> None:
+    def run(self, facts: Mapping[str, str | int]) -> None:
         """Commit everything or nothing; the same commit again changes nothing.
 
+        If the store commits but its answer is lost, the next round finds the parts of this commit active,
+        and has nothing left to do.
+
         Args:
-            run_id: The run.
             facts: Kept with the commit.
 
         Raises:
@@ -72,12 +73,8 @@ class Commit:
             FatalError: A part is not there or not whole, or the store refused; nothing was committed.
             TransientError: The store kept failing.
         """
-        keys = "\n".join([*sorted(part.key for part in self._parts), *self._removed])
-        app_id = f"gax/{run_id}/{hashlib.sha256(keys.encode()).hexdigest()[:16]}"
         for _ in range(MAX_RACES):
             self._galaxies.refresh()
-            if self._galaxies.has_transaction(app_id):
-                return
             if self._restored is not None:
                 self._galaxies.require(self._restored)
             add, remove = self._changes()
@@ -87,7 +84,7 @@ class Commit:
             noted = {**facts, **self._counts(add, remove)}
             files = [NewFile(part.key, part.size, part.stats) for part in add]
             try:
-                self._galaxies.commit(files, remove, metadata=noted, app_id=app_id)
+                self._galaxies.commit(files, remove, metadata=noted)
             except LostRaceError:
                 continue
             return

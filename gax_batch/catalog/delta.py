@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -175,10 +175,6 @@ class Table:
         if not self._ended_before() <= version <= self._last():
             raise self._no_snapshot(version)
 
-    def has_transaction(self, app_id: str) -> bool:
-        """Whether a commit with this application id is in the table's history."""
-        return self._table is not None and self._table.transaction_version(app_id) is not None
-
     def create(self, name: str, description: str, schema: pa.Schema) -> None:
         """Create the table, empty; no harm is done if another run just did.
 
@@ -242,7 +238,6 @@ class Table:
         remove: Sequence[str],
         *,
         metadata: Mapping[str, str | int],
-        app_id: str | None = None,
     ) -> None:
         """Replace files in one transaction on top of this snapshot, and go to the newest one.
 
@@ -261,7 +256,6 @@ class Table:
         properties = CommitProperties(
             custom_metadata={f"gax.{key}": value for key, value in metadata.items()},
             max_commit_retries=0,
-            app_transactions=[] if app_id is None else [Transaction(app_id, 1)],
         )
         try:
             self._table.create_write_transaction(

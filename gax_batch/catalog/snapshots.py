@@ -216,7 +216,7 @@ class Catalog:
         else:
             bring_up_to_date(self._galaxies, GALAXIES, run_id)
         change = Commit(self.uri, self._galaxies, self._active, parts, removed, restored)
-        change.run(run_id, {**metadata, "run_id": run_id})
+        change.run({**metadata, "run_id": run_id})
         self._retire_rejects_table()
         # Only ours: what other runs did meanwhile must still count as unseen in the next commit.
         newest, gone = by_unit(self._galaxies), set(removed)

@@ -96,7 +96,7 @@ class TestConcurrentRuns:
         original = delta.Table.commit
 
         def commit(self, add, remove, **rest):
-            if rest.get("app_id") and rivals:
+            if rivals:
                 monkeypatch.setattr(delta.Table, "commit", original)
                 Catalog(catalog).commit([rivals.pop()], run_id=f"rival-{len(rivals)}", metadata=META)
                 monkeypatch.setattr(delta.Table, "commit", commit)

@@ -4,10 +4,12 @@ import obstore
 import pytest
 from catalogs import META, galaxies, local
 from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 from obstore.store import MemoryStore
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.errors import FatalError, TransientError
+from gax_batch.runner.record import commit_of
 from gax_batch.storage.object_store import PUT_ATTEMPTS, ObjectStore
 
 
@@ -52,3 +54,27 @@ def test_a_commit_that_is_lost_is_told_and_can_be_repeated(catalog, make_part, m
     assert galaxies(catalog) == ["c"]
     Catalog(catalog).commit(parts, run_id="again", metadata=META)
     assert galaxies(catalog) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("rival", [False, True], ids=["alone", "before another run's commit"])
+def test_a_commit_whose_answer_is_lost_is_committed_once(catalog, make_part, monkeypatch, rival):
+    gone = make_part("gone", ["z"])
+    Catalog(catalog).commit([make_part("u", ["a"]), gone], run_id="first", metadata=META)
+    parts = [make_part("u", ["a"], ["x"], version="2"), make_part("v", ["b"])]
+    opened, theirs, create = Catalog(catalog), make_part("w", ["c"]), DeltaTable.create_write_transaction
+
+    def unanswered(table, *arguments, **named):
+        monkeypatch.setattr(DeltaTable, "create_write_transaction", create)
+        create(table, *arguments, **named)
+        if rival:
+            Catalog(catalog).commit([theirs], run_id="theirs", metadata=META)
+        # The store's client repeats the write, which finds its own log file.
+        raise CommitFailedError("the version exists already")
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", unanswered)
+    version = opened.commit(parts, run_id="ours", metadata=META, removed=[gone.unit_id])
+    assert galaxies(catalog) == (["a", "b", "c"] if rival else ["a", "b"])
+    commits = [entry.version for entry in Catalog(catalog).history() if entry.facts.get("run_id") == "ours"]
+    assert commits == [version - rival]
+    assert commit_of(catalog, "ours").version == commits[0]
+    assert commit_of(catalog, "never") is None

@@ -89,12 +89,22 @@ def test_a_units_new_part_replaces_its_old_one_and_old_snapshots_remain(catalog,
 
 def test_the_same_commit_again_changes_nothing(catalog, make_part):
     parts = [make_part("u", ["a"], ["x"]), make_part("v", ["c"])]
+    planned_from = Catalog(catalog)
     version = Catalog(catalog).commit(parts, run_id="run-1", metadata=META)
+    assert planned_from.commit(parts, run_id="run-1", metadata=META) == version
     assert Catalog(catalog).commit(parts, run_id="run-1", metadata=META) == version
+
+
+def test_a_late_repetition_of_a_commit_does_not_bring_its_old_part_back(catalog, make_part):
+    parts = [make_part("u", ["a"], ["x"]), make_part("v", ["c"])]
+    Catalog(catalog).commit([make_part("w", ["d"])], run_id="run-0", metadata=META)
+    planned_from = Catalog(catalog)
+    Catalog(catalog).commit(parts, run_id="run-1", metadata=META)
     later = Catalog(catalog).commit([make_part("u", ["b"], version="2")], run_id="run-2", metadata=META)
-    # A late repetition of the first run does not bring its old part back.
-    assert Catalog(catalog).commit(parts, run_id="run-1", metadata=META) == later
-    assert galaxies(catalog) == ["b", "c"]
+    with pytest.raises(UsageError, match=rf"\b1\b.*{catalog}/galaxies"):
+        planned_from.commit(parts, run_id="run-1", metadata=META)
+    assert Catalog(catalog).version == later
+    assert galaxies(catalog) == ["b", "c", "d"]
     assert visible_rejects(catalog) == []
 
 
@@ -211,6 +221,7 @@ class TestRedoneInTheSameWay:
         (unit,) = self.plan(catalog).units
         ids = {"unit_id": unit.unit_id, "fingerprint": unit.fingerprint}
         parts = [make_part("u", ["a", "b"], run_id=run, **ids) for run in ("run-1", "run-2")]
+        planned_from = Catalog(catalog)
         Catalog(catalog).commit(parts[:1], run_id="run-1", metadata=META)
         (forced,) = self.plan(catalog, full=True).units
         assert (forced.unit_id, forced.fingerprint, forced.reason) == (*ids.values(), "forced")
@@ -222,7 +233,8 @@ class TestRedoneInTheSameWay:
         for repeated in (opened, Catalog(catalog)):
             assert repeated.commit(parts[1:], run_id="run-2", metadata=META) == version
         # Nor does a late repetition of the first run bring the first part back.
-        assert Catalog(catalog).commit(parts[:1], run_id="run-1", metadata=META) == version
+        assert planned_from.commit(parts[:1], run_id="run-1", metadata=META) == version
+        assert set(Catalog(catalog).galaxies()["run_id"].to_pylist()) == {"run-2"}
         assert self.plan(catalog).units == []
 
 
