@@ -1,4 +1,7 @@
-"""One cell of a Parquet image column: encoded bytes, or a raw tensor in any of its usual guises."""
+"""One cell of a Parquet image column: encoded bytes, or a raw tensor as a common library writes it.
+
+Every form that is read has a writer in `tests/sources/test_shard_writers.py`.
+"""
 
 import json
 from typing import Any, Protocol
@@ -147,14 +150,13 @@ def _reshaped(values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[A
 
 
 def _declared_shape(field: pa.Field) -> tuple[int, ...] | None:
-    """A tensor type's shape, also where the library that wrote it has not registered the type."""
+    """Return the shape of a tensor type: Arrow's own, or Ray's, which only Ray registers with pyarrow."""
     shape = getattr(field.type, "shape", None)
     if shape is None and field.metadata and b"ARROW:extension:metadata" in field.metadata:
         try:
-            declared = json.loads(field.metadata[b"ARROW:extension:metadata"])
+            shape = json.loads(field.metadata[b"ARROW:extension:metadata"])
         except ValueError:
             return None
-        shape = declared.get("shape") if isinstance(declared, dict) else declared
     if not isinstance(shape, list | tuple) or not all(isinstance(n, int) for n in shape):
         return None
     return tuple(shape)
@@ -166,10 +168,7 @@ def _storage_type(kind: pa.DataType) -> pa.DataType:
 
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or pa.types.is_binary_view(kind)
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
     )
 
 
