@@ -135,11 +135,11 @@ def _merge(catalog: Catalog, group: Sequence[PartName]) -> Part:
         fingerprint=_digest([name.fingerprint for name in group]),
         planned=len(galaxies) + len(rejects),
         origins=list(chain(*origins)) if all(origins) else [],
-        beside=_beside(catalog.uri, keys),
+        companions=_merged_companions(catalog.uri, keys),
     )
 
 
-def _beside(uri: str, keys: Sequence[str]) -> dict[str, pa.Table]:
+def _merged_companions(uri: str, keys: Sequence[str]) -> dict[str, pa.Table]:
     """The companions of a merged unit; units of the same settings have the same kinds."""
     kinds = [kind for kind in layout.COMPANIONS if storage.exists(layout.companion(uri, kind, keys[0]))]
     merged: dict[str, pa.Table] = {}

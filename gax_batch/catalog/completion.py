@@ -25,7 +25,7 @@ class UnitRows:
 
     galaxies: pa.Table
     rejects: pa.Table
-    beside: Mapping[str, pa.Table]
+    companions: Mapping[str, pa.Table]
 
 
 def unread_cutouts(catalog: str, key: str) -> pa.ChunkedArray:
@@ -77,18 +77,15 @@ def complete(catalog: str, key: str, new: UnitRows) -> UnitRows:
     galaxies = read_columns(layout.table(catalog, layout.GALAXIES_TABLE), [key], GALAXIES)
     rejects = _rejects(catalog, key)
     rejects = rejects.filter(pc.invert(_may_pass(rejects)))
-    beside = {
-        layout.POPULATION: add_up(
-            [*companions.read(catalog, layout.POPULATION, [key], SUMS), new.beside[layout.POPULATION]]
-        )
-    }
-    if layout.DRAWS in new.beside:
+    sums = companions.read(catalog, layout.POPULATION, [key], SUMS)
+    merged = {layout.POPULATION: add_up([*sums, new.companions[layout.POPULATION]])}
+    if layout.DRAWS in new.companions:
         stored = companions.read(catalog, layout.DRAWS, [key], DRAWS)
-        beside[layout.DRAWS] = pa.concat_tables([*stored, new.beside[layout.DRAWS]])
+        merged[layout.DRAWS] = pa.concat_tables([*stored, new.companions[layout.DRAWS]])
     return UnitRows(
         pa.concat_tables([galaxies, new.galaxies]).sort_by("source_uri"),
         pa.concat_tables([rejects, new.rejects]).sort_by("source_uri"),
-        beside,
+        merged,
     )
 
 

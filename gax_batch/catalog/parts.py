@@ -19,7 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gax_batch import storage
-from gax_batch.catalog import companions, layout
+from gax_batch.catalog import layout
+from gax_batch.catalog.companions import encode as encode_companion
+from gax_batch.catalog.companions import read_threads
 from gax_batch.catalog.delta import one_line
 from gax_batch.catalog.layout import PartName
 from gax_batch.catalog.schema import ADDED_COLUMNS, GALAXIES, REJECTS
@@ -85,7 +87,7 @@ def write_unit(
     fingerprint: str,
     planned: int,
     origins: Sequence[str] = (),
-    beside: Mapping[str, pa.Table] | None = None,
+    companions: Mapping[str, pa.Table] | None = None,
     images: str | None = None,
 ) -> Part:
     """Store a unit's rows.
@@ -99,7 +101,7 @@ def write_unit(
         fingerprint: Digest of the unit's members.
         planned: Cutouts that were planned.
         origins: Digests of the objects that the unit is all of (`layout.origin_of`); none if it is not.
-        beside: Its other companions by kind (see `gax_batch.catalog.companions`).
+        companions: Its other companions by kind (see `gax_batch.catalog.companions`).
         images: See `Part`.
 
     Returns:
@@ -111,7 +113,7 @@ def write_unit(
         TransientError: The store kept failing.
     """
     _check_conservation(galaxies, rejects, unit_id, planned)
-    encoded = {kind: companions.encode(table) for kind, table in sorted((beside or {}).items())}
+    encoded = {kind: encode_companion(table) for kind, table in sorted((companions or {}).items())}
     content = _digest(galaxies) + _digest(rejects)
     content += b"".join(hashlib.sha256(data).digest() for data in encoded.values())
     if images is not None:
@@ -244,7 +246,7 @@ def read_in_turn(root: str, keys: Sequence[str], schema: pa.Schema) -> Iterator[
                 "restore the object, or start a new catalog"
             ) from error
 
-    yield from map_threads(read, keys, companions.read_threads(root))
+    yield from map_threads(read, keys, read_threads(root))
 
 
 def _with_added(table: pa.Table, schema: pa.Schema) -> pa.Table:

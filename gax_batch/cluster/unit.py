@@ -338,7 +338,7 @@ def write(result: UnitResult, options: UnitOptions) -> UnitResult:
             fingerprint=state.fingerprint,
             planned=state.planned,
             origins=_origins(unit) if state.whole else [],
-            beside=unit.beside,
+            companions=unit.companions,
             images=_images_of(state, options.catalog),
         )
     except (TransientError, OSError) as error:
