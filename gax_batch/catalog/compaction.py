@@ -10,14 +10,13 @@ import pyarrow as pa
 
 from gax_batch import storage
 from gax_batch.catalog import companions, layout
-from gax_batch.catalog.draws import DRAWS
+from gax_batch.catalog.draws import DRAWS, count_draws
 from gax_batch.catalog.history import operation_id
 from gax_batch.catalog.layout import PartName
 from gax_batch.catalog.parts import Part, read_columns, read_origins, write_unit
 from gax_batch.catalog.schema import GALAXIES, REJECTS
 from gax_batch.catalog.snapshots import Catalog, open_existing
 from gax_batch.catalog.sums import SUMS, add_up
-from gax_batch.gz2 import N_ANSWERS
 from gax_batch.imaging.limits import MAX_UNIT_SIZE
 from gax_batch.system.machine import (
     available_bytes,
@@ -97,7 +96,7 @@ def _require_memory(catalog: Catalog, groups: Sequence[Sequence[PartName]], draw
         size = sum(sizes[name] for name in group)
         if size <= largest:
             continue  # a run has held as many cutouts
-        kept = _kept_draws(catalog.uri, group[0].key)
+        kept = count_draws(catalog.uri, group[0].key)
         use = local_resources(
             cpus="auto",
             workers="auto",
@@ -108,14 +107,6 @@ def _require_memory(catalog: Catalog, groups: Sequence[Sequence[PartName]], draw
         )
         need = predict_memory(use, units=1, unit_size=size, draws=max(kept, draws), kept_draws=kept)
         require_memory(need, available)
-
-
-def _kept_draws(uri: str, key: str) -> int:
-    """How many draws of each galaxy a part's unit keeps."""
-    if not storage.exists(layout.companion(uri, layout.DRAWS, key)):
-        return 0
-    (table,) = companions.read(uri, layout.DRAWS, [key], DRAWS)
-    return len(table["draws"][0]) // N_ANSWERS if len(table) else 0
 
 
 def _merge(catalog: Catalog, group: Sequence[PartName]) -> Part:

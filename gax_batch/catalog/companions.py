@@ -123,14 +123,26 @@ def count_rejects(catalog: str, names: Iterable[PartName]) -> dict[PartName, int
     """
     counts = {name: name.rejects or 0 for name in names}
     old = with_rejects(catalog, (name for name in counts if name.rejects is None))
-    return counts | dict(zip(old, map_threads(lambda name: _rows(catalog, name), old), strict=True))
+    footers = map_threads(lambda name: read_footer(catalog, layout.REJECTS, name.key), old)
+    return counts | {name: int(footer.num_rows) for name, footer in zip(old, footers, strict=True)}
 
 
-def _rows(catalog: str, name: PartName) -> int:
-    uri = layout.companion(catalog, layout.REJECTS, name.key)
+def read_footer(catalog: str, kind: str, key: str) -> pq.FileMetaData:
+    """Read the Parquet footer of a companion.
+
+    Args:
+        catalog: URI of the catalog.
+        kind: One of `layout.COMPANIONS`.
+        key: Key of the galaxies part.
+
+    Raises:
+        FatalError: The companion is missing or unreadable: the catalog is damaged.
+        TransientError: The store kept failing.
+    """
+    uri = layout.companion(catalog, kind, key)
     try:
         with storage.open_binary(uri) as file:
-            return int(pq.read_metadata(file).num_rows)
+            return pq.read_metadata(file)
     except (OSError, pa.ArrowException) as error:
         raise FatalError(f"the catalog is damaged: {uri} cannot be read ({one_line(error)})") from error
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gax_batch import storage
 from gax_batch.catalog import companions, layout
 from gax_batch.catalog.snapshots import open_existing
 from gax_batch.errors import UsageError
@@ -27,6 +28,25 @@ def draws_table(galaxy_ids: pa.ChunkedArray, draws: npt.NDArray[np.floating]) ->
     flat = pa.array(np.ascontiguousarray(draws, np.float16).reshape(-1))
     lists = pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * size), flat)
     return pa.table([galaxy_ids, lists], schema=DRAWS)
+
+
+def count_draws(catalog: str, key: str) -> int:
+    """Return the number of draws that a part keeps of each galaxy, by the footer of its companion.
+
+    Args:
+        catalog: URI of the catalog.
+        key: Key of the galaxies part.
+
+    Raises:
+        FatalError: The companion is unreadable.
+        TransientError: The store kept failing.
+    """
+    if not storage.exists(layout.companion(catalog, layout.DRAWS, key)):
+        return 0
+    footer = companions.read_footer(catalog, layout.DRAWS, key)
+    groups = (footer.row_group(number) for number in range(footer.num_row_groups))
+    fractions = sum(group.column(DRAWS.get_field_index("draws")).num_values for group in groups)
+    return fractions // (N_ANSWERS * footer.num_rows) if footer.num_rows else 0
 
 
 def read_draws(catalog: str, ids: Sequence[str], version: int | None = None) -> npt.NDArray[np.float32]:

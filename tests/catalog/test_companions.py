@@ -14,13 +14,13 @@ from fakes import FakeEngine, known_draws
 from gax_batch import storage
 from gax_batch.catalog import companions, layout
 from gax_batch.catalog import parts as module
-from gax_batch.catalog.draws import DRAWS, draws_table, read_draws
+from gax_batch.catalog.draws import DRAWS, count_draws, draws_table, read_draws
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.catalog.sums import SUMS, Grouping
 from gax_batch.catalog.vacuum import vacuum
 from gax_batch.cluster import unit
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.gz2 import ANSWERS
+from gax_batch.gz2 import ANSWERS, N_ANSWERS
 
 
 def folder(options: unit.UnitOptions, kind: str) -> Path:
@@ -51,6 +51,15 @@ def test_draws_are_kept_only_when_asked_for(task, options):
     part = store(task, options)
     assert (folder(options, layout.POPULATION) / part.key).is_file()
     assert not folder(options, layout.DRAWS).exists()
+
+
+@pytest.mark.parametrize(("galaxies", "draws", "counted"), [(3, 8, 8), (1, 256, 256), (0, 8, 0)])
+def test_the_number_of_draws_is_in_the_footer(tmp_path, galaxies, draws, counted):
+    ids = pa.chunked_array([[f"g{i}" for i in range(galaxies)]], pa.string())
+    table = draws_table(ids, np.zeros((galaxies, draws, N_ANSWERS)))
+    storage.write_bytes(layout.companion(str(tmp_path), layout.DRAWS, "part"), companions.encode(table))
+    assert count_draws(str(tmp_path), "part") == counted
+    assert count_draws(str(tmp_path), "another part") == 0
 
 
 def test_companions_are_written_before_their_part(task, options, monkeypatch):
