@@ -193,7 +193,8 @@ def with_full_store(execute: Callable[..., Any], count: int) -> Callable[..., An
     def wrapped(*arguments: Any) -> Any:
         held = [ray.put(np.full(BALLAST_BYTES, number, np.uint8)) for number in range(count)]
         yield from execute(*arguments)
-        folder = Path(ray._private.worker._global_node.get_session_dir_path())
+        # Of the Ray that runs already: init only returns its context.
+        folder = Path(ray.init(ignore_reinit_error=True).address_info["session_dir"])
         spilled = [path for path in folder.glob("ray_spilled_objects*/*") if path.stat().st_size]
         note(f"object store full, {len(spilled)} files spilled")
         assert all(ray.get(reference)[-1] == number for number, reference in enumerate(held))
