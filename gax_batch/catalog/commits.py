@@ -1,6 +1,7 @@
-"""The commit that makes a catalog's next snapshot: one transaction adds parts and removes those they replace.
+"""Commit the next snapshot of a catalog: one transaction adds parts and removes those that they replace.
 
-Companions, such as rejects, need none: they are there before their part, and valid while it is active.
+Companions, such as rejects, need no transaction: they are written before their part and are valid while it is
+active.
 """
 
 import tempfile
@@ -19,7 +20,7 @@ from gax_batch.errors import FatalError, UsageError
 from gax_batch.system.concurrency import map_threads
 from gax_batch.system.disk_database import Scratch
 
-# Every lost race means that another run got through, so this many are reached by no real operation.
+# Each lost race means that another run has committed. No real operation loses this many.
 MAX_RACES = 50
 
 _IDENTITY = pa.schema([("galaxy_id", pa.string()), ("source_uri", pa.string())])
@@ -30,7 +31,7 @@ SELECT (SELECT count(*) FROM ours SEMI JOIN theirs USING (galaxy_id)) AS galaxie
 
 
 class Commit:
-    """What one run does to a catalog, on top of whatever the newest snapshot is by then."""
+    """The changes of one run to a catalog, on top of the snapshot that is the newest at the commit."""
 
     def __init__(
         self,
@@ -44,12 +45,12 @@ class Commit:
         """Prepare a commit.
 
         Args:
-            catalog: The catalog's URI.
-            galaxies: The table of galaxies; it must exist, and afterwards is at its newest version.
+            catalog: URI of the catalog.
+            galaxies: Table of galaxies. It must exist; the commit moves it to its newest snapshot.
             planned_from: The active part of each unit when the run was planned.
-            parts: To make visible, each in the place of its unit's older one.
-            removed: Units to take out.
-            restored: The snapshot that the parts are taken from, where it is an earlier one.
+            parts: Parts to make visible. Each replaces the older part of its unit.
+            removed: Units to remove.
+            restored: The earlier snapshot that the parts are taken from, if any.
         """
         self._catalog = catalog
         self._galaxies = galaxies
@@ -65,12 +66,12 @@ class Commit:
         and has nothing left to do.
 
         Args:
-            facts: Kept with the commit.
+            facts: Facts that are stored with the commit.
 
         Raises:
             UsageError: Another run has committed the same units or galaxies, or the restored snapshot has
                 ended; nothing was committed.
-            FatalError: A part is not there or not whole, or the store refused; nothing was committed.
+            FatalError: A part is missing or incomplete, or the store refused; nothing was committed.
             TransientError: The store kept failing.
         """
         for _ in range(MAX_RACES):
@@ -89,11 +90,12 @@ class Commit:
                 continue
             return
         raise FatalError(
-            f"{MAX_RACES} other commits to {self._galaxies.uri} came first; run again when it is quiet"
+            f"{MAX_RACES} other commits to {self._galaxies.uri} came first; "
+            "run again when no other run commits"
         )
 
     def _changes(self) -> tuple[list[Part], list[str]]:
-        """What to add and remove on top of the newest snapshot, given the one that was planned from."""
+        """Return the parts to add and the keys to remove, on top of the newest snapshot."""
         newest = by_unit(self._galaxies)
         add: list[Part] = []
         remove: list[str] = []
@@ -126,7 +128,7 @@ class Commit:
         return add, remove
 
     def _require_stored(self, parts: Sequence[Part]) -> None:
-        """Refuse parts that are not there as they were written: delta-rs commits what does not exist."""
+        """Refuse parts that are missing or incomplete: delta-rs commits files that do not exist."""
         files = [(storage.join(self._galaxies.uri, part.key), part.size) for part in parts]
         files += [
             (layout.companion(self._catalog, layout.REJECTS, part.key), part.reject_size)
@@ -137,12 +139,12 @@ class Commit:
         lost = [uri for (uri, _), is_whole in zip(files, whole, strict=True) if not is_whole]
         if lost:
             raise FatalError(
-                f"{len(lost):,} of {len(files):,} files of this commit are gone or torn, as {lost[0]}; "
-                "nothing was committed: run the same command again, which makes them again"
+                f"{len(lost):,} of {len(files):,} files of this commit are missing or incomplete, such as "
+                f"{lost[0]}; nothing was committed: run the same command again to write them again"
             )
 
     def _counts(self, add: Sequence[Part], remove: Sequence[str]) -> dict[str, int]:
-        """How many galaxies the commit adds and removes, and how many there are then."""
+        """Count the galaxies and units that the commit adds and removes, and the galaxies after it."""
         rows = self._galaxies.rows()
         added, removed = sum(part.rows for part in add), sum(rows[key] for key in remove)
         return {
@@ -154,7 +156,7 @@ class Commit:
         }
 
     def _shared_galaxies(self, parts: Sequence[Part], foreign: set[PartName]) -> int:
-        """How many cutouts or galaxies of ours are also in parts that other runs added since the plan."""
+        """Count the cutouts or galaxies of these parts that other runs have added since the plan."""
         if not foreign or not parts:
             return 0
         theirs = self._identities(foreign)
@@ -169,15 +171,15 @@ class Commit:
         yield from read_in_turn(self._galaxies.uri, keys_of(names), _IDENTITY)
         rejects = keys_of(with_rejects(self._catalog, names))
         for bad in read_in_turn(layout.table(self._catalog, layout.REJECTS), rejects, _IDENTITY):
-            # A reject holds no id.
+            # A reject does not claim its id.
             yield pa.table([pa.nulls(len(bad), pa.string()), bad["source_uri"]], schema=_IDENTITY)
 
 
 def by_unit(galaxies: Table) -> dict[str, PartName]:
-    """The active part of every unit.
+    """Return the active part of every unit.
 
     Raises:
-        UsageError: The table has two of one unit, or files that this package did not write.
+        UsageError: The table has two parts of one unit, or files that this package did not write.
     """
     names = galaxies.parts()
     units = {name.unit_id: name for name in names}
@@ -187,7 +189,7 @@ def by_unit(galaxies: Table) -> dict[str, PartName]:
 
 
 def keys_of(names: Iterable[PartName]) -> list[str]:
-    """The keys of parts, sorted."""
+    """Return the keys of parts, sorted."""
     return sorted(name.key for name in names)
 
 

@@ -1,4 +1,4 @@
-"""What keeps a catalog's parts few: small units of many nights become large ones."""
+"""Merge small units, such as those of many nights, into large ones, so that a catalog has few parts."""
 
 import hashlib
 from collections import defaultdict
@@ -30,7 +30,7 @@ COMPACT = "compact"
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """Units before and after, and the snapshot that has them."""
+    """The numbers of units before and after a compaction, and its snapshot."""
 
     before: int
     after: int
@@ -41,13 +41,13 @@ def compact(uri: str, unit_size: int, *, draws: int) -> Compaction:
     """Merge units of less than half the size, in one commit; no row changes.
 
     Args:
-        uri: The catalog.
-        unit_size: Cutouts of a merged unit, at most.
+        uri: URI of the catalog.
+        unit_size: Maximum number of cutouts of a merged unit.
         draws: Draws per galaxy of the later runs that must be able to redo a merged unit.
 
     Raises:
-        UsageError: There is no catalog, a run on this machine could not hold a merged unit, or another run
-            has meanwhile redone one of the units.
+        UsageError: There is no catalog, a run on this machine could not hold a merged unit in memory, or
+            another run has redone one of the units in the meantime.
         FatalError: A part cannot be read, or the store refused.
         TransientError: The store kept failing.
     """
@@ -67,9 +67,9 @@ def compact(uri: str, unit_size: int, *, draws: int) -> Compaction:
 
 
 def _groups(catalog: Catalog, unit_size: int) -> Iterator[list[PartName]]:
-    """Small units of the same settings that fit together, in the order of their keys.
+    """Yield groups of small units of the same settings that fit into one unit, in the order of their keys.
 
-    Units that are all of their shards are merged with one another only, so that the shards stay settled.
+    A unit of whole shards is merged only with other such units, so that later plans need not list the shards.
     """
     sizes = catalog.planned()
     small: dict[tuple[str, bool], list[PartName]] = defaultdict(list)
@@ -89,7 +89,7 @@ def _groups(catalog: Catalog, unit_size: int) -> Iterator[list[PartName]]:
 
 
 def _require_memory(catalog: Catalog, groups: Sequence[Sequence[PartName]], draws: int) -> None:
-    """Refuse to make units that a later run could not redo, by the prediction that refuses runs."""
+    """Refuse to make units that a later run could not redo, by the memory that is predicted for runs."""
     sizes, available = catalog.planned(), available_bytes()
     largest = max(sizes.values(), default=0)
     for group in groups:
@@ -131,7 +131,7 @@ def _merge(catalog: Catalog, group: Sequence[PartName]) -> Part:
 
 
 def _merged_companions(uri: str, keys: Sequence[str]) -> dict[str, pa.Table]:
-    """The companions of a merged unit; units of the same settings have the same kinds."""
+    """Return the companions of a merged unit by kind. Units of the same settings have the same kinds."""
     kinds = [kind for kind in layout.COMPANIONS if storage.exists(layout.companion(uri, kind, keys[0]))]
     merged: dict[str, pa.Table] = {}
     if layout.POPULATION in kinds:

@@ -1,7 +1,8 @@
-"""A stored unit, completed by cutouts that the storage failed to give when the unit was made.
+"""Complete a stored unit with cutouts that the storage failed to give when the unit was made.
 
-Rows, rejects and companions of the unit stay as they are. Only the cutouts that its part rejects for a fault
-that may pass (`rejects.PASSING`) are read and classified again, and a new part takes the place of the old.
+Rows, rejects and companions of the unit stay as they are. Only the cutouts that its part rejects for a
+passing fault of the storage (`rejects.PASSING`) are read and classified again. A new part replaces the old
+one.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from gax_batch.rejects import PASSING
 
 @dataclass(frozen=True, slots=True)
 class UnitRows:
-    """What a unit stores: `GALAXIES`, `REJECTS`, and companions by kind."""
+    """The tables that a unit stores: `GALAXIES`, `REJECTS`, and companions by kind."""
 
     galaxies: pa.Table
     rejects: pa.Table
@@ -29,11 +30,11 @@ class UnitRows:
 
 
 def unread_cutouts(catalog: str, key: str) -> pa.ChunkedArray:
-    """Return the `source_uri` of each cutout that a part rejects for a fault that may pass.
+    """Return the `source_uri` of each cutout that a part rejects for a passing fault of the storage.
 
     Args:
-        catalog: The catalog's URI.
-        key: Key of the galaxies part, which has rejects.
+        catalog: URI of the catalog.
+        key: Key of the galaxies part. It must have rejects.
 
     Raises:
         FatalError: The part is missing or unreadable.
@@ -44,7 +45,13 @@ def unread_cutouts(catalog: str, key: str) -> pa.ChunkedArray:
 
 
 def can_complete(catalog: str, key: str, grouping: Grouping, *, keep_draws: bool) -> bool:
-    """Whether a part has the companions, with the groups of galaxies, that a run makes.
+    """Return whether a part has the companions, with the groups of galaxies, that a run makes.
+
+    Args:
+        catalog: URI of the catalog.
+        key: Key of the galaxies part.
+        grouping: Groups of galaxies over which the run sums.
+        keep_draws: Whether the run keeps the draws of every galaxy.
 
     Raises:
         FatalError: A companion is unreadable.
@@ -55,15 +62,15 @@ def can_complete(catalog: str, key: str, grouping: Grouping, *, keep_draws: bool
     if storage.exists(layout.companion(catalog, layout.DRAWS, key)) != keep_draws:
         return False
     (sums,) = companions.read(catalog, layout.POPULATION, [key], SUMS)
-    # A part without galaxies has no groups either.
+    # The sums of a part without galaxies are empty.
     return not len(sums) or grouping.has_made(sums)
 
 
 def complete(catalog: str, key: str, new: UnitRows) -> UnitRows:
-    """Put cutouts that were tried again into the unit that a part stores.
+    """Add cutouts that were tried again to the unit that a part stores.
 
     Args:
-        catalog: The catalog's URI.
+        catalog: URI of the catalog.
         key: Key of the galaxies part.
         new: The cutouts of `unread_cutouts`, as galaxies or as rejects.
 

@@ -1,8 +1,8 @@
-"""Which galaxies to publish: one SQL expression over the catalog's columns, and nothing else.
+"""A condition that selects galaxies: one SQL expression over the columns of the catalog.
 
-DuckDB parses and evaluates it. Between the two, its syntax tree is looked at: every node must be of a few
-kinds, every function of a list, every name a column, so that no expression reaches a file, another table, a
-setting or the clock; and the database that evaluates it is locked (no files, no network, no extensions).
+DuckDB parses and evaluates it. In between, its syntax tree is checked: only some kinds of nodes, some
+functions and the names of columns are allowed. No expression can therefore reach a file, another table, a
+setting or the clock. The database that evaluates it is also locked: it has no files, network or extensions.
 """
 
 import difflib
@@ -27,7 +27,7 @@ FUNCTIONS = frozenset({
     "starts_with", "suffix", "tan", "trunc", "upper", "xor",
 })
 # fmt: on
-"""What an expression may call, by DuckDB's names; `~~` is LIKE, `~~~` GLOB."""
+"""Functions that an expression may call, by their names in DuckDB. `~~` is LIKE, `~~~` is GLOB."""
 
 _CLASSES = frozenset(
     {"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN", "CASE", "CAST", "FUNCTION"}
@@ -37,21 +37,21 @@ _MAX_LENGTH = 10_000
 
 
 class Condition:
-    """An expression that has been found harmless, ready to be asked of rows."""
+    """An expression that has been checked and can be evaluated on rows."""
 
     def __init__(self, text: str, schema: pa.Schema, scratch: Scratch) -> None:
         """Parse an expression.
 
         Args:
-            text: Such as `t01_smooth_or_features_a01_smooth_prob > 0.8 AND dec > 0`.
-            schema: The columns that it may name.
-            scratch: Of this condition alone; it is locked.
+            text: The expression, such as `t01_smooth_or_features_a01_smooth_prob > 0.8 AND dec > 0`.
+            schema: The columns that the expression may name.
+            scratch: A database for this condition alone. It is locked.
 
         Raises:
-            UsageError: It is no expression, or one that is not allowed, or it names an unknown column.
+            UsageError: The text is not an expression, is not allowed, or names an unknown column.
         """
         self._text = text
-        # Two statements of one text: what was looked at is what runs.
+        # The text that was checked is the text that runs.
         self._sql = _SELECT + text
         self._scratch = scratch
         scratch.lock()
@@ -59,13 +59,13 @@ class Condition:
         for name in names:
             if name not in schema.names:
                 raise UsageError(
-                    f"the condition names {name!r}, which is no column; {nearest(name, schema.names)}"
+                    f"the condition names {name!r}, which is not a column; {nearest(name, schema.names)}"
                 )
         self.columns: tuple[str, ...] = tuple(names)
         self.filter(schema.empty_table())
 
     def filter(self, rows: pa.Table) -> pa.Table:
-        """The rows for which the expression is true, in their order.
+        """Return the rows for which the expression is true, in their order.
 
         Raises:
             UsageError: The expression cannot be evaluated (text compared with a number).
@@ -73,7 +73,11 @@ class Condition:
         return rows.take(self.places(rows))
 
     def places(self, rows: pa.Table) -> pa.ChunkedArray:
-        """The numbers, from 0, of the rows for which it is true: int64, ascending; errors as of `filter`."""
+        """Return the indices, int64, ascending, of the rows for which the expression is true.
+
+        Raises:
+            UsageError: The expression cannot be evaluated (text compared with a number).
+        """
         numbers = pa.array(np.arange(len(rows)))
         asked = pa.table({"row": numbers} | {name: rows[name] for name in self.columns})
         try:
@@ -85,16 +89,16 @@ class Condition:
         return pc.take(kept, pc.sort_indices(kept))
 
     def _tree(self) -> Any:
-        """The syntax tree of the expression alone.
+        """Return the syntax tree of the expression alone.
 
         Raises:
-            UsageError: The text is more than one expression, or none.
+            UsageError: The text is not exactly one expression.
         """
         if not self._text.strip() or len(self._text) > _MAX_LENGTH:
             raise UsageError(f"a condition is one expression of up to {_MAX_LENGTH:,} characters")
         parsed, plain = self._serialized(self._sql), self._serialized(_SELECT + "true")
         if parsed.get("error"):
-            raise UsageError(f"the condition {self._text!r} is no expression: {parsed['error_message']}")
+            raise UsageError(f"the condition {self._text!r} is not an expression: {parsed['error_message']}")
         tree = parsed["statements"][0]["node"].pop("where_clause", None)
         plain["statements"][0]["node"].pop("where_clause")
         if tree is None or parsed != plain:
@@ -105,12 +109,12 @@ class Condition:
         try:
             found = self._scratch.one("SELECT json_serialize_sql($statement) AS tree", statement=sql) or {}
         except QueryError as error:
-            raise UsageError(f"the condition {self._text!r} is no expression: {error}") from None
+            raise UsageError(f"the condition {self._text!r} is not an expression: {error}") from None
         return json.loads(found["tree"])
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint for a name that is not known: those like it, or those with a word like it."""
+    """Return a hint for an unknown name: the known names that are similar, or have a similar word."""
     name = name.lower()
     close = difflib.get_close_matches(name, known, n=3) or [
         whole for whole in known if difflib.get_close_matches(name, whole.split("_"), cutoff=0.75)
@@ -119,10 +123,10 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _columns(node: Any, text: str) -> Iterator[str]:
-    """The columns that a tree names.
+    """Yield the columns that a syntax tree names.
 
     Raises:
-        UsageError: It holds something that is not allowed.
+        UsageError: The tree has a node that is not allowed.
     """
     if isinstance(node, list):
         for part in node:
@@ -136,5 +140,5 @@ def _columns(node: Any, text: str) -> Iterator[str]:
         raise UsageError(f"the condition {text!r} calls {node['function_name']!r}, which is not allowed")
     if kind == "COLUMN_REF":
         yield ".".join(node["column_names"])
-    # The type of a cast is data of the parser's own, not an expression.
+    # The type of a cast is not an expression.
     yield from _columns([value for key, value in node.items() if key != "type_expr"], text)

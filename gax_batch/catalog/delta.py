@@ -1,9 +1,9 @@
-"""A catalog's Delta table: open, create, list active parts, commit.
+"""The Delta table of a catalog: open, create, list active parts, commit.
 
-It asks for the oldest protocol (reader 1, writer 2), so that every reader of Delta Lake opens them: no
-deletion vectors, no column mapping, no v2 checkpoints, no partitions. Commits are optimistic: the
-next log file is created only if it does not exist, which S3 (by conditional put), GCS, Azure and local
-disks all decide atomically, so that of two commits one fails.
+The table needs the oldest protocol (reader 1, writer 2), so that every reader of Delta Lake opens it: no
+deletion vectors, no column mapping, no v2 checkpoints, no partitions. Commits are optimistic: the next log
+file is created only if it does not exist. S3 (by conditional put), GCS, Azure and local disks all decide this
+atomically, so that one of two concurrent commits fails.
 """
 
 import os
@@ -36,7 +36,7 @@ PROPERTIES = {
     "delta.enableExpiredLogCleanup": "false",
     "delta.logRetentionDuration": "interval 36500 days",
 }
-"""Properties of every table: only `vacuum` ends a snapshot."""
+"""Properties of every table. With them, only `vacuum` deletes snapshots."""
 
 Answer = TypeVar("Answer")
 
@@ -47,7 +47,7 @@ _AWKWARD = re.compile(r"[^A-Za-z0-9._~=+@:/-]")
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A part to add: its key below the table's root, bytes, and statistics as Delta's JSON."""
+    """A part to add: its key below the root of the table, size in bytes, and statistics as Delta's JSON."""
 
     key: str
     size: int
@@ -56,7 +56,7 @@ class NewFile:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One commit: the snapshot it made, when, and what its author noted."""
+    """One commit: the number of its snapshot, its time, and the facts that its author stored with it."""
 
     version: int
     time: datetime
@@ -64,22 +64,22 @@ class Entry:
 
 
 class LostRaceError(Exception):
-    """Another commit came first; nothing was committed."""
+    """Raised if another commit came first; nothing was committed."""
 
 
 class Table:
-    """One Delta table at one snapshot, which may not exist yet."""
+    """One Delta table at one snapshot. The table may not exist yet."""
 
     def __init__(self, uri: str, version: int | None = None) -> None:
         """Open a table.
 
         Args:
-            uri: The table's root.
-            version: The snapshot to open; the newest if none is given.
+            uri: URI of the root of the table.
+            version: Number of the snapshot to open; the newest if None.
 
         Raises:
-            UsageError: It cannot be read, has no such snapshot, is no table of ours, or is of a newer
-                format.
+            UsageError: The table cannot be read, does not have this snapshot, is not the table of a catalog,
+                or has a newer format.
         """
         self.uri = uri
         self._pinned = version
@@ -88,17 +88,17 @@ class Table:
         self._options = _storage_options()
         _check_location(self._location, is_local=path is not None)
         self._table: DeltaTable | None = None
-        # Of a table that is opened at one snapshot: the newest one's number and properties.
+        # If the table is opened at one snapshot: number and properties of the newest snapshot.
         self._newest: tuple[int, dict[str, str]] | None = None
         self.refresh()
 
     @property
     def version(self) -> int | None:
-        """The snapshot's number; None while there is no table."""
+        """The number of the snapshot; None if the table does not exist."""
         return None if self._table is None else int(self._table.version())
 
     def refresh(self) -> None:
-        """Go to the newest snapshot; a table that was opened at one stays there."""
+        """Move to the newest snapshot. A table that was opened at one snapshot stays there."""
         try:
             if self._table is None:
                 self._table = self._open()
@@ -110,7 +110,7 @@ class Table:
             raise UsageError(f"the table {self.uri} cannot be read: {_cause(self.uri, error)}") from error
 
     def parts(self) -> list[PartName]:
-        """The active parts, sorted.
+        """Return the active parts, sorted.
 
         Raises:
             UsageError: The table has files that this package did not write.
@@ -128,7 +128,7 @@ class Table:
         return sorted(name for name in names if name is not None)
 
     def rows(self) -> dict[str, int]:
-        """The number of rows of every active file, by its key."""
+        """Return the number of rows of every active file, by its key."""
         if self._table is None:
             return {}
         actions = pa.table(self._table.get_add_actions())
@@ -136,7 +136,7 @@ class Table:
         return {unquote(key): int(count or 0) for key, count in zip(keys, counts, strict=True)}
 
     def bounds(self, column: str) -> dict[str, tuple[Any, Any]]:
-        """The least and the greatest value of a column in every active file that has any, by its key."""
+        """Return the minimum and maximum of a column in every active file with values, by its key."""
         if self._table is None:
             return {}
         actions = pa.table(self._table.get_add_actions(flatten=True))
@@ -145,7 +145,7 @@ class Table:
         return {unquote(key): (low, high) for key, low, high in zip(*columns, strict=True) if low is not None}
 
     def history(self) -> list[Entry]:
-        """The commits up to this snapshot that the log still tells of, the newest first."""
+        """Return the commits up to this snapshot that the log still contains, the newest first."""
         if self._table is None:
             return []
         prefix = "gax."
@@ -167,19 +167,24 @@ class Table:
         return max(first_snapshot(self.uri), self._ended_before())
 
     def require(self, version: int) -> None:
-        """Refuse a snapshot that `vacuum` has ended, or that is not there yet.
+        """Refuse a snapshot that `vacuum` has deleted, or that does not exist yet.
 
         Raises:
-            UsageError: In one line, with the oldest snapshot that there is.
+            UsageError: There is no such snapshot; one line, with the oldest and the newest snapshot.
         """
         if not self._ended_before() <= version <= self._last():
             raise self._no_snapshot(version)
 
     def create(self, name: str, description: str, schema: pa.Schema) -> None:
-        """Create the table, empty; no harm is done if another run just did.
+        """Create the empty table. Does nothing if another run has just created it.
+
+        Args:
+            name: Name of the table.
+            description: Description of the table.
+            schema: Columns of the table.
 
         Raises:
-            FatalError: It cannot be created.
+            FatalError: The table cannot be created.
         """
         try:
             DeltaTable.create(
@@ -202,7 +207,7 @@ class Table:
         return set() if self._table is None else {field.name for field in self._table.schema().fields}
 
     def configuration(self) -> dict[str, str]:
-        """Return the table's properties, as the newest snapshot has them."""
+        """Return the properties of the table in its newest snapshot."""
         if self._newest is not None:
             return self._newest[1]
         return {} if self._table is None else self._table.metadata().configuration
@@ -210,11 +215,11 @@ class Table:
     def alter(
         self, change: Callable[[DeltaTable, CommitProperties], None], metadata: Mapping[str, str | int]
     ) -> None:
-        """Change the table's metadata by a commit, which keeps what the newest one notes of the same rows.
+        """Change the metadata of the table by a commit, which repeats the facts of the newest one.
 
         Args:
-            change: Changes the table it is given, by one commit with the properties it is given.
-            metadata: Kept with the commit.
+            change: Function that changes a table by one commit with the given properties.
+            metadata: Facts that are stored with the commit, besides those of the newest one.
 
         Raises:
             LostRaceError: The snapshot is no longer the newest.
@@ -239,7 +244,12 @@ class Table:
         *,
         metadata: Mapping[str, str | int],
     ) -> None:
-        """Replace files in one transaction on top of this snapshot, and go to the newest one.
+        """Replace files in one transaction on top of this snapshot, and move to the newest snapshot.
+
+        Args:
+            add: Files to add.
+            remove: Keys of the files to remove.
+            metadata: Facts that are stored with the commit.
 
         Raises:
             LostRaceError: The snapshot is no longer the newest.
@@ -269,7 +279,7 @@ class Table:
             self.refresh()
         if not storage.exists(mine):
             raise FatalError(
-                f"the store took the commit to {self.uri}, but lost it; the same command commits again"
+                f"the store accepted the commit to {self.uri}, but lost it; run the same command again"
             )
 
     def _open(self) -> DeltaTable:
@@ -282,7 +292,7 @@ class Table:
         try:
             _whole_answer(lambda: table.load_as_version(version))
         except (DeltaError, OSError):
-            # Without the properties of this release, delta-rs has deleted the log of old snapshots.
+            # delta-rs deletes the log of old snapshots of tables without the properties of this release.
             if version < first_snapshot(self.uri):
                 raise self._no_snapshot(version) from None
             raise
@@ -295,17 +305,17 @@ class Table:
         )
 
     def _last(self) -> int:
-        """The newest snapshot's number, as far as this object knows; -1 while there is no table."""
+        """Return the number of the newest snapshot that this object knows; -1 if the table does not exist."""
         return int(self._newest[0] if self._newest else -1 if self._table is None else self._table.version())
 
     def _ended_before(self) -> int:
-        """The oldest snapshot that `vacuum` has left."""
+        """Return the number of the oldest snapshot that `vacuum` has kept."""
         return int(self.configuration().get(OLDEST_KEY, 0))
 
     def _check_format(self, table: DeltaTable) -> None:
         written = table.metadata().configuration.get(FORMAT_KEY)
         if written is None:
-            raise UsageError(f"{self.uri} is a Delta table, but no gax catalog; choose another place")
+            raise UsageError(f"{self.uri} is a Delta table, but not a gax catalog; choose another place")
         if not written.isdecimal() or int(written) > FORMAT_VERSION:
             raise UsageError(
                 f"{self.uri} has catalog format {written}, newer than {FORMAT_VERSION}; update gax-batch"
@@ -318,18 +328,18 @@ class Table:
 
 
 def _whole_answer(ask: Callable[[], Answer]) -> Answer:
-    """Ask again where the store's answer breaks off in its middle, which delta-rs does not by itself."""
+    """Repeat a request whose answer from the store breaks off, which delta-rs does not do by itself."""
     for _ in range(ANSWER_ATTEMPTS - 1):
         try:
             return ask()
-        except OSError as error:  # a fault of the store; the table's own are DeltaErrors
+        except OSError as error:  # of the store; faults of the table are DeltaErrors
             if not client_errors.broke_off(_flat(error)):
                 raise
     return ask()
 
 
 def _cause(uri: str, error: Exception) -> str:
-    """Why a table could not be read, and what to do."""
+    """Return why a table could not be read, and what to do."""
     fault = client_errors.fault(uri, _flat(error)) if isinstance(error, OSError) else None
     match fault:
         case client_errors.NoBucketError():
@@ -342,7 +352,7 @@ def _cause(uri: str, error: Exception) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """An error's message on one line, bounded, without terminal codes and URL queries."""
+    """Return the message of an error as one short line, without terminal codes and URL queries."""
     return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", _flat(error))[:300]
 
 
@@ -351,7 +361,7 @@ def _flat(error: Exception) -> str:
 
 
 def _storage_options() -> dict[str, str]:
-    # Everything else the store reads from the environment itself.
+    # The store reads everything else from the environment itself.
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     return {"AWS_ALLOW_HTTP": "true"} if endpoint.startswith("http://") else {}
 
@@ -360,5 +370,5 @@ def _check_location(location: str, *, is_local: bool) -> None:
     # delta-rs percent-encodes such names in one place and not in another.
     if "%" in location or (not is_local and _AWKWARD.search(location.partition("://")[2])):
         raise UsageError(
-            f"{location} is no good place for a catalog: use letters, digits and . _ - = only in its name"
+            f"{location} cannot hold a catalog: use only letters, digits and . _ - = in its name"
         )

@@ -1,6 +1,6 @@
-"""What differs between two snapshots of a catalog: galaxies added and removed, and probabilities moved.
+"""Compare two snapshots of a catalog: galaxies added and removed, and changes of probabilities.
 
-Only parts that one of the two does not have are read: a part never changes, so a galaxy in a common part
+Only parts that one of the two does not have are read. A part never changes, so that a galaxy in a common part
 is the same in both.
 """
 
@@ -23,10 +23,10 @@ _SCHEMA = pa.schema([GALAXIES.field(name).remove_metadata() for name in _COMPARE
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """How far a question's probabilities moved, over the galaxies that both snapshots have.
+    """Changes of the probabilities of a question, over the galaxies that both snapshots have.
 
     Attributes:
-        question: Its name.
+        question: Name of the question.
         mean: Mean absolute change over its answers and all compared galaxies.
         largest: Largest absolute change of any answer of any galaxy.
     """
@@ -38,7 +38,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class MovedGalaxy:
-    """One galaxy whose probabilities changed: root mean square over the 37 answers, and the classes."""
+    """A galaxy with changed probabilities: root mean square change over the 37 answers, and the classes."""
 
     galaxy_id: str
     rms: float
@@ -48,16 +48,18 @@ class MovedGalaxy:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Snapshot `before` against snapshot `after`.
+    """The differences between snapshot `before` and snapshot `after`.
 
     Attributes:
-        added: Galaxies that only the later has.
-        removed: Galaxies that only the earlier has.
-        compared: Galaxies in both that were processed anew.
-        moved: Those of them with any changed probability.
-        reclassified: Those of them with another `gz2_class`.
-        questions: How far each question moved; empty where nothing was compared.
-        most: The galaxies that moved most, the first the farthest.
+        before: Number of the earlier snapshot.
+        after: Number of the later snapshot.
+        added: Number of galaxies that only the later snapshot has.
+        removed: Number of galaxies that only the earlier snapshot has.
+        compared: Number of galaxies in both that were processed again.
+        moved: Number of compared galaxies with a changed probability.
+        reclassified: Number of compared galaxies with another `gz2_class`.
+        questions: Changes of each question; empty if nothing was compared.
+        most: The galaxies that changed most, sorted by decreasing change.
     """
 
     before: int
@@ -75,10 +77,10 @@ def compare(before: Catalog, after: Catalog, folder: Path, *, most: int = 10) ->
     """Compare two snapshots of one catalog.
 
     Args:
-        before: The earlier one.
-        after: The later one.
-        folder: An existing folder on a local disk, for what does not fit in memory.
-        most: How many of the galaxies that moved most to list.
+        before: The earlier snapshot.
+        after: The later snapshot.
+        folder: An existing folder on a local disk, for data that does not fit in memory.
+        most: How many of the galaxies that changed most to list.
 
     Raises:
         UsageError: A snapshot can no longer be read, or the disk is full.
@@ -151,14 +153,14 @@ def _most(scratch: Scratch, count: int) -> list[MovedGalaxy]:
 
 
 def changes_lines(changes: Changes) -> list[str]:
-    """The comparison for a person."""
+    """Return the comparison as lines of text."""
     lines = [
         f"snapshot {changes.before} to {changes.after}: {changes.added:,} galaxies added, "
-        f"{changes.removed:,} removed, {changes.compared:,} processed anew",
+        f"{changes.removed:,} removed, {changes.compared:,} processed again",
     ]
     if changes.compared:
         lines.append(
-            f"{changes.moved:,} of them moved, {changes.reclassified:,} are of another class "
+            f"{changes.moved:,} of them changed, {changes.reclassified:,} have another class "
             "(mean and largest absolute change of a probability)"
         )
         lines += [f"  {move.question:22} {move.mean:.5f}  {move.largest:.5f}" for move in changes.questions]

@@ -1,4 +1,4 @@
-"""The draws of every galaxy, which `gax run --keep-draws` stores beside the catalog."""
+"""The draws of every galaxy, which `gax run --keep-draws` stores next to the catalog."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,16 @@ DRAWS: pa.Schema = pa.schema(
         pa.field("draws", pa.list_(pa.float16()), nullable=False),
     ]
 )
-"""One row per galaxy: `[S, 37]` fractions, row by row."""
+"""One row per galaxy. `draws` is `[S, 37]` fractions in row-major order."""
 
 
 def draws_table(galaxy_ids: pa.ChunkedArray, draws: npt.NDArray[np.floating]) -> pa.Table:
-    """Draws `[N, S, 37]` as rows of `DRAWS`; float16 is exact to 0.0005."""
+    """Return draws as rows of `DRAWS`.
+
+    Args:
+        galaxy_ids: string `[N]`.
+        draws: Fractions `[N, S, 37]`. They are rounded to float16, which is exact to 0.0005.
+    """
     count, size = len(draws), draws.shape[1] * draws.shape[2]
     flat = pa.array(np.ascontiguousarray(draws, np.float16).reshape(-1))
     lists = pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * size), flat)
@@ -52,21 +57,21 @@ def count_draws(catalog: str, key: str) -> int:
 def read_draws(catalog: str, ids: Sequence[str], version: int | None = None) -> npt.NDArray[np.float32]:
     """Read the draws of some galaxies.
 
-    Draw k of all galaxies is the same network: what is computed of draw k of any of them is one draw from
-    the posterior of that number.
+    Draw k of all galaxies is of the same network. A number that is computed from draw k of several galaxies
+    is therefore one draw from its posterior.
 
     Args:
-        catalog: The catalog's URI.
-        ids: N of its galaxies.
-        version: The snapshot's number; the newest if None.
+        catalog: URI of the catalog.
+        ids: `galaxy_id` of N galaxies.
+        version: Number of the snapshot; the newest if None.
 
     Returns:
-        float32 `[N, S, 37]` cumulative fractions, in the order of `ids`, rounded to float16: what
-        `<answer>_prob` would be of draw k alone. `<answer>_prob` and `<answer>_std` are the mean and the
-        standard deviation of the draws; of more draws than are kept if the run had a target error.
+        float32 `[N, S, 37]` cumulative fractions, in the order of `ids`, rounded to float16. Draw k is what
+        `<answer>_prob` would be with this draw alone. `<answer>_prob` and `<answer>_std` are the mean and the
+        standard deviation of the draws. If the run had a target error, they are of more draws than are kept.
 
     Raises:
-        UsageError: The catalog keeps no draws, has none of these galaxies, or was made with different
+        UsageError: The catalog does not keep draws, lacks one of these galaxies, or was made with different
             numbers of draws.
         FatalError: A file of the catalog is unreadable.
         TransientError: The store kept failing.

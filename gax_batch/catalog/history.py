@@ -1,4 +1,4 @@
-"""A catalog's snapshots over time: what made each one, what is in one, and going back to one."""
+"""The history of a catalog: list its snapshots, count the contents of one, restore one."""
 
 import io
 import secrets
@@ -27,7 +27,7 @@ VACUUM = "vacuum"
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a snapshot holds, in numbers."""
+    """Counts of the contents of a snapshot."""
 
     entry: Entry
     units: int
@@ -44,7 +44,7 @@ class Contents:
 
 
 def contents(catalog: Catalog) -> Contents:
-    """Count what is in a snapshot; it is read part by part.
+    """Count the contents of a snapshot, part by part.
 
     Raises:
         UsageError: The snapshot can no longer be read.
@@ -71,7 +71,7 @@ def contents(catalog: Catalog) -> Contents:
 
 
 def rejects_csv(catalog: Catalog) -> Iterator[str]:
-    """Yield a snapshot's rejects as CSV, part by part, the header first; errors as those of `contents`."""
+    """Yield the rejects of a snapshot as CSV, part by part, the header first. Raises as `contents` does."""
     for number, rows in enumerate(chain([REJECTS.empty_table()], catalog.reject_batches())):
         text = io.BytesIO()
         csv.write_csv(rows, text, csv.WriteOptions(include_header=not number))
@@ -79,17 +79,17 @@ def rejects_csv(catalog: Catalog) -> Iterator[str]:
 
 
 def restore(uri: str, version: int) -> int:
-    """Make an earlier snapshot the newest again, by a commit of its own: no history is lost.
+    """Make the contents of an earlier snapshot the newest snapshot, by a commit; the history is kept.
 
     Args:
-        uri: The catalog.
-        version: The snapshot to go back to.
+        uri: URI of the catalog.
+        version: Number of the snapshot to restore.
 
     Returns:
-        The number of the new snapshot; the newest one's where it holds the same already.
+        The number of the new snapshot, or of the newest one if it has the same contents.
 
     Raises:
-        UsageError: There is no such snapshot, or parts of it have been vacuumed, or another run commits
+        UsageError: There is no such snapshot, parts of it have been vacuumed, or another run has committed
             the same units at the same time; nothing was committed.
         FatalError: The store refused.
     """
@@ -108,7 +108,7 @@ def restore(uri: str, version: int) -> int:
 
 
 def operation_id(name: str) -> str:
-    """An id, as a run's, for a commit that is no run's."""
+    """Return an id, like that of a run, for a commit that is not of a run."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
 
 
@@ -119,7 +119,7 @@ def _stored(catalog: Catalog, names: Sequence[PartName], version: int) -> list[P
     if len(found) < len(names):
         raise UsageError(
             f"snapshot {version} of {catalog.uri} can no longer be restored: {len(names) - len(found):,} "
-            "of its parts are gone (vacuumed, or deleted by hand); restore a later one"
+            "of its parts are missing (vacuumed, or deleted by hand); restore a later one"
         )
     return found
 
@@ -129,11 +129,11 @@ def _has_rejects(uri: str, part: Part) -> bool:
 
 
 def log_lines(entries: Iterable[Entry], oldest: int = 0) -> list[str]:
-    """The history as a table for a person, the newest snapshot first.
+    """Return the history as a table of text, in the order of `entries`.
 
     Args:
         entries: The commits.
-        oldest: The oldest snapshot that can still be opened; those before it are marked.
+        oldest: Number of the oldest snapshot that can still be opened. Those before it are marked.
     """
     lines = [f"{'snapshot':>8}  {'time (UTC)':19}  {'galaxies':>13}  {'added':>11}  {'removed':>11}  by"]
     for entry in entries:
@@ -148,7 +148,7 @@ def log_lines(entries: Iterable[Entry], oldest: int = 0) -> list[str]:
 
 
 def contents_lines(found: Contents) -> list[str]:
-    """A snapshot's contents for a person."""
+    """Return the contents of a snapshot as lines of text."""
     lines = [
         f"snapshot {found.entry.version} of {found.entry.time:%Y-%m-%d %H:%M:%S} UTC, {_author(found.entry)}",
         f"{found.galaxies:,} galaxies in {found.units:,} units, {found.with_position:,} with a position",

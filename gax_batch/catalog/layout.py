@@ -1,4 +1,4 @@
-"""Every object key and file name of a catalog, and nowhere else.
+"""The object keys and file names of a catalog. No other module builds them.
 
 CATALOG/galaxies/_delta_log/...   the table of galaxies
 CATALOG/galaxies/parts/<settings fingerprint>/<unit_id>-<unit fingerprint>-<origin>-<digest>-<rejects>.parquet
@@ -28,7 +28,7 @@ _PARTS = "parts"
 _PART_KEY = re.compile(rf"{_PARTS}/([^/]+)/([^/-]+)-([^/-]+)-([^/-]+)-([^/-]+?)(?:-(\d+))?\.parquet")
 
 MANY_ORIGINS = "many"
-"""The origin of a unit that is not all of its objects, or that another try may change."""
+"""The origin of a unit that is not all of its objects, or that another run may change."""
 
 SEVERAL_ORIGINS = "several"
 """The origin of a unit that is all of several objects; the part's footer lists them."""
@@ -36,18 +36,18 @@ SEVERAL_ORIGINS = "several"
 
 @dataclass(frozen=True, slots=True, order=True)
 class PartName:
-    """What a part's key says about it.
+    """The facts about a part that its key contains.
 
     Attributes:
-        settings_fingerprint: Digest of everything besides the cutouts that decides what rows say.
+        settings_fingerprint: Digest of everything besides the cutouts that determines the rows.
         unit_id: The unit.
-        fingerprint: Digest of the unit's members and their versions.
-        origin: Digest of the one object, and its version, that the unit is all of (`origin_of`), or
-            `SEVERAL_ORIGINS`: where its objects are listed again in these versions, none of its rows have
-            to be looked at. Else `MANY_ORIGINS`.
-        digest: Digest of the rows. A key never gets other bytes, so that two runs that work on the same
+        fingerprint: Digest of the members of the unit and their versions.
+        origin: If the unit is all of one object, the digest of the object and its version (`origin_of`). If
+            it is all of several objects, `SEVERAL_ORIGINS`. A plan that lists these objects in these versions
+            need not read the rows of the unit. Otherwise `MANY_ORIGINS`.
+        digest: Digest of the rows. The bytes under a key never change, so that two runs that work on the same
             unit at the same time cannot change what the other has committed.
-        rejects: How many cutouts of the unit were rejected; None for a part of catalog format 2.
+        rejects: Number of rejected cutouts of the unit; None for a part of catalog format 2.
     """
 
     settings_fingerprint: str
@@ -59,14 +59,14 @@ class PartName:
 
     @property
     def key(self) -> str:
-        """The object's key below its table's root."""
+        """The key of the object below the root of its table."""
         name = f"{self.unit_id}-{self.fingerprint}-{self.origin}-{self.digest}"
         name += "" if self.rejects is None else f"-{self.rejects}"
         return f"{_PARTS}/{self.settings_fingerprint}/{name}.parquet"
 
     @classmethod
     def parse(cls, key: str) -> Self | None:
-        """The inverse of `key`; None for a key that is no part's. Any prefix before it is passed over."""
+        """Parse the key of a part, with any prefix. Return None if it is not the key of a part."""
         match = _PART_KEY.fullmatch(key[max(key.rfind(f"/{_PARTS}/") + 1, 0) :])
         if match is None:
             return None
@@ -75,55 +75,55 @@ class PartName:
 
 
 def origin_of(object_uri: str, version: str) -> str:
-    """Names one version of one object."""
+    """Return a digest of an object and its version."""
     return hashlib.sha256(f"{object_uri}\x1f{version}".encode()).hexdigest()[:16]
 
 
 def table(catalog: str, name: str) -> str:
-    """The root of the catalog's Delta table, or of its companions of a kind."""
+    """Return the root of the Delta table of a catalog, or of its companions of a kind."""
     return join(catalog, name)
 
 
 def companion(catalog: str, kind: str, key: str) -> str:
-    """What is stored beside a galaxies part, given the part's key; `kind` is one of `COMPANIONS`."""
+    """Return the URI of the companion of a galaxies part with this key; `kind` is one of `COMPANIONS`."""
     return join(catalog, kind, key)
 
 
 def parts_folder(catalog: str, settings_fingerprint: str) -> str:
-    """Where the galaxy parts of one combination of bundle and settings are."""
+    """Return the folder of the galaxies parts of one combination of bundle and settings."""
     return join(catalog, GALAXIES_TABLE, _PARTS, settings_fingerprint)
 
 
 def runs_folder(catalog: str) -> str:
-    """Where the records of all runs are."""
+    """Return the folder of the records of all runs."""
     return join(catalog, RUNS)
 
 
 def parts_root(catalog: str, kind: str) -> str:
-    """Where all parts, or all companions of a kind, are."""
+    """Return the folder of all parts, or of all companions of a kind."""
     return join(catalog, kind, _PARTS)
 
 
 def run_record(catalog: str, run_id: str) -> str:
-    """What ran, on what, how long and how many."""
+    """Return the URI of the record of a run."""
     return join(catalog, RUNS, run_id, "run.json")
 
 
 def run_report(catalog: str, run_id: str) -> str:
-    """The page about the snapshot that a run made."""
+    """Return the URI of the report about the snapshot that a run made."""
     return join(catalog, RUNS, run_id, "report.html")
 
 
 def plan_folder(catalog: str, run_id: str) -> str:
-    """Where the members of a run's units are."""
+    """Return the folder of the members of the units of a run."""
     return join(catalog, RUNS, run_id, "plan")
 
 
 def plan_file(catalog: str, run_id: str, number: int) -> str:
-    """The members of some of the units that a run works on."""
+    """Return the URI of the file with the members of some units of a run."""
     return join(plan_folder(catalog, run_id), f"{number:06}.parquet")
 
 
 def frames_folder(catalog: str) -> str:
-    """Where the index of frames is, unless the user names another folder."""
+    """Return the default folder of the index of frames."""
     return join(catalog, FRAMES)

@@ -1,4 +1,4 @@
-"""A Delta table's log, file by file: the oldest snapshot that it has, and what each commit did."""
+"""Read the log of a Delta table, file by file: its oldest snapshot and the changes of each commit."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _FILE = re.compile(r"/(\d{20})\.(json|checkpoint\.parquet)$")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one commit did: keys of the files that it added, and of those that it removed."""
+    """The changes of one commit: the keys of the files that it added and of those that it removed."""
 
     version: int
     added: frozenset[str]
@@ -25,21 +25,21 @@ class Change:
 
 
 def commit_file(root: str, version: int) -> str:
-    """Return the URI of the log's entry that makes a snapshot; `root` is the table's URI."""
+    """Return the URI of the log entry of a snapshot; `root` is the URI of the table."""
     return storage.join(root, DELTA_LOG, f"{version:020}.json")
 
 
 def first_snapshot(root: str) -> int:
-    """Return the number of the oldest snapshot that can be made from what is left of the log."""
+    """Return the number of the oldest snapshot that the files of the log can reconstruct."""
     files = (_FILE.search(info.uri) for info in list_objects(storage.join(root, DELTA_LOG), missing_ok=True))
     found = {(int(match[1]), match[2]) for match in files if match}
-    # Without its first entry, a log can be read from its first checkpoint on.
+    # A log without its first entry can be read from its first checkpoint on.
     checkpoints = (number for number, kind in found if kind != "json")
     return 0 if (0, "json") in found else min(checkpoints, default=0)
 
 
 def changes(root: str, after: int, until: int) -> Iterator[Change]:
-    """Read what each commit later than `after`, up to `until`, added and removed.
+    """Read the changes of each commit later than snapshot `after`, up to snapshot `until`.
 
     Raises:
         FatalError: An entry of the log is missing or unreadable.

@@ -1,9 +1,9 @@
-"""One unit's rows to an immutable Parquet part and its companions, and finished parts found again.
+"""Write the rows of a unit as an immutable Parquet part with companions, and find and read finished parts.
 
-A part's bytes depend on its rows alone (fixed compression, encodings and row groups, no times), and its
-key carries a digest of them. So writing a unit again is harmless, and what is there is never
-overwritten with anything else. The galaxies part is written last, even without rows: that it exists says
-that the unit is done.
+The bytes of a part depend only on its rows (fixed compression, encodings and row groups, no times), and its
+key contains a digest of them. Writing a unit again is therefore harmless, and a part is never overwritten
+with other bytes. The galaxies part is written last, even without rows: its existence means that the unit is
+finished.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from gax_batch.rejects import PASSING, Reason
 from gax_batch.storage.listing import list_objects
 from gax_batch.system.concurrency import map_threads
 
-# One row group for a unit of usual size; more would only add overhead at 0.8 kB a row.
+# A unit of the usual size is one row group. At 0.8 kB a row, more of them would only add overhead.
 ROW_GROUP_ROWS = 65_536
 STATISTICS_COLUMNS = ("galaxy_id", "ra", "dec")
 
@@ -42,20 +42,20 @@ _METADATA_KEY = b"gax.part"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A unit's finished output; every value is plain JSON.
+    """The stored output of a unit. Every value is plain JSON.
 
     Attributes:
         unit_id: The unit.
-        fingerprint: Digest of the unit's members when they were read.
-        key: Of the galaxies part, below the table's root; its companions have the same below theirs.
-        size: The galaxies part's size in bytes.
-        rows: Galaxies in it.
-        rejects: Rejected cutouts of the unit.
-        planned: Cutouts of the unit: `rows + rejects`.
-        stats: The galaxies part's statistics, JSON as in Delta's `add` action.
-        reject_size: Size in bytes of the rejects that are stored beside it; None where there are none.
+        fingerprint: Digest of the members of the unit when they were read.
+        key: Key of the galaxies part below the root of the table; its companions have the same key.
+        size: Size of the galaxies part in bytes.
+        rows: Number of galaxies.
+        rejects: Number of rejected cutouts.
+        planned: Number of cutouts of the unit: `rows + rejects`.
+        stats: Statistics of the galaxies part, JSON as in the `add` action of Delta.
+        reject_size: Size of its rejects companion in bytes; None if there are no rejects.
         rejects_by_reason: Number of rejects by reason code.
-        images: How its images compare with the bundle's reference, as JSON of counts that
+        images: How the images compare with the reference of the bundle, as JSON of counts that
             add up (`gax_batch.models.domain.Counts`); None for a bundle without a reference.
     """
 
@@ -73,7 +73,7 @@ class Part:
 
     @property
     def unread(self) -> int:
-        """Cutouts that are rejected since the storage failed to give them: another try may succeed."""
+        """The number of cutouts that the storage failed to give. Another run may succeed in reading them."""
         return sum(self.rejects_by_reason.get(reason, 0) for reason in PASSING)
 
 
@@ -90,25 +90,25 @@ def write_unit(
     companions: Mapping[str, pa.Table] | None = None,
     images: str | None = None,
 ) -> Part:
-    """Store a unit's rows.
+    """Store the rows of a unit.
 
     Args:
-        catalog: The catalog's URI.
-        settings_fingerprint: Digest of everything besides the cutouts that decides what rows say.
-        galaxies: `GALAXIES`.
-        rejects: `REJECTS`.
+        catalog: URI of the catalog.
+        settings_fingerprint: Digest of everything besides the cutouts that determines the rows.
+        galaxies: Rows of `GALAXIES`.
+        rejects: Rows of `REJECTS`.
         unit_id: The unit.
-        fingerprint: Digest of the unit's members.
-        planned: Cutouts that were planned.
-        origins: Digests of the objects that the unit is all of (`layout.origin_of`); none if it is not.
-        companions: Its other companions by kind (see `gax_batch.catalog.companions`).
+        fingerprint: Digest of the members of the unit.
+        planned: Number of planned cutouts.
+        origins: Digests of the objects that the unit is all of (`layout.origin_of`); empty if it is not.
+        companions: The other companions by kind (see `gax_batch.catalog.companions`).
         images: See `Part`.
 
     Returns:
-        What a commit needs to know.
+        The stored part, for the commit.
 
     Raises:
-        FatalError: Cutouts were lost or doubled on the way.
+        FatalError: Planned cutouts are missing, or occur twice.
         OSError: The part cannot be written.
         TransientError: The store kept failing.
     """
@@ -117,7 +117,7 @@ def write_unit(
     content = _digest(galaxies) + _digest(rejects)
     content += b"".join(hashlib.sha256(data).digest() for data in encoded.values())
     if images is not None:
-        # They are in the part's footer, and a key never gets other bytes.
+        # They are in the footer of the part, and the bytes under a key never change.
         content += images.encode()
     digest = hashlib.sha256(content).hexdigest()
     by_reason = {
@@ -154,16 +154,16 @@ def find_finished(
 ) -> dict[str, Part]:
     """Find the parts that an earlier, interrupted run has stored.
 
-    Lists one folder once and reads the footers of the units asked for. A torn part is not finished. Of one
-    with `unread` cutouts only these are to be tried again.
+    Lists one folder once and reads the footers of the requested units. An incomplete part is not finished.
+    Of a part with `unread` cutouts, a run has to try only these again.
 
     Args:
-        catalog: The catalog's URI.
-        settings_fingerprint: Of this run.
-        units: Pairs of unit id and fingerprint.
+        catalog: URI of the catalog.
+        settings_fingerprint: Settings fingerprint of this run.
+        units: Pairs of unit id and unit fingerprint.
 
     Returns:
-        Finished parts by unit id, those with the fewest unread cutouts.
+        Finished parts by unit id. Of several parts of a unit, the one with the fewest unread cutouts.
 
     Raises:
         TransientError: The store kept failing.
@@ -177,13 +177,13 @@ def find_finished(
             candidates.append((name, info))
     described = map_threads(lambda candidate: _described(*candidate), candidates)
     found = [part for part in described if part is not None]
-    # Two interrupted runs may both have finished a unit; either part will do, always the same one.
+    # Two interrupted runs may both have finished a unit. The order makes the choice deterministic.
     found.sort(key=lambda part: (part.unread, part.key), reverse=True)
     return {part.unit_id: part for part in found}
 
 
 def read_part(catalog: str, name: PartName) -> Part | None:
-    """What a stored part says of itself; None if it is gone or torn.
+    """Read the description of a stored part from its footer. Return None if it is missing or incomplete.
 
     Raises:
         TransientError: The store kept failing.
@@ -196,10 +196,13 @@ def read_part(catalog: str, name: PartName) -> Part | None:
 
 
 def read_origins(catalog: str, names: Sequence[PartName]) -> Iterator[list[str]]:
-    """Read which objects the units of some parts are all of, from the names of the parts or their footers.
+    """Read which objects the units of some parts are all of.
+
+    A key has room for the digest of one object. The footer of a part lists several.
 
     Yields:
-        For each part, digests (`layout.origin_of`); none where it is not all of its objects, or gone or torn.
+        For each part, the digests of its objects (`layout.origin_of`); none if it is not all of its objects,
+            missing or incomplete.
 
     Raises:
         TransientError: The store kept failing.
@@ -219,8 +222,8 @@ def read_columns(root: str, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
     """Read some columns of parts, in the order of the keys, into memory.
 
     Args:
-        root: The URI of the parts' table.
-        keys: Of the parts.
+        root: URI of the table of the parts.
+        keys: Keys of the parts.
         schema: The columns to read.
 
     Raises:
@@ -231,7 +234,7 @@ def read_columns(root: str, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
 
 
 def read_in_turn(root: str, keys: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Read the same part by part, with few of them in memory."""
+    """Yield what `read_columns` returns part by part, with few parts in memory. Raises as it does."""
 
     def read(key: str) -> pa.Table:
         uri = storage.join(root, key)
@@ -250,11 +253,11 @@ def read_in_turn(root: str, keys: Sequence[str], schema: pa.Schema) -> Iterator[
 
 
 def _with_added(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Complete a part of an earlier release: columns that were added since are null."""
+    """Add the columns that a part of an earlier release lacks, as nulls."""
     missing = ADDED_COLUMNS.intersection(schema.names).difference(table.column_names)
     for name in missing:
         table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
-    # Other columns that are missing make the cast fail.
+    # The cast fails if other columns are missing.
     return table.select([name for name in schema.names if name in table.column_names])
 
 
@@ -272,7 +275,7 @@ def _check_conservation(galaxies: pa.Table, rejects: pa.Table, unit_id: str, pla
 
 
 def _digest(table: pa.Table) -> bytes:
-    """SHA-256 of a table's values by column; neither chunks nor the bytes below nulls matter."""
+    """Return the SHA-256 of the values of a table. Chunks, and the bytes below nulls, do not change it."""
     digest = hashlib.sha256()
     for name, column in zip(table.column_names, table.columns, strict=True):
         nulls = column.is_null().to_numpy()
@@ -288,7 +291,7 @@ def _digest(table: pa.Table) -> bytes:
 
 
 def _encode(table: pa.Table, schema: pa.Schema, facts: Mapping[str, Any]) -> bytes:
-    # Comments, units and UCDs are in the table's log; a copy in each part would be a tenth of it.
+    # The log of the table has comments, units and UCDs. A copy would be a tenth of each part.
     plain = pa.schema([field.remove_metadata() for field in schema])
     buffer = io.BytesIO()
     with pq.ParquetWriter(
@@ -309,7 +312,7 @@ def _encode(table: pa.Table, schema: pa.Schema, facts: Mapping[str, Any]) -> byt
 
 
 def _text_lengths(table: pa.Table) -> dict[str, str]:
-    """Astropy's key for the width of each text column, without which it warns of every one."""
+    """Return the width of each text column under the key of Astropy, which warns if it is missing."""
     text = [field.name for field in table.schema if pa.types.is_string(field.type)]
     longest = {name: pc.max(pc.utf8_length(table[name])).as_py() or 1 for name in text}
     return {f"table::len::{name}": str(length) for name, length in longest.items()}
@@ -330,12 +333,12 @@ def _statistics(galaxies: pa.Table) -> dict[str, Any]:
 
 def _part(name: PartName, size: int, facts: Mapping[str, Any]) -> Part:
     taken = ("rows", "rejects", "planned", "stats", "reject_size", "rejects_by_reason")
-    told = {fact: facts[fact] for fact in taken}
-    return Part(name.unit_id, name.fingerprint, name.key, size, **told, images=facts.get("images"))
+    values = {fact: facts[fact] for fact in taken}
+    return Part(name.unit_id, name.fingerprint, name.key, size, **values, images=facts.get("images"))
 
 
 def _described(name: PartName, info: storage.ObjectInfo) -> Part | None:
-    """What a part's footer says of it; None if it is torn or not what its name says."""
+    """Return the part that a footer describes; None if it is incomplete or does not match its name."""
     facts = _facts(info.uri)
     if facts is None:
         return None
@@ -345,7 +348,7 @@ def _described(name: PartName, info: storage.ObjectInfo) -> Part | None:
 
 
 def _facts(uri: str) -> dict[str, Any] | None:
-    """What the footer of a part says of it; None if it is gone or torn."""
+    """Return the facts in the footer of a part; None if it is missing or incomplete."""
     try:
         with storage.open_binary(uri) as file:
             metadata = pq.read_metadata(file).metadata or {}

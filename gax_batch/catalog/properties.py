@@ -1,4 +1,4 @@
-"""What a table's metadata say besides its rows: columns, the format, how long Delta Lake keeps the log."""
+"""Metadata of a table: its columns, its format, and how long Delta Lake keeps its log."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -19,9 +19,9 @@ def bring_up_to_date(table: Table, schema: pa.Schema, run_id: str) -> None:
     """Give a table of an earlier release the columns and properties of this one, without changing a row.
 
     Args:
-        table: A table that exists; afterwards it is at its newest snapshot.
-        schema: All columns of this release; those that the table lacks must be nullable.
-        run_id: The run that does it.
+        table: A table that exists. It is moved to its newest snapshot.
+        schema: All columns of this release. Those that the table lacks must be nullable.
+        run_id: The run that makes the commits.
 
     Raises:
         FatalError: The store refused.
@@ -39,16 +39,16 @@ def bring_up_to_date(table: Table, schema: pa.Schema, run_id: str) -> None:
         except LostRaceError:
             continue
         return
-    raise FatalError(f"other commits to {table.uri} came first; run again when it is quiet")
+    raise FatalError(f"other commits to {table.uri} came first; run again when no other run commits")
 
 
 def end_before(table: Table, version: int, facts: Mapping[str, str | int]) -> None:
-    """End the snapshots before one: from this commit on, nobody can open them.
+    """Mark the snapshots before one as deleted: after this commit, they cannot be opened.
 
     Args:
         table: The table of galaxies.
-        version: The oldest snapshot that stays.
-        facts: Kept with the commit.
+        version: Number of the oldest snapshot that stays.
+        facts: Facts that are stored with the commit.
 
     Raises:
         LostRaceError: Another commit came first; nothing was committed.
@@ -58,7 +58,7 @@ def end_before(table: Table, version: int, facts: Mapping[str, str | int]) -> No
 
 
 def set_properties(table: Table, properties: Mapping[str, str], facts: Mapping[str, str | int]) -> None:
-    """Set properties that differ; errors as those of `end_before`."""
+    """Set the properties that differ. Raises as `end_before` does."""
     if properties.items() <= table.configuration().items():
         return
     table.alter(

@@ -1,8 +1,8 @@
-"""The catalog's columns as data (name, type, unit, UCD, description), and rows from plain arrays.
+"""The columns of the catalog as data (name, type, unit, UCD, description), and tables from plain arrays.
 
-Arrow schemas, the Delta tables' column comments and the documentation all derive from `COLUMNS` and
-`REJECT_COLUMNS`. Units are VOUnits, UCDs are UCD1+ words. Arrow types are plain: no dictionaries, no
-extension types, no large or view strings, so that every reader of Parquet understands them.
+Arrow schemas, the column comments of the Delta table and the documentation all derive from `COLUMNS` and
+`REJECT_COLUMNS`. Units are VOUnits, UCDs are UCD1+ words. Arrow types are plain, so that every reader of
+Parquet supports them: no dictionaries, extension types, large strings or string views.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ Values = npt.NDArray[Any] | Sequence[Any]
 
 
 class Flag(IntFlag):
-    """Bits of `flags` that the catalog sets itself; the lower ones are `imaging.ImageFlag`."""
+    """Bits of `flags` that the catalog sets. The lower bits are those of `imaging.ImageFlag`."""
 
     NO_POSITION = 16
     OUT_OF_DISTRIBUTION = 32
@@ -32,7 +32,7 @@ class Flag(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: Arrow type, VOUnit (empty: dimensionless or text), UCD1+, and what it means."""
+    """One column: Arrow type, VOUnit (empty: dimensionless or text), UCD1+, and its meaning."""
 
     name: str
     type: pa.DataType
@@ -43,13 +43,13 @@ class Column:
 
     @property
     def field(self) -> pa.Field:
-        """The Arrow field; `comment` is Delta's name for a column's description."""
+        """The Arrow field. Delta calls the description of a column `comment`."""
         metadata = {"comment": self.description, "unit": self.unit, "ucd": self.ucd}
         return pa.field(self.name, self.type, self.nullable, {k: v for k, v in metadata.items() if v})
 
 
 DESCRIPTION = f"galaxy morphology: {DEFINITION.name} vote fractions with uncertainties, a row per galaxy"
-"""What the table of galaxies is; each `_prob` column says what `debiased` means."""
+"""Description of the table of galaxies. Each `_prob` column describes what `debiased` means."""
 
 _INTERVAL = (
     "the 90 % predictive interval of the fraction, with the scatter of votes; calibrated by question, by the "
@@ -180,11 +180,11 @@ CONDITIONAL_COLUMNS: tuple[Column, ...] = tuple(
     for answer in ANSWERS
     for quantity, (ucd, meaning) in CONDITIONAL_QUANTITIES.items()
 )
-"""Columns that a catalog does not store: `gax_batch.analysis.conditional` derives them when they are read."""
+"""Columns that are not stored: `gax_batch.analysis.conditional` derives them when they are read."""
 
 REJECT_COLUMNS: tuple[Column, ...] = tuple(_reject_columns())
 ADDED_COLUMNS = frozenset({"gz2_class_margin"})
-"""Columns that parts and tables of earlier releases lack; they are read as null there."""
+"""Columns that parts and tables of earlier releases lack. There they are read as null."""
 
 GALAXIES: pa.Schema = pa.schema([column.field for column in COLUMNS])
 NUMERIC_COLUMNS: tuple[str, ...] = tuple(
@@ -194,28 +194,28 @@ REJECTS: pa.Schema = pa.schema([column.field for column in REJECT_COLUMNS])
 
 
 def column_table(columns: Sequence[Column] = COLUMNS) -> list[tuple[str, str, str, str, str]]:
-    """The columns as rows (name, type, unit, UCD, description) for documentation."""
+    """Return the columns as rows (name, type, unit, UCD, description) for documentation."""
     return [(c.name, str(c.type), c.unit, c.ucd, c.description) for c in columns]
 
 
 def galaxies_table(
     cutouts: pa.Table, columns: Mapping[str, Values], *, unit_id: str, bundle_id: str, run_id: str
 ) -> pa.Table:
-    """Rows of the catalog from classified cutouts.
+    """Return the rows of the catalog for classified cutouts.
 
     Args:
-        cutouts: `CUTOUT_SCHEMA` (pixels may be gone), N rows, none rejected.
-        columns: One entry of length N for every column that the models give, by the column's name; NaN
-            becomes null. Besides them `out_of_distribution`, bool `[N]`, which becomes a bit of `flags`.
-        unit_id: The unit they belong to.
+        cutouts: N rows of `CUTOUT_SCHEMA` (the column of pixels may be missing), none rejected.
+        columns: For every column that the models compute, its name and N values. NaN becomes null. Also
+            `out_of_distribution`, bool `[N]`, which becomes a bit of `flags`.
+        unit_id: The unit of the cutouts.
         bundle_id: The model that classified them.
         run_id: The run.
 
     Returns:
-        `GALAXIES`, in the same order.
+        N rows of `GALAXIES`, in the same order.
 
     Raises:
-        FatalError: A column is missing, unknown, of the wrong length, or holds an infinity.
+        FatalError: A column is missing, unknown, of the wrong length, or has an infinite value.
     """
     count = len(cutouts)
     ours: dict[str, Any] = {name: cutouts[name] for name in ("galaxy_id", "source_uri", "source_version")} | {
@@ -235,7 +235,7 @@ def galaxies_table(
 
 
 def rejects_table(cutouts: pa.Table, *, unit_id: str, run_id: str) -> pa.Table:
-    """Rejects from the rejected rows of `CUTOUT_SCHEMA`, in the same order."""
+    """Return rows of `REJECTS` for rejected rows of `CUTOUT_SCHEMA`, in the same order."""
     own: dict[str, Any] = {name: pa.repeat(value, len(cutouts)) for name, value in _labels(unit_id, run_id)}
     own["attempts"] = pc.add(pc.fill_null(cutouts["attempts"], 0), pa.scalar(1, pa.int32()))
     arrays = [own[name] if name in own else cutouts[name] for name in REJECTS.names]
@@ -270,6 +270,6 @@ def _model_column(field: pa.Field, values: Values, count: int) -> pa.Array:
     if pa.types.is_floating(field.type):
         values = np.ascontiguousarray(values, dtype=field.type.to_pandas_dtype())
         if np.isinf(values).any():
-            raise FatalError(f"column {field.name} holds an infinity")
-    # `from_pandas` only means that NaN becomes null.
+            raise FatalError(f"column {field.name} has an infinite value")
+    # With `from_pandas`, NaN becomes null.
     return pa.array(values, field.type, from_pandas=True)

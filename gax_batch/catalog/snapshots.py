@@ -1,7 +1,7 @@
-"""A catalog at one snapshot: what is in it.
+"""Read a catalog at one snapshot.
 
-A catalog is a Delta table of galaxies: its active parts are what is in it, and their companions, such as
-their rejects, are valid with them. `commits` makes the next snapshot.
+A catalog is a Delta table of galaxies. Its contents are the active parts of the table and their companions,
+such as rejects. `commits` makes the next snapshot.
 """
 
 import json
@@ -37,26 +37,26 @@ KNOWN_SCHEMA: pa.Schema = pa.schema(
         pa.field("retry", pa.bool_()),
     ]
 )
-"""What a plan compares a listing with.
+"""The columns that a plan compares a listing with.
 
-`unit_id` is the unit that holds the row now; `plan_reason` the reason of a reject of stage `plan`; `retry`
-says that a passing fault of the storage rejected it, which another try may find gone.
+`unit_id` is the unit that has the row now. `plan_reason` is the reason of a reject of stage `plan`. `retry`
+is true if a passing fault of the storage rejected the cutout, so that another run may read it.
 """
 
 
 class Catalog:
-    """A catalog at one snapshot; opening one that does not exist yet is fine and writes nothing."""
+    """A catalog at one snapshot. It may not exist yet; opening it writes nothing."""
 
     def __init__(self, uri: str, version: int | None = None) -> None:
         """Open a catalog.
 
         Args:
-            uri: Its folder or prefix.
-            version: The snapshot to read; the newest if none is given. An old one cannot be committed to.
+            uri: Folder or prefix of the catalog.
+            version: Number of the snapshot to read; the newest if None. Only the newest accepts commits.
 
         Raises:
-            UsageError: Something else is there, or it cannot be read, or its format is newer, or it has no
-                such snapshot.
+            UsageError: The place has other files, the catalog cannot be read, has a newer format, or does not
+                have this snapshot.
         """
         self.uri = storage.normalize_uri(uri)
         self._galaxies = Table(layout.table(self.uri, layout.GALAXIES_TABLE), version)
@@ -66,60 +66,60 @@ class Catalog:
 
     @property
     def version(self) -> int | None:
-        """The number of the snapshot; None while nothing was ever committed."""
+        """The number of the snapshot; None if nothing has been committed yet."""
         return self._galaxies.version
 
     def oldest(self) -> int:
-        """The number of the oldest snapshot that can still be opened."""
+        """Return the number of the oldest snapshot that can still be opened."""
         return self._galaxies.oldest()
 
     def history(self) -> list[Entry]:
-        """The commits that made this snapshot, the newest first."""
+        """Return the commits up to this snapshot, the newest first."""
         return self._galaxies.history()
 
     def parts(self) -> list[PartName]:
-        """The active part of every unit, in the order of their keys."""
+        """Return the active part of every unit, in the order of their keys."""
         return sorted(self._active.values(), key=lambda name: name.key)
 
     def reject_parts(self) -> list[PartName]:
-        """The active parts that have rejects beside them, in the order of their keys."""
+        """Return the active parts that have rejects, in the order of their keys."""
         return companions.with_rejects(self.uri, self._active.values())
 
     def planned(self) -> dict[PartName, int]:
-        """Cutouts of every unit, galaxies and rejects, by its part."""
+        """Return the number of cutouts (galaxies and rejects) of every unit, by its part."""
         galaxies = self._galaxies.rows()
         rejects = companions.count_rejects(self.uri, self._active.values())
         return {name: galaxies[name.key] + rejects[name] for name in self._active.values()}
 
     def galaxies_by_part(self) -> dict[PartName, int]:
-        """How many galaxies every part has, by the table's log."""
+        """Return the number of galaxies of every part, according to the log of the table."""
         rows = self._galaxies.rows()
         return {name: rows[name.key] for name in self._active.values()}
 
     def galaxy_count(self) -> int:
-        """How many galaxies the snapshot has, by the table's log."""
+        """Return the number of galaxies of the snapshot, according to the log of the table."""
         return sum(self.galaxies_by_part().values())
 
     def bounds_of_ids(self) -> dict[str, tuple[str, str]]:
-        """The least and the greatest `galaxy_id` of every part that has any, by its key."""
+        """Return the smallest and the largest `galaxy_id` of every part with galaxies, by its key."""
         return self._galaxies.bounds("galaxy_id")
 
     def units(self) -> dict[str, tuple[str, str]]:
-        """Settings fingerprint and unit fingerprint of every unit, by unit id."""
+        """Return the settings fingerprint and the unit fingerprint of every unit, by unit id."""
         return {unit: (name.settings_fingerprint, name.fingerprint) for unit, name in self._active.items()}
 
     def members(self, passed_over: Container[PartName] = ()) -> Iterator[pa.Table]:
-        """Every cutout that the snapshot accounts for, as a galaxy or as a reject, for a plan.
+        """Yield every cutout of the snapshot, galaxies and rejects, for a plan.
 
         Args:
-            passed_over: Parts that are not read; asked for when the first batch is.
+            passed_over: Parts that are not read. It is evaluated when the first batch is read.
 
         Yields:
-            `KNOWN_SCHEMA`, some parts at a time; over all of them, `source_uri` is unique, and `galaxy_id`
-            among those that are not rejected.
+            Rows of `KNOWN_SCHEMA`, part by part. Over all parts, `source_uri` is unique, and so is the
+            `galaxy_id` of the cutouts that are not rejected.
 
         Raises:
-            UsageError: A part is missing or unreadable: the user has to mend the catalog first.
+            UsageError: A part is missing or unreadable: the user has to repair the catalog first.
             TransientError: The store kept failing.
         """
         try:
@@ -131,11 +131,11 @@ class Catalog:
             raise UsageError(str(error)) from error
 
     def batches(self, columns: Sequence[str], names: Sequence[PartName] | None = None) -> Iterator[pa.Table]:
-        """Columns of the snapshot's galaxies, part by part.
+        """Yield columns of the galaxies of the snapshot, part by part.
 
         Args:
             columns: Names of columns of `GALAXIES`.
-            names: Parts to read; all if none are given.
+            names: Parts to read; all if None.
 
         Raises:
             UsageError: A part is missing or unreadable: it was vacuumed, or the catalog is damaged.
@@ -145,10 +145,10 @@ class Catalog:
         yield from self._in_turn(self._galaxies.uri, self.parts() if names is None else names, schema)
 
     def reject_batches(self, names: Sequence[PartName] | None = None) -> Iterator[pa.Table]:
-        """The snapshot's valid rejects, `REJECTS`, part by part; errors as those of `batches`.
+        """Yield the valid rejects of the snapshot, `REJECTS`, part by part. Raises as `batches` does.
 
         Args:
-            names: Parts to read, of `reject_parts`; all if none are given.
+            names: Parts to read, of `reject_parts`; all if None.
         """
         root = layout.table(self.uri, layout.REJECTS)
         yield from self._in_turn(root, self.reject_parts() if names is None else names, REJECTS)
@@ -157,13 +157,13 @@ class Catalog:
         try:
             yield from read_in_turn(root, [name.key for name in names], schema)
         except FatalError as error:
-            raise UsageError(f"snapshot {self.version} cannot be read whole: {error}") from error
+            raise UsageError(f"snapshot {self.version} cannot be read completely: {error}") from error
 
     def galaxies(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Every row of the snapshot, in memory.
+        """Return all galaxies of the snapshot, in memory.
 
         Args:
-            columns: Names of the columns to read; all of `GALAXIES` if none are given.
+            columns: Names of the columns to read; all of `GALAXIES` if None.
 
         Raises:
             FatalError: A part is missing or unreadable.
@@ -173,7 +173,7 @@ class Catalog:
         return read_columns(self._galaxies.uri, [name.key for name in self.parts()], schema)
 
     def rejects(self) -> pa.Table:
-        """Every valid reject of the snapshot: `REJECTS`; errors as those of `galaxies`."""
+        """Return all valid rejects of the snapshot, `REJECTS`, in memory. Raises as `galaxies` does."""
         root = layout.table(self.uri, layout.REJECTS)
         return read_columns(root, [name.key for name in self.reject_parts()], REJECTS)
 
@@ -186,19 +186,19 @@ class Catalog:
         removed: Sequence[str] = (),
         restored: int | None = None,
     ) -> int:
-        """Make parts visible, each in the place of its unit's older one, all at once or not at all.
+        """Make parts visible, all or none. Each replaces the older part of its unit.
 
         The same commit again changes nothing. Other runs may have committed since this catalog was opened,
-        as long as they worked on other units and other galaxies; a unit that another run has since finished
-        from the same members with the same settings is left as it is. Afterwards this object knows its own
-        commit but still not those of others: open the catalog again for that.
+        as long as they worked on other units and other galaxies. A unit that another run has finished in the
+        meantime from the same members with the same settings is left as it is. Afterwards this object
+        contains its own commit, but not those of others: open the catalog again to read them.
 
         Args:
-            parts: One per unit.
+            parts: One part per unit.
             run_id: The run.
-            metadata: Kept with the commit, besides the run id.
-            removed: Units to take out, with nothing in their place.
-            restored: The snapshot that the parts are taken from; it must not have ended meanwhile.
+            metadata: Facts that are stored with the commit, besides the run id.
+            removed: Units to remove without a replacement.
+            restored: The earlier snapshot that the parts are taken from, which must still exist.
 
         Returns:
             The number of the snapshot that has the parts.
@@ -206,7 +206,7 @@ class Catalog:
         Raises:
             UsageError: Another run has committed the same units or galaxies, or the restored snapshot has
                 ended; nothing was committed.
-            FatalError: A part is not there or not whole, or the store refused; nothing was committed.
+            FatalError: A part is missing or incomplete, or the store refused; nothing was committed.
             TransientError: The store kept failing.
         """
         if not (parts or removed) and self.version is not None:
@@ -218,14 +218,18 @@ class Catalog:
         change = Commit(self.uri, self._galaxies, self._active, parts, removed, restored)
         change.run({**metadata, "run_id": run_id})
         self._retire_rejects_table()
-        # Only ours: what other runs did meanwhile must still count as unseen in the next commit.
+        # Only this commit: the next one must still compare with what other runs committed in the meantime.
         newest, gone = by_unit(self._galaxies), set(removed)
         self._active = {unit: name for unit, name in self._active.items() if unit not in gone}
         self._active |= {p.unit_id: newest[p.unit_id] for p in parts if p.unit_id in newest}
         return int(self._galaxies.version or 0)
 
     def end_before(self, version: int, facts: Mapping[str, str | int]) -> None:
-        """End the snapshots before one, for good.
+        """Mark the snapshots before one as deleted: they can no longer be opened.
+
+        Args:
+            version: Number of the oldest snapshot that stays.
+            facts: Facts that are stored with the commit.
 
         Raises:
             LostRaceError: This snapshot is no longer the newest; nothing was committed.
@@ -234,17 +238,17 @@ class Catalog:
         end_before(self._galaxies, version, facts)
 
     def _retire_rejects_table(self) -> None:
-        """Delete the log of the second table that catalogs of format 2 had: it would never change again."""
+        """Delete the log of the table of rejects, which only catalogs of format 2 have."""
         log = storage.join(layout.table(self.uri, layout.REJECTS), layout.DELTA_LOG)
         for info in list_objects(log, missing_ok=True):
             storage.delete(info.uri)
 
 
 def open_existing(uri: str, version: int | None = None) -> Catalog:
-    """Open a catalog that must be there.
+    """Open a catalog that must exist.
 
     Raises:
-        UsageError: It is not, or as those of `Catalog`.
+        UsageError: The catalog does not exist, or `Catalog` raises.
     """
     catalog = Catalog(uri, version)
     if catalog.version is None:
@@ -253,29 +257,29 @@ def open_existing(uri: str, version: int | None = None) -> Catalog:
 
 
 def write_run_record(catalog: str, run_id: str, record: Mapping[str, Any]) -> None:
-    """Write a run's record as JSON, whole or not at all, over an earlier one of the same run."""
+    """Write the record of a run as JSON, atomically. It replaces an earlier record of the run."""
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     storage.write_bytes(layout.run_record(catalog, run_id), text.encode() + b"\n")
 
 
 def read_run_record(catalog: str, run_id: str) -> dict[str, Any]:
-    """Read a run's record.
+    """Read the record of a run.
 
     Raises:
-        FileNotFoundError: There is no such run.
+        FileNotFoundError: There is no record of this run.
     """
     record: dict[str, Any] = json.loads(storage.read_bytes(layout.run_record(catalog, run_id)))
     return record
 
 
 def _require_empty(uri: str) -> None:
-    """Refuse a place with anything but what an interrupted first run leaves."""
+    """Refuse a place with other files than an interrupted first run leaves."""
     for info in list_objects(uri, missing_ok=True):
         inner = info.uri.removeprefix(f"{uri}/")
         expected = inner == storage.WRITE_TEST or inner.partition("/")[0] in layout.TOP_LEVEL
         if inner == info.uri or not expected:
             raise UsageError(
-                f"{uri} holds other things ({info.uri}) and no gax catalog; choose an empty or a new place"
+                f"{uri} has other files ({info.uri}) and is not a gax catalog; choose an empty or a new place"
             )
 
 
@@ -294,7 +298,7 @@ def _known(
 ) -> Iterator[pa.Table]:
     tables = read_in_turn(root, [name.key for name in names], schema)
     for name, table in zip(names, tables, strict=True):
-        # Rows keep the unit that made them; what is redone together is the part that holds them now.
+        # Rows name the unit that made them. A plan redoes the unit of the part that has them now.
         columns = {**dict(zip(table.column_names, table.columns, strict=True)), **describe(table)}
         columns["unit_id"] = pa.repeat(name.unit_id, len(table))
         arrays = [columns.get(field.name, pa.nulls(len(table), field.type)) for field in KNOWN_SCHEMA]

@@ -1,8 +1,8 @@
-"""Sums over galaxies, draw by draw: what a survey's fractions and their uncertainty are made of.
+"""Sums over galaxies, draw by draw, from which the fractions of a survey and their uncertainty are computed.
 
-Draw k is the same network for every galaxy, so that the sum of draw k's fractions over any galaxies is a
-draw from the posterior of that sum. Each unit stores such sums as rows of `SUMS`. They add up: rows of any
-units may be concatenated, and `add_up` adds those that are of the same galaxies' group, statistic and draw.
+Draw k is of the same network for every galaxy, so that the sum of the fractions of draw k over any galaxies
+is a draw from the posterior of that sum. Each unit stores such sums as rows of `SUMS`. The rows of several
+units may be concatenated, and `add_up` adds rows of the same group of galaxies, statistic and draw.
 """
 
 import math
@@ -26,13 +26,13 @@ EVERYTHING = "all"
 HEALPIX = "healpix"
 
 EXPECTED = "expected"
-"""Of fractions, per draw: the expected fraction of volunteers who give the answer."""
+"""Sum of fractions, per draw: the expected fraction of volunteers who give the answer."""
 MOST_LIKELY = "most_likely"
-"""Of ones for the galaxies whose most likely path through the tree has the answer, per draw."""
+"""Number of galaxies whose most likely path through the tree has the answer, per draw."""
 SQUARE = "square"
-"""Of squared fractions, averaged over draws."""
+"""Sum of squared fractions, averaged over draws."""
 PRODUCT = "product"
-"""Of the fractions times their parent answer's, averaged over draws."""
+"""Sum of the fractions times those of their parent answers, averaged over draws."""
 
 SUMS: pa.Schema = pa.schema(
     [
@@ -48,9 +48,9 @@ SUMS: pa.Schema = pa.schema(
 )
 """One row per group of galaxies, statistic and draw.
 
-`grouping` is `all`, `healpix<order>` or a column's name; `bin` the cell (nested numbering) or the number of
-the column's bin `[low, high)`, null for galaxies in none; `draw` is null for what is averaged over draws;
-`values` are 37 sums, one per answer.
+`grouping` is `all`, `healpix<order>` or the name of a column. `bin` is the cell (nested numbering) or the
+number of the bin `[low, high)` of the column, null for galaxies in none. `draw` is null for averages over
+draws. `values` are 37 sums, one per answer.
 """
 
 _KEYS = ("grouping", "bin", "statistic", "draw")
@@ -59,19 +59,19 @@ _BUFFERED_ROWS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """By what galaxies are told apart, besides summing all of them.
+    """The groups of galaxies over which a run sums, besides all galaxies.
 
     Attributes:
-        order: Of the HEALPix cells; None for none.
-        edges: Increasing edges of bins, by the numeric column of the catalog that is binned; the last bin
-            holds its upper edge too.
+        order: Order of the HEALPix cells; None for no cells.
+        edges: Increasing edges of bins, by the numeric column of the catalog that is binned. The last bin
+            includes its upper edge.
     """
 
     order: int | None = None
     edges: Mapping[str, tuple[float, ...]] | None = None
 
     def has_made(self, sums: pa.Table) -> bool:
-        """Whether sums, `SUMS`, one or more, are of these groups."""
+        """Return whether rows of `SUMS`, at least one, are of these groups."""
         names = {EVERYTHING, *(self.edges or {})} | (
             {f"{HEALPIX}{self.order}"} if self.order is not None else set()
         )
@@ -81,10 +81,10 @@ class Grouping:
         return {row["grouping"] for row in found} == names and ends <= wanted
 
     def assign(self, galaxies: pa.Table) -> dict[str, Bins]:
-        """The bin of each galaxy, -1 for none, by the name of the grouping.
+        """Return the bin of each galaxy, int64 `[N]`, -1 for none, by the name of the grouping.
 
         Args:
-            galaxies: Of the catalog's schema, N rows.
+            galaxies: N rows of `GALAXIES`.
         """
         bins = {EVERYTHING: np.zeros(len(galaxies), np.int64)}
         if self.order is not None:
@@ -99,7 +99,7 @@ def parse_edges(text: str) -> dict[str, list[str]]:
     """Parse `COLUMN=EDGE,EDGE,...;COLUMN=...` into edges, as text, by column.
 
     Raises:
-        ValueError: It is not of this form.
+        ValueError: The text does not have this form.
     """
     bins: dict[str, list[str]] = {}
     for part in filter(None, text.split(";")):
@@ -111,7 +111,7 @@ def parse_edges(text: str) -> dict[str, list[str]]:
 
 
 def are_edges(values: Sequence[float]) -> bool:
-    """Whether values are two or more finite numbers, each larger than the one before."""
+    """Return whether values are two or more finite numbers, each larger than the one before."""
     return len(values) >= 2 and all(map(math.isfinite, values)) and all(a < b for a, b in pairwise(values))
 
 
@@ -119,12 +119,12 @@ def sums_of(galaxies: pa.Table, draws: npt.NDArray[np.float32], grouping: Groupi
     """Sum draws over groups of galaxies.
 
     Args:
-        galaxies: Of the catalog's schema, N rows.
+        galaxies: N rows of `GALAXIES`.
         draws: float32 `[N, S, 37]` cumulative fractions.
         grouping: The groups.
 
     Returns:
-        `SUMS`; none where there are no galaxies or no draws.
+        Rows of `SUMS`; none if there are no galaxies or no draws.
     """
     count, n_draws, _ = draws.shape
     if not count or not n_draws:
@@ -146,13 +146,13 @@ def sums_of(galaxies: pa.Table, draws: npt.NDArray[np.float32], grouping: Groupi
 
 
 def add_up(tables: Iterable[pa.Table]) -> pa.Table:
-    """Add rows of the same group, statistic and draw; a bounded number of rows waits at a time.
+    """Add rows of the same group, statistic and draw, with a bounded number of rows in memory.
 
     Args:
-        tables: `SUMS`.
+        tables: Rows of `SUMS`.
 
     Returns:
-        `SUMS`, sorted by grouping, bin, statistic and draw.
+        Rows of `SUMS`, sorted by grouping, bin, statistic and draw.
     """
     total, waiting, rows = SUMS.empty_table(), [], 0
     for table in tables:
@@ -164,7 +164,7 @@ def add_up(tables: Iterable[pa.Table]) -> pa.Table:
 
 
 def values_of(table: pa.Table) -> Doubles:
-    """The sums of N rows of `SUMS`, `[N, 37]`."""
+    """Return the sums of N rows of `SUMS`, float64 `[N, 37]`."""
     flat: Doubles = pc.list_flatten(table["values"]).to_numpy()
     return flat.reshape(len(table), gz2.N_ANSWERS)
 
@@ -183,7 +183,7 @@ def _reduced(tables: list[pa.Table]) -> pa.Table:
         neither = pc.and_(pc.is_null(here), pc.is_null(before)).to_numpy()
         first[1:] |= ~(same | neither)
     starts = np.flatnonzero(first)
-    # NumPy takes rows of numbers faster than Arrow takes lists.
+    # NumPy reorders rows of numbers faster than Arrow reorders lists.
     sums = np.add.reduceat(values_of(table)[order.to_numpy()], starts, axis=0)
     galaxies = np.add.reduceat(labels["galaxies"].to_numpy(), starts)
     kept = labels.take(starts)
@@ -198,7 +198,7 @@ def _rows(
     n_draws: int,
     edges: tuple[float, ...] | None,
 ) -> pa.Table:
-    """Sums `[bins, 2 S + 2, 37]` as rows."""
+    """Return sums, `totals`, float64 `[bins, 2 S + 2, 37]`, as rows of `SUMS`."""
     per_bin = totals.shape[1]
     statistics = [EXPECTED] * n_draws + [MOST_LIKELY] * n_draws + [SQUARE, PRODUCT]
     draws = [*range(n_draws), *range(n_draws), None, None]

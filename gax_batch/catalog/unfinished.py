@@ -1,8 +1,8 @@
-"""Runs whose parts stay although no snapshot has them: those at work, and those that may be resumed.
+"""Find unfinished runs, at work or to be resumed, whose parts are kept although no snapshot has them.
 
-A run is unfinished while its record names no snapshot. A run at work renews its record
-(`gax_batch.runner.record`): its age is the time since the last sign of life, and a killed driver keeps its
-parts only for so long.
+A run is unfinished while its record does not name a snapshot. A run at work renews its record
+(`gax_batch.runner.record`). The age of a record is therefore the time since the run was last known to work.
+The parts of a terminated driver are kept only for a limited time.
 """
 
 import json
@@ -17,7 +17,7 @@ from gax_batch.storage.listing import list_objects
 from gax_batch.system.concurrency import map_threads
 
 RUNNING = "running"
-"""The status of a run at work, in its record."""
+"""The status in the record of a run at work."""
 # A backfill that works on weekend nights only is resumed after five days.
 RESUMED_WITHIN = timedelta(days=7)
 
@@ -31,13 +31,13 @@ class UnfinishedRun:
 
 
 def unfinished_runs(catalog: str, within: timedelta) -> list[UnfinishedRun]:
-    """Find the runs that have committed nothing and gave a sign of life not long ago.
+    """Find the runs that have not committed and whose records were written recently.
 
     A run that ended, and whose work a later run of the same input and settings has committed, is finished.
 
     Args:
-        catalog: The catalog's URI.
-        within: Time since the last sign of life.
+        catalog: URI of the catalog.
+        within: Maximum age of the record.
 
     Raises:
         TransientError: The store kept failing.
@@ -56,19 +56,19 @@ def unfinished_runs(catalog: str, within: timedelta) -> list[UnfinishedRun]:
             found[work] = [run for run in found[work] if records[run.run_id].get("status") == RUNNING]
     runs = [run for same_work in found.values() for run in same_work]
     since = datetime.now(UTC) - within
-    alive = map_threads(lambda run: _written(catalog, run.run_id) > since, runs)
-    return [run for run, lives in zip(runs, alive, strict=True) if lives]
+    recent = map_threads(lambda run: _written(catalog, run.run_id) > since, runs)
+    return [run for run, is_recent in zip(runs, recent, strict=True) if is_recent]
 
 
 def run_ids(catalog: str) -> list[str]:
-    """Return the runs that have a record, in the order of their starts, with which their ids begin."""
+    """Return the ids of the runs that have a record. Ids begin with the time of the start and are sorted."""
     there = (info.uri for info in list_objects(layout.runs_folder(catalog), missing_ok=True))
     names = (uri.split("/")[-2] for uri in there if uri.endswith("/run.json"))
     return sorted(names)
 
 
 def read_record(catalog: str, run_id: str) -> dict[str, Any]:
-    """Return the record of a run; empty where it cannot be read."""
+    """Return the record of a run; empty if it cannot be read."""
     try:
         record = json.loads(storage.read_bytes(layout.run_record(catalog, run_id)))
     except (OSError, ValueError):
@@ -77,7 +77,7 @@ def read_record(catalog: str, run_id: str) -> dict[str, Any]:
 
 
 def _written(catalog: str, run_id: str) -> datetime:
-    """When a record was written, by the clock of the storage."""
+    """Return when a record was written, by the clock of the storage."""
     try:
         return storage.modified(layout.run_record(catalog, run_id))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Deleting what no snapshot of the last days, and no unfinished run, needs."""
+"""Delete the parts that neither a snapshot of the last days nor an unfinished run needs."""
 
 import re
 import uuid
@@ -18,7 +18,7 @@ from gax_batch.errors import FatalError, UsageError
 from gax_batch.storage.listing import list_objects
 from gax_batch.system.concurrency import map_threads
 
-# More and the clock of this machine is no measure of an object's age.
+# With a larger error, the clock of this machine cannot measure the age of an object.
 MAX_CLOCK_ERROR = timedelta(hours=1)
 _MAX_RACES = 10
 
@@ -27,13 +27,13 @@ _RUN_TIME = re.compile(r"(\d{8}T\d{6}Z)-")
 
 @dataclass(frozen=True, slots=True)
 class Vacuumed:
-    """What was deleted, or would be.
+    """Counts of what a vacuum has deleted, or would delete.
 
     Attributes:
-        parts: Parts and their companions.
-        plans: Files of plans.
-        ended: Snapshots that ended with them, and can no longer be opened.
-        unfinished: Runs whose parts were left, by their ids.
+        parts: Number of parts and companions.
+        plans: Number of files of plans.
+        ended: Numbers of the snapshots that can no longer be opened.
+        unfinished: Ids of the runs whose parts were kept.
     """
 
     parts: int
@@ -43,61 +43,70 @@ class Vacuumed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Dead:
+class _Obsolete:
     parts: list[str]
     plans: list[str]
     first: int
-    """The oldest snapshot that there is now."""
+    """The oldest snapshot before the vacuum."""
     oldest: int
-    """The oldest one once the parts are deleted."""
+    """The oldest snapshot after the parts are deleted."""
     unfinished: tuple[str, ...]
 
 
 def vacuum(uri: str, keep_days: int, *, dry_run: bool = False) -> Vacuumed:
     """Delete the parts that only snapshots older than some days need, and plans of runs older than that.
 
-    A snapshot ends if one of its parts is deleted, and so do those before it. That is committed before
-    anything is deleted, so that nobody restores such a snapshot at the same time. Parts of no snapshot are
-    deleted once they are as old, unless an unfinished run of the same settings may still commit them.
+    A snapshot ends if one of its parts is deleted, and so do the snapshots before it. The end is committed
+    before anything is deleted, so that no other process restores such a snapshot at the same time. Parts
+    that are not in any snapshot are deleted at the same age, unless an unfinished run of the same settings
+    may still commit them.
 
     Args:
-        uri: The catalog.
-        keep_days: Every snapshot that was the newest one within these days stays; at least 1.
+        uri: URI of the catalog.
+        keep_days: Days, at least 1. Every snapshot that was the newest one within these days stays.
         dry_run: Only count.
 
+    Returns:
+        The counts of what was deleted.
+
     Raises:
-        UsageError: There is no catalog, too few days, or this machine's clock differs from the storage's.
+        UsageError: There is no catalog, `keep_days` is too small, or the clock of this machine differs from
+            that of the storage.
         FatalError: The store refused, or the log is damaged; nothing was deleted.
-        TransientError: The store kept failing; what is left is deleted by the next try.
+        TransientError: The store kept failing; the next vacuum deletes the rest.
     """
     if keep_days < 1:
         raise UsageError(f"--keep-days must be at least 1, not {keep_days}: runs need their parts")
     _check_clock(open_existing(uri))
     age = timedelta(days=keep_days)
-    dead = _find(open_existing(uri), age) if dry_run else _end_snapshots(uri, age)
+    obsolete = _find(open_existing(uri), age) if dry_run else _end_snapshots(uri, age)
     if not dry_run:
-        for _ in map_threads(storage.delete, [*dead.parts, *dead.plans]):
+        for _ in map_threads(storage.delete, [*obsolete.parts, *obsolete.plans]):
             pass
-    return Vacuumed(len(dead.parts), len(dead.plans), range(dead.first, dead.oldest), dead.unfinished)
+    return Vacuumed(
+        len(obsolete.parts), len(obsolete.plans), range(obsolete.first, obsolete.oldest), obsolete.unfinished
+    )
 
 
-def _end_snapshots(uri: str, age: timedelta) -> _Dead:
-    """Commit which snapshots end; what is dead is found again if another commit came first."""
+def _end_snapshots(uri: str, age: timedelta) -> _Obsolete:
+    """Commit the end of old snapshots. Search again for what to delete if another commit came first."""
     for _ in range(_MAX_RACES):
         catalog = open_existing(uri)
-        dead = _find(catalog, age)
-        if dead.oldest == dead.first:
-            return dead
+        obsolete = _find(catalog, age)
+        if obsolete.oldest == obsolete.first:
+            return obsolete
         run_id = operation_id(VACUUM)
         try:
-            catalog.end_before(dead.oldest, {"operation": VACUUM, "run_id": run_id, "oldest": dead.oldest})
+            catalog.end_before(
+                obsolete.oldest, {"operation": VACUUM, "run_id": run_id, "oldest": obsolete.oldest}
+            )
         except LostRaceError:
             continue
-        return dead
-    raise FatalError(f"{_MAX_RACES} other commits to {uri} came first; run again when it is quiet")
+        return obsolete
+    raise FatalError(f"{_MAX_RACES} other commits to {uri} came first; run again when no other run commits")
 
 
-def _find(catalog: Catalog, age: timedelta) -> _Dead:
+def _find(catalog: Catalog, age: timedelta) -> _Obsolete:
     before = datetime.now(UTC) - age
     first = catalog.oldest()
     kept = _oldest_in_window(catalog, first, before)
@@ -107,20 +116,20 @@ def _find(catalog: Catalog, age: timedelta) -> _Dead:
         needed |= change.added
     unfinished = unfinished_runs(catalog.uri, max(age, RESUMED_WITHIN))
     held = {run.settings_fingerprint for run in unfinished}
-    parts = _old([uri for uri in _parts(catalog.uri) if _is_dead(uri, needed, held)], before)
+    parts = _old([uri for uri in _parts(catalog.uri) if _is_obsolete(uri, needed, held)], before)
     names = (PartName.parse(uri) for uri in parts)
     keys = {name.key for name in names if name is not None}
     losses = (change.version for change in changes(root, first, kept) if change.removed & keys)
     runs = {run.run_id for run in unfinished}
     plans = list(_old_plans(catalog.uri, before, runs))
-    return _Dead(parts, plans, first, max(losses, default=first), tuple(sorted(runs)))
+    return _Obsolete(parts, plans, first, max(losses, default=first), tuple(sorted(runs)))
 
 
 def _oldest_in_window(catalog: Catalog, first: int, before: datetime) -> int:
-    """The snapshot that was the newest one at a time; the first there is if it came later."""
+    """Return the snapshot that was the newest at a time, or the first one if it is later."""
     kept, latest = first, datetime.min.replace(tzinfo=UTC)
     for entry in reversed(catalog.history()):
-        # A commit cannot be older than the one before it: that writer's clock was slow.
+        # A commit cannot be older than the one before it: the clock of its writer was slow.
         latest = max(latest, entry.time)
         if entry.version > first and latest < before:
             kept = entry.version
@@ -133,9 +142,9 @@ def _parts(catalog: str) -> Iterator[str]:
             yield info.uri
 
 
-def _is_dead(uri: str, needed: Collection[str], held: Collection[str]) -> bool:
+def _is_obsolete(uri: str, needed: Collection[str], held: Collection[str]) -> bool:
     name = PartName.parse(uri)
-    # What has another name is half a file that a killed process has left.
+    # A file with another name is incomplete: a terminated process has left it.
     return name is None or (name.key not in needed and name.settings_fingerprint not in held)
 
 
@@ -161,7 +170,7 @@ def _old_plans(catalog: str, before: datetime, unfinished: Collection[str]) -> I
 
 
 def _check_clock(catalog: Catalog) -> None:
-    """Refuse to judge ages by a clock that is not the storage's."""
+    """Refuse to compute ages if the clock of this machine differs from that of the storage."""
     probe = storage.join(layout.runs_folder(catalog.uri), f".clock-{uuid.uuid4().hex}")
     storage.write_bytes(probe, b"")
     try:
@@ -172,6 +181,6 @@ def _check_clock(catalog: Catalog) -> None:
     if abs(error) > MAX_CLOCK_ERROR or newest > MAX_CLOCK_ERROR:
         wrong = max(abs(error), newest)
         raise UsageError(
-            f"this machine's clock and the storage's differ by {wrong}, so ages cannot be judged; "
+            f"the clocks of this machine and of the storage differ by {wrong}, so that ages are unknown; "
             "set the clock, then vacuum again"
         )
