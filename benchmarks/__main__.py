@@ -25,7 +25,7 @@ ROUNDS = 2
 
 
 def available() -> list[str]:
-    """The benchmarks' names."""
+    """Return the benchmarks' names."""
     return sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
 
 

@@ -20,12 +20,12 @@ Batch = dict[str, npt.NDArray[Any]]
 
 
 def shrink(batch: Batch) -> Batch:
-    """The central 256 of 424 pixels as 64x64."""
+    """Return the central 256 of 424 pixels as 64x64."""
     return {"path": batch["path"], "image": area_averaged(batch["image"])}
 
 
 def extractor(arrays: dict[str, npt.NDArray[np.float32]]) -> Any:
-    """The CNN-SVR's network in Keras, up to its 256 features."""
+    """Return the CNN-SVR's network in Keras, up to its 256 features."""
     import tf_keras as keras
 
     from gax_batch.models import layers, svr

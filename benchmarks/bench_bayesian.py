@@ -70,7 +70,7 @@ def error_of_flipout(draws: Float) -> float:
 
 
 def peak(turns: dict[str, Sample], amounts: dict[str, float]) -> Sample:
-    """The fastest product's operations a second, in 1e9, turn by turn."""
+    """Return the fastest product's operations a second, in 1e9, turn by turn."""
     speeds = {n: Sample(tuple(amounts[n] / s / 1e9 for s in turns[n].values)) for n in amounts}
     return max(speeds.values(), key=lambda sample: sample.median)
 
@@ -98,7 +98,7 @@ def run(lab: Lab) -> Iterator[Row]:
 
 
 def shares(lab: Lab, bundle: Bundle, images: npt.NDArray[np.uint8]) -> Iterator[Row]:
-    """The convolutions' operations a second beside those of matrix products, in each precision."""
+    """Yield the convolutions' operations a second beside those of matrix products, in each precision."""
     work = DRAWS * len(images) * operations(bundle)
     engines = {p: Engine(bundle, models=("bayesian",), draws=DRAWS, precision=p) for p in PRECISIONS}
     matrices = {(p, s): products(s, p, os.cpu_count() or 1) for p in PRECISIONS for s in PRODUCTS}

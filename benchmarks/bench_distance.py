@@ -32,12 +32,12 @@ MEASURED = {
 
 
 def blurred(image: Pixels) -> Pixels:
-    """The image with twice the seeing."""
+    """Return the image with twice the seeing."""
     return np.asarray(gaussian_filter(image, (BLUR, BLUR, 0)), np.float64)
 
 
 def noised(image: Pixels, of: Pixels, rng: np.random.Generator) -> Pixels:
-    """The image with twice the noise of the corners of another, correlated over 4 pixels as that is."""
+    """Return the image with twice the noise of the corners of another, correlated over 4 pixels as that is."""
     corners = np.concatenate([of[:60, :60].reshape(-1, 3), of[-60:, -60:].reshape(-1, 3)])
     spread = 1.4826 * np.median(np.abs(corners - np.median(corners, axis=0)), axis=0)
     noise = zoom(rng.normal(0, 1, (106, 106, 3)), (4, 4, 1), order=1)
@@ -45,7 +45,7 @@ def noised(image: Pixels, of: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def cutout(image: Pixels) -> npt.NDArray[np.uint8]:
-    """The 64x64 cutout of an image of 424x424, as a run makes it."""
+    """Return the 64x64 cutout of an image of 424x424, as a run makes it."""
     buffer = BytesIO()
     Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8)).save(buffer, "PNG")
     return Decoder().decode(buffer.getvalue())[0]

@@ -36,7 +36,7 @@ QUESTIONS: dict[str, dict[str, object]] = {
 
 
 def rows(number: int) -> pa.Table:
-    """A part's galaxies, with fractions that fit the tree, all over the sky."""
+    """Return a part's galaxies, with fractions that fit the tree, all over the sky."""
     rng = np.random.default_rng(number)
     count = GALAXIES_PER_PART
     prob = gz2.cumulative(gz2.conditional(rng.gamma(0.6, size=(count, gz2.N_ANSWERS)).astype(np.float32)))
@@ -84,7 +84,7 @@ def ask(address: str, values: dict[str, object]) -> float:
 
 
 def run(lab: Lab) -> list[Row]:
-    """Each question over HTTP, first when it is new and then again with another page."""
+    """Return each question over HTTP, first when it is new and then again with another page."""
     place = Path(lab.folder) / "catalog"
     parts = max(PARTS // 20, 2) if lab.quick else PARTS
     simulate(str(place), parts)

@@ -28,7 +28,7 @@ BANDS = ("i", "r", "g")
 
 
 def write_positions(path: Path, frame: Path, count: int) -> str:
-    """A table of galaxies all over a frame, with radii as Galaxy Zoo 2's are spread."""
+    """Return a table of galaxies all over a frame, with radii as Galaxy Zoo 2's are spread."""
     dice = np.random.default_rng(0)
     header = fits.getheader(frame)
     sides = np.array([header["NAXIS1"], header["NAXIS2"]])
@@ -41,7 +41,7 @@ def write_positions(path: Path, frame: Path, count: int) -> str:
 
 
 def by_astropy(members: pa.Table, frames: Path) -> npt.NDArray[np.uint8]:
-    """The same with astropy's cutouts, a linear zoom, and its Lupton mapping; frames are read once."""
+    """Return the same with astropy's cutouts, a linear zoom, and its Lupton mapping; frames are read once."""
     bands = [fits.open(frames / f"ngc6976_sdss_{band}.fits.bz2")[0] for band in BANDS]
     projections = [WCS(band.header) for band in bands]
     cutouts = []

@@ -52,7 +52,7 @@ OTHERS = "of it other threads of Python"
 
 
 def waiting_engine(_: int, *, seconds: float) -> FakeEngine:
-    """An engine that waits; at the top level, so that a worker can import it."""
+    """Return an engine that waits; at the top level, so that a worker can import it."""
     return FakeEngine(seconds=seconds)
 
 

@@ -25,7 +25,7 @@ TARGET = Target(6, of_ratio=True)
 
 
 def read_members(members: pa.Table) -> int:
-    """One unit, as a run reads it."""
+    """Return one unit, as a run reads it."""
     return int(read_unit(members, Decoder())["cutout"].is_valid().to_numpy().sum())
 
 
@@ -55,7 +55,7 @@ def by_s3fs(place: str, pool: ProcessPoolExecutor, count: int) -> None:
 
 
 def shrunk(batch: dict[str, npt.NDArray[np.uint8]]) -> dict[str, npt.NDArray[np.uint8]]:
-    """A batch of whole images to one of cutouts."""
+    """Return a batch of whole images to one of cutouts."""
     return {"cutout": area_averaged(batch["image"])}
 
 

@@ -27,7 +27,7 @@ NEW = 3
 
 
 def part(name: PartName, rows: int, ids: tuple[str, str]) -> Part:
-    """A finished unit's part as the catalog's log knows it, with statistics as long as real ones."""
+    """Return a finished unit's part as the catalog's log knows it, with statistics as long as real ones."""
     low, high = ({"galaxy_id": galaxy, "ra": 0.0, "dec": 0.0} for galaxy in ids)
     nulls = {"galaxy_id": 0, "ra": 0, "dec": 0}
     stats = {"numRecords": rows, "minValues": low, "maxValues": high, "nullCount": nulls}
@@ -41,7 +41,7 @@ def digest(text: str) -> str:
 
 
 def cataloged(shards: Path, settings: str) -> list[Part]:
-    """One part for each shard, each shard one unit."""
+    """Return one part for each shard, each shard one unit."""
     parts = []
     for number, info in enumerate(list_objects(str(shards))):
         origin = origin_of(info.uri, info.version)

@@ -27,7 +27,7 @@ EXPECTED = 64
 
 
 def plain(tensor: Any) -> npt.NDArray[Any]:
-    """The tensor as an array that NumPy's files can hold: bfloat16 as its bits."""
+    """Return the tensor as an array that NumPy's files can hold: bfloat16 as its bits."""
     array = tensor.numpy()
     return np.asarray(array.view(np.uint16) if tensor.dtype == tf.bfloat16 else array)
 

@@ -22,7 +22,7 @@ _state: dict[str, Any] = {}
 
 
 def restored() -> Any:
-    """The Flipout model of the shipped bundle: its posterior, biases and folded normalization."""
+    """Return the Flipout model of the shipped bundle: its posterior, biases and folded normalization."""
     import tensorflow_probability as tfp
 
     from gax_batch.models import bayesian, layers

@@ -39,7 +39,7 @@ def write_jpegs(place: str, count: int) -> None:
 
 
 def area_averaged(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The central 256 of 424 pixels averaged to 64x64, as a user of NumPy would; of one image or several."""
+    """Return the central 256 of 424 pixels averaged to 64x64, as a user of NumPy would; of one image or several."""
     rim = (SIDE - 256) // 2
     middle = pixels[..., rim : SIDE - rim, rim : SIDE - rim, :]
     blocks = middle.reshape(*middle.shape[:-3], 64, 4, 64, 4, 3)

@@ -23,7 +23,7 @@ PAGE = (
 
 
 def page(query: "dict[str, str]", objects: int) -> str:
-    """One answer to ListObjectsV2."""
+    """Return one answer to ListObjectsV2."""
     most = min(int(query.get("max-keys", 1000)), 1000)
     first = int(query.get("continuation-token", 0))
     last = min(first + most, objects)

@@ -48,7 +48,7 @@ class Record:
 
 
 def joined(rounds: Sequence[Record]) -> Record:
-    """One record of several rounds of the same benchmark."""
+    """Return one record of several rounds of the same benchmark."""
     first = rounds[0]
     machines = [machine for record in rounds for machine in record.machines]
     rows = [pooled(rows) for rows in zip(*(record.rows for record in rounds), strict=True)]
@@ -56,7 +56,7 @@ def joined(rounds: Sequence[Record]) -> Record:
 
 
 def agreement(first: Path, second: Path) -> Table:
-    """A table of the rows that two runs measured often enough to know a spread, and whether they agree."""
+    """Return a table of the rows that two runs measured often enough to know a spread, and whether they agree."""
     table = Table("measured", "unit", "first", "second", "agree", "ratios", "agree")
     found = []
     before, after = ({path.name for path in place.glob("*.json")} for place in (first, second))

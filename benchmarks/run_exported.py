@@ -35,7 +35,7 @@ PRODUCTS = 20
 
 
 def load(folder: Path) -> tuple[Callable[[Any], Any], int]:
-    """The program as a function of images on the device; and the rows it takes."""
+    """Return the program as a function of images on the device; and the rows it takes."""
     about = json.loads((folder / "program.json").read_text())
     with np.load(folder.parent / "weights.npz") as file:
         arrays = [file[name] for name in about["weights"]]
@@ -54,7 +54,7 @@ def load(folder: Path) -> tuple[Callable[[Any], Any], int]:
 
 
 def shown(sample: Sample) -> str:
-    """The median and the spread."""
+    """Return the median and the spread."""
     return f"{sample.median:,.0f} ± {sample.spread:.1%}"
 
 

@@ -35,7 +35,7 @@ class Lab:
     quick: bool
 
     def count(self, galaxies: int) -> int:
-        """How many galaxies to take of so many."""
+        """Return how many galaxies to take of so many."""
         return max(galaxies // 20, 8) if self.quick else galaxies
 
     @property
@@ -49,7 +49,7 @@ class Lab:
         return 2
 
     def data(self, name: str) -> Path:
-        """A folder of the real galaxies beside the checkout.
+        """Return a folder of the real galaxies beside the checkout.
 
         Raises:
             SkippedError: They are not on this machine.
@@ -77,7 +77,7 @@ class Sample:
         return half / self.median if self.median else 0.0
 
     def agrees(self, other: "Sample") -> bool:
-        """Whether the medians lie no further apart than both half ranges together."""
+        """Return whether the medians lie no further apart than both half ranges together."""
         return abs(self.median - other.median) <= sum(s.spread * abs(s.median) for s in (self, other))
 
 
@@ -138,7 +138,7 @@ class Row:
 
 
 def pooled(rounds: Sequence[Row]) -> Row:
-    """One row of what several rounds measured."""
+    """Return one row of what several rounds measured."""
 
     def joined(samples: Iterable[Sample | None]) -> Sample:
         return Sample(tuple(value for sample in samples if sample is not None for value in sample.values))

@@ -54,12 +54,12 @@ def assemble(
     """Calibrate, measure and write the bundle.
 
     Args:
-        galaxies: all of them.
-        work: of the training.
-        output: folder of the bundle.
-        seed: of the training.
-        weights: folder of a bundle whose weights are taken; None for those that the training left.
-        say: called with lines of progress.
+        galaxies: All of them.
+        work: Of the training.
+        output: Folder of the bundle.
+        seed: Of the training.
+        weights: Folder of a bundle whose weights are taken; None for those that the training left.
+        say: Called with lines of progress.
 
     Returns:
         The bundle's id.
@@ -140,7 +140,7 @@ def _distorted(galaxies: Galaxies, bundle: Bundle, seed: int) -> report.Distorte
 
 
 def _trained(galaxies: Galaxies, work: Path, seed: int) -> tuple[dict[str, Arrays], dict[str, Any]]:
-    """The arrays that the training left, and what the bundle tells of it."""
+    """Return the arrays that the training left, and what the bundle tells of it."""
     arrays = networks.exported(work)
     record = checkpoint.load(work / "regressions.safetensors")
     if arrays is None or record is None:
@@ -206,7 +206,7 @@ def evidence(galaxies: Galaxies, arrays: Arrays, seed: int) -> dict[str, float]:
 
 
 def posterior(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, dict[str, float]]:
-    """Each layer's posterior beside its prior: neither of the ratios is 1 or 0 if it has learned.
+    """Return each layer's posterior beside its prior: neither of the ratios is 1 or 0 if it has learned.
 
     Returns:
         By layer: the prior's deviation, the divergence of the posterior from the prior (nats, all

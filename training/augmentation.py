@@ -25,14 +25,14 @@ def half(windows: Any) -> Any:
 
 
 def augment(windows: Any, side: int, seed: Any, field: float = IMAGE_SIDE) -> Any:
-    """One random view of each window, in one resampling.
+    """Return one random view of each window, in one resampling.
 
     Args:
         windows: `[N, w, w, 3]`, 0 to 255, with room for rotated corners: 106 pixels at the cutouts'
             scale, or fewer at a coarser one.
-        side: pixels of the result.
-        seed: int `[2]`.
-        field: how much sky the result shows, in pixels of a cutout; 64 is all of the cutout.
+        side: Pixels of the result.
+        seed: Int `[2]`.
+        field: How much sky the result shows, in pixels of a cutout; 64 is all of the cutout.
 
     Returns:
         float32 `[N, side, side, 3]` in [0, 1].

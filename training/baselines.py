@@ -54,19 +54,19 @@ def run(
     """Train and measure the baselines.
 
     Args:
-        source: folder of labels and images of the training.
-        output: the bundle that it wrote; its work folder lies beside it.
-        members: classic CNNs to train.
-        halves: train the blends of halves too; otherwise the numbers of those trained before are kept.
-        effort: factor on the number of training steps.
-        seed: of the training.
+        source: Folder of labels and images of the training.
+        output: The bundle that it wrote; its work folder lies beside it.
+        members: Classic CNNs to train.
+        halves: Train the blends of halves too; otherwise the numbers of those trained before are kept.
+        effort: Factor on the number of training steps.
+        seed: Of the training.
 
     Returns:
         The numbers, as `training.comparison.load` finds them.
 
     Raises:
-        UsageError: no finished training, or one of other data; no members.
-        FatalError: the training failed.
+        UsageError: No finished training, or one of other data; no members.
+        FatalError: The training failed.
     """
     if members < 1:
         raise UsageError(f"an ensemble has at least 1 member besides the bundle's, not {members}")
@@ -141,7 +141,7 @@ def _measured(galaxies: Galaxies, bundle: Bundle, members: list[checkpoint.Array
 
 
 def _half(galaxies: Galaxies, folder: Path, seed: int, effort: float, half: int) -> Float:
-    """The draws `[S, N, 37]` of a half's blend for the representative galaxies that report."""
+    """Return the draws `[S, N, 37]` of a half's blend for the representative galaxies that report."""
     keras.backend.clear_session()
     chosen = half_of(galaxies, half)
     training = Training(chosen, folder / f"half-{half}", seed + (half + 1) * FIRST_HALF, effort, build.say)

@@ -34,18 +34,18 @@ def build(source: Path, output: Path, *, seed: int, effort: float = 1.0, weights
     """Train (or take the weights of a bundle), calibrate, measure and write a bundle.
 
     Args:
-        source: folder of labels and images.
-        output: the bundle's folder; its name is the bundle's.
-        seed: of everything.
-        effort: factor on the number of training steps.
-        weights: folder of a bundle whose weights are calibrated again; None to train.
+        source: Folder of labels and images.
+        output: The bundle's folder; its name is the bundle's.
+        seed: Of everything.
+        effort: Factor on the number of training steps.
+        weights: Folder of a bundle whose weights are calibrated again; None to train.
 
     Returns:
         The bundle's id.
 
     Raises:
-        UsageError: bad data, or a work folder of another training.
-        FatalError: the training failed.
+        UsageError: Bad data, or a work folder of another training.
+        FatalError: The training failed.
     """
     from training import assemble, data, networks
 

@@ -54,9 +54,9 @@ def calibrate(
     """Fit everything a bundle's `calibration` holds.
 
     Args:
-        labels: of galaxies that trained nothing; those with fractions are used.
-        outputs: what all three models say of them (see `gax_batch.models.engine.Engine.outputs`).
-        choices: of models; all of them by default.
+        labels: Of galaxies that trained nothing; those with fractions are used.
+        outputs: What all three models say of them (see `gax_batch.models.engine.Engine.outputs`).
+        choices: Of models; all of them by default.
     """
     known = np.flatnonzero(labels.voted)
     chosen, outputs = labels.take(known), uncertainty.rows_of(outputs, known)
@@ -119,9 +119,9 @@ def fit_scaling(labels: Labels, predictions: Mapping[str, Float], blend: Blend) 
     """Return the blend with exponents and offsets of the least squared error of the known fractions.
 
     Args:
-        labels: of N galaxies.
+        labels: Of N galaxies.
         predictions: float32 `[N, 37]` cumulative fractions by model.
-        blend: with the weights.
+        blend: With the weights.
     """
     exponent, offset = blend.exponent.copy(), blend.offset.copy()
     mixed = np.asarray(gz2.conditional(Blend.of(blend.weights)(predictions)), np.float64)
@@ -139,7 +139,7 @@ def fit_scaling(labels: Labels, predictions: Mapping[str, Float], blend: Blend) 
 def _fit_one(
     logarithm: npt.NDArray[np.float64], target: npt.NDArray[np.float64], share: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """One question's exponent and offsets."""
+    """Return one question's exponent and offsets."""
 
     def loss(values: npt.NDArray[np.float64]) -> float:
         fractions = scipy.special.softmax(values[0] * logarithm + values[1:], axis=1)

@@ -20,7 +20,7 @@ def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 
 def load(path: Path) -> Arrays | None:
-    """The arrays of a file; None where it is missing or damaged, so that the work is done again."""
+    """Return the arrays of a file; None where it is missing or damaged, so that the work is done again."""
     try:
         return dict(safetensors.numpy.load(path.read_bytes()))
     except (FileNotFoundError, SafetensorError):

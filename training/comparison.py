@@ -39,8 +39,8 @@ def measure(labels: Labels, draws: Mapping[str, Float]) -> dict[str, Any]:
     """Return errors and spread of each model on the same galaxies.
 
     Args:
-        labels: of N galaxies of the sample that reports.
-        draws: cumulative fractions `[S, N, 37]` by model: of posterior draws, of dropout's, or of members.
+        labels: Of N galaxies of the sample that reports.
+        draws: Cumulative fractions `[S, N, 37]` by model: of posterior draws, of dropout's, or of members.
     """
     return {
         name: report.point(labels, values.mean(axis=0))
@@ -75,8 +75,8 @@ def compare_halves(first: Estimate, second: Estimate) -> dict[str, Any]:
     mean square of standardized differences, is 1 if it is right, more if it is too small.
 
     Args:
-        first: of one half's model.
-        second: of the other's, of the same galaxies.
+        first: Of one half's model.
+        second: Of the other's, of the same galaxies.
 
     Returns:
         `scatter`, `model_std` (root mean squares) and `ratio` of `all` answers, by question and by answer.

@@ -66,13 +66,13 @@ class Galaxies:
         trust: float32 `[N]`, weight of these fractions' errors; 1 for the challenge's own.
         weighted: float32 `[N, 37]`, the weighted votes' cumulative fractions, NaN where unknown.
         volunteers: float32 `[N]`, how many people gave the weighted votes; 0 where unknown.
-        classes: int8 `[N]`, see `gax_batch.analysis.labels.Labels`.
+        classes: Int8 `[N]`, see `gax_batch.analysis.labels.Labels`.
         strict: bool `[N]`, likewise.
-        largest: int8 `[N]`, likewise.
-        sample: int8 `[N]`, `TRAIN`, `CALIBRATE` or `REPORT`.
+        largest: Int8 `[N]`, likewise.
+        sample: Int8 `[N]`, `TRAIN`, `CALIBRATE` or `REPORT`.
         windows: uint8 `[N, 106, 106, 3]`, the cutouts with a rim for augmentation; may be a mapped file.
         fine: uint8 `[N, 212, 212, 3]`, the same sky at twice the resolution; may be a mapped file.
-        twins: the other key of galaxies that have two.
+        twins: The other key of galaxies that have two.
     """
 
     keys: list[str]
@@ -102,7 +102,7 @@ class Galaxies:
         return np.asarray(np.isfinite(self.cumulative).all(axis=1) & (self.trust == 1))
 
     def rows(self, sample: int) -> Rows:
-        """The galaxies of a sample."""
+        """Return the galaxies of a sample."""
         return np.flatnonzero(self.sample == sample)
 
     def cutouts(self, rows: Rows) -> npt.NDArray[np.uint8]:
@@ -112,7 +112,7 @@ class Galaxies:
         return np.ascontiguousarray(self.windows[rows, inner, inner])
 
     def labels(self, rows: Rows) -> Labels:
-        """The labels of some galaxies, with the challenge's own fractions only."""
+        """Return the labels of some galaxies, with the challenge's own fractions only."""
         own = np.where(self.representative[rows, None], self.cumulative[rows], np.float32(np.nan))
         return Labels(
             ids=[self.keys[row] for row in rows],
@@ -148,12 +148,12 @@ def load(folder: Path, cache: Path, say: Callable[[str], None] = print) -> Galax
     counts them.
 
     Args:
-        folder: has the tables of `TABLES`, or subfolders that have them, with images beside them.
-        cache: folder for the decoded windows.
-        say: called with each line.
+        folder: Has the tables of `TABLES`, or subfolders that have them, with images beside them.
+        cache: Folder for the decoded windows.
+        say: Called with each line.
 
     Raises:
-        UsageError: bad labels (see `gax_batch.analysis.labels`), images that cannot be decoded, or too
+        UsageError: Bad labels (see `gax_batch.analysis.labels`), images that cannot be decoded, or too
             few galaxies.
     """
     tables = _read_tables(folder, say)
@@ -220,7 +220,7 @@ def _find_images(folder: Path, tables: Sequence[tuple[Path, Labels]]) -> dict[st
 
 
 def _read_twins(folder: Path) -> dict[str, str]:
-    """The other key of each galaxy that has two."""
+    """Return the other key of each galaxy that has two."""
     twins: dict[str, str] = {}
     for path in sorted(folder.rglob(TWINS)):
         with path.open(newline="", encoding="utf-8") as stream:
@@ -265,8 +265,8 @@ def sample_of(key: str, representative: bool) -> int:
     """Return the sample of a galaxy: `TRAIN`, `CALIBRATE` or `REPORT`.
 
     Args:
-        key: of the galaxy, or of its twin in the challenge.
-        representative: whether the challenge's own fractions of it are known.
+        key: Of the galaxy, or of its twin in the challenge.
+        representative: Whether the challenge's own fractions of it are known.
     """
     percent = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % 100
     return int(np.searchsorted(SHARES[representative], percent, side="right"))

@@ -37,16 +37,16 @@ def fit(
     from its prior per galaxy, and the squares of the other kernels.
 
     Args:
-        model: of `gax_batch.models.bayesian` or `classic`.
+        model: Of `gax_batch.models.bayesian` or `classic`.
         views: `[V, N, 256]`, the layer `features` of each galaxy under several views (see `features_of`);
             each step sees one of them.
-        targets: of the same galaxies.
-        batches: which of them to train on.
-        recipe: how.
-        say: called with lines of progress.
+        targets: Of the same galaxies.
+        batches: Which of them to train on.
+        recipe: How.
+        say: Called with lines of progress.
 
     Raises:
-        FatalError: the loss is NaN or infinite.
+        FatalError: The loss is NaN or infinite.
     """
     tf.random.set_seed(batches.seed)
     inner = _dense_layers(model)
@@ -91,7 +91,7 @@ def features_of(model: Any, images: npt.NDArray[np.uint8], *, batch: int = 64) -
 
 
 def _dense_layers(model: Any) -> Any:
-    """The layers behind the trunk, weights included, as a model of its features."""
+    """Return the layers behind the trunk, weights included, as a model of its features."""
     names = [layer.name for layer in model.layers]
     x = features = keras.Input(model.get_layer("features").output.shape[1:])
     for layer in model.layers[names.index("features") + 1 :]:

@@ -30,15 +30,15 @@ def write_windows(path: Path, places: Sequence[Place], side: int = WINDOW_SIDE) 
     """Decode images into a `.npy` file, unless it is there already.
 
     Args:
-        path: of the file; written beside it first, so that it is whole or absent.
-        places: the folder or zip, and the name in it, of each image.
-        side: pixels of a window; all windows show the same sky.
+        path: Of the file; written beside it first, so that it is whole or absent.
+        places: The folder or zip, and the name in it, of each image.
+        side: Pixels of a window; all windows show the same sky.
 
     Returns:
         `[N, side, side, 3]`, mapped read-only.
 
     Raises:
-        UsageError: images cannot be decoded.
+        UsageError: Images cannot be decoded.
     """
     if not path.exists():
         unfinished = path.with_suffix(".partial")

@@ -45,7 +45,7 @@ def negative_log_likelihood(
         logits: `[N, 37]` float32.
         fractions: `[N, 37]` conditional vote fractions.
         reached: `[N, 11]` votes that reached each question; questions that no vote reached add nothing.
-        concentration: sum of the Dirichlet parameters, or infinity for a multinomial.
+        concentration: Sum of the Dirichlet parameters, or infinity for a multinomial.
 
     Returns:
         `[N]` float32.

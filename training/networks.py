@@ -44,11 +44,11 @@ class Training:
     """What is trained on, where its files are, and how long it takes.
 
     Attributes:
-        galaxies: all of them; only those of the sample `TRAIN` are learned from.
-        work: folder of the files.
-        seed: of the whole training.
-        effort: factor on the steps of every recipe.
-        say: called with lines of progress.
+        galaxies: All of them; only those of the sample `TRAIN` are learned from.
+        work: Folder of the files.
+        seed: Of the whole training.
+        effort: Factor on the steps of every recipe.
+        say: Called with lines of progress.
     """
 
     galaxies: Galaxies
@@ -58,7 +58,7 @@ class Training:
     say: Callable[[str], None] = print
 
     def batches(self, name: str) -> train.Batches:
-        """The order in which a network sees the training galaxies."""
+        """Return the order in which a network sees the training galaxies."""
         return train.Batches.of(self.galaxies, self.seed + SEEDS[name])
 
     def images(self, fine: bool) -> npt.NDArray[np.uint8]:
@@ -100,7 +100,7 @@ def exported(work: Path) -> dict[str, Arrays] | None:
 
 
 def _teach(training: Training) -> Float:
-    """The teacher's cumulative fractions of all galaxies."""
+    """Return the teacher's cumulative fractions of all galaxies."""
     path = training.work / "teacher-predictions.safetensors"
     if (saved := checkpoint.load(path)) is not None:
         return np.asarray(saved["predictions"], np.float32)
@@ -123,10 +123,10 @@ def network(training: Training, name: str, targets: Targets, trunk: Any) -> Any:
     """Train one network, unless that was done before; without a teacher's targets it has the labels alone.
 
     Args:
-        training: where its files are.
+        training: Where its files are.
         name: `svr`, `bayesian` or `classic`.
-        targets: of all galaxies.
-        trunk: the trained network of the CNN-SVR, which the other two start from.
+        targets: Of all galaxies.
+        trunk: The trained network of the CNN-SVR, which the other two start from.
     """
     path = training.work / f"{name}.safetensors"
     model = BUILDERS[name](training.seed + SEEDS[name])

@@ -41,17 +41,17 @@ class Recipe:
     """One network's training.
 
     Attributes:
-        stages: one after the other, under one learning rate schedule.
-        learning_rate: the largest; reached after the first 2 % of steps, then down a cosine to 0.
-        counts: galaxies in a batch with all of the challenge's fractions, with some of them, with Hart et
+        stages: One after the other, under one learning rate schedule.
+        learning_rate: The largest; reached after the first 2 % of steps, then down a cosine to 0.
+        counts: Galaxies in a batch with all of the challenge's fractions, with some of them, with Hart et
             al. 2016's fractions, with a clear class, and with none; the last two in the shares that they have
             of all galaxies.
-        teacher_share: weight of the teacher's fractions beside the labels, 0 to 1.
-        averaging: decay of the average of the weights over the steps.
-        decay: weight of the sum of squares of the kernels.
-        temperature: weight of the divergence from the prior, per training example (`losses.kl_weight`).
-        deviations: train nothing but the deviations of the convolutions' posterior.
-        mixed: compute in bfloat16 where that is faster.
+        teacher_share: Weight of the teacher's fractions beside the labels, 0 to 1.
+        averaging: Decay of the average of the weights over the steps.
+        decay: Weight of the sum of squares of the kernels.
+        temperature: Weight of the divergence from the prior, per training example (`losses.kl_weight`).
+        deviations: Train nothing but the deviations of the convolutions' posterior.
+        mixed: Compute in bfloat16 where that is faster.
     """
 
     stages: tuple[TrainingStage, ...]
@@ -80,12 +80,12 @@ class DenseRecipe:
     """The training of a network's dense layers on features of its trunk.
 
     Attributes:
-        learning_rate: the largest, at the first step.
-        counts: as of `Recipe`.
-        steps: in all.
-        teacher_share: as of `Recipe`.
-        temperature: weight of the divergence from the prior, per training example.
-        decay: weight of the sum of squares of the kernels.
+        learning_rate: The largest, at the first step.
+        counts: As of `Recipe`.
+        steps: In all.
+        teacher_share: As of `Recipe`.
+        temperature: Weight of the divergence from the prior, per training example.
+        decay: Weight of the sum of squares of the kernels.
     """
 
     learning_rate: float

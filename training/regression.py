@@ -68,8 +68,8 @@ def complete(cumulative: Float, teacher: Float) -> Float:
     """Return cumulative fractions `[N, 37]`, each question's from the labels or else from the teacher.
 
     Args:
-        cumulative: of the labels, NaN where unknown.
-        teacher: of the teacher.
+        cumulative: Of the labels, NaN where unknown.
+        teacher: Of the teacher.
     """
     known, filled = np.isfinite(cumulative), gz2.conditional(teacher)
     labels = gz2.conditional(np.nan_to_num(cumulative))
@@ -95,10 +95,10 @@ def fit(
     """Standardize, choose hyperparameters on held-out galaxies, fit all answers, and estimate their error.
 
     Args:
-        inputs: features of the training galaxies `[N, 256]`.
-        fractions: their cumulative fractions `[N, 37]`.
-        held_out: features and cumulative fractions (NaN where unknown) of galaxies that trained nothing.
-        say: called with lines of progress.
+        inputs: Features of the training galaxies `[N, 256]`.
+        fractions: Their cumulative fractions `[N, 37]`.
+        held_out: Features and cumulative fractions (NaN where unknown) of galaxies that trained nothing.
+        say: Called with lines of progress.
 
     Returns:
         The arrays of `gax_batch.models.svr.Regressions`, and a record of the choice.
@@ -166,7 +166,7 @@ def _gather(
 def _fit_all(
     kernel: npt.NDArray[np.float64], fractions: Float, choice: Hyperparameters, subsets: Iterable[Rows]
 ) -> list[list[Regression]]:
-    """The regressions of all answers on each subset of the galaxies."""
+    """Return the regressions of all answers on each subset of the galaxies."""
     results = []
     # LIBSVM releases Python's lock.
     with ThreadPoolExecutor(logical_cpus()) as pool:

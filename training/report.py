@@ -25,7 +25,7 @@ class Distorted:
     """Outputs for the first galaxies of the sample, turned by 90 degrees, and for images of no galaxies.
 
     Attributes:
-        turned: see `gax_batch.models.engine.Engine.outputs`.
+        turned: See `gax_batch.models.engine.Engine.outputs`.
         closeness: `[M]` by kind of anomaly.
     """
 
@@ -44,12 +44,12 @@ def measure(
     """Return the metrics of every model and blend.
 
     Args:
-        labels: of the sample that reports.
-        outputs: of all models, and of the classic CNN with `dropout`.
-        calibration: of the bundle.
-        blind: the default blend's predictive distribution that is not told the draws' spread.
-        distorted: what is not a galaxy as it is.
-        appearance: what `gax_batch.analysis.evaluation.looks.measure` found in the sample's images.
+        labels: Of the sample that reports.
+        outputs: Of all models, and of the classic CNN with `dropout`.
+        calibration: Of the bundle.
+        blind: The default blend's predictive distribution that is not told the draws' spread.
+        distorted: What is not a galaxy as it is.
+        appearance: What `gax_batch.analysis.evaluation.looks.measure` found in the sample's images.
     """
     default, everything = (summarize(calibration, outputs, models) for models in (DEFAULT, MODELS))
     points = {
@@ -128,7 +128,7 @@ def spread(labels: Labels, draws: Float) -> dict[str, float]:
     """Return what the spread of draws says of the error.
 
     Args:
-        labels: of N galaxies.
+        labels: Of N galaxies.
         draws: `[S, N, 37]`.
 
     Returns:
@@ -151,7 +151,7 @@ def spread(labels: Labels, draws: Float) -> dict[str, float]:
 
 
 def _rotation(calibration: Mapping[str, Any], default: uncertainty.Summary, distorted: Distorted) -> float:
-    """The default blend's mean absolute change under a turn by 90 degrees."""
+    """Return the default blend's mean absolute change under a turn by 90 degrees."""
     after = summarize(calibration, distorted.turned, DEFAULT).prob
     return round(float(np.mean(np.abs(default.prob[: len(after)] - after))), 5)
 

@@ -28,7 +28,7 @@ def targets_of(galaxies: Galaxies, teacher: Float | None = None) -> Targets:
 
     Args:
         galaxies: N of them.
-        teacher: cumulative fractions float32 `[N, 37]` that a larger network predicts, or None.
+        teacher: Cumulative fractions float32 `[N, 37]` that a larger network predicts, or None.
 
     Returns:
         Arrays of N rows by name; unknown values have no weight.
@@ -74,7 +74,7 @@ def label_loss(logits: Any, weighted_logits: Any, batch: Mapping[str, Any], teac
         logits: `[N, 37]` float32.
         weighted_logits: `[N, 37]` float32, of the weighted votes; None where a network has no such outputs.
         batch: N rows of `targets_of`.
-        teacher_share: weight of the teacher's fractions; the labels have the rest.
+        teacher_share: Weight of the teacher's fractions; the labels have the rest.
 
     Returns:
         `[N]` float32.

@@ -106,8 +106,8 @@ def load_pretrained(model: Any) -> None:
     """Put the weights that ImageNet gave into a network of `build`.
 
     Raises:
-        UsageError: the package that holds them is not installed.
-        FatalError: the package holds something else.
+        UsageError: The package that holds them is not installed.
+        FatalError: The package holds something else.
     """
     require_extra("training", "the teacher", PACKAGE)
     folder = resources.files(PACKAGE) / "models"
@@ -134,7 +134,7 @@ def read_weights(stream: BinaryIO) -> dict[str, npt.NDArray[Any]]:
     of the pickles are read (`pickletools.genops`); nothing is unpickled, so that nothing in the file can run.
 
     Raises:
-        FatalError: the file has another format.
+        FatalError: The file has another format.
     """
     for _ in range(3):
         list(pickletools.genops(stream))
@@ -154,7 +154,7 @@ def read_weights(stream: BinaryIO) -> dict[str, npt.NDArray[Any]]:
 
 
 def _layouts(stream: BinaryIO) -> dict[str, tuple[str, list[int], list[int]]]:
-    """The name, shape and strides of the array behind each storage's key, from the pickled dictionary."""
+    """Return the name, shape and strides of the array behind each storage's key, from the pickled dictionary."""
     name = key = ""
     numbers: list[list[int]] | None = None
     layouts = {}

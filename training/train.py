@@ -40,8 +40,8 @@ class Batches:
     """The galaxies of each step: a function of the seed and the step, so that a resumed training continues.
 
     Attributes:
-        kinds: rows of the galaxies of each kind of label.
-        seed: of the order.
+        kinds: Rows of the galaxies of each kind of label.
+        seed: Of the order.
     """
 
     kinds: tuple[Rows, ...]
@@ -75,7 +75,7 @@ class Batches:
 
 
 def _pick(rows: Rows, step: int, count: int, seed: int) -> Rows:
-    """Every row once per epoch, in another order each epoch."""
+    """Return every row once per epoch, in another order each epoch."""
     positions = np.arange(step * count, (step + 1) * count)
     epochs, places = np.divmod(positions, len(rows))
     orders = {int(e): np.random.default_rng([seed, int(e)]).permutation(rows) for e in np.unique(epochs)}
@@ -107,21 +107,21 @@ def fit(
     """Train a model in place.
 
     Args:
-        model: images `[N, side, side, 3]` in [0, 1] to logits `[N, 37]`; its layer `features` feeds the
+        model: Images `[N, side, side, 3]` in [0, 1] to logits `[N, 37]`; its layer `features` feeds the
             outputs of the weighted votes, which only training has.
-        galaxies: their windows.
-        targets: of the same galaxies, see `training.targets.targets_of`.
-        batches: which of them to train on.
-        recipe: how.
-        fine: see the windows of twice the resolution.
-        state: file to resume from, and to save to every minute. After a resume the order of the
+        galaxies: Their windows.
+        targets: Of the same galaxies, see `training.targets.targets_of`.
+        batches: Which of them to train on.
+        recipe: How.
+        fine: See the windows of twice the resolution.
+        state: File to resume from, and to save to every minute. After a resume the order of the
             galaxies and their views are those of an uninterrupted training; the noise of Flipout and
             dropout is another.
-        logs: folder for TensorBoard's scalars; none are written by default.
-        say: called with lines of progress.
+        logs: Folder for TensorBoard's scalars; none are written by default.
+        say: Called with lines of progress.
 
     Raises:
-        FatalError: the loss is NaN or infinite.
+        FatalError: The loss is NaN or infinite.
     """
     training = _for_training(model)
     variables = bayesian.deviations(model) if recipe.deviations else training.trainable_variables
@@ -157,9 +157,9 @@ def settle_statistics(model: Any, images: npt.NDArray[np.uint8], batch: int = 64
     is not the network that the running statistics were taken from (Izmailov et al. 2018, UAI, section 3.2).
 
     Args:
-        model: trained, changed in place.
+        model: Trained, changed in place.
         images: uint8 `[N, side, side, 3]`; whole batches of them are used.
-        batch: images in a batch.
+        batch: Images in a batch.
     """
     normalizations = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     for number in range(len(images) // batch):
@@ -194,7 +194,7 @@ def _seconds(dtype: Any) -> float:
 
 
 def _for_training(model: Any) -> Any:
-    """The same layers, weights included, for images of any size, with outputs of the weighted votes too."""
+    """Return the same layers, weights included, for images of any size, with outputs of the weighted votes too."""
     if model.input_shape[1] is None:
         images, features, logits = model.input, model.get_layer("features").output, model.output
     else:
@@ -253,7 +253,7 @@ def _step(
 
 
 def _event_writer(folder: Path) -> Any:
-    """A writer of TensorBoard's events that needs no TensorBoard (version 2 of the interface does)."""
+    """Return a writer of TensorBoard's events that needs no TensorBoard (version 2 of the interface does)."""
     with tf.Graph().as_default():
         return tf.compat.v1.summary.FileWriter(str(folder))
 

@@ -79,7 +79,7 @@ def find_again(
         catalog: The catalog's URI.
         galaxies: The columns `NEEDED`.
         sources: The folder or prefix that the survey's files are below now, where they were moved or touched
-            since their run: files of the same size are taken for those that were cataloged. None: only
+            since their run: Files of the same size are taken for those that were cataloged. None: only
             unchanged files in their old places.
 
     Yields:
@@ -115,7 +115,7 @@ def _take(unit: pa.Table, rows: Rows, found: Cutouts) -> None:
 
 
 def _record(catalog: str, run_id: str) -> dict[str, Any]:
-    """The record of a run; empty where it is gone."""
+    """Return the record of a run; empty where it is gone."""
     try:
         return read_run_record(catalog, run_id)
     except FileNotFoundError:

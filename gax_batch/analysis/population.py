@@ -123,7 +123,7 @@ def population(
 
 
 def render_table(rows: Sequence[Fraction], level: float) -> str:
-    """The fractions as a table for a terminal."""
+    """Return the fractions as a table for a terminal."""
     table = Table()
     grouped = rows[0].grouping != EVERYTHING
     heads = [*([rows[0].grouping, "galaxies"] if grouped else []), "answer"]
@@ -169,7 +169,7 @@ def render_table(rows: Sequence[Fraction], level: float) -> str:
 
 
 def render_csv(rows: Sequence[Fraction]) -> str:
-    """The fractions as CSV with a header; empty cells for None."""
+    """Return the fractions as CSV with a header; empty cells for None."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Fraction)], lineterminator="\n")
     writer.writeheader()
@@ -178,12 +178,12 @@ def render_csv(rows: Sequence[Fraction]) -> str:
 
 
 def render_json(rows: Sequence[Fraction]) -> str:
-    """The fractions as one JSON array."""
+    """Return the fractions as one JSON array."""
     return json.dumps([asdict(row) for row in rows], indent=2)
 
 
 def _coherent_keys(catalog: Catalog) -> list[str]:
-    """The parts' keys, if draw k is the same network in all of them."""
+    """Return the parts' keys, if draw k is the same network in all of them."""
     names = catalog.parts()
     settings = {name.settings_fingerprint for name in names}
     if len(settings) > 1:

@@ -151,7 +151,7 @@ class _Writer:
 
 
 def _picture(found: Stored, decoder: Decoder) -> tuple[bytes, str]:
-    """An image file of what was read, and its suffix; what cannot be decoded is refused."""
+    """Return an image file of what was read, and its suffix; what cannot be decoded is refused."""
     cutout, _ = decoder.decode(found)
     if isinstance(found, bytes) and len(found) < MAX_IMAGE_BYTES:
         suffix = next((s for magic, s in _SUFFIXES.items() if found.startswith(magic)), None)

@@ -29,7 +29,7 @@ class Selection:
     conditional: Conditional | None = field(default=None, repr=False)
 
     def read(self, root: str, keys: Sequence[str], more: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """The selected galaxies of some parts, a part at a time, in the order of the keys.
+        """Yield the selected galaxies of some parts, a part at a time, in the order of the keys.
 
         Args:
             root: URI of the table of galaxies.
@@ -65,7 +65,7 @@ def _schema(names: Sequence[str]) -> pa.Schema:
 
 
 def choose_columns(patterns: Sequence[str], *, conditional: bool = False) -> tuple[str, ...]:
-    """The columns that names or globs (`*_prob`) mean, each once, in the order of the patterns.
+    """Return the columns that names or globs (`*_prob`) mean, each once, in the order of the patterns.
 
     Args:
         patterns: Each may hold several, separated by commas; none at all means every column.

@@ -70,12 +70,12 @@ class Tiling:
         return len(self.orders)
 
     def find(self, index: Ints) -> Ints:
-        """The tile of each value of the index."""
+        """Return the tile of each value of the index."""
         starts = self.pixels << 2 * (INDEX_ORDER - self.orders)
         return np.searchsorted(starts, index, side="right") - 1
 
     def margins_of(self, index: Ints) -> tuple[Ints, Ints]:
-        """The margins that galaxies are in.
+        """Return the margins that galaxies are in.
 
         Args:
             index: Of each galaxy, int64 `[N]`.
@@ -111,7 +111,7 @@ class Tiling:
 
 
 def margin_order_of(margin_arcsec: float) -> int | None:
-    """The order of the pixels that margins are made of; None for no margins.
+    """Return the order of the pixels that margins are made of; None for no margins.
 
     Raises:
         UsageError: Margins cannot be that wide.
@@ -128,7 +128,7 @@ def margin_order_of(margin_arcsec: float) -> int | None:
 
 
 def index_of(ra: npt.NDArray[np.float64], dec: npt.NDArray[np.float64]) -> Ints:
-    """The HEALPix pixel of order 29, nested, of positions in degrees: the column `_healpix_29`."""
+    """Return the HEALPix pixel of order 29, nested, of positions in degrees: the column `_healpix_29`."""
     from hats.pixel_math.spatial_index import compute_spatial_index
 
     return np.asarray(compute_spatial_index(ra, dec), np.int64)
@@ -141,7 +141,7 @@ def histogram_of(cells: Ints, counts: Ints, order: int) -> Ints:
 
 
 def _orders(cells: Ints, counts: Ints, threshold: int) -> Ints:
-    """The order of the tile of each cell: the lowest at which it has few enough galaxies.
+    """Return the order of the tile of each cell: the lowest at which it has few enough galaxies.
 
     The tiles are those of `hats.pixel_math.partition_stats.generate_alignment`, which goes through all 12
     million pixels of the highest order one by one.

@@ -198,7 +198,7 @@ _READERS: dict[bytes, type[ImageFile]] = {
 
 
 def is_encoded(data: bytes) -> bool:
-    """Whether the bytes start as an image format that is read (raw pixels do not)."""
+    """Return whether the bytes start as an image format that is read (raw pixels do not)."""
     return data.startswith(tuple(_READERS))
 
 
@@ -244,7 +244,7 @@ def _flags_of(image: ImageFile) -> ImageFlag:
 
 
 def _raw_mode(image: ImageFile) -> str:
-    """How the file stores its pixels; Pillow's own mode has lost whether they had 16 bits."""
+    """Return how the file stores its pixels; Pillow's own mode has lost whether they had 16 bits."""
     arguments = image.tile[0].args if image.tile else ""
     raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return str(raw or "")
@@ -263,7 +263,7 @@ def _decode(image: ImageFile, window: Window) -> tuple[npt.NDArray[Any], Window]
 def _plain_jpeg(
     data: bytes, side: int, crop: float, limits: ImageLimits
 ) -> tuple[npt.NDArray[Any], Window, ImageFlag] | None:
-    """A JPEG's pixels, its window in them and its particulars; None for one that is Pillow's to judge."""
+    """Return a JPEG's pixels, its window in them and its particulars; None for one that is Pillow's to judge."""
     header = jpeg.read_header(data) if len(data) <= limits.bytes else None
     if header is None or header.width * header.height > limits.pixels:
         return None
@@ -281,12 +281,12 @@ def _plain_jpeg(
 
 
 def _draft_factor(window: Window) -> int:
-    """How much smaller a JPEG may be decoded."""
+    """Return how much smaller a JPEG may be decoded."""
     return next((f for f in _DRAFT_FACTORS if _draft_agrees(window, f)), 1)
 
 
 def _draft_agrees(window: Window, factor: int) -> bool:
-    """Whether a scaled JPEG gives the same averages: pixel for pixel, or at twice the sampling at least."""
+    """Return whether a scaled JPEG gives the same averages: pixel for pixel, or at twice the sampling at least."""
     return window.divides(factor) or window.scale >= 2 * factor
 
 

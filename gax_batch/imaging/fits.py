@@ -185,7 +185,7 @@ def fill_masked(planes: Float, sky: float | None = None) -> Float:
 
 
 def _images(data: bytes, limits: ImageLimits) -> list[tuple[str | None, Float]]:
-    """Every band of the file, by name where it has one: `[height, width]`, masked pixels NaN."""
+    """Return every band of the file, by name where it has one: `[height, width]`, masked pixels NaN."""
     from astropy.io import fits
 
     found: list[tuple[str | None, Float]] = []
@@ -202,7 +202,7 @@ def _images(data: bytes, limits: ImageLimits) -> list[tuple[str | None, Float]]:
 
 
 def _check_size(hdu: Any, total: int, limits: ImageLimits) -> int:
-    """The pixels of an image, of which all bands together may have only so many."""
+    """Return the pixels of an image, of which all bands together may have only so many."""
     shape, limit = hdu.shape, limits.pixels
     size, sides = int(math.prod(shape)), " x ".join(map(str, shape))
     if not size:
@@ -260,7 +260,7 @@ def _names(header: "Header", planes: int) -> list[str | None]:
 
 
 def _chosen(images: Sequence[tuple[str | None, Float]], preset: Preset) -> Float:
-    """The preset's bands from red to blue, `[bands, height, width]`."""
+    """Return the preset's bands from red to blue, `[bands, height, width]`."""
     if not images:
         raise _reject(Reason.WRONG_SHAPE, "the file has no image")
     if not preset.bands:
@@ -297,7 +297,7 @@ def _whole(planes: Float, flags: ImageFlag) -> tuple[Float, ImageFlag]:
 
 
 def _proposal(names: Sequence[str | None]) -> str:
-    """The presets whose bands are all among the named images, as the end of a reject's detail."""
+    """Return the presets whose bands are all among the named images, as the end of a reject's detail."""
     fitting = [
         key
         for key, preset in PRESETS.items()

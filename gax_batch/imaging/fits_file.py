@@ -23,7 +23,7 @@ _CARD = 80
 
 
 def is_fits(data: bytes) -> bool:
-    """Whether bytes start as a FITS file does, packed or not."""
+    """Return whether bytes start as a FITS file does, packed or not."""
     return data.startswith((_PLAIN, _GZIP, _BZIP2))
 
 
@@ -41,7 +41,7 @@ def plain(data: bytes, limits: ImageLimits) -> bytes:
 
 
 def open_headers(file: BinaryIO, max_bytes: int) -> io.RawIOBase:
-    """A file, unpacked, of which headers are read and no more than so many bytes; then it raises OSError."""
+    """Return a file, unpacked, of which headers are read and no more than so many bytes; then it raises OSError."""
     magic = file.read(len(_BZIP2))
     file.seek(0)
     unpacked: Any = file
@@ -103,7 +103,7 @@ def _unpacked(data: bytes, limits: ImageLimits) -> bytes:
 
 
 def _checked(data: bytes, limits: ImageLimits) -> bytes:
-    """The file as far as its headers make sense, before anything looks for an end of one in a gigabyte."""
+    """Return the file as far as its headers make sense, before anything looks for an end of one in a gigabyte."""
     start = total = 0
     while start == 0 or data.startswith(b"XTENSION", start):
         header = _header(data, start, limits.header_bytes - total)
@@ -121,7 +121,7 @@ def _checked(data: bytes, limits: ImageLimits) -> bytes:
 
 
 def _header(data: bytes, start: int, most: int) -> bytes | None:
-    """The blocks of the header that begins there; None if it has no end in so many bytes."""
+    """Return the blocks of the header that begins there; None if it has no end in so many bytes."""
     for card in range(start, min(len(data), start + most), _CARD):
         if data[card : card + _CARD] == _END:
             return data[start : start + _padded(card + _CARD - start)]
@@ -133,7 +133,7 @@ def _padded(size: int) -> int:
 
 
 def _data_bytes(header: bytes) -> int:
-    """The size of what follows a header (FITS standard 4.0, equation 2)."""
+    """Return the size of what follows a header (FITS standard 4.0, equation 2)."""
     values: dict[bytes, int] = {}
     for card in range(0, len(header), _CARD):
         found = _SIZE.match(header, card, card + _CARD)

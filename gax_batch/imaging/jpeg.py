@@ -27,7 +27,7 @@ class Header:
 
 
 def read_header(data: bytes) -> Header | None:
-    """The header of a plain JPEG; None for any other."""
+    """Return the header of a plain JPEG; None for any other."""
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
     except (ValueError, KeyError):

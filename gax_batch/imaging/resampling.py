@@ -22,7 +22,7 @@ class Window:
 
     @classmethod
     def centered(cls, width: int, height: int, scale: float, side: int) -> "Window":
-        """The window at the center of an image.
+        """Return the window at the center of an image.
 
         Raises:
             ValueError: The window is larger than the image.
@@ -33,19 +33,19 @@ class Window:
         return cls((width - span) / 2, (height - span) / 2, scale, side)
 
     def moved(self, left: int, top: int) -> "Window":
-        """The same window of an image that was cropped at `left`, `top`."""
+        """Return the same window of an image that was cropped at `left`, `top`."""
         return Window(self.left - left, self.top - top, self.scale, self.side)
 
     def shrunk(self, factor: int) -> "Window":
-        """The same window of an image that was scaled by `1 / factor`."""
+        """Return the same window of an image that was scaled by `1 / factor`."""
         return Window(self.left / factor, self.top / factor, self.scale / factor, self.side)
 
     def divides(self, factor: int) -> bool:
-        """Whether every output pixel is one whole block of `factor` x `factor` image pixels."""
+        """Return whether every output pixel is one whole block of `factor` x `factor` image pixels."""
         return self.scale == factor and self.left % factor == 0 and self.top % factor == 0
 
     def pixel_box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """The window in whole pixels: left, top, right, bottom."""
+        """Return the window in whole pixels: left, top, right, bottom."""
         span = self.scale * self.side
         right, bottom = int(np.ceil(self.left + span)), int(np.ceil(self.top + span))
         return int(self.left), int(self.top), min(right, width), min(bottom, height)

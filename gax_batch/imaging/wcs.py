@@ -19,7 +19,7 @@ class Projection:
     """A frame's projection of the sky (Calabretta & Greisen 2002, A&A 395, 1077).
 
     Attributes:
-        wcs: astropy's.
+        wcs: Astropy's.
         width: Of the frame, pixels.
         height: Likewise.
         pixel_arcsec: Side of a pixel: the root of its area.
@@ -81,7 +81,7 @@ class Projection:
         return ra, dec
 
     def has_pixels_of(self, other: "Projection") -> bool:
-        """Whether a pixel of the other frame is the same pixel of this one, to a thousandth."""
+        """Return whether a pixel of the other frame is the same pixel of this one, to a thousandth."""
         if (self.width, self.height) != (other.width, other.height):
             return False
         ends = np.array([[0, 0], [self.width - 1, self.height - 1], [0, self.height - 1]], float)

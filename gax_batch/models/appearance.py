@@ -119,7 +119,7 @@ def _second_lowest(values: Floats) -> Doubles:
 
 
 def _galaxy(pixels: Images, background: Doubles) -> Iterator[Doubles]:
-    """The ten statistics of what is in the center, each `[N]`."""
+    """Yield the ten statistics of what is in the center, each `[N]`."""
     center = _channels_first(pixels[:, _CENTER, _CENTER])
     inner, middle, outer = (_light(center, half, background) for half in (4, 8, 16))
     # A galaxy that is fainter than its background's errors still has finite colors.

@@ -49,7 +49,7 @@ def _prior(dtype: Any, shape: Any, _name: Any, _trainable: Any, _add_variable: A
 
 
 def _posterior(seed: int, first: float) -> Any:
-    """The kernel's posterior: means of an ordinary He initialization, deviations far below the prior's."""
+    """Return the kernel's posterior: means of an ordinary He initialization, deviations far below the prior's."""
     import tensorflow_probability as tfp
     import tf_keras as keras
 
@@ -80,7 +80,7 @@ def _bayesian(layer: Any, seed: int, *arguments: Any, first: float, **options: A
 
 
 def build(seed: int = 0) -> Any:
-    """The Keras model that is trained: 893,285 parameters, images `[N, 64, 64, 3]` to logits `[N, 37]`.
+    """Return the Keras model that is trained: 893,285 parameters, images `[N, 64, 64, 3]` to logits `[N, 37]`.
 
     Its `losses` are the five Kullback-Leibler divergences from posterior to prior, in nats.
     """
@@ -116,13 +116,13 @@ def _build(seed: int) -> Any:
 
 
 def deviations(model: Any) -> list[Any]:
-    """The variables behind the deviations of the convolutions' posterior."""
+    """Return the variables behind the deviations of the convolutions' posterior."""
     convolutions = [model.get_layer(name) for name in KERNELS[: len(layers.FILTERS)]]
     return [layer.kernel_posterior.distribution.scale.pretransformed_input for layer in convolutions]
 
 
 def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
-    """The trained posterior as named float32 arrays: `mean`, `deviation` and `bias` of each layer."""
+    """Return the trained posterior as named float32 arrays: `mean`, `deviation` and `bias` of each layer."""
     arrays: dict[str, npt.NDArray[np.float32]] = {}
     for name in KERNELS:
         layer = model.get_layer(name)
@@ -152,7 +152,7 @@ def noise(seed: int, draw: int, shapes: list[tuple[int, ...]]) -> list[npt.NDArr
 def draw_kernels(
     arrays: Mapping[str, npt.NDArray[np.float32]], seed: int, draw: int
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """The kernels of one weight draw, `mean + deviation * noise`, by layer.
+    """Return the kernels of one weight draw, `mean + deviation * noise`, by layer.
 
     Draws k and k + 8 see the same orientation, and their noises add up to zero, for k mod 16 below 8. The
     first 8 draws see all orientations.

@@ -37,11 +37,11 @@ class Bundle:
     """A loaded, checked bundle.
 
     Attributes:
-        bundle_id: its name and the first 12 hexadecimal digits of its manifest's sha256, which covers
+        bundle_id: Its name and the first 12 hexadecimal digits of its manifest's sha256, which covers
             the checksums of all other files.
         manifest: `bundle.json`: name, seed, definition, preprocessing, training, calibration, metrics,
             files.
-        arrays: each model's arrays by name, float32.
+        arrays: Each model's arrays by name, float32.
     """
 
     bundle_id: str
@@ -53,10 +53,10 @@ def load_bundle(uri: str | None = None) -> Bundle:
     """Read a bundle and check all of it.
 
     Args:
-        uri: the bundle's folder, a path or any URI; the shipped bundle when None.
+        uri: The bundle's folder, a path or any URI; the shipped bundle when None.
 
     Raises:
-        UsageError: it is missing, incomplete, changed since it was written, or of an unknown format.
+        UsageError: It is missing, incomplete, changed since it was written, or of an unknown format.
     """
     place = _shipped() if uri is None else storage.normalize_uri(uri)
     raw = _read(place, MANIFEST)
@@ -69,10 +69,10 @@ def load_catalog_bundle(uri: str | None = None) -> Bundle:
     """Read a bundle whose fractions may go into a catalog, where the columns state their definition.
 
     Args:
-        uri: see `load_bundle`.
+        uri: See `load_bundle`.
 
     Raises:
-        UsageError: as `load_bundle`, and if the bundle's fractions are of another definition than
+        UsageError: As `load_bundle`, and if the bundle's fractions are of another definition than
             `gax_batch.gz2.DEFINITION`, or it does not name one.
     """
     bundle = load_bundle(uri)
@@ -92,8 +92,8 @@ def save_bundle(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, 
     """Write a bundle.
 
     Args:
-        folder: where; made if missing.
-        manifest: everything of `bundle.json` but `format_version` and `files`.
+        folder: Where; made if missing.
+        manifest: Everything of `bundle.json` but `format_version` and `files`.
         arrays: float32 arrays by model and name.
 
     Returns:

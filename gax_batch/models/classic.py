@@ -16,7 +16,7 @@ DROPOUT = 0.5
 
 
 def build(seed: int = 0) -> Any:
-    """The Keras model that is trained: 447,909 parameters, images `[N, 64, 64, 3]` to logits `[N, 37]`."""
+    """Return the Keras model that is trained: 447,909 parameters, images `[N, 64, 64, 3]` to logits `[N, 37]`."""
     import tf_keras as keras
 
     x = images = keras.Input((64, 64, 3), name="images")
@@ -48,7 +48,7 @@ def build(seed: int = 0) -> Any:
 
 
 def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
-    """The trained weights as named float32 arrays, batch normalization folded to scale and shift."""
+    """Return the trained weights as named float32 arrays, batch normalization folded to scale and shift."""
     arrays: dict[str, npt.NDArray[np.float32]] = {}
     for index in range(len(layers.FILTERS)):
         kernel, bias = model.get_layer(f"convolution_{index}").get_weights()

@@ -66,12 +66,12 @@ class Counts:
     scores: tuple[int, ...] = (0,) * len(STATISTICS)
 
     def __add__(self, other: Self) -> "Counts":
-        """The counts of both."""
+        """Return the counts of both."""
         scores = tuple(a + b for a, b in zip(self.scores, other.scores, strict=True))
         return Counts(self.galaxies + other.galaxies, self.far + other.far, scores)
 
     def to_json(self) -> str:
-        """The counts as short text, for a unit's part."""
+        """Return the counts as short text, for a unit's part."""
         return json.dumps([self.galaxies, self.far, *self.scores], separators=(",", ":"))
 
     @classmethod
@@ -151,7 +151,7 @@ class Reference:
 
     @classmethod
     def of_bundle(cls, manifest: Mapping[str, Any]) -> "Reference | None":
-        """The reference of a bundle; None for an older bundle, which does not have one."""
+        """Return the reference of a bundle; None for an older bundle, which does not have one."""
         values = manifest.get("domain")
         return None if values is None else cls(values)
 
@@ -182,7 +182,7 @@ class Reference:
         )
 
     def _reasons(self, mean: Doubles) -> tuple[str, ...]:
-        """The statistics that moved most, one of each group, in words."""
+        """Return the statistics that moved most, one of each group, in words."""
         # Where no statistic moved much by itself, the one that moved most for given others is named.
         partial = self._inverse @ mean / np.sqrt(np.diag(self._inverse))
         values = mean if np.abs(mean).max() >= _NOTABLE else partial
@@ -208,7 +208,7 @@ class Alarm:
         self._reference = reference
 
     def see(self, counts: Counts) -> list[str]:
-        """The warning for images that have been counted so far, if there is a new one."""
+        """Return the warning for images that have been counted so far, if there is a new one."""
         least, most = _EARLY_GALAXIES
         if self._reference is None or counts.galaxies < least:
             return []
@@ -254,7 +254,7 @@ def fit_reference(cutouts: Images) -> dict[str, Any]:
 
 
 def warning_lines(verdict: Mapping[str, Any] | None) -> list[str]:
-    """A warning for people if images are of another survey, else nothing.
+    """Return a warning for people if images are of another survey, else nothing.
 
     Args:
         verdict: Of `Verdict.as_dict`, or None where there is none.

@@ -53,21 +53,21 @@ class Engine:
     """The models of a bundle, ready to classify.
 
     Args:
-        bundle: see `gax_batch.models.bundle.load_bundle`.
-        models: which networks to run, any of `bayesian`, `svr`, `classic`.
-        draws: weight draws of the Bayesian CNN; the first draws are the same for every number of them.
-        target_error: draw 32, 64, 128, ... up to `draws` times for each galaxy until the Monte Carlo error
+        bundle: See `gax_batch.models.bundle.load_bundle`.
+        models: Which networks to run, any of `bayesian`, `svr`, `classic`.
+        draws: Weight draws of the Bayesian CNN; the first draws are the same for every number of them.
+        target_error: Draw 32, 64, 128, ... up to `draws` times for each galaxy until the Monte Carlo error
             of the Bayesian CNN's mean is at most this for every answer (see
             `bayesian.monte_carlo_error`); always all draws by default. Only `summarize` draws more than
             the first 32, which alone it keeps, so that every galaxy has the same.
-        precision: of the convolutions; `auto` is this machine's faster one. Dense layers, output head and
+        precision: Of the convolutions; `auto` is this machine's faster one. Dense layers, output head and
             regressions are float32 always.
         threads: TensorFlow's threads, 0 for one per core; the first engine of a process decides.
-        micro_batch: galaxies per step, a multiple of 16; 0 is 16 on a CPU (its caches are small) and
+        micro_batch: Galaxies per step, a multiple of 16; 0 is 16 on a CPU (its caches are small) and
             1,024 on a GPU. Another value may change the last bits of the results.
 
     Raises:
-        UsageError: no or unknown models, no draws, draws or models that cannot have a target error, or a
+        UsageError: No or unknown models, no draws, draws or models that cannot have a target error, or a
             bundle that lacks what they need.
     """
 
@@ -119,7 +119,7 @@ class Engine:
             N rows, in the same order.
 
         Raises:
-            FatalError: a model returned NaN or infinity.
+            FatalError: A model returned NaN or infinity.
         """
         if not len(images):
             return _no_galaxies(self._n_draws if "bayesian" in self._calibration.models else 0)
@@ -131,7 +131,7 @@ class Engine:
             return Summary.concatenate(list(parts)).head(len(images))
 
     def _pieces(self, images: Images) -> Iterator[dict[str, Float]]:
-        """All outputs, padding behind the last galaxy included, by a few galaxies."""
+        """Yield all outputs, padding behind the last galaxy included, by a few galaxies."""
         for outputs, count in self._outputs(images, self._run):
             for start in range(0, count, SUMMARIZED_ROWS):
                 yield uncertainty.rows_of(outputs, slice(start, start + SUMMARIZED_ROWS))
@@ -146,7 +146,7 @@ class Engine:
             vector that is not the galaxy itself.
 
         Raises:
-            FatalError: a model returned NaN or infinity.
+            FatalError: A model returned NaN or infinity.
         """
         shapes: dict[str, tuple[int, ...]] = {name: (0, N_ANSWERS) for name in self._calibration.models}
         if "bayesian" in shapes:
@@ -160,21 +160,21 @@ class Engine:
         return {name: np.concatenate(kept, axis=max(kept[0].ndim - 2, 0)) for name, kept in parts.items()}
 
     def draws(self, images: Images) -> Float:
-        """Every draw's cumulative fractions, float32 `[S, N, 37]`, each consistent with the tree.
+        """Return every draw's cumulative fractions, float32 `[S, N, 37]`, each consistent with the tree.
 
         Raises:
-            UsageError: the engine runs without the Bayesian CNN.
-            FatalError: a model returned NaN or infinity.
+            UsageError: The engine runs without the Bayesian CNN.
+            FatalError: A model returned NaN or infinity.
         """
         if "bayesian" not in self._calibration.models:
             raise UsageError("draws come from the Bayesian CNN; add bayesian to the models")
         return self.outputs(images)["bayesian"]
 
     def predictions(self, images: Images) -> dict[str, Float]:
-        """Each model's own cumulative fractions, float32 `[N, 37]`; the Bayesian CNN's mean over draws.
+        """Return each model's own cumulative fractions, float32 `[N, 37]`; the Bayesian CNN's mean over draws.
 
         Raises:
-            FatalError: a model returned NaN or infinity.
+            FatalError: A model returned NaN or infinity.
         """
         outputs = self.outputs(images)
         return {
@@ -183,7 +183,7 @@ class Engine:
         }
 
     def _refined(self, images: Images, target: float) -> Summary:
-        """The summary with more draws for the galaxies that need them.
+        """Return the summary with more draws for the galaxies that need them.
 
         Which ones do depends on their own draws alone, and those on neither the other galaxies nor on their
         number.
@@ -215,7 +215,7 @@ class Engine:
             yield summary.head(min(count - start, self._micro_batch))
 
     def _outputs(self, images: Images, run: Any) -> Iterator[tuple[dict[str, Float], int]]:
-        """Each micro-batch's outputs, padding included, and how many of its rows are galaxies."""
+        """Yield each micro-batch's outputs, padding included, and how many of its rows are galaxies."""
         if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIDE, IMAGE_SIDE, 3):
             raise FatalError(f"cutouts must be uint8 [N, 64, 64, 3], not {images.dtype} {list(images.shape)}")
         try:
@@ -225,7 +225,7 @@ class Engine:
             raise FatalError(f"TensorFlow failed: {error.message}") from error
 
     def _started(self, images: Images, run: Any) -> Iterator[tuple[dict[str, Any], int]]:
-        """Each micro-batch's results, which a GPU may still be working on, and how many are of galaxies."""
+        """Yield each micro-batch's results, which a GPU may still be working on, and how many are of galaxies."""
         for start in range(0, len(images), self._micro_batch):
             batch = images[start : start + self._micro_batch]
             padding = np.zeros((self._micro_batch - len(batch), *images.shape[1:]), np.uint8)
@@ -233,7 +233,7 @@ class Engine:
 
 
 def _one_ahead(results: Iterator[T]) -> Iterator[T]:
-    """The results, each after the next one has been started: a GPU works while its results are used."""
+    """Yield the results, each after the next one has been started: a GPU works while its results are used."""
     waiting: deque[T] = deque()
     for result in results:
         waiting.append(result)
@@ -243,7 +243,7 @@ def _one_ahead(results: Iterator[T]) -> Iterator[T]:
 
 
 def _checked(outputs: dict[str, Float]) -> dict[str, Float]:
-    """The outputs as fractions.
+    """Return the outputs as fractions.
 
     Raises:
         FatalError: They are not finite.

@@ -40,7 +40,7 @@ def block(x: Any, convolution: Any, index: int) -> Any:
 
 
 def export_normalization(model: Any, index: int) -> dict[str, npt.NDArray[np.float32]]:
-    """The block's batch normalization as one `scale` and one `shift` per channel, float32 `[channels]`."""
+    """Return the block's batch normalization as one `scale` and one `shift` per channel, float32 `[channels]`."""
     gamma, beta, mean, variance = (
         w.astype(np.float64) for w in model.get_layer(f"normalization_{index}").get_weights()
     )
@@ -56,7 +56,7 @@ def trunk(images: Any, kernels: Sequence[Any], arrays: Arrays, padding: str) -> 
 
     Args:
         images: `[N, 64, 64, 3]` in [0, 1], or their `patches`; the convolutions run in its dtype.
-        kernels: the three convolution kernels in the same dtype; of patches the first one `as_product`.
+        kernels: The three convolution kernels in the same dtype; of patches the first one `as_product`.
         arrays: `block_{0,1,2}/{bias,scale,shift}`, float32.
         padding: `SAME` or `VALID`.
 
@@ -74,14 +74,14 @@ def trunk(images: Any, kernels: Sequence[Any], arrays: Arrays, padding: str) -> 
 
 
 def _pooled(x: Any, kernel: Any, padding: str) -> Any:
-    """The convolution and the 2x2 max pooling of one block."""
+    """Return the convolution and the 2x2 max pooling of one block."""
     if len(kernel.shape) == 2:
         return tf.reduce_max(tf.reshape(x @ kernel, (*x.shape[:-1], 4, -1)), axis=-2)
     return tf.nn.max_pool2d(tf.nn.conv2d(x, kernel, 1, padding), 2, 2, "VALID")
 
 
 def patches(images: Any) -> Any:
-    """The 4x4 pixels behind each pixel of the first block: `[N, H, H, C]` to `[N, H/2, H/2, 16 C]`.
+    """Return the 4x4 pixels behind each pixel of the first block: `[N, H, H, C]` to `[N, H/2, H/2, 16 C]`.
 
     A GPU's matrix units are idle in a convolution of three channels: half of the time of all three blocks
     was the first one's. As a product of patches it takes a quarter, and all draws share the patches.
@@ -93,7 +93,7 @@ def patches(images: Any) -> Any:
 
 
 def as_product(kernel: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A kernel `[3, 3, C, F]` as a matrix `[16 C, 4 F]`, from `patches` to the four results to be pooled."""
+    """Return a kernel `[3, 3, C, F]` as a matrix `[16 C, 4 F]`, from `patches` to the four results to be pooled."""
     shifted = [np.pad(kernel, ((y, 1 - y), (x, 1 - x), (0, 0), (0, 0))) for y in (0, 1) for x in (0, 1)]
     return np.concatenate([k.reshape(-1, kernel.shape[-1]) for k in shifted], axis=-1)
 
@@ -135,14 +135,14 @@ def rotations(images: Any) -> Any:
 
 
 def turned_back(kernel: npt.NDArray[np.float32], orientation: int) -> npt.NDArray[np.float32]:
-    """The kernel `[3, 3, C, F]` that finds in an image what `kernel` finds in the turned image.
+    """Return the kernel `[3, 3, C, F]` that finds in an image what `kernel` finds in the turned image.
 
     A trunk of such kernels, padded by SAME, gives the turned image's pooled features: 8 networks see 8
     orientations of one image, of which no copies are made.
 
     Args:
-        kernel: of a convolution.
-        orientation: of the square: below 4 rotated counterclockwise by so many right angles; from 4 on by
+        kernel: Of a convolution.
+        orientation: Of the square: below 4 rotated counterclockwise by so many right angles; from 4 on by
             4 fewer, and then mirrored left to right.
     """
     mirrored = kernel[:, ::-1] if orientation >= 4 else kernel
@@ -150,7 +150,7 @@ def turned_back(kernel: npt.NDArray[np.float32], orientation: int) -> npt.NDArra
 
 
 def over_rotations(images: Any, function: Callable[[Any], Any], parallel: int) -> Any:
-    """The mean of `function` over the 4 rotations of `images`, at most `parallel` at a time.
+    """Return the mean of `function` over the 4 rotations of `images`, at most `parallel` at a time.
 
     All 8 orientations lower the CNN-SVR's error on calibration galaxies by 0.0003 more, at twice the cost.
     """

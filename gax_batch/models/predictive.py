@@ -55,7 +55,7 @@ class Predictive:
         quantiles: float32 `[11, G, F, L]`, by question, group of the share asked, group of the fraction and
             probability of `GRID`, of the residuals in units of the scale; `G` and `F` are one more than the
             numbers of `EDGES` and of `FRACTION_EDGES`.
-        conditional: whether the fractions are of the volunteers who are asked the question.
+        conditional: Whether the fractions are of the volunteers who are asked the question.
     """
 
     scale: Float
@@ -157,7 +157,7 @@ def variance_terms(prob: Float, std: Float, *, conditional: bool = False) -> Flo
     Args:
         prob: float32 `[N, 37]`, predicted cumulative fractions.
         std: float32 `[N, 37]`, their spreads; NaN counts as none.
-        conditional: whether the residuals are those of conditional fractions.
+        conditional: Whether the residuals are those of conditional fractions.
     """
     fraction, spread = prob, np.square(np.nan_to_num(std))
     share: Float | float = 1.0
@@ -182,10 +182,10 @@ def fit(prob: Float, std: Float, truth: Float, *, conditional: bool = False) -> 
     """Fit scales and quantiles.
 
     Args:
-        prob: predictions of N galaxies that trained nothing, cumulative `[N, 37]`.
-        std: their spreads, or NaN.
-        truth: their fractions, NaN where unknown.
-        conditional: whether `truth` is of the volunteers who were asked; NaN also where nobody was.
+        prob: Predictions of N galaxies that trained nothing, cumulative `[N, 37]`.
+        std: Their spreads, or NaN.
+        truth: Their fractions, NaN where unknown.
+        conditional: Whether `truth` is of the volunteers who were asked; NaN also where nobody was.
     """
     terms = variance_terms(prob, std, conditional=conditional)
     expected = Predictive.certain(conditional=conditional).expected(prob)
@@ -208,7 +208,7 @@ def _fit_scale(terms: Float, residuals: Float) -> Float:
     """Non-negative least squares of the squared residuals, relative to what they are expected to be.
 
     Args:
-        terms: those of a question's answers, `[3, N, A]`.
+        terms: Those of a question's answers, `[3, N, A]`.
         residuals: `[N, A]`, NaN where unknown.
     """
     known = np.isfinite(residuals)
@@ -229,9 +229,9 @@ def group_quantiles(
 
     Args:
         scores: `[N, A]`, NaN where unknown.
-        weights: of the scores, `[N, A]`.
-        shares: their groups by share asked, `[N, A]`.
-        fractions: their groups by predicted fraction, `[N, A]`.
+        weights: Of the scores, `[N, A]`.
+        shares: Their groups by share asked, `[N, A]`.
+        fractions: Their groups by predicted fraction, `[N, A]`.
     """
     known = np.isfinite(scores)
     quantiles = np.empty((*GROUPS, len(GRID)), np.float32)

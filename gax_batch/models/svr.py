@@ -20,7 +20,7 @@ ITSELF = 0.999
 
 
 def build(seed: int = 0) -> Any:
-    """The Keras model that is trained: 382,117 parameters, images `[N, 64, 64, 3]` to logits `[N, 37]`."""
+    """Return the Keras model that is trained: 382,117 parameters, images `[N, 64, 64, 3]` to logits `[N, 37]`."""
     import tf_keras as keras
 
     x = images = keras.Input((64, 64, 3), name="images")
@@ -45,7 +45,7 @@ def build(seed: int = 0) -> Any:
 
 
 def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
-    """The feature extractor's weights as named float32 arrays, batch normalization folded."""
+    """Return the feature extractor's weights as named float32 arrays, batch normalization folded."""
     arrays: dict[str, npt.NDArray[np.float32]] = {}
     for index in range(len(layers.FILTERS)):
         kernel, bias = model.get_layer(f"convolution_{index}").get_weights()

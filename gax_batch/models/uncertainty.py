@@ -56,7 +56,7 @@ class Summary:
     draws: Float
 
     def columns(self) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.bool_] | list[str]]:
-        """One array of length N for each of the catalog's columns, by the column's name."""
+        """Return one array of length N for each of the catalog's columns, by the column's name."""
         columns: dict[str, npt.NDArray[np.float32] | npt.NDArray[np.bool_] | list[str]] = {
             f"{name}_{quantity}": values[:, i]
             for names, quantities in (
@@ -76,7 +76,7 @@ class Summary:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Summary"]) -> "Summary":
-        """The rows of several summaries, in order; at least one."""
+        """Return the rows of several summaries, in order; at least one."""
         joined = {
             f.name: np.concatenate([getattr(p, f.name) for p in parts])
             for f in fields(cls)
@@ -85,11 +85,11 @@ class Summary:
         return cls(gz2_class=[name for part in parts for name in part.gz2_class], **joined)
 
     def head(self, count: int) -> "Summary":
-        """The first `count` rows."""
+        """Return the first `count` rows."""
         return Summary(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Summary":
-        """Some rows, in the order given."""
+        """Return some rows, in the order given."""
         names = [self.gz2_class[row] for row in rows]
         others = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "gz2_class"}
         return Summary(gz2_class=names, **others)
@@ -135,11 +135,11 @@ class Calibration:
     """What calibration galaxies taught, for one choice of models; part of the bundle.
 
     Attributes:
-        models: the models that run.
-        blend: of their fractions.
-        predictive: the distribution of cumulative fractions, for this very choice of models.
-        conditional: that of conditional fractions; None in bundles of earlier releases.
-        ood_threshold: galaxies with a larger `ood_score` are flagged.
+        models: The models that run.
+        blend: Of their fractions.
+        predictive: The distribution of cumulative fractions, for this very choice of models.
+        conditional: That of conditional fractions; None in bundles of earlier releases.
+        ood_threshold: Galaxies with a larger `ood_score` are flagged.
     """
 
     models: tuple[str, ...]
@@ -173,7 +173,7 @@ class Calibration:
 
 
 def combination_name(models: Sequence[str]) -> str:
-    """The name of a choice of models in a bundle's calibration: sorted, joined by plus signs."""
+    """Return the name of a choice of models in a bundle's calibration: sorted, joined by plus signs."""
     return "+".join(sorted(models))
 
 
@@ -209,7 +209,7 @@ def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary
     and no mutual information, and the entropy is the blend's.
 
     Args:
-        calibration: for the same choice of models.
+        calibration: For the same choice of models.
         outputs: float32 cumulative fractions, `bayesian` `[S, N, 37]` (draws), `classic` and `svr`
             `[N, 37]`; and with the latter `svr_draws` `[2 P, N, 37]` (see `svr_fractions`) and `closeness`
             `[N]`, the largest kernel value to any support vector that is not the galaxy itself.

@@ -199,7 +199,7 @@ class PlanCounts:
         return sum(self.as_dict().values()) - self.vanished
 
     def as_dict(self) -> dict[str, int]:
-        """The counts by name."""
+        """Return the counts by name."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -287,7 +287,7 @@ class Difference:
         scratch.run(_REDO, stale=MODEL_CHANGED, changed=CHANGED, retried=RETRIED, forced=FORCED, full=full)
 
     def counts(self, passed_over: int = 0) -> PlanCounts:
-        """Every member of the listing once, and the vanished ones.
+        """Return every member of the listing once, and the vanished ones.
 
         Args:
             passed_over: Unchanged members that were not listed one by one.
@@ -298,7 +298,7 @@ class Difference:
         return PlanCounts(unchanged=listed - done + passed_over, **found)
 
     def claimed_ids(self) -> Iterator[str]:
-        """The ids of galaxies that the catalog does not have under the same URI, in their order."""
+        """Yield the ids of galaxies that the catalog does not have under the same URI, in their order."""
         for batch in self._scratch.stream(_CLAIMED):
             yield from batch["galaxy_id"].to_pylist()
 

@@ -58,7 +58,7 @@ def partition(batches: Iterable[pa.Table], unit_size: int) -> Iterator[tuple[pa.
 
 
 def are_whole(block: pa.Table, bounds: list[int]) -> list[bool]:
-    """Whether each unit is all of one or several shards.
+    """Return whether each unit is all of one or several shards.
 
     Args:
         block: Members with `object_rows`, the listed rows of the member's shard or field.
@@ -129,7 +129,7 @@ class _NewMembers:
         )
 
     def end(self, start: int) -> int:
-        """The end of the unit that begins at a place."""
+        """Return the end of the unit that begins at a place."""
         count = len(self.is_begin)
         most = min(start + self.unit_size, count)
         fitting = int(np.searchsorted(self.bytes, self.bytes[start] + MAX_UNIT_BYTES, "right")) - 1

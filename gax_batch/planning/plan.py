@@ -88,12 +88,12 @@ class Plan:
         return sum(unit.members for unit in self.units)
 
     def local_place(self, index: int) -> tuple[str, int]:
-        """The local file that has a unit's members, while its folder is there, and the row group."""
+        """Return the local file that has a unit's members, while its folder is there, and the row group."""
         number, group = divmod(index, UNITS_PER_FILE)
         return str(_plan_file(self._folder, number)), group
 
     def sample(self, count: int) -> pa.Table:
-        """Some members, from units all over the plan.
+        """Return some members, from units all over the plan.
 
         Returns:
             `MEMBER_SCHEMA`; none of them is rejected already.
@@ -274,7 +274,7 @@ def _describe(block: pa.Table, bounds: list[int]) -> list[Unit]:
 
 
 def _digests(block: pa.Table, names: Sequence[str], bounds: Sequence[int]) -> list[str]:
-    """The first 16 hex digits of SHA-256 over some columns of each unit's members."""
+    """Return the first 16 hex digits of SHA-256 over some columns of each unit's members."""
     texts = [_as_text(block[name]) for name in names]
     # The empty last field ends each member with a separator.
     joined = pc.binary_join_element_wise(

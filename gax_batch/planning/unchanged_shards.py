@@ -71,7 +71,7 @@ class SettledShards:
         return sum(planned[name] for name in self.units)
 
     def holders(self, ids: Sequence[str]) -> Iterator[pa.Table]:
-        """The ids of the settled units that might hold any of these.
+        """Yield the ids of the settled units that might hold any of these.
 
         Args:
             ids: Sorted.

@@ -24,10 +24,10 @@ def add_field(bands: Array, pixel_scale: Array, seeing: Array, rng: np.random.Ge
     frame are one matrix product.
 
     Args:
-        bands: flux per pixel, nanomaggies, in i, r, g: `[N, 3, 64, 64]` float32.
-        pixel_scale: arcseconds per pixel, `[N]`.
-        seeing: full width at half maximum, pixels, `[N]`.
-        rng: source of randomness.
+        bands: Flux per pixel, nanomaggies, in i, r, g: `[N, 3, 64, 64]` float32.
+        pixel_scale: Arcseconds per pixel, `[N]`.
+        seeing: Full width at half maximum, pixels, `[N]`.
+        rng: Source of randomness.
     """
     n = len(bands)
     x, y, sigma, weight = _shapes(rng, n, pixel_scale, seeing / 2.355)

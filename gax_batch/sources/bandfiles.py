@@ -88,5 +88,5 @@ def _members(sets: pa.Table) -> pa.Table:
 
 
 def _galaxy_id(uri: str) -> str:
-    """The name without suffix, band and the band's separator."""
+    """Return the name without suffix, band and the band's separator."""
     return _BAND_AND_SEPARATOR.sub("", stem(uri), count=1)

@@ -86,7 +86,7 @@ def name_problem(uri: str) -> str | None:
 
 
 def band_objects(uri: str, version: str, bands: Sequence[str], size: int = UNKNOWN_SIZE) -> list[ObjectInfo]:
-    """The files of a band set that lacks none.
+    """Return the files of a band set that lacks none.
 
     Args:
         uri: Of the set.
@@ -103,7 +103,7 @@ def band_objects(uri: str, version: str, bands: Sequence[str], size: int = UNKNO
 
 
 def missing_bands(version: str, bands: Sequence[str]) -> list[str]:
-    """The bands that a set of this version lacks."""
+    """Return the bands that a set of this version lacks."""
     return [b for b, v in zip(bands, version.split(SEPARATOR), strict=False) if v == MISSING]
 
 

@@ -103,23 +103,23 @@ class Source(Protocol):
 
 
 def as_utf8(uri: str) -> str:
-    """A URI as it can be stored: bytes of a local name that are not UTF-8 are escaped."""
+    """Return a URI as it can be stored: bytes of a local name that are not UTF-8 are escaped."""
     return uri.encode("utf-8", "backslashreplace").decode()
 
 
 def is_named(uri: str, suffixes: tuple[str, ...]) -> bool:
-    """Whether the name ends so and is not hidden (`._1.jpg` beside `1.jpg` is no galaxy)."""
+    """Return whether the name ends so and is not hidden (`._1.jpg` beside `1.jpg` is no galaxy)."""
     return uri.lower().endswith(suffixes) and not uri.rsplit("/", 1)[-1].startswith(".")
 
 
 def with_columns(columns: dict[str, pa.Array], count: int) -> pa.Table:
-    """A `MEMBER_SCHEMA` table of these columns; the others are null."""
+    """Return a `MEMBER_SCHEMA` table of these columns; the others are null."""
     arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in MEMBER_SCHEMA]
     return pa.table(arrays, schema=MEMBER_SCHEMA)
 
 
 def changes(column: pa.ChunkedArray) -> Mask:
-    """Whether each value differs from the one before it; true for the first."""
+    """Return whether each value differs from the one before it; true for the first."""
     found = np.ones(len(column), np.bool_)
     if len(column) > 1:
         found[1:] = pc.not_equal(column[1:], column[:-1]).to_numpy()

@@ -76,7 +76,7 @@ class _Unit:
             self._flags[place] |= flags
 
     def table(self, members: pa.Table) -> pa.Table:
-        """The unit as `CUTOUT_SCHEMA`."""
+        """Return the unit as `CUTOUT_SCHEMA`."""
         members = set_rejects(members, self._rejects)
         own = {
             "flags": pa.array(self._flags),

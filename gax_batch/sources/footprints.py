@@ -52,7 +52,7 @@ Frames = npt.NDArray[np.int32]
 
 
 def footprint(projection: Projection) -> dict[str, object]:
-    """A frame's footprint, a row of `FOOTPRINT_FIELDS`.
+    """Return a frame's footprint, a row of `FOOTPRINT_FIELDS`.
 
     Raises:
         ValueError: The frame is too wide, or too distorted, to be described so.
@@ -97,7 +97,7 @@ def footprint(projection: Projection) -> dict[str, object]:
 
 
 def are_valid(frames: pa.Table) -> bool:
-    """Whether footprints, `FOOTPRINT_FIELDS`, are such as `footprint` gives."""
+    """Return whether footprints, `FOOTPRINT_FIELDS`, are such as `footprint` gives."""
     if any(frames[field.name].null_count for field in FOOTPRINT_FIELDS):
         return False
     numbers = {name: frames[name].to_numpy() for name in ("width", "height", "ra", "dec", "extent")}
@@ -236,7 +236,7 @@ def _bases(ra: Floats, dec: Floats) -> Floats:
 
 
 def _terms(plane: Floats) -> Floats:
-    """The monomials of two coordinates `[N, 2]` up to `DEGREE`, `[N, TERMS]`."""
+    """Return the monomials of two coordinates `[N, 2]` up to `DEGREE`, `[N, TERMS]`."""
     x, y = plane.T
     xs, ys = [np.ones_like(x)], [np.ones_like(y)]
     for _ in range(DEGREE):
@@ -255,7 +255,7 @@ def _healpix(ra: Floats, dec: Floats, order: int) -> Ints:
 
 
 def _cells(ra: float, dec: float, extent: float) -> tuple[int, Ints]:
-    """The order whose cells are about as wide as a circle's radius, and those that the circle touches."""
+    """Return the order whose cells are about as wide as a circle's radius, and those that the circle touches."""
     from astropy import units
     from astropy.coordinates import Angle, Latitude, Longitude
     from cdshealpix.nested import cone_search  # half a second to import, and workers never need it

@@ -150,7 +150,7 @@ class FrameIndex:
 
 
 def _read(uri: str) -> Iterator[pa.Table]:
-    """A stored index.
+    """Yield a stored index.
 
     Raises:
         ValueError: It is damaged, or no index.
@@ -169,7 +169,7 @@ def _read(uri: str) -> Iterator[pa.Table]:
 
 
 def _read_headers(new: pa.Table) -> tuple[list[dict[str, object]], list[str]]:
-    """The rows of frames, and why there is none of others."""
+    """Return the rows of frames, and why there is none of others."""
     found = list(map_threads(_read_header, new.to_pylist()))
     return [row for row in found if isinstance(row, dict)], [why for why in found if isinstance(why, str)]
 

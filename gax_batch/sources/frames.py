@@ -129,7 +129,7 @@ class _Sky:
 
 
 def _rejects(galaxies: pa.Table, on: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:
-    """The columns that tell of galaxies that are on no field, or have no usable radius."""
+    """Return the columns that tell of galaxies that are on no field, or have no usable radius."""
     radius = pc.fill_null(galaxies["radius"], 1.0).to_numpy()
     odd = ~((radius > 0) & (radius <= MAX_RADIUS_ARCSEC))
     bad = pa.array(odd | ~on)

@@ -140,7 +140,7 @@ def _cut(
 
 
 def _average(pixels: Float, window: Window) -> Float:
-    """The mean of what is known of each output pixel; NaN where that is less than half of it."""
+    """Return the mean of what is known of each output pixel; NaN where that is less than half of it."""
     known = np.isfinite(pixels)
     if known.all():
         return np.asarray(area_average(pixels, window), np.float32)
@@ -150,7 +150,7 @@ def _average(pixels: Float, window: Window) -> Float:
 
 
 def _surroundings(planes: Float, window: Window) -> tuple[Float, Window]:
-    """The pixels that a window needs; NaN beyond the frame's edges."""
+    """Return the pixels that a window needs; NaN beyond the frame's edges."""
     height, width, bands = planes.shape
     span = window.scale * window.side
     left, top = int(np.floor(window.left)), int(np.floor(window.top))

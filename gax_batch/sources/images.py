@@ -85,7 +85,7 @@ def _members(objects: Sequence[ObjectInfo]) -> pa.Table:
 
 
 def stem(uri: str) -> str:
-    """The name of an object without its folders and its suffix (`.fits.gz` is one)."""
+    """Return the name of an object without its folders and its suffix (`.fits.gz` is one)."""
     name = uri.rsplit("/", 1)[-1]
     if name.lower().endswith(_PACKED):
         name = name.rpartition(".")[0]

@@ -76,12 +76,12 @@ def _version_now(uri: str, version: str) -> str:
 
 
 def on_frames(source_uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whether each is a galaxy on frames: only the plan of its run knows which ones."""
+    """Return whether each is a galaxy on frames: only the plan of its run knows which ones."""
     return pc.match_substring_regex(source_uris, _ON_FRAMES)
 
 
 def shards_of(source_uris: pa.ChunkedArray) -> pa.Array:
-    """The URI of the shard of each of a shard's rows; null for what is not a row of a shard."""
+    """Return the URI of the shard of each of a shard's rows; null for what is not a row of a shard."""
     return pc.struct_field(pc.extract_regex(source_uris, _IN_SHARD).combine_chunks(), "object")
 
 
@@ -108,7 +108,7 @@ def recall_members(galaxies: pa.Table) -> pa.Table:
 
 
 def _size_in_tar(uri: str, offset: int) -> int:
-    """An image's size from the header before it; 0 where there is none, which reading will find out."""
+    """Return an image's size from the header before it; 0 where there is none, which reading will find out."""
     try:
         with storage.open_binary(uri) as file:
             file.seek(offset - tarfile.BLOCKSIZE)

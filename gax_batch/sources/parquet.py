@@ -235,7 +235,7 @@ def _cast(uri: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _row_bytes(metadata: pq.FileMetaData) -> int:
-    """The mean size of a row in memory, from the footer."""
+    """Return the mean size of a row in memory, from the footer."""
     # Of row groups: to ask for a damaged column's metadata ends the process (pyarrow 26).
     total = sum(int(metadata.row_group(group).total_byte_size) for group in range(metadata.num_row_groups))
     return max(0, total) // max(int(metadata.num_rows), 1)

@@ -95,7 +95,7 @@ def _positions(uri: str, table: pa.Table, *, all_ids: bool) -> Iterator[pa.Table
 
 
 def _radius_columns(names: Sequence[str]) -> list[str]:
-    """The name of the column of radii, if there is one."""
+    """Return the name of the column of radii, if there is one."""
     return [name for name in names if name.strip().lower() in RADIUS_COLUMNS][:1]
 
 

@@ -76,7 +76,7 @@ class ShardSource:
                     yield from tables
 
     def _begin_listing(self, info: ObjectInfo) -> Iterable[pa.Table]:
-        """A shard's first batch, read already, and the others, of a large one, to be read in their turn."""
+        """Yield a shard's first batch, read already, and the others, of a large one, to be read in their turn."""
         if info.uri != as_utf8(info.uri):
             raise UsageError(f"the name of the shard {as_utf8(info.uri)} is not UTF-8; rename it")
         if len(info.uri) > MAX_PATH_CHARACTERS:

@@ -56,7 +56,7 @@ def image_column(schema: pa.Schema, uri: str) -> str:
 
 
 def finished_cutouts(column: pa.Array) -> Pixels | None:
-    """All cells of a column at once, `[n, 12288]`, if every one is a raw cutout of 64x64 pixels."""
+    """Return all cells of a column at once, `[n, 12288]`, if every one is a raw cutout of 64x64 pixels."""
     if column.type != pa.binary(CUTOUT_BYTES) or column.null_count:
         return None
     start = column.offset * CUTOUT_BYTES
@@ -75,7 +75,7 @@ class CellReader:
         self._encoded = ENCODED.items() <= (field.metadata or {}).items()
 
     def read(self, column: pa.Array, index: int) -> Found:
-        """One row's encoded bytes or `[h, w, 3]` or `[h, w]` tensor, or why there is none."""
+        """Return one row's encoded bytes or `[h, w, 3]` or `[h, w]` tensor, or why there is none."""
         try:
             self._check_size(column, index)
             return self._read(column[index])
@@ -119,7 +119,7 @@ def _bytes_or_cutout(data: bytes) -> bytes | npt.NDArray[Any]:
 
 
 def _flat(cell: Any) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
-    """The numbers of a (nested) list, and its shape."""
+    """Return the numbers of a (nested) list, and its shape."""
     values = cell.values
     shape = [0 if values is None else len(values)]
     while values is not None and _is_list(values.type):
@@ -147,7 +147,7 @@ def _reshaped(values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[A
 
 
 def _declared_shape(field: pa.Field) -> tuple[int, ...] | None:
-    """A tensor type's shape, also where the library that wrote it has not registered the type."""
+    """Return a tensor type's shape, also where the library that wrote it has not registered the type."""
     shape = getattr(field.type, "shape", None)
     if shape is None and field.metadata and b"ARROW:extension:metadata" in field.metadata:
         try:

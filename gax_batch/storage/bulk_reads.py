@@ -56,7 +56,7 @@ def fetch_each(objects: Sequence[ObjectInfo], handle: Handler, *, max_bytes: int
             result = guard.reject(error)
         handle(index, result)
     if remote:
-        # Not the loop of the policy that the process may have set.
+        # Ignore the policy for event loops that the process may have set.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             runner.run(_fetch_remote(remote, handle, guard, max_bytes))
     guard.check_all_failed()

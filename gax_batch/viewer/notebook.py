@@ -51,14 +51,14 @@ class Snapshot:
         self.version = int(self._catalog.version or 0)
 
     def __len__(self) -> int:
-        """How many galaxies there are."""
+        """Return how many galaxies there are."""
         return self._catalog.galaxy_count()
 
     def __repr__(self) -> str:
         return f"<snapshot {self.version} of {self.uri}: {len(self):,} galaxies>"
 
     def to_arrow(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-        """The galaxies, in memory, in no order.
+        """Return the galaxies, in memory, in no order.
 
         Args:
             columns: Names of columns of the catalog; all of them if None.
@@ -165,7 +165,7 @@ class Snapshot:
         return lsdb.from_dataframe(frame, ra_column="ra", dec_column="dec", catalog_name="galaxies")
 
     def galaxies(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
-        """Some galaxies, as `to_arrow`, in the order of their ids.
+        """Return some galaxies, as `to_arrow`, in the order of their ids.
 
         The ids of all parts are looked through, and only the parts that hold the galaxies are read.
 
@@ -203,7 +203,7 @@ class Snapshot:
         return rows.take(places).select(names if columns is None else list(columns))
 
     def rejects(self) -> pa.Table:
-        """The cutouts that could not be cataloged, in memory, in no order.
+        """Return the cutouts that could not be cataloged, in memory, in no order.
 
         Returns:
             One row each: `galaxy_id`, `source_uri`, `source_version`, `stage`, `reason`, `detail`,
@@ -219,7 +219,7 @@ class Snapshot:
         return self._catalog.rejects()
 
     def cutouts(self, ids: Sequence[str]) -> npt.NDArray[np.uint8]:
-        """The pixels that the models saw, read again from the survey's own files.
+        """Return the pixels that the models saw, read again from the survey's own files.
 
         Args:
             ids: `galaxy_id` of each.
@@ -253,7 +253,7 @@ class Snapshot:
     def conditional(
         self, questions: Sequence[str] | None = None, where: str | None = None, bundle: str | None = None
     ) -> pa.Table:
-        """The fractions of the volunteers who are asked each question, with 90 % intervals.
+        """Return the fractions of the volunteers who are asked each question, with 90 % intervals.
 
         These are the fractions that Galaxy Zoo's tables hold as `..._debiased`. They are derived from the
         columns of the catalog and the calibration of its bundle. The intervals hold for galaxies at which at
@@ -280,7 +280,7 @@ class Snapshot:
         return _whole(names, (fitted.add_to(part).select(names) for part in rows))
 
     def draws(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The draws of some galaxies from the posterior; needs a catalog of `gax run --keep-draws`.
+        """Return the draws of some galaxies from the posterior; needs a catalog of `gax run --keep-draws`.
 
         Draw k of all galaxies is the same network: the mean over galaxies of draw k is one draw of the mean.
 
@@ -351,7 +351,7 @@ def _whole(names: Sequence[str], tables: Iterable[pa.Table]) -> pa.Table:
 
 
 def _plain(values: pa.ChunkedArray) -> Any:
-    """An array that Astropy takes: masked if there are nulls."""
+    """Return an array that Astropy takes: masked if there are nulls."""
     text = pa.types.is_string(values.type)
     mask = pc.is_null(values).to_numpy()
     filled = pc.fill_null(values, pa.scalar("" if text else 0, values.type)).to_numpy()

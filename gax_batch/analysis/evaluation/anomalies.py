@@ -18,9 +18,9 @@ def anomalies(cutouts: Images, seed: int, count: int = 64) -> dict[str, Images]:
     """Synthetic non-galaxies.
 
     Args:
-        cutouts: real ones `[N, 64, 64, 3]`, whose sky is used.
-        seed: the same gives the same.
-        count: of each kind.
+        cutouts: Real ones `[N, 64, 64, 3]`, whose sky is used.
+        seed: The same gives the same.
+        count: Of each kind.
 
     Returns:
         `[count, 64, 64, 3]` by name of `KINDS`.
@@ -55,7 +55,7 @@ def auc(inside: npt.NDArray[np.float32], outside: npt.NDArray[np.float32]) -> fl
 
 
 def _sky(cutout: Images, rng: np.random.Generator) -> Float:
-    """A cutout's sky: pixels of its darkest corner, each placed at random. `[64, 64, 3]`, 0 to 255."""
+    """Return a cutout's sky: pixels of its darkest corner, each placed at random. `[64, 64, 3]`, 0 to 255."""
     low, high = slice(0, _CORNER), slice(64 - _CORNER, 64)
     corners = [cutout[a, b].reshape(-1, 3) for a in (low, high) for b in (low, high)]
     pixels = min(corners, key=lambda c: float(c.std()))
@@ -63,7 +63,7 @@ def _sky(cutout: Images, rng: np.random.Generator) -> Float:
 
 
 def _star(sky: Float, rng: np.random.Generator) -> Float:
-    """One to three point sources of a Moffat profile (beta 3), one of them at the center."""
+    """Return one to three point sources of a Moffat profile (beta 3), one of them at the center."""
     y, x = np.mgrid[:64, :64] - 31.5
     image = sky.copy()
     for index in range(rng.integers(1, 4)):
@@ -91,7 +91,7 @@ def _cosmic_rays(sky: Float, rng: np.random.Generator) -> Float:
 
 
 def _artifact(sky: Float, rng: np.random.Generator) -> Float:
-    """A satellite's trail, a bleeding column or a missing half, in full brightness."""
+    """Return a satellite's trail, a bleeding column or a missing half, in full brightness."""
     image = sky.copy()
     y, x = np.mgrid[:64, :64] - 31.5
     kind = rng.integers(0, 3)

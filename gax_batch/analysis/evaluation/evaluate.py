@@ -283,10 +283,10 @@ def judge(
     """Return what labels say of predictions.
 
     Args:
-        labels: of N galaxies.
+        labels: Of N galaxies.
         values: `prob`, `std`, `lo` and `hi`, float32 `[N, 37]` each.
-        intervals: lower and upper ends `[N, 37]` by level.
-        appearance: what `looks.measure` found in their images; None without images.
+        intervals: Lower and upper ends `[N, 37]` by level.
+        appearance: What `looks.measure` found in their images; None without images.
     """
     voted, largest = np.flatnonzero(labels.voted), np.flatnonzero(labels.largest >= 0)
     clear = np.flatnonzero(_of_a_class(labels))

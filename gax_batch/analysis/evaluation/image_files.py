@@ -18,7 +18,7 @@ def list_images(place: Path) -> dict[str, Place]:
     A galaxy's id is the stem of the file's name. A folder may hold zips of images too.
 
     Raises:
-        UsageError: there is no such folder or zip, or two images have one id.
+        UsageError: There is no such folder or zip, or two images have one id.
     """
     if place.is_dir():
         names = [(place, p.relative_to(place).as_posix()) for p in sorted(place.rglob("*"))]
@@ -41,7 +41,7 @@ def list_images(place: Path) -> dict[str, Place]:
 
 
 def holds_zips(place: Path) -> bool:
-    """Whether a path is a zip or a folder with zips below it."""
+    """Return whether a path is a zip or a folder with zips below it."""
     return next(place.rglob("*.zip"), None) is not None if place.is_dir() else zipfile.is_zipfile(place)
 
 

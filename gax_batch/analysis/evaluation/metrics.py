@@ -239,7 +239,7 @@ def clear_metrics(predicted: Float, classes: npt.NDArray[np.int8]) -> dict[str, 
 
     Args:
         predicted: `[N, 37]` cumulative fractions.
-        classes: int8 `[N]`, see `Labels.classes`.
+        classes: Int8 `[N]`, see `Labels.classes`.
     """
     clear = (classes >= 0) & (classes != NO_CLASS)
     true, found = classes[clear].astype(int), clear_class(predicted[clear])
@@ -264,7 +264,7 @@ def largest_metrics(predicted: Float, largest: npt.NDArray[np.int8]) -> dict[str
 
     Args:
         predicted: `[N, 37]` cumulative fractions.
-        largest: int8 `[N]`, see `Labels.largest`; galaxies of -1 are not counted.
+        largest: Int8 `[N]`, see `Labels.largest`; galaxies of -1 are not counted.
     """
     known = largest >= 0
     found = np.argmax(predicted[known][:, list(LARGEST_COLUMNS)], axis=1)

@@ -32,10 +32,10 @@ class Labels:
         cumulative: float32 `[N, 37]` cumulative vote fractions; NaN where unknown.
         volunteers: float32 `[N]`, how many people classified the galaxy: `CHALLENGE_VOTES` where this is not
             published, 0 where there are no fractions.
-        classes: int8 `[N]`, index into `CLEAR_CLASSES`, `NO_CLASS` for certainly none of the five, or -1
+        classes: Int8 `[N]`, index into `CLEAR_CLASSES`, `NO_CLASS` for certainly none of the five, or -1
             where unknown.
         strict: bool `[N]`, False for a spiral that does not hold with `STRICT_SPIRAL`, True for all others.
-        largest: int8 `[N]`, index into `LARGEST_COLUMNS` of the largest fraction, or -1 where unknown.
+        largest: Int8 `[N]`, index into `LARGEST_COLUMNS` of the largest fraction, or -1 where unknown.
         definition: One of `DEFINITIONS`: the quantity that the fractions are.
         numbering: One of `NUMBERINGS`: what the identifiers mean.
     """

@@ -50,7 +50,7 @@ class Columns:
         return len(self.ids)
 
     def table(self, names: Sequence[str]) -> pa.Table:
-        """Some columns of all galaxies; what was asked for before is not read again."""
+        """Return some columns of all galaxies; what was asked for before is not read again."""
         with self._lock:
             missing = [name for name in dict.fromkeys(names) if name not in self._loaded]
             if missing:
@@ -58,7 +58,7 @@ class Columns:
             return pa.table({name: self._loaded[name] for name in dict.fromkeys(names)})
 
     def floats(self, name: str) -> npt.NDArray[np.float64]:
-        """A column of numbers, `[N]`; NaN where it is null."""
+        """Return a column of numbers, `[N]`; NaN where it is null."""
         values: npt.NDArray[np.float64] = self.table([name])[name].to_numpy().astype(np.float64)
         return values
 

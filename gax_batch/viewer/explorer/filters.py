@@ -130,7 +130,7 @@ class Filters:
         return " AND ".join(self._conditions()) or None
 
     def python(self, catalog: str, version: int) -> str:
-        """The same in one line of Python, which gives a pandas data frame in the same order."""
+        """Return the same in one line of Python, which gives a pandas data frame in the same order."""
         where = self.expression()
         asked = "" if where is None else f"where={where!r}"
         line = f"import gax_batch; gax_batch.open_catalog({catalog!r}, {version}).to_pandas({asked})"
@@ -147,7 +147,7 @@ class Filters:
         return f"{line}.sort_values({column!r}, ascending={ascending})"
 
     def command(self, catalog: str, version: int) -> str:
-        """The same galaxies, published from a shell."""
+        """Return the same galaxies, published from a shell."""
         words = ["gax", "publish", "--catalog", catalog, "--version", str(version)]
         words += ["--format", "votable", "--output", "galaxies.vot"]
         where = self.expression()

@@ -28,7 +28,7 @@ class Finder:
         self._lock = threading.Lock()
 
     def find(self, filters: Filters) -> Places:
-        """The galaxies, int64 `[M]`, in the order asked for; of equals the first in the catalog comes first.
+        """Return the galaxies, int64 `[M]`, in the order asked for; of equals the first in the catalog comes first.
 
         Raises:
             UsageError: The expression is not allowed or cannot be evaluated.
@@ -44,7 +44,7 @@ class Finder:
             return self._answers[key]
 
     def _matching(self, expression: str | None, more: tuple[str, ...]) -> Places:
-        """The galaxies for which an expression is true; `more` columns are read in the same pass."""
+        """Return the galaxies for which an expression is true; `more` columns are read in the same pass."""
         if expression is None:
             return np.arange(len(self._columns))
         with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
@@ -68,7 +68,7 @@ class Finder:
 
 
 def _sorted_by(filters: Filters) -> tuple[str, ...]:
-    """The column, or the two whose difference, the order goes by."""
+    """Return the column, or the two whose difference, the order goes by."""
     if filters.order == "catalog":
         return ()
     return filters.terms if filters.order.endswith("uncertain") else (f"{filters.answer}_prob",)

@@ -48,7 +48,7 @@ class Pictures:
                 self._batches.popitem(last=False)
 
     def get(self, galaxy_id: str) -> tuple[bytes, str]:
-        """A picture and its media type; where the cutout cannot be read, one that says why.
+        """Return a picture and its media type; where the cutout cannot be read, one that says why.
 
         Raises:
             UsageError: It is not in the catalog.

@@ -41,7 +41,7 @@ def explore(uri: str, version: int | None, port: int, say: Say, sources: str | N
 
 
 def make_server(survey: Survey) -> uvicorn.Server:
-    """A server of the pages, which is given its socket when it is run."""
+    """Return a server of the pages, which is given its socket when it is run."""
     config = uvicorn.Config(
         make_app(survey), log_level="warning", access_log=False, lifespan="off", ws="none"
     )
@@ -50,7 +50,7 @@ def make_server(survey: Survey) -> uvicorn.Server:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket that only this machine reaches.
+    """Return a socket that only this machine reaches.
 
     Raises:
         UsageError: The port is taken, or not ours to take.
