@@ -13,7 +13,7 @@ Array = npt.NDArray[np.float32]
 SIDE = 64
 OLD, YOUNG = 0, 1  # the two stellar populations: yellow and red stars, and blue ones
 
-_WINDOW, _OVERSAMPLING = 8, 5  # pixels around the center whose bulge light is integrated, and points per pixel
+_WINDOW, _OVERSAMPLING = 8, 5  # central pixels whose bulge light is integrated, and points per pixel
 _TEXTURE_NODES = 14
 _ARM_SHARPNESS = 2.5
 _WANDER = np.float32(0.7)  # radians of spiral phase

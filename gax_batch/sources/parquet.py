@@ -1,7 +1,7 @@
-"""One Parquet shard: many cutouts in one object, with their ids and, if known, positions.
+"""A Parquet shard: many cutouts in one object, with their ids and, if known, positions.
 
 A row's image is encoded bytes (plain, or the `bytes` of a struct) or a raw tensor: 12,288 bytes that are
-`uint8 [64, 64, 3]`, nested lists, or the extension types in which Arrow and Ray write tensors.
+uint8 `[64, 64, 3]`, nested lists, or the extension types in which Arrow and Ray write tensors.
 """
 
 import os
@@ -29,20 +29,20 @@ _LISTED_ROWS = 65_536
 _BATCH_ROWS = 128
 _STREAM_BYTES = 4 * 1024 * 1024
 _MAX_FOOTER_BYTES = 64 * 1024 * 1024
-# What pyarrow raises of damaged files; names and ids that are not UTF-8 are a ValueError.
+# Errors of pyarrow for damaged files. Names and ids that are not UTF-8 raise a ValueError.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, ArithmeticError)
 
 
 def read_rows(info: ObjectInfo, rows: npt.NDArray[np.int64], receiver: Receiver, *, max_bytes: int) -> None:
-    """Read some rows' images from one shard.
+    """Read the images of some rows from one shard.
 
-    Only the row groups that hold them are read, a few rows at a time.
+    Only the row groups that contain them are read, a few rows at a time.
 
     Args:
-        info: The shard, of the version that was listed.
-        rows: Row numbers, increasing.
-        receiver: Takes the images by their index in `rows`.
-        max_bytes: Larger encoded images are rejected.
+        info: The shard, with the version that was listed.
+        rows: Row numbers, int64 `[n]`, increasing.
+        receiver: Receives the images by their index in `rows`.
+        max_bytes: Maximum size of an encoded image in bytes. Larger ones are rejected.
 
     Raises:
         TransientError: The store kept failing.
@@ -67,7 +67,7 @@ def _read_groups(
     if groups and groups[-1] >= len(lengths):
         raise OSError(f"it has {ends[-1] if len(ends) else 0} rows, row {rows[-1]} was listed")
     for group in groups:
-        for at_once in (_BATCH_ROWS, 1):  # rows that are too large together may do one by one
+        for at_once in (_BATCH_ROWS, 1):  # rows that are too large together may fit one by one
             try:
                 _read_group(file, group, column, int(ends[group]) - lengths[group], at_once, taker)
                 break
@@ -88,7 +88,7 @@ def _read_group(
 
 
 class _Taker:
-    """Hands over the rows that are wanted, each once, however often they are read."""
+    """Hands over each wanted row once, however often it is read."""
 
     def __init__(self, rows: npt.NDArray[np.int64], cells: CellReader, receiver: Receiver) -> None:
         self._rows = rows
@@ -98,16 +98,16 @@ class _Taker:
 
     @property
     def done(self) -> bool:
-        """Whether no more are wanted."""
+        """Whether all wanted rows have been handed over."""
         return self._taken == len(self._rows)
 
     def take(self, column: pa.Array, start: int) -> None:
-        """Take the images of rows from `start` on."""
+        """Hand over the wanted images of the rows from `start` on."""
         first, last = np.searchsorted(self._rows, [start, start + len(column)]).tolist()
         first = max(first, self._taken)
         cutouts = finished_cutouts(column) if first < last else None
         if cutouts is not None:
-            whole = last - first == len(cutouts)  # then nothing is copied
+            whole = last - first == len(cutouts)  # nothing has to be copied
             wanted = cutouts if whole else cutouts[self._rows[first:last] - start]
             self._receiver.take_cutouts(first, wanted)
             self._taken = last
@@ -116,7 +116,7 @@ class _Taker:
             self._taken = index + 1
 
     def reject(self, end: int) -> None:
-        """Reject what comes before `end`: no row of what memory does not hold can be told from others."""
+        """Reject the rows before `end`. Rows that do not fit into memory cannot be read separately."""
         last = int(np.searchsorted(self._rows, end))
         detail = "reading its row group takes more memory than the limit"
         for index in range(self._taken, last):
@@ -126,11 +126,11 @@ class _Taker:
 
 @contextmanager
 def _opened(uri: str) -> Iterator[pq.ParquetFile]:
-    # Streamed, not pre-buffered: a row group may be larger than memory.
+    # Stream instead of pre-buffering: a row group may be larger than memory.
     with storage.open_binary(uri) as binary:
         _check_footer(binary)
         metadata = pq.read_metadata(binary)
-        # Ids stay in their dictionary, so that one of a megabyte is not unpacked once for each row.
+        # Ids stay in their dictionary, so that an id of a megabyte is not unpacked once for each row.
         ids = [name for name in ("galaxy_id",) if name in metadata.schema.names]
         yield pq.ParquetFile(
             binary, metadata=metadata, buffer_size=_STREAM_BYTES, pre_buffer=False, read_dictionary=ids
@@ -138,7 +138,7 @@ def _opened(uri: str) -> Iterator[pq.ParquetFile]:
 
 
 def _check_footer(file: BinaryIO) -> None:
-    """Refuse a footer of gigabytes, which is read as a whole."""
+    """Refuse a very large footer, since it is read as a whole."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 8))
     tail = file.read(8)
@@ -149,17 +149,17 @@ def _check_footer(file: BinaryIO) -> None:
 
 
 def list_rows(info: ObjectInfo, limits: ListingLimits = DEFAULT_LIMITS) -> Iterator[pa.Table]:
-    """List the rows of a shard, a batch at a time, reading no image.
+    """List the rows of a shard in batches, without reading images.
 
     Args:
         info: The shard.
-        limits: How many rows it may have, and how long ids may be: longer ones are cut.
+        limits: Maximum numbers of rows and of characters in an id. Longer ids are truncated.
 
     Yields:
-        `MEMBER_SCHEMA`.
+        Tables of `MEMBER_SCHEMA`.
 
     Raises:
-        UsageError: It is no Parquet file with the columns that are needed, or has too many rows.
+        UsageError: It is not a Parquet file with the required columns, or has too many rows.
         TransientError: The store kept failing.
     """
     try:
@@ -179,7 +179,7 @@ def list_rows(info: ObjectInfo, limits: ListingLimits = DEFAULT_LIMITS) -> Itera
                 start += batch.num_rows
     except _DAMAGE as error:
         line = str(error).strip().partition("\n")[0]
-        raise UsageError(f"{info.uri} is no readable Parquet file ({line}); repair or remove it") from None
+        raise UsageError(f"{info.uri} is not a readable Parquet file ({line}); repair or remove it") from None
 
 
 def _listed_columns(info: ObjectInfo, schema: pa.Schema) -> list[str]:
@@ -190,7 +190,7 @@ def _listed_columns(info: ObjectInfo, schema: pa.Schema) -> list[str]:
 
 
 def _cut_ids(rows: pa.Table, most: int) -> pa.Table:
-    """Ids cut to one character too many, and out of their dictionary."""
+    """Take ids out of their dictionary, truncated to one character more than allowed."""
     kind = rows["galaxy_id"].type
     if not pa.types.is_dictionary(kind) or not pa.types.is_string(kind.value_type):
         return rows
@@ -209,7 +209,7 @@ def _members_of(info: ObjectInfo, rows: pa.Table, start: int, size: int) -> pa.T
     count = len(rows)
     columns = {name: _cast(info.uri, name, rows[name]) for name in rows.column_names}
     numbers = pa.array(np.arange(start, start + count, dtype=np.int64))
-    # Padded, so that rows in the order of their URIs are in the order of the file.
+    # Pad the row number, so that the order of the URIs is that of the rows in the file.
     padded = pc.utf8_lpad(pc.cast(numbers, pa.string()), 9, "0")
     columns |= {
         "source_uri": pc.binary_join_element_wise(f"{info.uri}#row=", padded, ""),
@@ -235,7 +235,7 @@ def _cast(uri: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _row_bytes(metadata: pq.FileMetaData) -> int:
-    """Return the mean size of a row in memory, from the footer."""
-    # Of row groups: to ask for a damaged column's metadata ends the process (pyarrow 26).
+    """Return the mean size of a row in memory in bytes, from the footer."""
+    # Use row groups: reading the metadata of a damaged column terminates the process (pyarrow 26).
     total = sum(int(metadata.row_group(group).total_byte_size) for group in range(metadata.num_row_groups))
     return max(0, total) // max(int(metadata.num_rows), 1)

@@ -1,4 +1,4 @@
-"""One cell of a Parquet image column: encoded bytes, or a raw tensor in any of its usual guises."""
+"""One cell of a Parquet image column: encoded bytes, or a raw tensor in any of its usual forms."""
 
 import json
 from typing import Any, Protocol
@@ -19,29 +19,29 @@ Stored = bytes | tuple[bytes, ...] | npt.NDArray[Any]
 """One cutout as it is stored: encoded bytes, those of each band, or a raw tensor."""
 
 Found = Stored | RejectError
-"""What reading one cutout gives: what is stored, or why there is nothing."""
+"""The result of reading one cutout: the stored image, or the reject."""
 
 Pixels = npt.NDArray[np.uint8]
 
 
 class Receiver(Protocol):
-    """Takes what is read of a unit's members, each by its index."""
+    """Receives what is read for a unit's members, each by its index."""
 
     def take(self, index: int, found: Found) -> None:
-        """Take one member's image, or why there is none."""
+        """Receive one member's image or reject."""
 
     def take_cutouts(self, first: int, pixels: Pixels) -> None:
-        """Take finished cutouts `[n, 12288]` of the members from `first` on."""
+        """Receive finished cutouts, uint8 `[n, 12288]`, of the members from `first` on."""
 
 
 _CUTOUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 3)
 
 
 def image_column(schema: pa.Schema, uri: str) -> str:
-    """Which column of a shard holds the images.
+    """Return the name of the column of a shard that has the images.
 
     Raises:
-        UsageError: None does, or it is of a type that cannot be an image.
+        UsageError: No column has images, or its type cannot be an image.
     """
     name = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
     if name is None:
@@ -56,18 +56,18 @@ def image_column(schema: pa.Schema, uri: str) -> str:
 
 
 def finished_cutouts(column: pa.Array) -> Pixels | None:
-    """Return all cells of a column at once, `[n, 12288]`, if every one is a raw cutout of 64x64 pixels."""
+    """Return all cells of a column, uint8 `[n, 12288]`, if every one is a raw cutout of 64x64 pixels."""
     if column.type != pa.binary(CUTOUT_BYTES) or column.null_count:
         return None
     start = column.offset * CUTOUT_BYTES
     data = np.frombuffer(column.buffers()[1], np.uint8)[start : start + len(column) * CUTOUT_BYTES]
     pixels = data.reshape(-1, CUTOUT_BYTES)
-    # An encoded image that happens to have as many bytes is told by its first ones.
+    # An encoded image of the same number of bytes is recognized by its first bytes.
     return None if any(is_encoded(head.tobytes()) for head in pixels[:, :8]) else pixels
 
 
 class CellReader:
-    """Reads cells of one image column."""
+    """Reads the cells of one image column."""
 
     def __init__(self, field: pa.Field, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -75,7 +75,7 @@ class CellReader:
         self._encoded = ENCODED.items() <= (field.metadata or {}).items()
 
     def read(self, column: pa.Array, index: int) -> Found:
-        """Return one row's encoded bytes or `[h, w, 3]` or `[h, w]` tensor, or why there is none."""
+        """Return one row's encoded bytes, its `[h, w, 3]` or `[h, w]` tensor, or the reject."""
         try:
             self._check_size(column, index)
             return self._read(column[index])
@@ -83,7 +83,7 @@ class CellReader:
             return error
 
     def _check_size(self, column: pa.Array, index: int) -> None:
-        """Look at an encoded image's size before anything is made of it."""
+        """Check the size of an encoded image before it is copied."""
         column = column.storage if isinstance(column, pa.ExtensionArray) else column
         if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
             column = column.field("bytes")
@@ -147,7 +147,7 @@ def _reshaped(values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[A
 
 
 def _declared_shape(field: pa.Field) -> tuple[int, ...] | None:
-    """Return a tensor type's shape, also where the library that wrote it has not registered the type."""
+    """Return a tensor type's shape, even if the library that wrote it has not registered the type."""
     shape = getattr(field.type, "shape", None)
     if shape is None and field.metadata and b"ARROW:extension:metadata" in field.metadata:
         try:
