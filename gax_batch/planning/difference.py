@@ -310,8 +310,8 @@ class Difference:
         """Yield the members to process: units that are redone, by name, then new members, in order.
 
         Yields:
-                Batches with the columns of `MEMBER_SCHEMA`, with `unit_id` and `why`, both null for new
-                members, and with `object_rows`, the listed rows of a shard.
+            Batches with the columns of `MEMBER_SCHEMA`, with `unit_id` and `why`, both null for new
+            members, and with `object_rows`, the listed rows of a shard.
         """
         return self._scratch.stream(
             _MEMBERS,

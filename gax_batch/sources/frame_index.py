@@ -145,7 +145,7 @@ class FrameIndex:
             storage.write_bytes(self.uri, sink.getvalue().to_pybytes())
         except (OSError, TransientError) as error:
             self.say(
-                f"the index of frames cannot be stored as {self.uri} ({error}): runs open these headers again; "
+                f"the index of frames cannot be stored as {self.uri} ({error}): every run opens them again; "
                 "name a folder for it with --frame-index"
             )
             return False
