@@ -1,4 +1,4 @@
-"""The cutouts of cataloged galaxies, found again where they came from: a catalog keeps no pixels."""
+"""Cutouts of cataloged galaxies, read again from their sources, since a catalog does not store pixels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,18 +23,18 @@ from gax_batch.sources import MovedSources, on_frames, read_unit, recall_members
 Rows = npt.NDArray[np.int64]
 
 NEEDED = ("galaxy_id", "ra", "dec", "source_uri", "source_version", "run_id")
-"""The catalog's columns by which a cutout is found."""
+"""The catalog's columns that are needed to find a cutout."""
 PLAN_GONE = Reject.of(Stage.PLAN, Reason.MISSING, "the plan of its run is gone")
-"""Why a galaxy of the catalog is not found at all."""
+"""Reject of a galaxy on frames whose plan no longer exists."""
 
 
 @dataclass(slots=True)
 class Cutouts:
-    """What was read.
+    """Cutouts that were read.
 
     Attributes:
-        pixels: `uint8 [N, 64, 64, 3]`, RGB; zeros where there is none.
-        missing: Why there is none, by row.
+        pixels: RGB cutouts, uint8 `[N, 64, 64, 3]`; zeros for missing ones.
+        missing: Rejects of missing cutouts, by row.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -45,12 +45,12 @@ def read_cutouts(catalog: str, galaxies: pa.Table, sources: str | None = None) -
     """Read the cutouts of galaxies as their runs did.
 
     Args:
-        catalog: The catalog's URI.
-        galaxies: The columns `NEEDED`, N rows, no galaxy twice.
+        catalog: URI of the catalog.
+        galaxies: The columns `NEEDED`, N rows without duplicates.
         sources: As for `find_again`.
 
     Returns:
-        The cutouts, row by row; a source that is gone, changed or unreadable is no error.
+        The cutouts, row by row. A source that is missing, changed or unreadable is not an error.
 
     Raises:
         FatalError: The plan of a run is damaged.
@@ -73,19 +73,19 @@ def read_cutouts(catalog: str, galaxies: pa.Table, sources: str | None = None) -
 def find_again(
     catalog: str, galaxies: pa.Table, sources: str | None = None
 ) -> Iterator[tuple[pa.Table, Rows, Decoder]]:
-    """Where the cutouts of galaxies are; what may fail together comes together.
+    """Yield the places of galaxies' cutouts, grouped by what may fail together.
 
     Args:
-        catalog: The catalog's URI.
+        catalog: URI of the catalog.
         galaxies: The columns `NEEDED`.
-        sources: The folder or prefix that the survey's files are below now, where they were moved or touched
-            since their run: Files of the same size are taken for those that were cataloged. None: only
-            unchanged files in their old places.
+        sources: Folder or prefix that now contains the survey's files, if they were moved or their
+            modification times changed since their run. Files of the same size then count as those that were
+            cataloged. None: use only unchanged files in their original places.
 
     Yields:
-        `MEMBER_SCHEMA`, their rows in `galaxies`, and the decoder of their run: of each run all loose
-        images, then the members of each shared object. Galaxies on frames of which the plan is gone are
-        left out.
+        `MEMBER_SCHEMA`, the rows of its members in `galaxies`, and the decoder of their run: for each run,
+        all loose images, then the members of each shared object. Galaxies on frames whose plan no longer
+        exists are omitted.
 
     Raises:
         FatalError: The plan of a run is damaged.
@@ -115,7 +115,7 @@ def _take(unit: pa.Table, rows: Rows, found: Cutouts) -> None:
 
 
 def _record(catalog: str, run_id: str) -> dict[str, Any]:
-    """Return the record of a run; empty where it is gone."""
+    """Return the record of a run, or an empty one if it no longer exists."""
     try:
         return read_run_record(catalog, run_id)
     except FileNotFoundError:
@@ -123,7 +123,7 @@ def _record(catalog: str, run_id: str) -> dict[str, Any]:
 
 
 def _decoder(record: dict[str, Any]) -> Decoder:
-    """As the run had it."""
+    """Return a decoder with the settings of a run."""
     settings = record.get("settings")
     if settings is None:
         return Decoder()
@@ -138,7 +138,7 @@ def _decoder(record: dict[str, Any]) -> Decoder:
 def _members(
     catalog: str, run_id: str, galaxies: pa.Table, rows: Rows, moved: MovedSources | None
 ) -> Iterator[tuple[pa.Table, Rows]]:
-    """`MEMBER_SCHEMA` and their rows of the selection: all loose images, then each shared object's."""
+    """Yield `MEMBER_SCHEMA` and its rows in the selection: all loose images, then each shared object's."""
     framed = on_frames(galaxies["source_uri"])
     loose_galaxies = galaxies.filter(pc.invert(framed))
     if moved is not None:

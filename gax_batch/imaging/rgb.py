@@ -51,7 +51,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "legacy-grz": Preset(
         ("z", "r", "g"), (0.7, 1.3, 1.9), 1.0, 0.262, 4.0, 5.0,
-        "Legacy Surveys coadds (nanomaggies): z replaces i, with less weight, since galaxies are brighter in z",
+        "Legacy Surveys coadds (nanomaggies): z, weighted less, replaces i: galaxies are brighter in z",
     ),
     "hsc-gri": Preset(
         ("i", "r", "g"), (1.0, 1.3, 1.9), _zero_point(27.0), 0.168, 4.0, 5.0,

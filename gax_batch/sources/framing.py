@@ -45,7 +45,7 @@ def cut_field(members: pa.Table, decoder: Decoder) -> Cutouts:
 
     Args:
         members: `MEMBER_SCHEMA` with positions and a single `object_uri`.
-            decoder: Has the settings of decoding.
+        decoder: Has the settings of decoding.
 
     Returns:
         For each member float32 `[64, 64, 3]` from 0 to 1 (`[64, 64]` for one band) and the cutout's flags, or

@@ -1,6 +1,6 @@
-"""What is no galaxy: stars, blank sky, noise, cosmic rays and artifacts, on the sky of real cutouts.
+"""Images that are not galaxies: stars, blank sky, noise, cosmic rays and artifacts, on real sky.
 
-Real background is taken from the cutouts' own corners, so that only the object differs.
+The background comes from the cutouts' own corners, so that only the object differs.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,15 @@ _CORNER = 16
 
 
 def anomalies(cutouts: Images, seed: int, count: int = 64) -> dict[str, Images]:
-    """Synthetic non-galaxies.
+    """Return synthetic images that are not galaxies.
 
     Args:
-        cutouts: Real ones `[N, 64, 64, 3]`, whose sky is used.
-        seed: The same gives the same.
-        count: Of each kind.
+        cutouts: Real cutouts whose sky is used, uint8 `[N, 64, 64, 3]`.
+        seed: Seed of the random numbers.
+        count: Number of images of each kind.
 
     Returns:
-        `[count, 64, 64, 3]` by name of `KINDS`.
+        Images, uint8 `[count, 64, 64, 3]`, by name of `KINDS`.
     """
     rng = np.random.default_rng([seed, 64])
     makers: dict[str, Callable[[Float, np.random.Generator], Float]] = {
@@ -42,12 +42,12 @@ def anomalies(cutouts: Images, seed: int, count: int = 64) -> dict[str, Images]:
 
 
 def turned(cutouts: Images) -> Images:
-    """Cutouts turned by 90 degrees."""
+    """Return cutouts rotated by 90 degrees."""
     return np.ascontiguousarray(np.rot90(cutouts, 1, (1, 2)))
 
 
 def auc(inside: npt.NDArray[np.float32], outside: npt.NDArray[np.float32]) -> float:
-    """Probability that an outside score is above an inside one (Mann-Whitney U); ties count half."""
+    """Return the probability that an outside score exceeds an inside one (Mann-Whitney U, ties half)."""
     ordered = np.sort(inside)
     below = np.searchsorted(ordered, outside, "left")
     ties = np.searchsorted(ordered, outside, "right") - below
@@ -79,7 +79,7 @@ def _noise(sky: Float, rng: np.random.Generator) -> Float:
 
 
 def _cosmic_rays(sky: Float, rng: np.random.Generator) -> Float:
-    """Straight, one-pixel tracks in one of the bands each."""
+    """Return straight, one-pixel tracks in one of the bands each."""
     image = sky.copy()
     for _ in range(rng.integers(3, 9)):
         start, angle, length = rng.uniform(8, 56, 2), rng.uniform(0, 2 * np.pi), rng.uniform(4, 30)
@@ -91,7 +91,7 @@ def _cosmic_rays(sky: Float, rng: np.random.Generator) -> Float:
 
 
 def _artifact(sky: Float, rng: np.random.Generator) -> Float:
-    """Return a satellite's trail, a bleeding column or a missing half, in full brightness."""
+    """Return a satellite trail, a bleeding column or a missing half, at full brightness."""
     image = sky.copy()
     y, x = np.mgrid[:64, :64] - 31.5
     kind = rng.integers(0, 3)

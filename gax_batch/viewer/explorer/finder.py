@@ -28,7 +28,7 @@ class Finder:
         self._lock = threading.Lock()
 
     def find(self, filters: Filters) -> Places:
-        """Return the galaxies, int64 `[M]`, in the order asked for; of equals the first in the catalog comes first.
+        """Return the galaxies, int64 `[M]`, in the requested order. Of equal ones, the first row comes first.
 
         Raises:
             UsageError: The expression is not allowed or cannot be evaluated.
