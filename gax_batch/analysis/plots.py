@@ -155,7 +155,7 @@ def rows(title: str, x_name: str, lines: Sequence[Row], *, reference: tuple[str,
     """Draw rows of cells over a horizontal axis from 0 to 1.
 
     Args:
-            title: Title of the plot for screen readers. It is not drawn.
+        title: Title of the plot for screen readers. It is not drawn.
         x_name: Name of the horizontal axis.
         lines: Rows from top to bottom.
         reference: Name and position of a dashed gray line.

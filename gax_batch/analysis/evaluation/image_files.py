@@ -33,9 +33,7 @@ def list_images(place: Path) -> dict[str, Place]:
         path = PurePosixPath(name)
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in path.parts:
             if path.stem in images:
-                raise UsageError(
-                    f"{place} has two images of {path.stem}: {images[path.stem][1]} and {name}"
-                )
+                raise UsageError(f"{place} has two images of {path.stem}: {images[path.stem][1]} and {name}")
             images[path.stem] = where, name
     return images
 

@@ -34,9 +34,8 @@ def measure(cutouts: npt.NDArray[np.uint8]) -> dict[str, Doubles]:
         cutouts: uint8 `[N, 64, 64, 3]`, RGB.
 
     Returns:
-        `size`, `brightness` and `sharpness`, float64 `[N]`, natural logarithms. `size` is that of the
-        total light
-        over the light within 8 pixels of the center; for the others see `appearance.STATISTICS`.
+        `size`, `brightness` and `sharpness`, float64 `[N]`, natural logarithms. `size` is that of the total
+        light divided by the light within 8 pixels of the center. For the others see `appearance.STATISTICS`.
     """
     places = {statistic.name: index for index, statistic in enumerate(appearance.STATISTICS)}
     measured = appearance.measure(cutouts)

@@ -61,13 +61,13 @@ _TEXTS = {
     ),
     "far": (
         "Most out of distribution",
-        "The farthest from everything the model has seen.",
+        "The most different from all galaxies on which the model was trained.",
         "score",
         "The catalog has no out-of-distribution scores.",
     ),
     "disagree": (
         "Largest disagreement of Bayesian CNN and CNN-SVR",
-        "The CNN-SVR alone against its blend with the Bayesian CNN: total variation distance, summed over "
+        "Total variation distance between the CNN-SVR alone and its blend with the Bayesian CNN, summed over "
         "the questions.",
         "distance",
         "The catalog has no fractions by the CNN-SVR.",
