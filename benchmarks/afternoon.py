@@ -1,7 +1,7 @@
-"""The whole survey as a good user of Ray, Keras and scikit-learn would write it in an afternoon.
+"""A whole survey as a user of Ray, Keras and scikit-learn would process it with an afternoon's work.
 
 `python -m benchmarks.afternoon IMAGES OUTPUT` reads a folder of images, calls the Flipout layers 16 times
-and the CNN-SVR, and writes Parquet. The work is that of `gax run --draws 16`, of the same bundle.
+and the CNN-SVR, and writes Parquet. The work is that of `gax run --draws 16` with the same bundle.
 """
 
 import sys
@@ -42,7 +42,7 @@ def extractor(arrays: dict[str, npt.NDArray[np.float32]]) -> Any:
 
 
 def regression(arrays: dict[str, npt.NDArray[np.float32]], answer: int) -> Any:
-    """scikit-learn's regression of one answer, as it was fitted."""
+    """Return scikit-learn's regression of one answer, as it was fitted."""
     from sklearn.svm import SVR
 
     used = np.flatnonzero(arrays["svr/dual"][:, answer])

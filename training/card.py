@@ -137,8 +137,8 @@ def _baselines(metrics: Mapping[str, Any]) -> list[str]:
         )
     note = (
         f"Measured together with {found['bundle']}, whose classic CNN is one of the members. The others "
-        f"were trained with {found['effort']:g} times the recipe's steps. The most certain galaxies are those "
-        "with the least spread, of all galaxies with fractions."
+        f"were trained with {found['effort']:g} times the recipe's steps. The most certain galaxies are "
+        "those with the least spread, of all galaxies with fractions."
     )
     parts = ["## Spread compared with a deep ensemble", _table(rows), note]
     return [*parts, *_halves(found["halves"])] if "halves" in found else parts
@@ -150,10 +150,10 @@ def _halves(halves: Mapping[str, Any]) -> list[str]:
         rows.append((name, f"{row['scatter']:.5f}", f"{row['model_std']:.5f}", f"{row['ratio']:.2f}"))
     note = (
         "Two blends, each trained on its own half of the training galaxies without a teacher, predict the "
-        "same galaxies. The scatter is the difference of their population fractions divided by the root of 2. "
-        "The ratio is the root mean square of the answers' scatter divided by `model_std`. If it is above 1, "
-        "`model_std` is too small. One pair of halves says little about a single question; the ratio of all "
-        "questions counts."
+        "same galaxies. The scatter is the difference of their population fractions divided by the root of "
+        "2. The ratio is the root mean square of the answers' scatter divided by `model_std`. If it is above "
+        "1, `model_std` is too small. One pair of halves says little about a single question; the ratio of "
+        "all questions counts."
     )
     return ["## Accuracy of `model_std` of `gax population`", _table(rows), note]
 
