@@ -24,7 +24,7 @@ SPIRAL = "t04_spiral_a08_spiral"
 QUESTIONS: dict[str, dict[str, object]] = {
     "everything": {},
     "spirals, the most uncertain first": {"answer": SPIRAL, "prob_min": 0.5, "order": "most_uncertain"},
-    "an answer not asked for before": {
+    "an answer that is not cached": {
         "answer": "t03_bar_a06_bar",
         "prob_min": 0.3,
         "order": "most_probable",
@@ -96,7 +96,7 @@ def run(lab: Lab) -> list[Row]:
         )
         for name, values in QUESTIONS.items():
             first = Sample((ask(address, values),))
-            found.append(Row(f"{name}, asked for the first time", "s", first, target=IN_A_SECOND))
+            found.append(Row(f"{name}, requested for the first time", "s", first, target=IN_A_SECOND))
         for name, values in QUESTIONS.items():
             # Use another limit each time, so that nothing is cached.
             bounds = [{"measure": "ood", "measure_max": 0.9 + turn / 1000} for turn in range(lab.turns)]

@@ -1,7 +1,7 @@
 """A whole run on loose JPEGs compared with a user's script, and on packed shards with the engine alone.
 
 Start-up is excluded: a small and a large survey are run each way, and the rate is that of the difference. The
-small survey has so many units that most processes of a run have started.
+small survey has enough units that most processes of a run have started.
 """
 
 import subprocess
@@ -54,17 +54,17 @@ class Surveys:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class ProcessTimes:
     """Seconds of some work, and its CPU seconds by kind of process."""
 
     seconds: float
     cpu: Counter[str]
 
 
-Way = Callable[[int, str], Spent]
+Way = Callable[[int, str], ProcessTimes]
 
 
-def process(*arguments: str) -> Spent:
+def process(*arguments: str) -> ProcessTimes:
     """Run a Python process, which must succeed, and return its times."""
     start = time.perf_counter()
     with (
@@ -75,7 +75,7 @@ def process(*arguments: str) -> Spent:
     ):
         said, _ = running.communicate()
     assert running.returncode == 0, said
-    return Spent(time.perf_counter() - start, usage.seconds())
+    return ProcessTimes(time.perf_counter() - start, usage.seconds())
 
 
 def rows_in(folder: Path) -> int:
@@ -83,7 +83,7 @@ def rows_in(folder: Path) -> int:
     return sum(pq.read_metadata(path).num_rows for path in folder.rglob("*.parquet"))
 
 
-def cataloging(survey: Path, count: int, output: Path) -> Spent:
+def cataloging(survey: Path, count: int, output: Path) -> ProcessTimes:
     """Return the times of `gax run`."""
     command = ["-c", "from gax_batch.cli import main; main()", "run", "--draws", str(DRAWS)]
     command += ["--input", str(survey), "--catalog", str(output), "--unit-size", str(UNIT)]
@@ -92,7 +92,7 @@ def cataloging(survey: Path, count: int, output: Path) -> Spent:
     return spent
 
 
-def scripted(survey: Path, count: int, output: Path) -> Spent:
+def scripted(survey: Path, count: int, output: Path) -> ProcessTimes:
     """Return the times of the afternoon's script."""
     spent = process("-m", "benchmarks.afternoon", str(survey), str(output))
     assert rows_in(output) == count
@@ -113,11 +113,11 @@ def run(lab: Lab) -> Iterator[Row]:
     images = np.stack([decode_cutout(data)[0] for data in jpegs(ENGINE)])
     counts, fewer = ((UNIT, 2 * UNIT), (16, 32)) if lab.quick else (OURS, SCRIPT)
 
-    def alone(count: int, _: str) -> Spent:
+    def alone(count: int, _: str) -> ProcessTimes:
         start, cpu = time.perf_counter(), time.process_time()
         for _ in range(count // ENGINE):
             engine.summarize(images)
-        return Spent(time.perf_counter() - start, Counter({ENGINES: time.process_time() - cpu}))
+        return ProcessTimes(time.perf_counter() - start, Counter({ENGINES: time.process_time() - cpu}))
 
     ways: dict[str, tuple[Way, tuple[int, int]]] = {
         "loose": (lambda n, turn: cataloging(surveys.loose(n), n, out / f"loose-{turn}"), counts),

@@ -73,8 +73,8 @@ def agreement(first: Path, second: Path) -> Table:
 
 
 def _beside(first: Sample, second: Sample) -> tuple[str, str, str]:
-    told = [f"{sample.median:,.4g} ± {sample.spread:.0%}" for sample in (first, second)]
-    return told[0], told[1], "yes" if first.agrees(second) else "NO"
+    found = [f"{sample.median:,.4g} ± {sample.spread:.0%}" for sample in (first, second)]
+    return found[0], found[1], "yes" if first.agrees(second) else "NO"
 
 
 def _ratios(first: Row, second: Row) -> tuple[str, str]:

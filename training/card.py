@@ -168,7 +168,7 @@ def _levels(metrics: Mapping[str, Any]) -> str:
                 f"{found['coverage']:.1%}",
                 f"{found['coverage_asked']:.1%}",
                 f"{found['width']:.3f}",
-                f"{blind[level]['width']:.3f} (hold {blind[level]['coverage']:.1%})",
+                f"{blind[level]['width']:.3f} (coverage {blind[level]['coverage']:.1%})",
             )
         )
     scores = metrics["distribution"]["all"]

@@ -115,7 +115,7 @@ def _teach(training: Training) -> Float:
     training.say("the teacher predicts all galaxies")
     predictions = teacher.predict(model, training.galaxies, np.arange(len(training.galaxies)))
     checkpoint.save(path, {"predictions": predictions})
-    _tell(training, "teacher", predictions[training.galaxies.rows(CALIBRATE)])
+    _report_errors(training, "teacher", predictions[training.galaxies.rows(CALIBRATE)])
     return predictions
 
 
@@ -145,7 +145,9 @@ def network(training: Training, name: str, targets: Targets, trunk: Any) -> Any:
         recipe = _learn_from(DENSE[name].scaled(training.effort), targets)
         dense.fit(model, views, targets, training.batches(name), recipe, training.say)
     checkpoint.save(path, checkpoint.weights(model))
-    _tell(training, name, predict(model, training.galaxies.cutouts(training.galaxies.rows(CALIBRATE))))
+    _report_errors(
+        training, name, predict(model, training.galaxies.cutouts(training.galaxies.rows(CALIBRATE)))
+    )
     return model
 
 
@@ -161,7 +163,7 @@ def predict(model: Any, images: npt.NDArray[np.uint8], batch: int = 64) -> Float
     return np.concatenate(parts)[: len(images)]
 
 
-def _tell(training: Training, name: str, predicted: Float) -> None:
+def _report_errors(training: Training, name: str, predicted: Float) -> None:
     """Report the errors of a network on the galaxies of the calibration sample."""
     labels = training.galaxies.labels(training.galaxies.rows(CALIBRATE))
     complete = np.flatnonzero(labels.complete)

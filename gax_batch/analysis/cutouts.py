@@ -24,7 +24,7 @@ Rows = npt.NDArray[np.int64]
 
 NEEDED = ("galaxy_id", "ra", "dec", "source_uri", "source_version", "run_id")
 """The catalog's columns that are needed to find a cutout."""
-PLAN_GONE = Reject.of(Stage.PLAN, Reason.MISSING, "the plan of its run is gone")
+PLAN_GONE = Reject.of(Stage.PLAN, Reason.MISSING, "the plan of its run no longer exists")
 """Reject of a galaxy on frames whose plan no longer exists."""
 
 

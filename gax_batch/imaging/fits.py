@@ -312,8 +312,8 @@ def _proposal(names: Sequence[str | None]) -> str:
 def _band(name: str | None, preset: Preset) -> str | None:
     """Return the band in a name such as `g`, `SDSS_g`, `HSC-G` or `r.00000`; None unless it has just one."""
     parts = set(re.split(r"[^a-z0-9]+", name or ""))
-    told = [band for band in preset.bands if band in parts]
-    return told[0] if len(told) == 1 else None
+    found = [band for band in preset.bands if band in parts]
+    return found[0] if len(found) == 1 else None
 
 
 def _errors() -> tuple[type[Exception], ...]:

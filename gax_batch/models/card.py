@@ -102,7 +102,7 @@ def _intervals(metrics: Facts) -> list[str]:
         return []
     blind = metrics.get("intervals without the Bayesian spread", {})
     header = [
-        "intervals hold",
+        "coverage of intervals",
         "all fractions",
         "where asked",
         "worst answer",
@@ -131,7 +131,7 @@ def _questions(metrics: Facts) -> list[str]:
     header = (
         "question",
         "RMSE",
-        "90% hold",
+        "90% coverage",
         "where asked",
         "conditional",
         "galaxies asked",

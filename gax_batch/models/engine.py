@@ -1,4 +1,4 @@
-"""The engine: cutouts to draws and summaries, with the same bits on every machine of a kind.
+"""The engine: from cutouts to draws and summaries, with reproducible bits.
 
 All work is done in micro-batches of one static shape, the last one padded. On a CPU, every operation runs on
 one thread, without XLA, while the threads work on different draws. (Convolutions that divide one operation

@@ -265,7 +265,7 @@ class Difference:
         scratch.load("positions", POSITION_SCHEMA, positions)
         scratch.run(_NUMBER)
         scratch.load("listing", MEMBER_SCHEMA, listing)
-        self._refuse_twice()
+        self._refuse_duplicates()
         column = self._choose_id_column()
         scratch.load("known", KNOWN_SCHEMA, known)
         scratch.run(_KNOWN_PLACES)
@@ -320,7 +320,7 @@ class Difference:
             characters=MAX_DETAIL_CHARACTERS,
         )
 
-    def _refuse_twice(self) -> None:
+    def _refuse_duplicates(self) -> None:
         found = self._scratch.one(_TWICE)
         if found is not None:
             raise UsageError(f"{found['source_uri']} is listed twice; keep one row per galaxy")

@@ -71,14 +71,14 @@ def _resolved(galaxies: Population) -> Float64:
 
 
 def _side(galaxies: Population) -> Float64:
-    """Return the probability of the answer that this could be a disk viewed edge-on."""
+    """Return the probability that volunteers see a disk viewed edge-on."""
     disk = _sigmoid(24 * (EDGE_ON_COSINE + 0.03 - galaxies.cos_inclination))
     other = 0.6 * _sigmoid(20 * (0.3 - galaxies.axis_ratio))
     return np.asarray(np.where(galaxies.kind == Kind.DISK, disk, other))
 
 
 def _spiral(galaxies: Population) -> Float64:
-    """Return the probability of the answer that there is a spiral arm pattern."""
+    """Return the probability that volunteers see a spiral arm pattern."""
     # A dominant bulge, bad seeing and a tilted disk hide the arms.
     clarity = galaxies.arm_strength * _resolved(galaxies) * np.sqrt(1 - galaxies.bulge_fraction)
     return _sigmoid(9 * clarity * np.minimum(1, 2 * galaxies.axis_ratio) - 2.6)

@@ -108,7 +108,7 @@ def as_utf8(uri: str) -> str:
 
 
 def is_named(uri: str, suffixes: tuple[str, ...]) -> bool:
-    """Return whether a name has one of the suffixes and is not hidden (`._1.jpg`, beside `1.jpg`, is)."""
+    """Return whether a name has one of the suffixes and is not hidden, as `._1.jpg` is."""
     return uri.lower().endswith(suffixes) and not uri.rsplit("/", 1)[-1].startswith(".")
 
 

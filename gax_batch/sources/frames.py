@@ -59,7 +59,7 @@ class FrameSource:
 
     def list_members(self) -> Iterator[pa.Table]:
         """Find each galaxy's field, see `Source.list_members`."""
-        sky = _Sky(self._fields(), self._table)
+        sky = _FieldFootprints(self._fields(), self._table)
         first = 0
         for batch in self._positions:
             galaxies = batch.slice(0, None if self._limit is None else self._limit - first)
@@ -83,7 +83,7 @@ class FrameSource:
         return fields
 
 
-class _Sky:
+class _FieldFootprints:
     """The footprints of fields."""
 
     def __init__(self, fields: pa.Table, table: str) -> None:

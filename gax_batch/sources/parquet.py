@@ -62,7 +62,7 @@ def _read_groups(
 ) -> None:
     lengths = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
     ends = np.cumsum(lengths, dtype=np.int64)
-    taker = _Taker(rows, CellReader(file.schema_arrow.field(column), max_bytes), receiver)
+    taker = _RowSelector(rows, CellReader(file.schema_arrow.field(column), max_bytes), receiver)
     groups = np.unique(np.searchsorted(ends, rows, side="right")).tolist()
     if groups and groups[-1] >= len(lengths):
         raise OSError(f"it has {ends[-1] if len(ends) else 0} rows, row {rows[-1]} was listed")
@@ -78,7 +78,7 @@ def _read_groups(
 
 
 def _read_group(
-    file: pq.ParquetFile, group: int, column: str, start: int, at_once: int, taker: "_Taker"
+    file: pq.ParquetFile, group: int, column: str, start: int, at_once: int, taker: "_RowSelector"
 ) -> None:
     for batch in file.iter_batches(at_once, row_groups=[group], columns=[column]):
         taker.take(batch.column(0), start)
@@ -87,7 +87,7 @@ def _read_group(
             return
 
 
-class _Taker:
+class _RowSelector:
     """Hands over each wanted row once, however often it is read."""
 
     def __init__(self, rows: npt.NDArray[np.int64], cells: CellReader, receiver: Receiver) -> None:

@@ -73,7 +73,7 @@ def _read_objects(members: pa.Table, places: Places, visitor: Visitor, decoder: 
     # One field is decoded while the next one is fetched.
     fields = map_threads(partial(_cut, decoder=decoder), _fields(objects), _FIELDS_AT_ONCE)
     for group, mine in objects:
-        some = _Some(visitor, mine)
+        some = _ObjectMembers(visitor, mine)
         try:
             if _is_shard(group):
                 read_shard(group, some, decoder.limits)
@@ -102,7 +102,7 @@ def _cut(members: pa.Table, decoder: Decoder) -> Cutouts | TransientError | Fata
         return error
 
 
-class _Some:
+class _ObjectMembers:
     """The members of one object, by their index among them."""
 
     def __init__(self, visitor: Visitor, places: Places) -> None:
@@ -152,7 +152,7 @@ def _read_loose(members: pa.Table, places: Places, visitor: Visitor, decoder: De
         arrived[number] = found
         numbers = owners[number]
         if all(n in arrived for n in numbers):
-            found_all = _together({objects[n].uri: arrived.pop(n) for n in numbers})
+            found_all = _combine_files({objects[n].uri: arrived.pop(n) for n in numbers})
             visitor.take(int(places[indices[numbers]]), found_all)
 
     fetch_each(objects, handle, max_bytes=decoder.limits.bytes)
@@ -165,7 +165,7 @@ def _objects_of(row: Mapping[str, Any], decoder: Decoder) -> list[ObjectInfo]:
     return band_objects(row["object_uri"], row["source_version"], PRESETS[decoder.preset].bands, size)
 
 
-def _together(files: Mapping[str, bytes | RejectError]) -> Found:
+def _combine_files(files: Mapping[str, bytes | RejectError]) -> Found:
     """Return what one member's files are together. The first missing band decides."""
     parts: list[bytes] = []
     for uri, found in files.items():

@@ -125,7 +125,7 @@ class Guard:
 
 def _check(info: ObjectInfo, max_bytes: int, version: str, size: int) -> None:
     if info.version != version:
-        raise _reject(Reason.CHANGED, f"version {info.version} was listed, {version} is there")
+        raise _reject(Reason.CHANGED, f"version {info.version} was listed, it is {version} now")
     if size == 0:
         raise _reject(Reason.EMPTY_FILE, "no bytes")
     if size > max_bytes:

@@ -60,7 +60,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Engines and readers, and what each requests from Ray.
+    """Engines and readers, and the resources that each requests from Ray.
 
     Attributes:
         workers: Number of engines.
@@ -79,7 +79,7 @@ class Layout:
     reader_cpus: float
 
     def lack(self, cpus: int, gpus: int) -> str | None:
-        """Return in words what the engines request and the cluster does not have yet, or None.
+        """Return a text about engines that the cluster has no room for yet, or None.
 
         Args:
             cpus: Logical CPUs of the cluster.

@@ -27,7 +27,7 @@ class StoppedError(BaseException):
         return 128 + self.number
 
 
-class _GivenUpError(BaseException):
+class _AbortedError(BaseException):
     """Carries the cause through code that handles exceptions, up to the end of `drain_on_signal`."""
 
 
@@ -81,14 +81,14 @@ def drain_on_signal(grace_seconds: float) -> Iterator[StopRequest]:
 
     def ended(number: int, frame: FrameType | None) -> None:
         if request.cause is not None:
-            raise _GivenUpError
+            raise _AbortedError
         if request.number is not None:
             _stop(request.number, frame)
 
     with _handled(SIGNALS, first), _handled((signal.SIGALRM,), ended):
         try:
             yield request
-        except _GivenUpError:
+        except _AbortedError:
             raise FatalError(str(request.cause)) from None
         finally:
             if threading.current_thread() is threading.main_thread():

@@ -16,7 +16,7 @@ def quiet_native_stderr() -> Iterator[None]:
 
     Python's own `sys.stderr` is not affected.
     """
-    with tempfile.TemporaryFile() as held, _diverted(held.fileno()) as kept:
+    with tempfile.TemporaryFile() as held, _redirected(held.fileno()) as kept:
         try:
             yield
         except BaseException:
@@ -28,7 +28,7 @@ def quiet_native_stderr() -> Iterator[None]:
 @contextmanager
 def native_stderr_in(log: Path) -> Iterator[None]:
     """Redirect what C++ code writes to file descriptor 2 to a file. Delete the file if it stays empty."""
-    with log.open("ab") as file, _diverted(file.fileno()):
+    with log.open("ab") as file, _redirected(file.fileno()):
         try:
             yield
         finally:
@@ -62,7 +62,7 @@ class _Stdout:
 
 
 @contextmanager
-def _diverted(descriptor: int) -> Iterator[int]:
+def _redirected(descriptor: int) -> Iterator[int]:
     """Redirect file descriptor 2 to another. Yield a descriptor of where it led before."""
     sys.stderr.flush()
     kept = os.dup(2)

@@ -145,9 +145,9 @@ def whole_sky(values: Floats, title: str) -> str:
     """Draw a map of the whole sky with a scale of its colors, as an SVG element.
 
     Args:
-        values: Value of each HEALPix cell, float64 `[12 * 4**WHOLE_SKY_ORDER]`; NaN where there is none.
+        values: Value of each HEALPix cell, float64 `[12 * 4**WHOLE_SKY_ORDER]`; NaN without a value.
             At least one cell has a value.
-        title: What the values are.
+        title: Description of the values.
     """
     view = View()
     low, high = float(np.nanmin(values)), float(np.nanmax(values))

@@ -47,7 +47,7 @@ def conditional_metrics(fitted: Predictive, prob: Float, std: Float, labels: Lab
 
 def table(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return the header and the rows of a table of what `conditional_metrics` returned."""
-    rows: list[tuple[str, ...]] = [("question", "galaxies asked", "RMSE", "hold", "width")]
+    rows: list[tuple[str, ...]] = [("question", "galaxies asked", "RMSE", "coverage", "width")]
     for name, values in (*found["questions"].items(), ("all", found)):
         numbers = f"{values['rmse']:.4f}", f"{values['coverage']:.1%}", f"{values['width']:.3f}"
         rows.append((name, f"{values['galaxies']:,}", *numbers))

@@ -66,7 +66,7 @@ def evaluate_catalog(
     labels = read_labels(table, definition_of(manifest))
     facts = _compare_definitions(labels, manifest, allow_other_definition, say)
     place = {name: row for row, name in enumerate(rows["galaxy_id"].to_pylist())}
-    labels = _labelled(labels, set(place), "galaxies of the catalog", say)
+    labels = _labeled(labels, set(place), "galaxies of the catalog", say)
     by_id = training_set.trained_by_id(manifest, labels)
     facts |= _training_facts(manifest, by_id, np.zeros_like(by_id), say)
     labels = labels.take(np.flatnonzero(~by_id))
@@ -110,7 +110,7 @@ def evaluate_bundle(
     labels = read_labels(table, definition_of(loaded.manifest))
     facts = _compare_definitions(labels, loaded.manifest, allow_other_definition, say)
     found, read = _find_images(images)
-    labels = _labelled(labels, set(found), "images", say)
+    labels = _labeled(labels, set(found), "images", say)
     cutouts, readable = _decode(read([found[name] for name in labels.ids]), say)
     labels = labels.take(readable)
     by_id = training_set.trained_by_id(loaded.manifest, labels)
@@ -216,7 +216,7 @@ def _training_facts(manifest: Manifest, by_id: Mask, by_pixels: Mask, say: Say) 
     }
 
 
-def _labelled(labels: Labels, known: set[str], what: str, say: Say) -> Labels:
+def _labeled(labels: Labels, known: set[str], what: str, say: Say) -> Labels:
     there = np.array([name in known for name in labels.ids])
     used = there & (labels.voted | _of_a_class(labels) | (labels.largest >= 0))
     if not used.any():

@@ -84,7 +84,7 @@ class Survey:
             sources: Current place of the survey's files; see `gax_batch.open_catalog`.
 
         Raises:
-            UsageError: A part of the snapshot is gone or unreadable.
+            UsageError: A part of the snapshot is missing or unreadable.
             TransientError: The store kept failing.
         """
         self.catalog, self.version = catalog, int(catalog.version or 0)
@@ -104,7 +104,7 @@ class Survey:
         """Return a page of the galaxies that match; the last page if there are fewer pages.
 
         Raises:
-            UsageError: The expression is not allowed or cannot be evaluated, or a part is gone.
+            UsageError: The expression is not allowed or cannot be evaluated, or a part is missing.
             TransientError: The store kept failing.
         """
         places = self._finder.find(filters)
@@ -160,7 +160,7 @@ class Survey:
         Raises:
             UsageError: No or too many galaxies, an unknown column, or text that the format does not
                 allow.
-            FatalError: A part is gone or unreadable.
+            FatalError: A part is missing or unreadable.
             TransientError: The store kept failing.
         """
         if ids is not None and not 0 < len(ids) <= MOST_BY_NAME:

@@ -221,7 +221,7 @@ def _drawings(found: SnapshotSummary, runs: Sequence[dict[str, Any]]) -> dict[st
 
 
 def _population(catalog: Catalog) -> dict[str, Any]:
-    """Return the fractions of the whole snapshot by question, or the reason why there are none."""
+    """Return the fractions of the whole snapshot by question, or the reason why it has none."""
     try:
         rows = population(catalog.uri, version=catalog.version)
     except UsageError as error:
