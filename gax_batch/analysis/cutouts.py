@@ -18,7 +18,7 @@ from gax_batch.imaging.limits import ImageLimits
 from gax_batch.imaging.rgb import PRESETS
 from gax_batch.planning.plan import find_members
 from gax_batch.rejects import Reason, Reject, Stage
-from gax_batch.sources import MovedSources, on_frames, read_unit, recall_members
+from gax_batch.sources import MovedSources, locate_members, on_frames, read_unit
 
 Rows = npt.NDArray[np.int64]
 
@@ -47,7 +47,7 @@ def read_cutouts(catalog: str, galaxies: pa.Table, sources: str | None = None) -
     Args:
         catalog: URI of the catalog.
         galaxies: The columns `NEEDED`, N rows without duplicates.
-        sources: As for `find_again`.
+        sources: As for `locate_cutouts`.
 
     Returns:
         The cutouts, row by row. A source that is missing, changed or unreadable is not an error.
@@ -59,7 +59,7 @@ def read_cutouts(catalog: str, galaxies: pa.Table, sources: str | None = None) -
     count = len(galaxies)
     found = Cutouts(np.zeros((count, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8))
     found.missing = dict.fromkeys(range(count), PLAN_GONE)
-    for members, rows, decoder in find_again(catalog, galaxies, sources):
+    for members, rows, decoder in locate_cutouts(catalog, galaxies, sources):
         try:
             unit = read_unit(members, decoder)
         except (TransientError, FatalError) as error:
@@ -70,7 +70,7 @@ def read_cutouts(catalog: str, galaxies: pa.Table, sources: str | None = None) -
     return found
 
 
-def find_again(
+def locate_cutouts(
     catalog: str, galaxies: pa.Table, sources: str | None = None
 ) -> Iterator[tuple[pa.Table, Rows, Decoder]]:
     """Yield the places of galaxies' cutouts, grouped by what may fail together.
@@ -143,7 +143,7 @@ def _members(
     loose_galaxies = galaxies.filter(pc.invert(framed))
     if moved is not None:
         loose_galaxies = _with(loose_galaxies, "source_uri", moved.relocate(loose_galaxies["source_uri"]))
-    members = recall_members(loose_galaxies)
+    members = locate_members(loose_galaxies)
     places = rows[~framed.to_numpy()]
     if pc.any(framed).as_py():
         uris = galaxies["source_uri"].combine_chunks()

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from gax_batch import gz2, storage
-from gax_batch.analysis.cutouts import PLAN_GONE, find_again
+from gax_batch.analysis.cutouts import PLAN_GONE, locate_cutouts
 from gax_batch.analysis.selection import CRITERIA, ChosenGalaxies, select
 from gax_batch.cluster.progress import Say
 from gax_batch.errors import FatalError, TransientError, UsageError
@@ -89,7 +89,7 @@ def write_subjects(
     subjects = Subjects()
     catalog = storage.normalize_uri(catalog)
     ids = selection.galaxies["galaxy_id"].to_pylist()
-    for members, places, decoder in find_again(catalog, selection.galaxies, sources):
+    for members, places, decoder in locate_cutouts(catalog, selection.galaxies, sources):
         writer = _Writer(decoder, root, ids, places, subjects)
         try:
             visit_members(members, writer, decoder)

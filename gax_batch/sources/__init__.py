@@ -21,7 +21,7 @@ from gax_batch.sources.frame_index import FrameIndex
 from gax_batch.sources.frames import FrameSource
 from gax_batch.sources.images import SUFFIXES as IMAGE_SUFFIXES
 from gax_batch.sources.images import ImageSource
-from gax_batch.sources.locate import MovedSources, on_frames, recall_members, shards_of
+from gax_batch.sources.locate import MovedSources, locate_members, on_frames, shards_of
 from gax_batch.sources.originals import read_originals
 from gax_batch.sources.positions import read_positions
 from gax_batch.sources.reading import Visitor, visit_members
@@ -42,6 +42,7 @@ __all__ = [
     "Source",
     "Stored",
     "Visitor",
+    "locate_members",
     "on_frames",
     "open_band_files",
     "open_frames",
@@ -49,7 +50,6 @@ __all__ = [
     "read_originals",
     "read_positions",
     "read_unit",
-    "recall_members",
     "set_rejects",
     "shards_of",
     "visit_members",

@@ -85,7 +85,7 @@ def shards_of(source_uris: pa.ChunkedArray) -> pa.Array:
     return pc.struct_field(pc.extract_regex(source_uris, _IN_SHARD).combine_chunks(), "object")
 
 
-def recall_members(galaxies: pa.Table) -> pa.Table:
+def locate_members(galaxies: pa.Table) -> pa.Table:
     """Locate the images of loose objects and of rows of shards.
 
     Args:
