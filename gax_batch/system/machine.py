@@ -64,7 +64,7 @@ class Layout:
 
     Attributes:
         workers: Number of engines.
-        threads: Threads of one engine.
+        threads: Threads of one engine; 0 for all cores of its node.
         engine_cpus: CPUs that one engine requests.
         engine_gpus: GPUs that one engine requests; None without GPUs.
         readers: Number of readers; None for as many as the cluster can hold.
