@@ -1,8 +1,8 @@
 """The benchmarks: `make bench`, or with names `make bench BENCH='jpeg packed'`.
 
-All run in rounds, one after the other, and each prints its rows when it has them. In the end `NAME.json`
-has what all rounds measured, and one table shows it. `python -m benchmarks --against FOLDER` measures
-nothing: it tells which rows of an earlier run in that folder agree with those of the output.
+All benchmarks run in rounds, one after the other, and each prints its rows when it has them. At the end,
+`NAME.json` has the measurements of all rounds, and one table shows them. `python -m benchmarks --against
+FOLDER` measures nothing: it shows which rows of an earlier run in that folder agree with those of the output.
 """
 
 import argparse
@@ -25,7 +25,7 @@ ROUNDS = 2
 
 
 def available() -> list[str]:
-    """The benchmarks' names."""
+    """Return the names of the benchmarks."""
     return sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
 
 
@@ -64,17 +64,17 @@ def show(records: Sequence[Record], console: Console) -> None:
 
 
 def once(name: str, quick: bool, output: Path) -> Record | None:
-    """Run one benchmark once, in a process of its own; None if it broke."""
+    """Run one benchmark once, in a process of its own. Return None if it failed."""
     flags = ["--once", "--output", str(output), *(["--quick"] if quick else [])]
     broke = subprocess.run([sys.executable, "-m", "benchmarks", name, *flags], check=False).returncode
     return None if broke else Record.load(output / f"{name}.json")
 
 
 def main() -> int:
-    """Measure what was named; 1 if a benchmark broke (a target that is missed is no error)."""
+    """Run the named benchmarks. Return 1 if one failed; a missed target is not a failure."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*available(), []], help="which; all by default")
-    parser.add_argument("--quick", action="store_true", help="only see that they work")
+    parser.add_argument("names", nargs="*", choices=[*available(), []], help="benchmarks; all by default")
+    parser.add_argument("--quick", action="store_true", help="only check that they work")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder of the JSON")
     parser.add_argument("--against", type=Path, help="folder of another run to compare the output with")
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)

@@ -1,7 +1,7 @@
-"""The whole survey as a good user of Ray, Keras and scikit-learn would write it in an afternoon.
+"""A whole survey as a user of Ray, Keras and scikit-learn would process it with an afternoon's work.
 
 `python -m benchmarks.afternoon IMAGES OUTPUT` reads a folder of images, calls the Flipout layers 16 times
-and the CNN-SVR, and writes Parquet. The work is that of `gax run --draws 16`, of the same bundle.
+and the CNN-SVR, and writes Parquet. The work is that of `gax run --draws 16` with the same bundle.
 """
 
 import sys
@@ -20,12 +20,12 @@ Batch = dict[str, npt.NDArray[Any]]
 
 
 def shrink(batch: Batch) -> Batch:
-    """The central 256 of 424 pixels as 64x64."""
+    """Return the central 256 of 424 pixels as 64x64."""
     return {"path": batch["path"], "image": area_averaged(batch["image"])}
 
 
 def extractor(arrays: dict[str, npt.NDArray[np.float32]]) -> Any:
-    """The CNN-SVR's network in Keras, up to its 256 features."""
+    """Return the CNN-SVR's network in Keras, up to its 256 features."""
     import tf_keras as keras
 
     from gax_batch.models import layers, svr
@@ -42,7 +42,7 @@ def extractor(arrays: dict[str, npt.NDArray[np.float32]]) -> Any:
 
 
 def regression(arrays: dict[str, npt.NDArray[np.float32]], answer: int) -> Any:
-    """scikit-learn's regression of one answer, as it was fitted."""
+    """Return scikit-learn's regression of one answer, as it was fitted."""
     from sklearn.svm import SVR
 
     used = np.flatnonzero(arrays["svr/dual"][:, answer])

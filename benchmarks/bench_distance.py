@@ -1,4 +1,4 @@
-"""What distance does to morphology: the same spirals as observed, and as if at twice the distance."""
+"""The effect of distance on morphology: the same spirals as observed, and as if at twice the distance."""
 
 import csv
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ Pixels = npt.NDArray[np.float64]
 
 COUNT = 200
 DRAWS = 16
-# Cutouts are scaled to their galaxy: where 90 % of the light are within 10 arcsec, a seeing of 1.3 arcsec is
-# 6.5 pixels of 424 wide (FWHM). At twice the distance it is twice that, and so is the noise of each pixel.
+# Cutouts are scaled to their galaxy: if 90 % of the light is within 10 arcsec, a seeing of 1.3 arcsec is 6.5
+# pixels of 424 (FWHM). At twice the distance, the seeing and the noise of each pixel are twice as large.
 FWHM = 6.5
 BLUR = np.sqrt(3) * FWHM / 2.355
 MEASURED = {
@@ -32,12 +32,12 @@ MEASURED = {
 
 
 def blurred(image: Pixels) -> Pixels:
-    """The image with twice the seeing."""
+    """Return the image with twice the seeing."""
     return np.asarray(gaussian_filter(image, (BLUR, BLUR, 0)), np.float64)
 
 
 def noised(image: Pixels, of: Pixels, rng: np.random.Generator) -> Pixels:
-    """The image with twice the noise of the corners of another, correlated over 4 pixels as that is."""
+    """Return the image with twice the noise of another's corners, which is correlated over 4 pixels."""
     corners = np.concatenate([of[:60, :60].reshape(-1, 3), of[-60:, -60:].reshape(-1, 3)])
     spread = 1.4826 * np.median(np.abs(corners - np.median(corners, axis=0)), axis=0)
     noise = zoom(rng.normal(0, 1, (106, 106, 3)), (4, 4, 1), order=1)
@@ -45,14 +45,14 @@ def noised(image: Pixels, of: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def cutout(image: Pixels) -> npt.NDArray[np.uint8]:
-    """The 64x64 cutout of an image of 424x424, as a run makes it."""
+    """Return the 64x64 cutout of an image of 424x424, as a run makes it."""
     buffer = BytesIO()
     Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8)).save(buffer, "PNG")
     return Decoder().decode(buffer.getvalue())[0]
 
 
 def spirals(folder: Path, count: int) -> Iterator[Pixels]:
-    """Images of the first clear spirals of the challenge, float64 `[424, 424, 3]`."""
+    """Yield images of the first clear spirals of the challenge, float64 `[424, 424, 3]`."""
     with (folder / "class5.csv").open() as file:
         names = [row["galaxy_id"] for row in csv.DictReader(file) if row["class5"] == "spiral"]
     for name in names[:count]:

@@ -1,4 +1,4 @@
-"""Pages of `gax explore` over HTTP, of a million galaxies: filters, orders, the map, the cards."""
+"""Pages of `gax explore` over HTTP for a million galaxies: filters, orders, the map, the cards."""
 
 import hashlib
 import time
@@ -24,7 +24,7 @@ SPIRAL = "t04_spiral_a08_spiral"
 QUESTIONS: dict[str, dict[str, object]] = {
     "everything": {},
     "spirals, the most uncertain first": {"answer": SPIRAL, "prob_min": 0.5, "order": "most_uncertain"},
-    "an answer not asked for before": {
+    "an answer that is not cached": {
         "answer": "t03_bar_a06_bar",
         "prob_min": 0.3,
         "order": "most_probable",
@@ -36,7 +36,7 @@ QUESTIONS: dict[str, dict[str, object]] = {
 
 
 def rows(number: int) -> pa.Table:
-    """A part's galaxies, with fractions that fit the tree, all over the sky."""
+    """Return a part's galaxies, all over the sky, with fractions that are consistent with the tree."""
     rng = np.random.default_rng(number)
     count = GALAXIES_PER_PART
     prob = gz2.cumulative(gz2.conditional(rng.gamma(0.6, size=(count, gz2.N_ANSWERS)).astype(np.float32)))
@@ -65,7 +65,7 @@ def rows(number: int) -> pa.Table:
 
 
 def simulate(catalog: str, parts: int) -> None:
-    """Commit parts whose pixels nobody has."""
+    """Commit parts of galaxies that do not have images."""
     made = []
     for number in range(parts):
         unit = hashlib.sha256(str(number).encode()).hexdigest()[:16]
@@ -76,7 +76,7 @@ def simulate(catalog: str, parts: int) -> None:
 
 
 def ask(address: str, values: dict[str, object]) -> float:
-    """Seconds of one page."""
+    """Return the seconds that one page takes."""
     start = time.perf_counter()
     with urlopen(f"{address}?{urlencode(values)}") as answer:  # noqa: S310 (loopback)
         assert b'class="card"' in answer.read()
@@ -84,7 +84,7 @@ def ask(address: str, values: dict[str, object]) -> float:
 
 
 def run(lab: Lab) -> list[Row]:
-    """Each question over HTTP, first when it is new and then again with another page."""
+    """Return rows for each request over HTTP, first when it is new and then again with another page."""
     place = Path(lab.folder) / "catalog"
     parts = max(PARTS // 20, 2) if lab.quick else PARTS
     simulate(str(place), parts)
@@ -96,9 +96,9 @@ def run(lab: Lab) -> list[Row]:
         )
         for name, values in QUESTIONS.items():
             first = Sample((ask(address, values),))
-            found.append(Row(f"{name}, asked for the first time", "s", first, target=IN_A_SECOND))
+            found.append(Row(f"{name}, requested for the first time", "s", first, target=IN_A_SECOND))
         for name, values in QUESTIONS.items():
-            # Another bound each time: nothing of it is known from before.
+            # Use another limit each time, so that nothing is cached.
             bounds = [{"measure": "ood", "measure_max": 0.9 + turn / 1000} for turn in range(lab.turns)]
             each = Sample(tuple(ask(address, values | bound) for bound in bounds))
             found.append(Row(f"{name}, with a new bound", "s", each, target=IN_A_SECOND))

@@ -1,4 +1,4 @@
-"""Cataloging from and to a bucket that refuses, drops and cuts one request in six: slowdown and losses."""
+"""Catalog to and from a bucket that refuses, drops or cuts one request in six: slowdown and losses."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +19,14 @@ SLOWER = Target(2.5, at_most=True, of_ratio=True)
 
 
 class Survey:
-    """A bucket of loose JPEGs behind several doors, cataloged again and again without Ray or models."""
+    """A bucket of loose JPEGs with several endpoints, cataloged repeatedly without Ray or models."""
 
     def __init__(self, bucket: str, folder: Path, count: int) -> None:
         self._bucket, self._folder, self._count = bucket, folder, count
         self._runs = 0
 
     def catalog(self, endpoint: str) -> None:
-        """List, plan, read, write and commit it to a new catalog, each galaxy exactly once."""
+        """List, plan, read, write and commit it to a new catalog, with each galaxy exactly once."""
         self._runs += 1
         folder = self._folder / f"run-{self._runs}"
         folder.mkdir()

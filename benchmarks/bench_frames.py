@@ -1,4 +1,4 @@
-"""Three-band frames to cutouts at positions, on one core, once a frame is in memory."""
+"""From three-band frames to cutouts at positions, on one core, after a frame is in memory."""
 
 import time
 import warnings
@@ -28,7 +28,7 @@ BANDS = ("i", "r", "g")
 
 
 def write_positions(path: Path, frame: Path, count: int) -> str:
-    """A table of galaxies all over a frame, with radii as Galaxy Zoo 2's are spread."""
+    """Write a table of galaxies all over a frame, with the distribution of radii of Galaxy Zoo 2."""
     dice = np.random.default_rng(0)
     header = fits.getheader(frame)
     sides = np.array([header["NAXIS1"], header["NAXIS2"]])
@@ -41,7 +41,7 @@ def write_positions(path: Path, frame: Path, count: int) -> str:
 
 
 def by_astropy(members: pa.Table, frames: Path) -> npt.NDArray[np.uint8]:
-    """The same with astropy's cutouts, a linear zoom, and its Lupton mapping; frames are read once."""
+    """Return the same cutouts by astropy, with a linear zoom and its Lupton mapping. Frames are read once."""
     bands = [fits.open(frames / f"ngc6976_sdss_{band}.fits.bz2")[0] for band in BANDS]
     projections = [WCS(band.header) for band in bands]
     cutouts = []
@@ -78,6 +78,6 @@ def run(lab: Lab) -> Iterator[Row]:
 
 
 def _beyond(whole: Sample, start: Sample, more: int) -> Sample:
-    """Cutouts a second beyond the first one, whose time is that of reading the frame."""
+    """Return the cutouts a second after the first one, whose time includes reading the frame."""
     pairs = zip(whole.values, start.values, strict=True)
     return Sample(tuple(more / (all_of_them - first) for all_of_them, first in pairs))

@@ -1,7 +1,7 @@
-"""What a unit costs the driver, and how throughput grows with engines that only wait as for a GPU.
+"""The driver's cost of a unit, and the throughput with a growing number of engines that wait like a GPU.
 
-The units hold cutouts that planning rejected, so that nothing is read and all that is left is the
-pipeline's own work; each engine waits as long as a GPU would need for a unit.
+The units have only cutouts that planning rejected. Nothing is read, so that the work is that of the pipeline
+alone. Each engine waits as long as a GPU would need for a unit.
 """
 
 import functools
@@ -36,12 +36,12 @@ STORE_BYTES = 512 * MIB
 UNIT_SECONDS = 2.0
 ENGINES = (1, 4, 16, 64)
 UNITS_EACH = 12
-# Of these units of each engine: behind the starts of all, before the first that has nothing left to do.
+# Range of measured units of each engine: after all starts, before the first engine has no more work.
 MEASURED = (6, 10)
-# Units of two runs of the same engines, between which lies what a unit costs.
+# Numbers of units of two runs with the same engines. Their difference gives the cost of a unit.
 FEW, MANY = 60, 300
-# So often in the end the driver's threads are looked at, which costs both runs as many milliseconds; behind
-# its last units the scheduling thread may be gone.
+# Number of times that the driver's threads are sampled at the end, which costs both runs the same
+# milliseconds. After the last units the scheduling thread may have ended.
 LOOKS = 20
 PACKAGES = ("gax_batch", "ray", "pyarrow")
 WHOLE = "CPU a unit"
@@ -52,12 +52,12 @@ OTHERS = "of it other threads of Python"
 
 
 def waiting_engine(_: int, *, seconds: float) -> FakeEngine:
-    """An engine that waits; at the top level, so that a worker can import it."""
+    """Return an engine that waits. It is at the top level, so that a worker can import it."""
     return FakeEngine(seconds=seconds)
 
 
 def planned(folder: Path, units: int) -> list[UnitTask]:
-    """Units of cutouts whose ids are no ids."""
+    """Return units of cutouts whose ids are invalid."""
     rows = listing([member(f"bad\n{number}") for number in range(units * ROWS)])
     plan = make_plan([rows], [], {}, settings_fingerprint="s", unit_size=ROWS, folder=folder / "plan")
     places = plan.write(str(folder / "catalog"), "run-1")
@@ -69,9 +69,9 @@ def planned(folder: Path, units: int) -> list[UnitTask]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """When each unit ended, and what the driver took: CPU seconds by kind of thread, bytes in the end.
+    """When each unit ended, and the driver's CPU seconds by kind of thread and its bytes at the end.
 
-    `cpu` has the CPU seconds of all processes by their kind when each unit ended, if they are watched.
+    `cpu` has the CPU seconds of all processes by their kind when each unit ended, if they are sampled.
     """
 
     ends: list[float]
@@ -81,7 +81,7 @@ class Outcome:
 
 
 def cpu_by_thread() -> Counter[str]:
-    """CPU seconds so far of this process and of its living threads."""
+    """Return the CPU seconds so far of this process and of its living threads."""
     names = {thread.native_id: thread.name for thread in threading.enumerate()}
     process = psutil.Process()
     seconds = Counter({WHOLE: sum(process.cpu_times()[:2])})
@@ -95,7 +95,7 @@ def cpu_by_thread() -> Counter[str]:
 
 
 def ends_of(folder: Path, units: int, engines: int, seconds: float, watch: Usage | None = None) -> Outcome:
-    """Run so many units."""
+    """Run a number of units."""
     (folder / "plan").mkdir(parents=True)
     tasks = planned(folder, units)
     options = UnitOptions(str(folder / "catalog"), "s", "bundle", "run-1", Decoder())
@@ -116,7 +116,7 @@ def ends_of(folder: Path, units: int, engines: int, seconds: float, watch: Usage
 
 
 def cost(lab: Lab) -> Iterator[Row]:
-    """Rows of what one unit more costs the driver."""
+    """Yield rows of the driver's cost of one more unit."""
     few, many = lab.count(FEW), lab.count(MANY)
     milliseconds: dict[str, list[float]] = {k: [] for k in (WHOLE, SCHEDULING, ITERATING, NATIVE, OTHERS)}
     kilobytes, more = [], many - few
@@ -136,7 +136,7 @@ def cost(lab: Lab) -> Iterator[Row]:
 
 
 def allocated() -> Counter[str]:
-    """Bytes that Python code holds, by the package that asked for them; needs `tracemalloc`."""
+    """Return the bytes that Python code holds, by the package that allocated them. Needs `tracemalloc`."""
     gc.collect()
     found: Counter[str] = Counter()
     for trace in tracemalloc.take_snapshot().traces:
@@ -146,7 +146,7 @@ def allocated() -> Counter[str]:
 
 
 def memory(lab: Lab) -> Iterator[Row]:
-    """Rows of what Python code holds of each unit more, by package, in runs of their own."""
+    """Yield rows of the memory that Python code holds per unit, by package, from separate runs."""
     few, many = lab.count(FEW), lab.count(MANY)
     held = []
     tracemalloc.start()
@@ -164,11 +164,11 @@ def memory(lab: Lab) -> Iterator[Row]:
 
 
 def growth(lab: Lab) -> Iterator[Row]:
-    """Rows of units a second by engines, beside what they do alone, and what a unit takes of the cores."""
+    """Yield rows of units a second by number of engines, relative to engines alone, and CPU time per unit."""
     for engines in ENGINES[:2] if lab.quick else ENGINES:
         with tempfile.TemporaryDirectory(dir=lab.folder) as place, Usage(os.getpid()) as watch:
             outcome = ends_of(Path(place), UNITS_EACH * engines, engines, UNIT_SECONDS, watch)
-        # Whole rounds: engines end their units in bursts.
+        # Use whole rounds: engines finish their units in bursts.
         start, stop = (engines * each for each in MEASURED)
         seconds = outcome.ends[stop] - outcome.ends[start]
         alone = Sample((engines / UNIT_SECONDS,))

@@ -1,4 +1,4 @@
-"""A JPEG of 424 pixels to a cutout of 64x64, on one core."""
+"""From a JPEG of 424 pixels to a cutout of 64x64, on one core."""
 
 import io
 import time

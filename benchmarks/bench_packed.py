@@ -1,4 +1,4 @@
-"""Packed shards against the loose JPEGs that they were made of, on one core; and their size."""
+"""Packed shards compared with the loose JPEGs from which they were made, on one core, and their size."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from gax_batch.storage.listing import list_objects
 
 COUNT = 4096
 FASTER = Target(10, of_ratio=True)
-# A million fit in 8 GB.
+# A million cutouts fit in 8 GB.
 SMALLER = Target(8000, at_most=True)
 
 

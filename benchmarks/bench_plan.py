@@ -1,4 +1,4 @@
-"""`gax plan` of a million objects in a bucket: its seconds and its memory, all of the process."""
+"""`gax plan` of a million objects in a bucket: seconds and memory of the whole process."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ GAX = [sys.executable, "-c", "from gax_batch.cli import main; main()"]
 
 
 def plan(catalog: str, count: int) -> tuple[float, float]:
-    """Plan; wall-clock seconds, and the most memory in MiB that the process had."""
+    """Plan. Return the wall-clock seconds and the peak memory of the process in MiB."""
     place = f"s3://many/{PREFIX.rstrip('/')}"
     command = [*GAX, "plan", "--input", place, "--catalog", catalog, "--no-calibrate"]
     start = time.perf_counter()

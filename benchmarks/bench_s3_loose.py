@@ -1,4 +1,4 @@
-"""Loose JPEGs of 14 kB from S3 to cutouts, on all cores, with listing."""
+"""From loose JPEGs of 14 kB on S3 to cutouts, on all cores, listing included."""
 
 import io
 import logging
@@ -25,18 +25,18 @@ TARGET = Target(6, of_ratio=True)
 
 
 def read_members(members: pa.Table) -> int:
-    """One unit, as a run reads it."""
+    """Read one unit as a run does."""
     return int(read_unit(members, Decoder())["cutout"].is_valid().to_numpy().sum())
 
 
 def ours(place: str, lab: Lab, pool: ProcessPoolExecutor, count: int) -> None:
-    """List, plan, and read a unit per core."""
+    """List, plan, and read one unit per core."""
     units = plan_units(place, lab.folder / "plan", -(-count // CORES))
     assert sum(pool.map(read_members, units)) == count
 
 
 def fetch_and_decode(paths: Sequence[str]) -> int:
-    """Get many objects at once, and decode one after the other."""
+    """Get many objects concurrently, and decode one after the other."""
     cutouts = [
         area_averaged(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
         for data in s3fs.S3FileSystem().cat(list(paths)).values()
@@ -55,12 +55,12 @@ def by_s3fs(place: str, pool: ProcessPoolExecutor, count: int) -> None:
 
 
 def shrunk(batch: dict[str, npt.NDArray[np.uint8]]) -> dict[str, npt.NDArray[np.uint8]]:
-    """A batch of whole images to one of cutouts."""
+    """Convert a batch of whole images to one of cutouts."""
     return {"cutout": area_averaged(batch["image"])}
 
 
 def by_ray(place: str, count: int) -> None:
-    """Ray Data's own reader of images, and the average in batches."""
+    """Use Ray Data's own reader of images, and average in batches."""
     import ray.data
     from pyarrow.fs import S3FileSystem
 

@@ -1,4 +1,4 @@
-"""A catalog of 100 million galaxies by its metadata: 25,000 parts committed, and three new shards added."""
+"""The metadata of a catalog of 100 million galaxies: 25,000 parts committed, and three new shards added."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ NEW = 3
 
 
 def part(name: PartName, rows: int, ids: tuple[str, str]) -> Part:
-    """A finished unit's part as the catalog's log knows it, with statistics as long as real ones."""
+    """Return a finished unit's part as in the catalog's log, with statistics as long as real ones."""
     low, high = ({"galaxy_id": galaxy, "ra": 0.0, "dec": 0.0} for galaxy in ids)
     nulls = {"galaxy_id": 0, "ra": 0, "dec": 0}
     stats = {"numRecords": rows, "minValues": low, "maxValues": high, "nullCount": nulls}
@@ -41,7 +41,7 @@ def digest(text: str) -> str:
 
 
 def cataloged(shards: Path, settings: str) -> list[Part]:
-    """One part for each shard, each shard one unit."""
+    """Return one part for each shard, each shard one unit."""
     parts = []
     for number, info in enumerate(list_objects(str(shards))):
         origin = origin_of(info.uri, info.version)
@@ -53,14 +53,14 @@ def cataloged(shards: Path, settings: str) -> list[Part]:
 
 
 def add_shards(shards: Path) -> None:
-    """New shards beside the ones that are cataloged."""
+    """Write new shards next to the ones that are cataloged."""
     for number in range(NEW):
         ids = [f"new-{number}-{row:04}" for row in range(ROWS)]
         pq.write_table(pa.table({"galaxy_id": ids, "image": [b"x"] * ROWS}), shards / f"new-{number}.parquet")
 
 
 def grow(settings: RunSettings, shards: Path, folder: Path, parts: int) -> dict[str, float]:
-    """Commit the parts, and then what three new shards need; seconds by step."""
+    """Commit the parts, then add three new shards. Return seconds by step."""
     for number in range(parts):
         (shards / f"{number:06}.parquet").touch()
     fingerprint = settings_fingerprint(settings, load_bundle())
@@ -95,7 +95,7 @@ def grow(settings: RunSettings, shards: Path, folder: Path, parts: int) -> dict[
 
 
 def once(lab: Lab) -> dict[str, float]:
-    """`grow` a new catalog."""
+    """Run `grow` for a new catalog."""
     with tempfile.TemporaryDirectory(dir=lab.folder) as folder:
         shards, scratch = Path(folder, "shards"), Path(folder, "plan")
         shards.mkdir()

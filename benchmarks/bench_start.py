@@ -1,4 +1,4 @@
-"""`gax classify` and `gax run` of one image as whole processes, and what a classification waits for."""
+"""`gax classify` and `gax run` of one image as whole processes, and the steps of a classification's start."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from gax_batch.models.bundle import load_bundle
 engine = Engine(load_bundle())
 """
 ZEROS = "import numpy\nengine.summarize(numpy.zeros((1, 64, 64, 3), numpy.uint8))"
-# Each does what the one before it does, and more.
+# Each step includes the one before it.
 STEPS = {
     "Python alone": "",
     "and the command's imports": "import gax_batch.viewer.classify, gax_batch.runner.settings",
@@ -27,7 +27,7 @@ STEPS = {
 
 
 def process(arguments: list[str]) -> None:
-    """Run a command to its end; what it printed is shown if it fails."""
+    """Run a command to its end. Show its output if it fails."""
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

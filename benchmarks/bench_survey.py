@@ -1,7 +1,7 @@
-"""A whole run on loose JPEGs beside a user's afternoon script, and on packed shards beside the engine alone.
+"""A whole run on loose JPEGs compared with a user's script, and on packed shards with the engine alone.
 
-Start-up is left out: of each way a small and a large survey are run, and the rate is of what lies between.
-The small one has units enough that most processes of a run have started.
+Start-up is excluded: a small and a large survey are run each way, and the rate is that of the difference. The
+small survey has enough units that most processes of a run have started.
 """
 
 import subprocess
@@ -26,7 +26,7 @@ from gax_batch.runner.pack import pack_survey
 from gax_batch.runner.settings import PackSettings, check_settings
 
 UNIT = 256
-# Galaxies of the small and of the large survey; the script is slower.
+# Numbers of galaxies in the small and in the large survey. The script is slower and gets fewer.
 OURS = (4 * UNIT, 12 * UNIT)
 SCRIPT = (16, 112)
 ENGINE = 256
@@ -54,18 +54,18 @@ class Surveys:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """Seconds that some work took, and its CPU seconds by kind of process."""
+class ProcessTimes:
+    """Seconds of some work, and its CPU seconds by kind of process."""
 
     seconds: float
     cpu: Counter[str]
 
 
-Way = Callable[[int, str], Spent]
+Way = Callable[[int, str], ProcessTimes]
 
 
-def process(*arguments: str) -> Spent:
-    """What a Python process takes, which must succeed."""
+def process(*arguments: str) -> ProcessTimes:
+    """Run a Python process, which must succeed, and return its times."""
     start = time.perf_counter()
     with (
         subprocess.Popen(
@@ -75,16 +75,16 @@ def process(*arguments: str) -> Spent:
     ):
         said, _ = running.communicate()
     assert running.returncode == 0, said
-    return Spent(time.perf_counter() - start, usage.seconds())
+    return ProcessTimes(time.perf_counter() - start, usage.seconds())
 
 
 def rows_in(folder: Path) -> int:
-    """Rows of all Parquet files below a folder."""
+    """Return the number of rows in all Parquet files below a folder."""
     return sum(pq.read_metadata(path).num_rows for path in folder.rglob("*.parquet"))
 
 
-def cataloging(survey: Path, count: int, output: Path) -> Spent:
-    """What `gax run` takes."""
+def cataloging(survey: Path, count: int, output: Path) -> ProcessTimes:
+    """Return the times of `gax run`."""
     command = ["-c", "from gax_batch.cli import main; main()", "run", "--draws", str(DRAWS)]
     command += ["--input", str(survey), "--catalog", str(output), "--unit-size", str(UNIT)]
     spent = process(*command)
@@ -92,15 +92,15 @@ def cataloging(survey: Path, count: int, output: Path) -> Spent:
     return spent
 
 
-def scripted(survey: Path, count: int, output: Path) -> Spent:
-    """What the afternoon's script takes."""
+def scripted(survey: Path, count: int, output: Path) -> ProcessTimes:
+    """Return the times of the afternoon's script."""
     spent = process("-m", "benchmarks.afternoon", str(survey), str(output))
     assert rows_in(output) == count
     return spent
 
 
 def between(way: Way, counts: tuple[int, int], turn: str) -> tuple[float, dict[str, float]]:
-    """Galaxies a second between a small and a large survey, and each one's milliseconds of CPU by kind."""
+    """Return galaxies a second between a small and a large survey, and CPU milliseconds of each by kind."""
     small, large = (way(count, f"{turn}-{count}") for count in counts)
     more = counts[1] - counts[0]
     cpu = {kind: (large.cpu[kind] - small.cpu[kind]) / more * 1e3 for kind in KINDS}
@@ -113,11 +113,11 @@ def run(lab: Lab) -> Iterator[Row]:
     images = np.stack([decode_cutout(data)[0] for data in jpegs(ENGINE)])
     counts, fewer = ((UNIT, 2 * UNIT), (16, 32)) if lab.quick else (OURS, SCRIPT)
 
-    def alone(count: int, _: str) -> Spent:
+    def alone(count: int, _: str) -> ProcessTimes:
         start, cpu = time.perf_counter(), time.process_time()
         for _ in range(count // ENGINE):
             engine.summarize(images)
-        return Spent(time.perf_counter() - start, Counter({ENGINES: time.process_time() - cpu}))
+        return ProcessTimes(time.perf_counter() - start, Counter({ENGINES: time.process_time() - cpu}))
 
     ways: dict[str, tuple[Way, tuple[int, int]]] = {
         "loose": (lambda n, turn: cataloging(surveys.loose(n), n, out / f"loose-{turn}"), counts),

@@ -1,4 +1,4 @@
-"""The CNN-SVR's 37 regressions of given features: one shared kernel matrix beside scikit-learn's predict."""
+"""The CNN-SVR's 37 regressions of given features: one shared kernel matrix, or scikit-learn's predict."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from gax_batch.models.engine import ROWS
 TRAINING = 2400
 SUPPORT = 2000
 COUNT = 512
-# Halves of differences, which the engine predicts too.
+# Halves of differences, which the engine also predicts.
 PAIRS = 8
 CLOCKS = {"all cores": time.perf_counter, "per second of CPU": time.process_time}
 
@@ -29,7 +29,7 @@ def features(rng: np.random.Generator, count: int) -> npt.NDArray[np.float32]:
 
 
 def fitted(rng: np.random.Generator) -> tuple[Any, dict[str, npt.NDArray[np.float32]]]:
-    """scikit-learn's regressions, noisy enough to need all those support vectors, and ours of the same."""
+    """Return scikit-learn's regressions, noisy enough for that many support vectors, and ours of the same."""
     training = features(rng, TRAINING)
     answers = 1 / (1 + np.exp(-training[:, :N_ANSWERS])) + rng.normal(0, 0.1, (len(training), N_ANSWERS))
     gamma = float(load_bundle().arrays["svr"]["svr/gamma"][0])
@@ -42,7 +42,7 @@ def fitted(rng: np.random.Generator) -> tuple[Any, dict[str, npt.NDArray[np.floa
 def arrays_of(
     regressions: Sequence[Any], training: npt.NDArray[np.float32], gamma: float
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the arrays of `svr.Regressions`; the halves are zeros, which take as long as others."""
+    """Return the arrays of `svr.Regressions`. The halves are zeros, which take as long as other values."""
     dual = np.zeros((len(training), N_ANSWERS), np.float32)
     for answer, regression in enumerate(regressions):
         dual[regression.support_, answer] = regression.dual_coef_[0]
@@ -59,7 +59,7 @@ def arrays_of(
 
 
 def compiled(arrays: dict[str, npt.NDArray[np.float32]], parallel: int) -> Any:
-    """Ours in micro-batches as the engine's, each on one thread."""
+    """Return our regressions in micro-batches like the engine's, each on one thread."""
     regressions = svr.Regressions(arrays)
 
     @tf.function

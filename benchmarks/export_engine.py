@@ -1,7 +1,7 @@
 """Write the engine that a GPU would run as StableHLO, for `run_exported.py` on a machine without TensorFlow.
 
-`PYTHONPATH=.:tests python -m benchmarks.export_engine FOLDER` needs no GPU: the program is the one that XLA
-gets from `gax_batch.models.engine` there. It reads the real galaxies beside the checkout.
+`PYTHONPATH=.:tests python -m benchmarks.export_engine FOLDER` does not need a GPU: the program is the one
+that `gax_batch.models.engine` gives XLA on a GPU. It reads the real galaxies next to the checkout.
 """
 
 import argparse
@@ -27,13 +27,13 @@ EXPECTED = 64
 
 
 def plain(tensor: Any) -> npt.NDArray[Any]:
-    """The tensor as an array that NumPy's files can hold: bfloat16 as its bits."""
+    """Return the tensor as an array that NumPy's files support: bfloat16 as its bits."""
     array = tensor.numpy()
     return np.asarray(array.view(np.uint16) if tensor.dtype == tf.bfloat16 else array)
 
 
 def export(bundle: Bundle, models: tuple[str, ...], folder: Path) -> dict[str, npt.NDArray[Any]]:
-    """Write one program and return its weights, by names that are the same for the same bits."""
+    """Write one program. Return its weights by names that are the same for the same bits."""
     folder.mkdir(parents=True, exist_ok=True)
     with patch("gax_batch.models.engine._configure", lambda threads: True):
         run = Engine(bundle, models=models, draws=DRAWS, precision="bfloat16")._run
@@ -49,7 +49,7 @@ def export(bundle: Bundle, models: tuple[str, ...], folder: Path) -> dict[str, n
 
 
 def answers(bundle: Bundle, precision: Precision, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """What this machine's CPU says of every draw."""
+    """Return every draw as computed on this machine's CPU."""
     return Engine(bundle, models=("bayesian",), draws=DRAWS, precision=precision).draws(images)
 
 

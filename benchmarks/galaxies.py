@@ -1,4 +1,4 @@
-"""The galaxies that benchmarks read: real cutouts where they are at hand, else simulated ones as large."""
+"""The galaxies that benchmarks read: real cutouts if they are available, else simulated ones as large."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +18,13 @@ from gax_batch.planning.plan import make_plan, read_unit_members
 from gax_batch.sources import open_source
 
 SIDE = 424
-# At this quality a simulated galaxy has some 14 kB, as those of the Galaxy Zoo challenge have.
+# At this quality a simulated galaxy has about 14 kB, as those of the Galaxy Zoo challenge.
 QUALITY = 84
 DISTINCT = 200
 
 
 def jpegs(count: int) -> list[bytes]:
-    """Cutouts of 424 pixels and some 14 kB; more than there are come again."""
+    """Return cutouts of 424 pixels and about 14 kB, repeated if there are not enough."""
     real = sorted((SHARED / "kaggle" / "images").glob("*.jpg"))[:count]
     found = [path.read_bytes() for path in real] or [
         encoded(galaxy(SIDE, seed=seed), "JPEG", quality=QUALITY) for seed in range(min(count, DISTINCT))
@@ -39,7 +39,7 @@ def write_jpegs(place: str, count: int) -> None:
 
 
 def area_averaged(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The central 256 of 424 pixels averaged to 64x64, as a user of NumPy would; of one image or several."""
+    """Return the central 256 of 424 pixels averaged to 64x64, with plain NumPy, of one or several images."""
     rim = (SIDE - 256) // 2
     middle = pixels[..., rim : SIDE - rim, rim : SIDE - rim, :]
     blocks = middle.reshape(*middle.shape[:-3], 64, 4, 64, 4, 3)
@@ -47,7 +47,7 @@ def area_averaged(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def plan_units(place: str, folder: Path, unit_size: int) -> list[pa.Table]:
-    """List and plan a survey; its units' members."""
+    """List and plan a survey. Return the members of its units."""
     folder.mkdir(parents=True, exist_ok=True)
     members = open_source(place).list_members()
     plan = make_plan(members, [], {}, settings_fingerprint="s", unit_size=unit_size, folder=folder)
@@ -56,7 +56,7 @@ def plan_units(place: str, folder: Path, unit_size: int) -> list[pa.Table]:
 
 @contextmanager
 def object_store(folder: Path) -> Iterator[tuple[str, str]]:
-    """A new bucket on Ceph's gateway, or on moto where Ceph is not installed; its URI and what serves it."""
+    """Yield the URI of a new bucket and its server: Ceph's gateway, or moto if Ceph is not installed."""
     name = "moto" if ceph.missing_programs() else "Ceph"
     server = moto() if name == "moto" else ceph.running(folder / "ceph")
     with server as endpoint, environment(endpoint):

@@ -1,8 +1,8 @@
-"""An S3 server that has a bucket of a million keys and not one byte: it answers listings alone.
+"""An S3 server with a bucket of a million keys and no data: it answers only listings.
 
     python benchmarks/listing.py 1000000
 
-It prints its port. Keys are `survey/0000000.jpg` and so on; pages have as many as are asked for.
+It prints its port. Keys are `survey/0000000.jpg` and so on. A page has as many keys as requested.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ PAGE = (
 
 
 def page(query: "dict[str, str]", objects: int) -> str:
-    """One answer to ListObjectsV2."""
+    """Return one answer to ListObjectsV2."""
     most = min(int(query.get("max-keys", 1000)), 1000)
     first = int(query.get("continuation-token", 0))
     last = min(first + most, objects)

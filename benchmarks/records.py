@@ -1,4 +1,4 @@
-"""What benchmarks measured, as JSON: a round of one benchmark, rounds together, and two runs compared."""
+"""Results of benchmarks as JSON: a round of one benchmark, joined rounds, and two runs compared."""
 
 import json
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ from rich.table import Table
 
 from benchmarks.suite import Row, Sample, Target, pooled
 
-# Ranges of two values lie apart in every third pair of runs of the same thing.
+# With two values each, ranges of the same quantity are disjoint in every third pair of runs.
 COMPARABLE = 3
 
 
 @dataclass(slots=True)
 class Record:
-    """What one benchmark measured.
+    """Results of one benchmark.
 
     Attributes:
-        benchmark: Its name.
-        about: The first line of its documentation.
-        quick: Only to see that it works.
-        machines: Where and when each round was measured.
-        skipped: Why it was, if it was.
-        rows: Of the table.
+        benchmark: Name of the benchmark.
+        about: First line of its documentation.
+        quick: Whether it was only checked that it works.
+        machines: Machine and time of each round.
+        skipped: Reason why it was skipped, if it was.
+        rows: Rows of the table.
     """
 
     benchmark: str
@@ -35,20 +35,20 @@ class Record:
     rows: list[Row] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Write it with everything that follows from its rows."""
+        """Write the record, with the values that are derived from its rows."""
         rows = [_as_json(row) for row in self.rows]
         text = json.dumps(asdict(self) | {"rows": rows}, indent=1, ensure_ascii=False)
         path.write_text(text + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Record":
-        """Read what `save` wrote."""
+        """Read a record that `save` wrote."""
         values = json.loads(path.read_text())
         return cls(**values | {"rows": [_row(row) for row in values["rows"]]})
 
 
 def joined(rounds: Sequence[Record]) -> Record:
-    """One record of several rounds of the same benchmark."""
+    """Return one record of several rounds of the same benchmark."""
     first = rounds[0]
     machines = [machine for record in rounds for machine in record.machines]
     rows = [pooled(rows) for rows in zip(*(record.rows for record in rounds), strict=True)]
@@ -56,7 +56,7 @@ def joined(rounds: Sequence[Record]) -> Record:
 
 
 def agreement(first: Path, second: Path) -> Table:
-    """A table of the rows that two runs measured often enough to know a spread, and whether they agree."""
+    """Return a table of the rows that two runs measured often enough for a spread, and whether they agree."""
     table = Table("measured", "unit", "first", "second", "agree", "ratios", "agree")
     found = []
     before, after = ({path.name for path in place.glob("*.json")} for place in (first, second))
@@ -73,8 +73,8 @@ def agreement(first: Path, second: Path) -> Table:
 
 
 def _beside(first: Sample, second: Sample) -> tuple[str, str, str]:
-    told = [f"{sample.median:,.4g} ± {sample.spread:.0%}" for sample in (first, second)]
-    return told[0], told[1], "yes" if first.agrees(second) else "NO"
+    found = [f"{sample.median:,.4g} ± {sample.spread:.0%}" for sample in (first, second)]
+    return found[0], found[1], "yes" if first.agrees(second) else "NO"
 
 
 def _ratios(first: Row, second: Row) -> tuple[str, str]:

@@ -1,7 +1,7 @@
-"""Run what `export_engine.py` wrote by JAX's XLA: the engine on a GPU where TensorFlow is not at hand.
+"""Run the programs of `export_engine.py` by JAX's XLA: the engine on a GPU without TensorFlow.
 
-`PYTHONPATH=tests python -m benchmarks.run_exported FOLDER` needs JAX and NumPy alone. XLA makes deterministic
-kernels, as TensorFlow asks it to for `gax_batch.models.engine`.
+`PYTHONPATH=tests python -m benchmarks.run_exported FOLDER` needs only JAX and NumPy. XLA makes deterministic
+kernels, as TensorFlow requests for `gax_batch.models.engine`.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from benchmarks.suite import Sample, in_turns, rates
 os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
 # The CNN-SVR sums in double precision.
 os.environ.setdefault("JAX_ENABLE_X64", "1")
-# Not among the packages of gax_batch.
+# JAX is not a dependency of gax_batch.
 jax: Any = import_module("jax")
 jnp: Any = import_module("jax.numpy")
 jax_export: Any = import_module("jax.export")
@@ -35,7 +35,7 @@ PRODUCTS = 20
 
 
 def load(folder: Path) -> tuple[Callable[[Any], Any], int]:
-    """The program as a function of images on the device; and the rows it takes."""
+    """Return the program as a function of images on the device, and its number of rows."""
     about = json.loads((folder / "program.json").read_text())
     with np.load(folder.parent / "weights.npz") as file:
         arrays = [file[name] for name in about["weights"]]
@@ -54,12 +54,12 @@ def load(folder: Path) -> tuple[Callable[[Any], Any], int]:
 
 
 def shown(sample: Sample) -> str:
-    """The median and the spread."""
+    """Return the median and the spread as text."""
     return f"{sample.median:,.0f} ± {sample.spread:.1%}"
 
 
 def transferred(function: Callable[[Any], Any], batch: Any) -> None:
-    """Batches from the host's memory and results back into it, while the next batch is worked on."""
+    """Transfer batches from the host's memory and results back, while the next batch is being computed."""
     waiting = None
     for _ in range(BATCHES):
         results = function(jax.device_put(batch))
@@ -72,7 +72,7 @@ def transferred(function: Callable[[Any], Any], batch: Any) -> None:
 
 
 def measure(folder: Path) -> None:
-    """Print what one program does."""
+    """Print the measurements of one program."""
     function, rows = load(folder)
     with np.load(folder.parent / "galaxies.npz") as file:
         galaxies = {name: file[name] for name in file.files}
@@ -84,8 +84,8 @@ def measure(folder: Path) -> None:
     mean = first[:, : len(galaxies["images"])].mean(axis=0)
     for precision in ("bfloat16", "float32"):
         off = np.abs(mean - galaxies[precision].mean(axis=0))
-        print(f"  from a CPU in {precision}: {off.mean():.1e} on average, {off.max():.1e} at most")
-    print(f"  the same bits again: {np.array_equal(first, np.asarray(function(images)[0]))}")
+        print(f"  difference from a CPU in {precision}: {off.mean():.1e} on average, {off.max():.1e} at most")
+    print(f"  same bits when repeated: {np.array_equal(first, np.asarray(function(images)[0]))}")
     works = {
         "on the device": lambda: jax.block_until_ready([function(images) for _ in range(BATCHES)][-1]),
         "with transfers": lambda: transferred(function, batch),

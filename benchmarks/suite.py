@@ -1,8 +1,9 @@
-"""What every benchmark shares: work done in turns, and rows that tell what came out beside what was asked.
+"""Shared parts of the benchmarks: work measured in turns, and rows with results and targets.
 
-A benchmark is a file `bench_NAME.py` in this folder. Its first line says what it measures; its function
-`run(lab)` yields rows. It runs in a process of its own, so that neither memory nor caches of another show,
-and once in each round through all of them, so that its spread holds how the machine drifts meanwhile.
+A benchmark is a file `bench_NAME.py` in this folder. Its first line describes what it measures, and its
+function `run(lab)` yields rows. It runs in a process of its own, so that memory and caches of others do not
+affect it. It runs once in each round through all benchmarks, so that its spread includes drifts of the
+machine.
 """
 
 import os
@@ -19,37 +20,37 @@ Work = Callable[[], object]
 
 
 class SkippedError(Exception):
-    """A benchmark that cannot run on this machine, and why."""
+    """A benchmark cannot run on this machine. The message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """Where and how thoroughly to measure.
+    """The place and thoroughness of a measurement.
 
     Attributes:
         folder: An empty folder that is removed afterwards.
-        quick: Only to see that it works: few galaxies, few turns.
+        quick: Whether only to check that it works, with few galaxies and few turns.
     """
 
     folder: Path
     quick: bool
 
     def count(self, galaxies: int) -> int:
-        """How many galaxies to take of so many."""
+        """Return the number of galaxies to use instead of this many."""
         return max(galaxies // 20, 8) if self.quick else galaxies
 
     @property
     def turns(self) -> int:
-        """How often everything is measured in one round."""
+        """Number of measurements in one round."""
         return 2 if self.quick else 3
 
     @property
     def few_turns(self) -> int:
-        """How often, where a turn takes many seconds."""
+        """Number of measurements in one round if each takes many seconds."""
         return 2
 
     def data(self, name: str) -> Path:
-        """A folder of the real galaxies beside the checkout.
+        """Return a folder of the real galaxies next to the checkout.
 
         Raises:
             SkippedError: They are not on this machine.
@@ -67,7 +68,7 @@ class Sample:
 
     @property
     def median(self) -> float:
-        """The value in the middle."""
+        """Median of the values."""
         return statistics.median(self.values)
 
     @property
@@ -77,13 +78,13 @@ class Sample:
         return half / self.median if self.median else 0.0
 
     def agrees(self, other: "Sample") -> bool:
-        """Whether the medians lie no further apart than both half ranges together."""
+        """Return whether the medians differ by at most the sum of both half ranges."""
         return abs(self.median - other.median) <= sum(s.spread * abs(s.median) for s in (self, other))
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What was asked: a bound of the value itself, or of its ratio to the peer's."""
+    """A target: a limit of the value, or of its ratio to the peer's."""
 
     bound: float
     at_most: bool = False
@@ -98,12 +99,12 @@ class Row:
     """One line of the table.
 
     Attributes:
-        what: Was measured.
-        unit: Of the values.
+        what: The quantity that was measured.
+        unit: Unit of the values.
         sample: The values.
-        peer: What it is compared with.
-        peer_sample: The peer's values, taken in turns with it.
-        target: What was asked, if anything was.
+        peer: The alternative with which it is compared.
+        peer_sample: The peer's values, measured in turns with it.
+        target: The target, if any.
     """
 
     what: str
@@ -115,7 +116,7 @@ class Row:
 
     @property
     def ratios(self) -> Sample | None:
-        """Of each turn the value by the peer's."""
+        """Ratio of the value to the peer's for each turn."""
         if self.peer_sample is None:
             return None
         pairs = zip(self.sample.values, self.peer_sample.values, strict=True)
@@ -123,12 +124,12 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """The median over all turns of the value by the peer's of the same turn."""
+        """Median over all turns of the ratio of the value to the peer's in the same turn."""
         return None if self.ratios is None else self.ratios.median
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target was; None where there is none."""
+        """Whether the target was reached; None without a target."""
         if self.target is None:
             return None
         value = self.ratio if self.target.of_ratio else self.sample.median
@@ -138,7 +139,7 @@ class Row:
 
 
 def pooled(rounds: Sequence[Row]) -> Row:
-    """One row of what several rounds measured."""
+    """Return one row with the values of several rounds."""
 
     def joined(samples: Iterable[Sample | None]) -> Sample:
         return Sample(tuple(value for sample in samples if sample is not None for value in sample.values))
@@ -151,12 +152,12 @@ def pooled(rounds: Sequence[Row]) -> Row:
 def in_turns(
     works: Mapping[str, Work], *, turns: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, Sample]:
-    """Do each work once to warm up, then all of them in turns, so that what else the machine does hits all.
+    """Do each work once to warm up, then all in turns, so that other load on the machine affects all alike.
 
     Args:
-        works: What to do, by name.
-        turns: How often.
-        clock: Tells seconds; `time.process_time` counts this process alone.
+        works: Functions to measure, by name.
+        turns: Number of turns.
+        clock: Returns seconds. `time.process_time` counts only this process.
 
     Returns:
         Seconds by name, one value per turn.
@@ -173,12 +174,12 @@ def in_turns(
 
 
 def rates(seconds: Mapping[str, Sample], amount: int) -> dict[str, Sample]:
-    """Amounts a second of the seconds that `in_turns` gives."""
+    """Return amounts a second from the seconds of `in_turns`."""
     return {name: Sample(tuple(amount / s for s in sample.values)) for name, sample in seconds.items()}
 
 
 def machine() -> dict[str, object]:
-    """Where it was measured."""
+    """Return a description of this machine and the time."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""CPU seconds of a run by the kind of process, sampled from outside: the profile beside a target."""
+"""CPU seconds of a run by kind of process, sampled from outside: the profile of a measurement."""
 
 import threading
 from collections import Counter
@@ -15,7 +15,7 @@ KINDS = (ENGINES, STEPS, DRIVER, RAY)
 
 
 def kind_of(root: int, process: psutil.Process) -> str:
-    """What a process of a run is for; workers of Ray carry their task's name."""
+    """Return the kind of a process of a run. Workers of Ray have the names of their tasks."""
     if process.pid == root:
         return DRIVER
     name = "".join(process.cmdline()[:1])
@@ -25,9 +25,9 @@ def kind_of(root: int, process: psutil.Process) -> str:
 
 
 class Usage:
-    """Samples a process and all that descend from it as long as the block lasts.
+    """Sample a process and all its descendants while the block runs.
 
-    What a process does after its last sample is lost: a quarter of a second of each at most.
+    CPU time after the last sample of a process is lost: a quarter of a second of each at most.
     """
 
     def __init__(self, root: int) -> None:
@@ -51,7 +51,7 @@ class Usage:
         self._thread.join()
 
     def seconds(self) -> Counter[str]:
-        """CPU seconds since the block began, by kind."""
+        """Return the CPU seconds since the block began, by kind."""
         found: Counter[str] = Counter()
         for pid, seconds in list(self._seconds.items()):
             found[self._kinds[pid]] += seconds - self._before.get(pid, 0.0)
@@ -74,6 +74,6 @@ class Usage:
             except (psutil.NoSuchProcess, psutil.ZombieProcess):
                 continue
             self._seconds[process.pid] = times.user + times.system
-            # A worker is nameless before its first task, and idle between two.
+            # A worker has no name before its first task, and is idle between two tasks.
             if kind != RAY or process.pid not in self._kinds:
                 self._kinds[process.pid] = kind

@@ -1,4 +1,4 @@
-"""gax-batch: a survey's galaxy cutouts go in, a catalog of morphology probabilities comes out."""
+"""gax-batch: from a survey's galaxy cutouts to a catalog of morphology probabilities."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -10,20 +10,20 @@ __version__ = "0.1.0"
 
 
 def open_catalog(uri: str, version: int | None = None, sources: str | None = None) -> "Snapshot":
-    """Open a catalog for reading, as in a notebook.
+    """Open a catalog for reading, for example in a notebook.
 
     Args:
-        uri: Its folder or URI.
-        version: The number of a snapshot, as `gax catalog log` lists them; the newest if None.
-        sources: The folder or prefix that the survey's files are below now, where they were moved, or touched
-            so that their modification times differ: a file of the same size is taken for the one that was
-            cataloged. None: cutouts are read only from unchanged files in their old places.
+        uri: Folder or URI of the catalog.
+        version: Number of a snapshot, as `gax catalog log` lists them; None for the newest.
+        sources: Folder or prefix that now contains the survey's files, if they were moved or their
+            modification times changed. A file of the same size then counts as the one that was cataloged.
+            None: read cutouts only from unchanged files in their original places.
 
     Returns:
-        The snapshot; its rows are read when they are asked for.
+        The snapshot. Its rows are read when they are needed.
 
     Raises:
-        UsageError: There is no catalog, or no such snapshot.
+        UsageError: The catalog or the snapshot does not exist.
 
     >>> import gax_batch
     >>> snapshot = gax_batch.open_catalog("catalog")

@@ -4,7 +4,7 @@ A vector of 37 numbers is *cumulative* when an answer's value is the fraction of
 gave it (as the Galaxy Zoo challenge publishes them), and *conditional* when it is the fraction of those
 who were asked its question (as Hart et al. 2016 publish them).
 
-Both can be *weighted*, the votes for the image as it is, or *debiased*, corrected for what distance hides.
+Both can be *weighted* (votes for the image as it is) or *debiased* (corrected for what distance hides).
 The catalog's fractions are cumulative and debiased, see `DEFINITION`.
 
 Question names, order and answers are those of Willett et al. 2013, table 2, with the column names of Hart
@@ -47,7 +47,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """What a set of fractions is: a short name, and one phrase for a person that stands alone."""
+    """The definition of a set of fractions: a short name, and a phrase that stands alone in a sentence."""
 
     name: str
     description: str
@@ -111,7 +111,7 @@ DEFINITION = Definition(
     "fraction of all volunteers who would give the answer if the galaxy were nearby, as in the Galaxy Zoo "
     "challenge (cumulative; debiased as by Willett et al. 2013)",
 )
-"""What the catalog's 37 fractions are; a bundle names its own in its manifest, under `definition`."""
+"""The definition of the catalog's 37 fractions. The manifest of a bundle has its own, under `definition`."""
 
 HART16_COLUMNS: tuple[str, ...] = tuple(f"{a}_weighted_fraction" for a in ANSWERS)
 CHALLENGE_COLUMNS: tuple[str, ...] = tuple(
@@ -119,33 +119,33 @@ CHALLENGE_COLUMNS: tuple[str, ...] = tuple(
 )
 # Parents come before their children in this order, although question 6's children do not follow it.
 TOPOLOGICAL: tuple[int, ...] = (0, 1, 5, 6, 2, 3, 4, 8, 7, 9, 10)
-# The index of each answer's question.
+# Index of each answer's question.
 QUESTION_OF = np.repeat(np.arange(N_QUESTIONS), [len(q.answers) for q in QUESTIONS])
-# Of each answer: the answer that leads to its question, or -1.
+# For each answer, the column of the answer that leads to its question, or -1.
 _PARENT_OF = np.array([-1 if q.parent is None else q.parent for q in QUESTIONS for _ in q.answers])
 
 
 def find_question(name: str) -> Question:
-    """A question of the tree by its name or the beginning of it, such as `t04`.
+    """Return the question of a name or of its beginning, such as `t04`.
 
     Raises:
-        UsageError: There is none; the nearest right name is given.
+        UsageError: No question has that name. The message suggests the nearest one.
     """
     found = [q for q in QUESTIONS if q.name == name or q.name.startswith(f"{name}_")]
     if found:
         return found[0]
     nearest = difflib.get_close_matches(name, QUESTION_NAMES, n=1, cutoff=0)[0]
-    raise UsageError(f"there is no question '{name}'; did you mean '{nearest}'?")
+    raise UsageError(f"no question is named '{name}'; did you mean '{nearest}'?")
 
 
-# The answer to the first question that ends the class string.
+# Answer to the first question that ends the class string.
 _STAR = 2
 
 _WORDS = {"edgeon": "edge-on", "cant tell": "can't tell"}
 
 
 def in_words(name: str) -> str:
-    """The name of a question or of an answer as a person reads it: `t02_edgeon` is edge-on."""
+    """Return the name of a question or answer as plain words: `edge-on` for `t02_edgeon`."""
     words = name.partition("_")[2].replace("_", " ")
     return _WORDS.get(words, words)
 
@@ -154,10 +154,11 @@ def cumulative(conditional: npt.NDArray[Float]) -> npt.NDArray[Float]:
     """Multiply conditional fractions down the tree.
 
     Args:
-        conditional: `[..., 37]`, each question's answers summing to 1.
+        conditional: Conditional fractions, float `[..., 37]`. The answers of each question sum to 1.
 
     Returns:
-        `[..., 37]` of the same dtype: every question's answers sum to the parent answer's value.
+        Cumulative fractions `[..., 37]` of the same dtype. The answers of each question sum to the value of
+        its parent answer.
     """
     out = np.array(conditional, copy=True)
     for index in TOPOLOGICAL:
@@ -168,16 +169,16 @@ def cumulative(conditional: npt.NDArray[Float]) -> npt.NDArray[Float]:
 
 
 def conditional(cumulative: npt.NDArray[Float]) -> npt.NDArray[Float]:
-    """Divide each question's answers by their sum; the inverse of `cumulative` where that is possible.
+    """Divide each question's answers by their sum: the inverse of `cumulative` where that is possible.
 
-    A question that nobody reached (its answers sum to zero) has no conditional fractions; it gets
-    equal ones, so that the result is always a probability vector per question.
+    A question that nobody reached (its answers sum to zero) does not have conditional fractions. It gets
+    equal ones, so that the result is always one probability vector per question.
 
     Args:
-        cumulative: `[..., 37]`, non-negative.
+        cumulative: Cumulative fractions, float `[..., 37]`, non-negative.
 
     Returns:
-        `[..., 37]` of the same dtype, each question's answers summing to 1.
+        Conditional fractions `[..., 37]` of the same dtype. The answers of each question sum to 1.
     """
     out = np.array(cumulative, copy=True)
     for question in QUESTIONS:
@@ -190,25 +191,28 @@ def conditional(cumulative: npt.NDArray[Float]) -> npt.NDArray[Float]:
 
 
 def parents(cumulative: npt.NDArray[Float]) -> npt.NDArray[Float]:
-    """What leads to each answer: the fraction of all volunteers who were asked its question.
+    """Return the value of each answer's parent: the fraction of all volunteers who were asked its question.
 
     Args:
-        cumulative: `[..., 37]`.
+        cumulative: Cumulative fractions, float `[..., 37]`.
 
     Returns:
-        `[..., 37]` of the same dtype; 1 for the questions that everybody is asked.
+        Fractions `[..., 37]` of the same dtype: 1 for questions that everybody is asked.
     """
     return np.where(_PARENT_OF < 0, np.ones(1, cumulative.dtype), cumulative[..., _PARENT_OF])
 
 
 def most_likely(cumulative: npt.NDArray[Float]) -> npt.NDArray[np.bool_]:
-    """Whether each answer is on the most likely path through the tree: it and all that lead to it win.
+    """Return whether each answer is on the most likely path through the tree.
+
+    An answer is on the path if it and all answers that lead to it have the largest fraction of their
+    question.
 
     Args:
-        cumulative: `[..., 37]`; of equal answers the first one wins.
+        cumulative: Cumulative fractions, float `[..., 37]`. Of equal answers the first one counts.
 
     Returns:
-        bool `[..., 37]`: one answer of each question that the path reaches.
+        bool `[..., 37]`: one answer for each question on the path.
     """
     out = np.zeros(cumulative.shape, bool)
     for index in TOPOLOGICAL:
@@ -221,7 +225,7 @@ def most_likely(cumulative: npt.NDArray[Float]) -> npt.NDArray[np.bool_]:
 
 
 def inconsistency(cumulative: npt.NDArray[Float]) -> float:
-    """The largest violation of the tree's sums in `[..., 37]`: |sum of answers - parent's value|."""
+    """Return the largest violation of the tree's sums in `[..., 37]`: |sum of answers - parent's value|."""
     worst = 0.0
     for question in QUESTIONS:
         total = cumulative[..., question.columns].sum(axis=-1)
@@ -234,15 +238,16 @@ def gz2_class(cumulative: npt.NDArray[Float]) -> list[str]:
     """Return the class string of Willett et al. 2013 (appendix A): the most likely path through the tree.
 
     `Er Ei Ec` are smooth galaxies, `Ser Seb Sen` edge-on disks, `S[B]{d,c,b,a}` other disks with the
-    number (`1234+?`) and winding (`tml`) of their arms if spiral, `A` stars and artifacts; an odd
-    feature follows in parentheses. From Hart et al. 2016's debiased fractions these are the published
-    strings; from weighted fractions only about half of them are.
+    number (`1234+?`) and winding (`tml`) of their arms if spiral, `A` stars and artifacts. An odd
+    feature follows in parentheses. Hart et al. 2016's debiased fractions give the published strings;
+    weighted fractions give only about half of them.
 
     Args:
-        cumulative: Fractions `[N, 37]`; conditional ones give the same. Of equal answers the first wins.
+        cumulative: Cumulative or conditional fractions, float `[N, 37]`. Of equal answers the first one
+            counts.
 
     Returns:
-        N strings.
+        N class strings.
     """
     return [_class_string(row) for row in _winners(cumulative).tolist()]
 
@@ -251,16 +256,16 @@ def gz2_class_margin(cumulative: npt.NDArray[Float]) -> npt.NDArray[Float]:
     """Return how far each galaxy's `gz2_class` is from another class string.
 
     At each question that decides a letter of the string, the margin is the fraction of the winning answer
-    minus that of the second, among the volunteers who are asked the question. The smallest of these is
-    the galaxy's: the string stays the same unless some fraction of those asked changes by half of it.
+    minus that of the second, among the volunteers who are asked the question. The galaxy's margin is the
+    smallest of these: the string stays the same unless a fraction changes by half of it.
     The string of a star or artifact is `A` whatever odd features it has, so only the first question counts.
 
     Args:
-        cumulative: Fractions `[N, 37]`; conditional ones give the same.
+        cumulative: Cumulative or conditional fractions, float `[N, 37]`.
 
     Returns:
-        `[N]` of the same dtype, 0 (another answer is as likely) to 1 (all volunteers agree). 0 also where
-        the path reaches a question that nobody is asked.
+        Margins `[N]` of the same dtype, from 0 (another answer is as likely) to 1 (all volunteers agree).
+        Also 0 where the path reaches a question that nobody is asked.
     """
     fractions = conditional(cumulative)
     winners = _winners(cumulative)
@@ -272,12 +277,12 @@ def gz2_class_margin(cumulative: npt.NDArray[Float]) -> npt.NDArray[Float]:
 
 
 def _winners(fractions: npt.NDArray[Float]) -> npt.NDArray[np.intp]:
-    """The winning answer of each question, `[N, 11]`: the same for cumulative and conditional fractions."""
+    """Return the most likely answer of each question, `[N, 11]`, from cumulative or conditional fractions."""
     return np.stack([np.argmax(fractions[:, q.columns], axis=1) for q in QUESTIONS], axis=1)
 
 
 def _decides(index: int, winners: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    """Whether a question has a letter in each galaxy's class string, `[N]`."""
+    """Return whether a question has a letter in each galaxy's class string, `[N]`."""
     parent = QUESTIONS[index].parent
     if parent is None:
         return np.full(len(winners), True) if index == 0 else winners[:, 0] != _STAR

@@ -1,4 +1,4 @@
-"""Why a cutout could not be cataloged: stages, reason codes, and the exception that carries them."""
+"""Rejected cutouts: the stages and reason codes, and the exception that carries them."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +16,7 @@ class Stage(StrEnum):
 
 
 class Reason(StrEnum):
-    """What was wrong with the cutout; the codes are stable and part of the catalog's format."""
+    """The fault of a cutout. The codes are stable: they are part of the catalog's format."""
 
     BAD_ID = "bad_id"
     DUPLICATE_ID = "duplicate_id"
@@ -52,31 +52,37 @@ MEANING: dict[Reason, str] = {
     Reason.UNREADABLE: "the storage refused the object or kept failing",
     Reason.EMPTY_FILE: "the object has no bytes",
     Reason.TOO_MANY_BYTES: "the object is larger than the configured limit",
-    Reason.NOT_AN_IMAGE: "the bytes are no image",
-    Reason.UNSUPPORTED_FORMAT: "an image, but of a format that is not read",
+    Reason.NOT_AN_IMAGE: "the bytes are not an image",
+    Reason.UNSUPPORTED_FORMAT: "the image has an unsupported format",
     Reason.TRUNCATED: "the image ends before its last pixel",
     Reason.CORRUPT: "the image cannot be decoded",
     Reason.ZERO_PIXELS: "the image is zero pixels wide or high",
     Reason.TOO_MANY_PIXELS: "the image has more pixels than the configured limit",
-    Reason.DECOMPRESSION_BOMB: "it would unpack to more than the configured limit of memory or of its bytes",
+    Reason.DECOMPRESSION_BOMB: "unpacked, it would exceed the limit of memory or of its bytes",
     Reason.WRONG_SHAPE: "a tensor or FITS image of no usable shape, or bands of different shapes",
     Reason.NOT_FINITE: "pixels are NaN or infinite",
     Reason.MASKED: "more than half of the cutout's pixels are masked, NaN or off the frame",
     Reason.MISSING_BAND: "a band that the preset needs is in none of the galaxy's FITS files",
-    Reason.BLANK: "every pixel of the cutout is the same: there is nothing to classify",
-    Reason.POISON: "the cutout alone crashes its worker, exhausts its memory, or is not done in time",
+    Reason.BLANK: "every pixel of the cutout has the same value, so nothing can be classified",
+    Reason.POISON: "this one cutout crashes its worker, exhausts its memory, or exceeds the time limit",
 }
 
 
-# Faults of the storage, not of the cutout: another run may find the same version in order.
+# Faults of the storage, not of the cutout: a later run may read the same version without a fault.
 PASSING: frozenset[Reason] = frozenset({Reason.MISSING, Reason.CHANGED, Reason.UNREADABLE})
-# Runs that try a cutout again which the storage did not give.
+# Maximum number of runs that retry a cutout after a storage error.
 MAX_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """One rejected cutout's stage, reason code and human-readable detail."""
+    """The rejection of one cutout.
+
+    Attributes:
+        stage: Step of the run at which it was rejected.
+        reason: Reason code.
+        detail: One line for a person, of at most `MAX_DETAIL_CHARACTERS` characters.
+    """
 
     stage: Stage
     reason: Reason
@@ -84,13 +90,13 @@ class Reject:
 
     @classmethod
     def of(cls, stage: Stage, reason: Reason, detail: str) -> "Reject":
-        """Build a reject whose detail is one bounded line."""
+        """Build a reject, with the detail on one line and truncated."""
         line = " ".join(detail.split())
         return cls(stage, reason, line[:MAX_DETAIL_CHARACTERS])
 
 
 class RejectError(Exception):
-    """Raised by the functions that handle one cutout; ends as one of the unit's rejects."""
+    """Raised by functions that handle one cutout. It becomes a reject of the unit."""
 
     def __init__(self, stage: Stage, reason: Reason, detail: str) -> None:
         super().__init__(f"{stage}/{reason}: {detail}")

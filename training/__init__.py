@@ -1,1 +1,1 @@
-"""How a bundle is made: data, losses, one recipe per model, calibration, evaluation."""
+"""Training of a bundle: data, losses, a recipe for each model, calibration, evaluation."""

@@ -29,22 +29,22 @@ from training.checkpoint import Arrays
 from training.data import CALIBRATE, REPORT, TRAIN, Galaxies, Rows
 from training.recipe import DENSE, RECIPES
 
-# Calibrated for the draws of a run by default.
+# Calibrate for the default number of draws of a run.
 DRAWS = DEFAULT_DRAWS
-# Calibration and numbers are of the networks, not of the arithmetic that this machine is fast at.
+# Calibration and metrics must not depend on which arithmetic is fast on this machine.
 PRECISION: Precision = "float32"
-# Galaxies that are turned, and on whose sky anomalies are simulated.
+# Number of galaxies that are rotated, and on whose sky anomalies are simulated.
 DISTORTED = 128
-# Galaxies whose images a run's images are compared with.
+# Number of galaxies in the reference with which a run's images are compared.
 REFERENCE = 2000
 LIMITS = (
     "fractions are the Galaxy Zoo challenge's: debiased, of all volunteers, for SDSS gri images scaled to "
     "the galaxy's size (0.02 Petrosian radii a pixel of 424); other surveys, depths, scales or colors are "
-    "outside of what the models know",
-    "numbers are of galaxies that trained, tuned and calibrated nothing; they are a representative sample of "
-    "the challenge, whose galaxies are the brighter and larger ones of SDSS (r < 17)",
-    "few galaxies of that sample were asked how many arms they have or how their bulge is seen edge-on, so "
-    "that coverage of these questions is known to a few percent only",
+    "outside the range of the training",
+    "metrics are of galaxies that were not used for training, tuning or calibration; they are a "
+    "representative sample of the challenge, whose galaxies are bright and large ones of SDSS (r < 17)",
+    "few galaxies of that sample were asked how many arms they have or how their bulge looks edge-on, so "
+    "that the coverage of these questions is known only to a few percent",
 )
 
 
@@ -54,15 +54,15 @@ def assemble(
     """Calibrate, measure and write the bundle.
 
     Args:
-        galaxies: all of them.
-        work: of the training.
-        output: folder of the bundle.
-        seed: of the training.
-        weights: folder of a bundle whose weights are taken; None for those that the training left.
-        say: called with lines of progress.
+        galaxies: All galaxies.
+        work: Work folder of the training.
+        output: Folder of the bundle.
+        seed: Seed of the training.
+        weights: Folder of a bundle whose weights are used; None for those of the training.
+        say: Called with lines of progress.
 
     Returns:
-        The bundle's id.
+        The id of the bundle.
     """
     arrays: Mapping[str, Arrays]
     if weights is None:
@@ -96,7 +96,7 @@ def assemble(
         "metrics": metrics,
     }
     say(json.dumps(metrics, indent=1))
-    # The old bundle stays whole until the new one is.
+    # Keep the old bundle until the new one is complete.
     fresh = output.with_name(output.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     name = save_bundle(fresh, manifest, arrays)
@@ -106,20 +106,20 @@ def assemble(
 
 
 def _appearance(galaxies: Galaxies) -> Rows:
-    """Representative training galaxies, evenly spaced, whose images the models know."""
+    """Return representative training galaxies, evenly spaced, for the reference of images."""
     rows = np.flatnonzero(galaxies.representative & (galaxies.sample == TRAIN))
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), REFERENCE)).astype(np.intp))]
 
 
 def judged(galaxies: Galaxies, sample: int) -> Rows:
-    """Return the galaxies of a sample that say something of the challenge's fractions."""
+    """Return the galaxies of a sample that have labels about the challenge's fractions."""
     rows = galaxies.rows(sample)
     labels = galaxies.labels(rows)
     return rows[labels.voted | (labels.classes >= 0)]
 
 
 def predict(galaxies: Galaxies, bundle: Bundle, rows: Rows, say: Callable[[str], None]) -> Arrays:
-    """Return what all models say of some galaxies, and the classic CNN with Monte Carlo dropout."""
+    """Return the outputs of all models, and of the classic CNN with MC dropout, for some galaxies."""
     cutouts = galaxies.cutouts(rows)
     say(f"predicting {len(cutouts)} galaxies")
     outputs = Engine(bundle, models=MODELS, draws=DRAWS, precision=PRECISION).outputs(cutouts)
@@ -129,7 +129,7 @@ def predict(galaxies: Galaxies, bundle: Bundle, rows: Rows, say: Callable[[str],
 
 
 def _distorted(galaxies: Galaxies, bundle: Bundle, seed: int) -> report.Distorted:
-    """What the models say of turned galaxies, and of images that are none."""
+    """Return the models' outputs for rotated galaxies and for images that are not galaxies."""
     cutouts = galaxies.cutouts(judged(galaxies, REPORT)[:DISTORTED])
     engine = Engine(bundle, models=MODELS, draws=DRAWS, precision=PRECISION)
     scores = Engine(bundle, models=("svr",), precision=PRECISION)
@@ -140,12 +140,12 @@ def _distorted(galaxies: Galaxies, bundle: Bundle, seed: int) -> report.Distorte
 
 
 def _trained(galaxies: Galaxies, work: Path, seed: int) -> tuple[dict[str, Arrays], dict[str, Any]]:
-    """The arrays that the training left, and what the bundle tells of it."""
+    """Return the arrays of the training, and its description for the manifest."""
     arrays = networks.exported(work)
     record = checkpoint.load(work / "regressions.safetensors")
     if arrays is None or record is None:
         raise FatalError(
-            f"{work} lacks arrays of the training or they are damaged; run the same command again"
+            f"{work} lacks arrays of the training, or they are damaged; run the same command again"
         )
     rows = galaxies.rows(TRAIN)
     trained = galaxies.sample == TRAIN
@@ -181,8 +181,8 @@ def _trained(galaxies: Galaxies, work: Path, seed: int) -> tuple[dict[str, Array
 def evidence(galaxies: Galaxies, arrays: Arrays, seed: int) -> dict[str, float]:
     """Return the evidence lower bound of the Bayesian CNN on the galaxies with 37 fractions, nats per galaxy.
 
-    The expected log likelihood of their votes (draws instead of Flipout, without multinomial coefficients)
-    less the divergence's share of all training galaxies.
+    The bound is the expected log likelihood of their votes (from draws instead of Flipout, without
+    multinomial coefficients) minus the divergence's share of all training galaxies.
     """
     rows = np.flatnonzero(galaxies.complete & (galaxies.sample == TRAIN))
     empty: Arrays = {}
@@ -206,12 +206,12 @@ def evidence(galaxies: Galaxies, arrays: Arrays, seed: int) -> dict[str, float]:
 
 
 def posterior(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, dict[str, float]]:
-    """Each layer's posterior beside its prior: neither of the ratios is 1 or 0 if it has learned.
+    """Compare each layer's posterior with its prior. If the layer has learned, no ratio is 1 or 0.
 
     Returns:
-        By layer: the prior's deviation, the divergence of the posterior from the prior (nats, all
+        By layer: the prior's standard deviation, the divergence of the posterior from the prior (nats, all
         weights), the root mean square of the posterior's means, and the 10th, 50th and 90th percentile
-        of the posterior's deviations.
+        of the posterior's standard deviations.
     """
     table = {}
     for name in KERNELS:

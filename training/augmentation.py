@@ -1,8 +1,8 @@
 """Random views of a galaxy: any angle, mirror image, shift, zoom, brightness and color.
 
-A galaxy has no up and no parity, so every rotation and reflection is as true as the original. The
-ranges of shift (4 of 64 pixels) and zoom (1/1.3 to 1.3) are those of Dieleman, Willett & Dambre 2015
-(MNRAS 450, 1441). Everything is drawn from a seed, and is the same for the same one.
+A galaxy has no preferred orientation or parity, so every rotation and reflection is as valid as the original.
+The ranges of shift (4 of 64 pixels) and zoom (1/1.3 to 1.3) are those of Dieleman, Willett & Dambre 2015
+(MNRAS 450, 1441). All random numbers are determined by a seed.
 """
 
 import math
@@ -20,22 +20,22 @@ COLOR = 0.04
 
 
 def half(windows: Any) -> Any:
-    """Windows at half the resolution, by the mean of 2x2 pixels: `[N, 106, 106, 3]` to `[N, 53, 53, 3]`."""
+    """Return windows at half the resolution, means of 2x2 pixels: 106 to 53 pixels per side."""
     return tf.nn.avg_pool2d(tf.cast(windows, tf.float32), 2, 2, "VALID")
 
 
 def augment(windows: Any, side: int, seed: Any, field: float = IMAGE_SIDE) -> Any:
-    """One random view of each window, in one resampling.
+    """Return one random view of each window, in one resampling.
 
     Args:
-        windows: `[N, w, w, 3]`, 0 to 255, with room for rotated corners: 106 pixels at the cutouts'
-            scale, or fewer at a coarser one.
-        side: pixels of the result.
-        seed: int `[2]`.
-        field: how much sky the result shows, in pixels of a cutout; 64 is all of the cutout.
+        windows: Windows, `[N, w, w, 3]`, 0 to 255, with a margin for rotated corners: 106 pixels at the
+            cutouts' scale, or fewer at a coarser one.
+        side: Side of the result in pixels.
+        seed: Seed, int `[2]`.
+        field: Extent of sky in the result, in pixels of a cutout; 64 is the whole cutout.
 
     Returns:
-        float32 `[N, side, side, 3]` in [0, 1].
+        Views in [0, 1], float32 `[N, side, side, 3]`.
     """
     count = tf.shape(windows)[0]
     seeds = tf.random.experimental.stateless_split(seed, 6)
@@ -55,7 +55,7 @@ def augment(windows: Any, side: int, seed: Any, field: float = IMAGE_SIDE) -> An
 
 
 def _transforms(count: Any, width: int, side: int, field: float, seeds: Any) -> Any:
-    """Rows `[a, b, c, d, e, f, 0, 0]` that map an output pixel (x, y) to (ax + by + c, dx + ey + f)."""
+    """Return rows `[a, b, c, d, e, f, 0, 0]`: output pixel (x, y) to (ax + by + c, dx + ey + f)."""
     uniform = tf.random.stateless_uniform
     scale = width / WINDOW_SIDE
     angle = uniform((count,), seeds[0], 0.0, 2 * math.pi)

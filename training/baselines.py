@@ -1,15 +1,16 @@
-"""Train what the shipped models are compared with, on the work folder of a finished training.
+"""Train models with which the shipped ones are compared, in the work folder of a finished training.
 
     python -m training.baselines --data FOLDER --output BUNDLE --members 3 --halves
 
-A deep ensemble (Lakshminarayanan, Pritzel & Blundell 2017, NeurIPS): classic CNNs, each with a trunk, an
-order of the galaxies and views of its own; the bundle's classic CNN is a further member. With `--halves`,
-two blends of Bayesian CNN and CNN-SVR, each trained on its own half of the training galaxies, whose
-population fractions scatter as `model_std` should say. The halves learn from their labels alone: the
-teacher has seen the galaxies of both.
+A deep ensemble (Lakshminarayanan, Pritzel & Blundell 2017, NeurIPS) consists of classic CNNs with different
+trunks, orders of the galaxies and views. The bundle's classic CNN is a further member. With `--halves`, two
+blends of Bayesian CNN and CNN-SVR are trained, each on its own half of the training galaxies. The scatter of
+their population fractions should be as `model_std` predicts. The halves learn only from their labels, since
+the teacher was trained on the galaxies of both.
 
-Everything is kept in `OUTPUT.work/baselines`; the command continues after a kill. The numbers become part
-of the bundle's manifest when `training.build` is run again with the same arguments, which trains nothing.
+All results are kept in `OUTPUT.work/baselines`, so that the command continues after it was terminated. The
+numbers become part of the bundle's manifest when `training.build` is run again with the same arguments, which
+does not train again.
 """
 
 import argparse
@@ -35,9 +36,9 @@ from training.train import seed_everything
 
 Float = npt.NDArray[np.float32]
 EFFORT = 0.5
-# The sample of training galaxies that a half leaves out.
+# The sample of training galaxies that a half omits.
 LEFT_OUT = 3
-# Seeds of members and halves, far from one another's networks'.
+# Step between the seeds of members and halves, so that their networks' seeds differ.
 SEED_STEP = 1000
 FIRST_HALF = 100_000
 
@@ -54,27 +55,27 @@ def run(
     """Train and measure the baselines.
 
     Args:
-        source: folder of labels and images of the training.
-        output: the bundle that it wrote; its work folder lies beside it.
-        members: classic CNNs to train.
-        halves: train the blends of halves too; otherwise the numbers of those trained before are kept.
-        effort: factor on the number of training steps.
-        seed: of the training.
+        source: Folder of labels and images of the training.
+        output: The bundle of the training. Its work folder is next to it.
+        members: Number of classic CNNs to train.
+        halves: Whether to train the blends of halves too. Otherwise earlier results of them are kept.
+        effort: Factor on the number of training steps.
+        seed: Seed of the training.
 
     Returns:
-        The numbers, as `training.comparison.load` finds them.
+        The numbers, as `training.comparison.load` returns them.
 
     Raises:
-        UsageError: no finished training, or one of other data; no members.
-        FatalError: the training failed.
+        UsageError: The training is not finished or has other data, or the number of members is not positive.
+        FatalError: The training failed.
     """
     if members < 1:
-        raise UsageError(f"an ensemble has at least 1 member besides the bundle's, not {members}")
+        raise UsageError(f"an ensemble needs at least 1 member besides that of the bundle, not {members}")
     bundle, work = load_bundle(str(output)), output.with_name(output.name + ".work")
     teacher = checkpoint.load(work / "teacher-predictions.safetensors")
     if teacher is None:
         raise UsageError(
-            f"{work} has no predictions of the teacher; run `make train` with the same output first"
+            f"{work} does not have the teacher's predictions; run `make train` with the same output first"
         )
     galaxies = data.load(source, work, build.say)
     if bundle.manifest["training"]["labels_sha256"] != galaxies.digest():
@@ -105,7 +106,7 @@ def run(
 
 
 def half_of(galaxies: Galaxies, half: int) -> Galaxies:
-    """Return the galaxies, those that train in the other half (0 or 1) left out; twins stay together."""
+    """Return the galaxies without those that train only in the other half (0 or 1). Twins stay together."""
     roots = [min(key, galaxies.twins.get(key, key)) for key in galaxies.keys]
     mine = np.array([hashlib.sha256(f"half {root}".encode()).digest()[0] % 2 == half for root in roots])
     sample = np.where((galaxies.sample == TRAIN) & ~mine, LEFT_OUT, galaxies.sample)
@@ -121,7 +122,7 @@ def _member(training: Training, targets: Targets) -> checkpoint.Arrays:
 
 
 def _measured(galaxies: Galaxies, bundle: Bundle, members: list[checkpoint.Arrays]) -> dict[str, Any]:
-    """Errors and spread of the ensemble beside those of the bundle's models."""
+    """Return errors and spread of the ensemble and of the bundle's models."""
     rows = assemble.judged(galaxies, REPORT)
     outputs = assemble.predict(galaxies, bundle, rows, build.say)
     images, seed = galaxies.cutouts(rows), int(bundle.manifest["seed"])
@@ -141,7 +142,7 @@ def _measured(galaxies: Galaxies, bundle: Bundle, members: list[checkpoint.Array
 
 
 def _half(galaxies: Galaxies, folder: Path, seed: int, effort: float, half: int) -> Float:
-    """The draws `[S, N, 37]` of a half's blend for the representative galaxies that report."""
+    """Return the draws `[S, N, 37]` of a half's blend for representative galaxies of the report sample."""
     keras.backend.clear_session()
     chosen = half_of(galaxies, half)
     training = Training(chosen, folder / f"half-{half}", seed + (half + 1) * FIRST_HALF, effort, build.say)
@@ -150,7 +151,7 @@ def _half(galaxies: Galaxies, folder: Path, seed: int, effort: float, half: int)
     targets = targets_of(chosen)
     trunk = networks.network(training, "svr", targets, None)
     network = networks.network(training, "bayesian", targets, trunk)
-    # Instead of the teacher, the half's own network says what its labels do not.
+    # The half's own network, instead of the teacher, fills in unknown labels.
     rows = networks.regression_rows(chosen)
     taught = np.zeros_like(chosen.cumulative)
     taught[rows] = networks.predict(network, chosen.cutouts(rows))
@@ -177,13 +178,13 @@ def _draft(seed: int, arrays: dict[str, Any]) -> Bundle:
 
 def main() -> None:
     """Command line: see the module's docstring."""
-    parser = argparse.ArgumentParser(description="Train and measure what the models are compared with.")
+    parser = argparse.ArgumentParser(description="Train and measure baselines of the shipped models.")
     parser.add_argument("--data", type=Path, required=True, help="folder of tables of labels with images")
-    parser.add_argument("--output", type=Path, required=True, help="the bundle of a finished training")
-    parser.add_argument("--members", type=int, default=3, help="classic CNNs to train (3)")
-    parser.add_argument("--halves", action="store_true", help="train on two halves of the galaxies too")
+    parser.add_argument("--output", type=Path, required=True, help="bundle of a finished training")
+    parser.add_argument("--members", type=int, default=3, help="number of classic CNNs to train (3)")
+    parser.add_argument("--halves", action="store_true", help="also train on two halves of the galaxies")
     parser.add_argument(
-        "--effort", type=float, default=EFFORT, help=f"factor on the training steps ({EFFORT})"
+        "--effort", type=float, default=EFFORT, help=f"factor on the number of training steps ({EFFORT})"
     )
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()

@@ -2,9 +2,10 @@
 
     python -m training.build --data FOLDER --output FOLDER --seed 7
 
-For the folder of data see `training.data.load`. Work that is done is kept in `OUTPUT.work`: the command
-continues after a kill. With `--weights BUNDLE` nothing is trained: the weights of that bundle are
-calibrated and measured again. Two trainings with the same seed and data differ by rounding errors alone.
+The folder of data is described in `training.data.load`. Finished work is kept in `OUTPUT.work`, so that the
+command continues after it was terminated. With `--weights BUNDLE` nothing is trained: the weights of that
+bundle are calibrated and measured again. Two trainings with the same seed and data differ only by rounding
+errors.
 """
 
 import argparse
@@ -20,9 +21,9 @@ from gax_batch.errors import FatalError, UsageError
 from gax_batch.system.extras import require_extra
 
 NEEDED = ("sklearn", "tensorflow_probability", "tf_keras")
-"""Modules of the extra `training`; the teacher's weights are checked where they are read."""
+"""Modules of the extra `training`. The teacher's weights are checked where they are read."""
 
-# Without these every large tensor is mapped and unmapped at each step: a tenth of the time.
+# Without these, every large tensor is mapped and unmapped at each step, which takes a tenth of the time.
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
@@ -31,21 +32,21 @@ ALLOCATOR = {
 
 
 def build(source: Path, output: Path, *, seed: int, effort: float = 1.0, weights: str | None = None) -> str:
-    """Train (or take the weights of a bundle), calibrate, measure and write a bundle.
+    """Train (or use the weights of a bundle), calibrate, measure and write a bundle.
 
     Args:
-        source: folder of labels and images.
-        output: the bundle's folder; its name is the bundle's.
-        seed: of everything.
-        effort: factor on the number of training steps.
-        weights: folder of a bundle whose weights are calibrated again; None to train.
+        source: Folder of labels and images.
+        output: Folder of the bundle. Its name is that of the bundle.
+        seed: Seed of all random numbers.
+        effort: Factor on the number of training steps.
+        weights: Folder of a bundle whose weights are calibrated again; None to train.
 
     Returns:
-        The bundle's id.
+        The id of the bundle.
 
     Raises:
-        UsageError: bad data, or a work folder of another training.
-        FatalError: the training failed.
+        UsageError: The data are faulty, or the work folder is that of another training.
+        FatalError: The training failed.
     """
     from training import assemble, data, networks
 
@@ -62,7 +63,7 @@ def build(source: Path, output: Path, *, seed: int, effort: float = 1.0, weights
 
 
 def same_training(work: Path, digest: str, seed: int, effort: float) -> None:
-    """Refuse to go on with a training of other galaxies, labels, seed or recipe."""
+    """Refuse to continue a training of other galaxies, labels, seed or recipe."""
     from training.recipe import DENSE, RECIPES
 
     recipes: dict[str, Any] = {name: asdict(recipe) for name, recipe in RECIPES.items()}
@@ -76,16 +77,16 @@ def same_training(work: Path, digest: str, seed: int, effort: float) -> None:
     text, path = json.dumps(settings, sort_keys=True, indent=1), work / "settings.json"
     if path.exists() and path.read_text() != text:
         raise UsageError(
-            f"{work} holds a training of other galaxies, labels, seed or recipe; remove it, or choose "
+            f"{work} contains a training of other galaxies, labels, seed or recipe; remove it, or choose "
             "another output"
         )
     path.write_text(text)
 
 
 def restart_with_allocator(module: str) -> None:
-    """Start this process again as `python -m module` with the allocator's settings, unless it has them."""
+    """Start this process again as `python -m module` with the allocator's settings, if they are missing."""
     if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
-        # The allocator reads them when a process starts.
+        # The allocator reads its settings when a process starts.
         command = [sys.executable, "-m", module, *sys.argv[1:]]
         os.execve(sys.executable, command, os.environ | ALLOCATOR | {"TF_CPP_MIN_LOG_LEVEL": "2"})  # noqa: S606
 
@@ -100,11 +101,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the models and write a bundle.")
     parser.add_argument("--data", type=Path, required=True, help="folder of tables of labels with images")
     parser.add_argument(
-        "--output", type=Path, required=True, help="the bundle's folder; its name is the bundle's"
+        "--output", type=Path, required=True, help="folder of the bundle; its name is that of the bundle"
     )
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--effort", type=float, default=1.0, help="factor on the training steps")
-    parser.add_argument("--weights", help="calibrate the weights of this bundle instead of training")
+    parser.add_argument("--effort", type=float, default=1.0, help="factor on the number of training steps")
+    parser.add_argument("--weights", help="bundle whose weights are calibrated again instead of training")
     options = parser.parse_args()
     restart_with_allocator("training.build")
     try:

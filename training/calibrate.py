@@ -1,4 +1,4 @@
-"""Fit blend, predictive distribution and anomaly threshold on galaxies that trained nothing."""
+"""Fit blend, predictive distribution and anomaly threshold on galaxies that were not used for training."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,9 +17,9 @@ from gax_batch.models.bundle import MODELS
 from gax_batch.models.predictive import Predictive
 
 Float = npt.NDArray[np.float32]
-# Pulls the blend to equal weights, as strongly as this many galaxies would.
+# Pulls the blend toward equal weights, as strongly as this number of galaxies would.
 RIDGE_GALAXIES = 10.0
-# Likewise the exponents to 1 and the offsets to 0; in cross-validation 0.3 and 10 are nearly as good.
+# Pulls exponents toward 1 and offsets toward 0. In cross-validation 0.3 and 10 are nearly as good.
 EXPONENT_RIDGE = 3.0
 OFFSET_RIDGE = 0.9
 OOD_PERCENTILE = 99.0
@@ -32,7 +32,7 @@ def combinations() -> Iterator[tuple[str, ...]]:
 
 
 def neutral() -> dict[str, Any]:
-    """Return a calibration that blends equally and has intervals of no width, to calibrate with."""
+    """Return a calibration with equal weights and intervals of width zero, for use during calibration."""
     return {
         "ood_threshold": 1.0,
         "combinations": {
@@ -51,12 +51,15 @@ def calibrate(
     outputs: Mapping[str, Float],
     choices: Iterable[tuple[str, ...]] | None = None,
 ) -> dict[str, Any]:
-    """Fit everything a bundle's `calibration` holds.
+    """Fit everything in a bundle's `calibration`.
 
     Args:
-        labels: of galaxies that trained nothing; those with fractions are used.
-        outputs: what all three models say of them (see `gax_batch.models.engine.Engine.outputs`).
-        choices: of models; all of them by default.
+        labels: Labels of galaxies that were not used for training. Those with fractions are used.
+        outputs: Outputs of all three models for them (see `gax_batch.models.engine.Engine.outputs`).
+        choices: Choices of models; None for all.
+
+    Returns:
+        The calibration, as plain data for the manifest.
     """
     known = np.flatnonzero(labels.voted)
     chosen, outputs = labels.take(known), uncertainty.rows_of(outputs, known)
@@ -73,7 +76,7 @@ def calibrate(
 def without_spread(
     labels: Labels, outputs: Mapping[str, Float], calibration: Mapping[str, Any], models: tuple[str, ...]
 ) -> Predictive:
-    """Return the predictive distribution that is not told the draws' spread, for comparison."""
+    """Return the predictive distribution without the draws' spread, for comparison."""
     known = np.flatnonzero(labels.voted)
     usable = uncertainty.Calibration.of_bundle(calibration, models)
     prob = uncertainty.summarize(usable, needed(uncertainty.rows_of(outputs, known), models)).prob
@@ -91,22 +94,22 @@ def _fit_choice(labels: Labels, outputs: Mapping[str, Float], models: tuple[str,
 
 
 def needed(outputs: Mapping[str, Float], models: Iterable[str]) -> dict[str, Float]:
-    """Return the outputs that a choice of models has."""
+    """Return the outputs of a choice of models."""
     names = set(models) | ({"svr_draws", "closeness"} if "svr" in models else set())
     return {name: values for name, values in outputs.items() if name in names}
 
 
 def fit_blend(labels: Labels, predictions: Mapping[str, Float]) -> dict[str, list[float]]:
-    """Return each question's weights: least squares on the conditional fractions that are known.
+    """Return each question's weights, by least squares on the known conditional fractions.
 
     Returns:
-        `[11]` non-negative weights by model, that sum to 1 over models.
+        Weights by model, `[11]`, non-negative. They sum to 1 over models.
     """
     names = sorted(predictions)
     conditional = np.stack([gz2.conditional(predictions[n]) for n in names]).astype(np.float64)
     weights = np.empty((len(names), gz2.N_QUESTIONS))
     for index, question in enumerate(gz2.QUESTIONS):
-        # An error of a conditional fraction counts by the share of volunteers who were asked.
+        # The weight of an error of a conditional fraction is the share of volunteers who were asked.
         share = labels.reached[:, index, None].astype(np.float64) / np.maximum(labels.volunteers[:, None], 1)
         design = (conditional[:, :, question.columns] * share).reshape(len(names), -1).T
         target = (labels.fractions[:, question.columns].astype(np.float64) * share).ravel()
@@ -116,18 +119,18 @@ def fit_blend(labels: Labels, predictions: Mapping[str, Float]) -> dict[str, lis
 
 
 def fit_scaling(labels: Labels, predictions: Mapping[str, Float], blend: Blend) -> Blend:
-    """Return the blend with exponents and offsets of the least squared error of the known fractions.
+    """Return the blend with exponents and offsets that minimize the squared error of the known fractions.
 
     Args:
-        labels: of N galaxies.
-        predictions: float32 `[N, 37]` cumulative fractions by model.
-        blend: with the weights.
+        labels: Labels of N galaxies.
+        predictions: Cumulative fractions by model, float32 `[N, 37]`.
+        blend: The blend with fitted weights.
     """
     exponent, offset = blend.exponent.copy(), blend.offset.copy()
     mixed = np.asarray(gz2.conditional(Blend.of(blend.weights)(predictions)), np.float64)
     for index, question in enumerate(gz2.QUESTIONS):
         columns = question.columns
-        # As for the weights, an error counts by the share of volunteers who were asked.
+        # As for the weights, the weight of an error is the share of volunteers who were asked.
         share = labels.reached[:, index].astype(np.float64) / np.maximum(labels.volunteers, 1)
         asked = np.flatnonzero(share > 0)
         logarithm = np.log(np.maximum(mixed[asked, columns], blending.SMALLEST))
@@ -139,7 +142,7 @@ def fit_scaling(labels: Labels, predictions: Mapping[str, Float], blend: Blend) 
 def _fit_one(
     logarithm: npt.NDArray[np.float64], target: npt.NDArray[np.float64], share: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """One question's exponent and offsets."""
+    """Return one question's exponent and offsets."""
 
     def loss(values: npt.NDArray[np.float64]) -> float:
         fractions = scipy.special.softmax(values[0] * logarithm + values[1:], axis=1)
@@ -154,7 +157,7 @@ def _simplex_least_squares(
     design: npt.NDArray[np.float64], target: npt.NDArray[np.float64], pull: float
 ) -> npt.NDArray[np.float64]:
     count = design.shape[1]
-    # The sum of the weights is a further equation that weighs more than all others together.
+    # The sum of the weights is a further equation, with more weight than all others together.
     heavy = 1e3 * (1.0 + float(np.linalg.norm(target)))
     rows = np.vstack([design, pull * np.eye(count), np.full((1, count), heavy)])
     right = np.concatenate([target, np.full(count, pull / count), [heavy]])

@@ -84,7 +84,7 @@ def _sample(metrics: Mapping[str, Any]) -> str:
     return (
         f"Of {metrics['sample']}: {counts['voted']:,} with fractions, {complete} of them with all 37, and "
         f"{counts['classes']:,} of a clear class; {metrics['draws']} draws. An RMSE of "
-        f"{metrics['vote_noise_rmse']:.3f} is what the noise of 40 votes alone would give."
+        f"{metrics['vote_noise_rmse']:.3f} results from the noise of 40 votes alone."
     )
 
 
@@ -117,8 +117,8 @@ def _baselines(metrics: Mapping[str, Any]) -> list[str]:
             "votes' NLL, nats",
             "five clear classes",
             "mean spread",
-            "hold in their central 90 %",
-            "RMSE of the surest half",
+            "coverage of their central 90 %",
+            "RMSE of the most certain half",
             "area under risk-coverage",
         )
     ]
@@ -136,11 +136,11 @@ def _baselines(metrics: Mapping[str, Any]) -> list[str]:
             )
         )
     note = (
-        f"Measured beside {found['bundle']}, whose classic CNN is one of the members; the others were "
-        f"trained with {found['effort']:g} times the recipe's steps. The surest are those with the "
-        "least spread, of all galaxies with fractions."
+        f"Measured together with {found['bundle']}, whose classic CNN is one of the members. The others "
+        f"were trained with {found['effort']:g} times the recipe's steps. The most certain galaxies are "
+        "those with the least spread, of all galaxies with fractions."
     )
-    parts = ["## Spread beside a deep ensemble", _table(rows), note]
+    parts = ["## Spread compared with a deep ensemble", _table(rows), note]
     return [*parts, *_halves(found["halves"])] if "halves" in found else parts
 
 
@@ -150,16 +150,17 @@ def _halves(halves: Mapping[str, Any]) -> list[str]:
         rows.append((name, f"{row['scatter']:.5f}", f"{row['model_std']:.5f}", f"{row['ratio']:.2f}"))
     note = (
         "Two blends, each trained on its own half of the training galaxies without a teacher, predict the "
-        "same galaxies. The scatter is the difference of their population fractions over the root of 2; the "
-        "ratio is the root mean square of the answers' scatter over `model_std`: above 1 `model_std` is too "
-        "small. One pair of halves says little of a single question: what counts is the ratio of all."
+        "same galaxies. The scatter is the difference of their population fractions divided by the root of "
+        "2. The ratio is the root mean square of the answers' scatter divided by `model_std`. If it is above "
+        "1, `model_std` is too small. One pair of halves says little about a single question; the ratio of "
+        "all questions counts."
     )
-    return ["## Does `model_std` of `gax population` hold?", _table(rows), note]
+    return ["## Accuracy of `model_std` of `gax population`", _table(rows), note]
 
 
 def _levels(metrics: Mapping[str, Any]) -> str:
     blind = metrics["intervals without the Bayesian spread"]
-    rows = [("level", "hold", "hold where asked", "width", "width without the Bayesian spread")]
+    rows = [("level", "coverage", "coverage where asked", "width", "width without the Bayesian spread")]
     for level, found in metrics["intervals"].items():
         rows.append(
             (
@@ -167,21 +168,21 @@ def _levels(metrics: Mapping[str, Any]) -> str:
                 f"{found['coverage']:.1%}",
                 f"{found['coverage_asked']:.1%}",
                 f"{found['width']:.3f}",
-                f"{blind[level]['width']:.3f} (hold {blind[level]['coverage']:.1%})",
+                f"{blind[level]['width']:.3f} (coverage {blind[level]['coverage']:.1%})",
             )
         )
     scores = metrics["distribution"]["all"]
     note = (
         f"Continuous ranked probability score {scores['crps']:.4f}, calibration error "
-        f"{scores['calibration_error']:.3f}. Draws alone would hold "
-        f"{metrics['epistemic']['blend']['coverage_of_draws_alone']:.1%} in their central 90 %."
+        f"{scores['calibration_error']:.3f}. The central 90 % of the draws alone contain "
+        f"{metrics['epistemic']['blend']['coverage_of_draws_alone']:.1%} of the fractions."
     )
     return _table(rows) + "\n\n" + note
 
 
 def _questions(metrics: Mapping[str, Any]) -> str:
     rows = [
-        ("90 % intervals by question", "galaxies", "asked", "hold", "hold where asked", "width where asked")
+        ("90 % intervals by question", "galaxies", "asked", "coverage", "where asked", "width where asked")
     ]
     for name, found in metrics["intervals"]["0.9"]["questions"].items():
         rows.append(

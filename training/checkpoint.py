@@ -1,4 +1,4 @@
-"""Arrays on disk that survive a kill: written beside, then renamed; safetensors, so nothing can run code."""
+"""Arrays on disk that survive a termination: written to a new safetensors file, then renamed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Replace a file by these arrays, in one step."""
+    """Replace the contents of a file by these arrays, in one step."""
     partial = path.with_suffix(".partial")
     partial.write_bytes(safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
     partial.replace(path)
 
 
 def load(path: Path) -> Arrays | None:
-    """The arrays of a file; None where it is missing or damaged, so that the work is done again."""
+    """Return the arrays of a file, or None if it is missing or damaged, so that the work is done again."""
     try:
         return dict(safetensors.numpy.load(path.read_bytes()))
     except (FileNotFoundError, SafetensorError):
@@ -37,7 +37,7 @@ def model_state(model: Any, optimizer: Any, averages: Sequence[Any], step: int) 
 def restore(
     model: Any, optimizer: Any, variables: Sequence[Any], averages: Sequence[Any], arrays: Arrays
 ) -> int:
-    """Put a state back, that of an optimizer of these variables included; return the number of steps done."""
+    """Restore a state, with that of an optimizer of these variables. Return the number of finished steps."""
     optimizer.build(variables)
     for kind, variables in (
         ("model", model.weights),
@@ -56,7 +56,7 @@ def weights(model: Any) -> Arrays:
 
 
 def set_weights(model: Any, arrays: Arrays) -> None:
-    """Put back what `weights` returned."""
+    """Restore the weights that `weights` returned."""
     model.set_weights([arrays[name] for name in sorted(arrays)])
 
 

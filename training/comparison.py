@@ -1,4 +1,4 @@
-"""What the Bayesian CNN is compared with: the numbers of a deep ensemble and of models of disjoint halves."""
+"""Baselines of the Bayesian CNN: the metrics of a deep ensemble and of models of disjoint halves."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from training import report
 Float = npt.NDArray[np.float32]
 FOLDER = "baselines"
 FILE = "baselines.json"
-# Of the interval that no number here depends on.
+# Level of the intervals. No number here depends on it.
 LEVEL = 0.9
 
 
@@ -29,7 +29,7 @@ def load(work: Path) -> dict[str, Any] | None:
 
 
 def save(work: Path, numbers: Mapping[str, Any]) -> None:
-    """Keep the numbers for `load`, in one step."""
+    """Store the numbers for `load`, in one step."""
     partial = work / FOLDER / f"{FILE}.partial"
     partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     partial.replace(work / FOLDER / FILE)
@@ -39,8 +39,9 @@ def measure(labels: Labels, draws: Mapping[str, Float]) -> dict[str, Any]:
     """Return errors and spread of each model on the same galaxies.
 
     Args:
-        labels: of N galaxies of the sample that reports.
-        draws: cumulative fractions `[S, N, 37]` by model: of posterior draws, of dropout's, or of members.
+        labels: Labels of N galaxies of the report sample.
+        draws: Cumulative fractions by model, float32 `[S, N, 37]`: posterior draws, dropout draws, or
+            members.
     """
     return {
         name: report.point(labels, values.mean(axis=0))
@@ -54,7 +55,7 @@ def population(draws: Float) -> Estimate:
     """Return the fractions of all galaxies together with `model_std`, as `gax population` estimates them.
 
     Args:
-        draws: float32 `[S, N, 37]` cumulative fractions.
+        draws: Cumulative fractions, float32 `[S, N, 37]`.
     """
     values = draws.astype(np.float64)
     moments = combine.Moments(
@@ -70,20 +71,20 @@ def population(draws: Float) -> Estimate:
 def compare_halves(first: Estimate, second: Estimate) -> dict[str, Any]:
     """Compare the scatter of two models' population fractions with their `model_std`.
 
-    The models were trained on disjoint halves, so that the difference over the root of 2 scatters as one of
-    them does about what such models say on average; `model_std` states how much that is. A ratio, the root
-    mean square of standardized differences, is 1 if it is right, more if it is too small.
+    The models were trained on disjoint halves. The difference divided by the root of 2 therefore scatters as
+    one of them does about the mean of such models, and `model_std` predicts this scatter. The ratio is the
+    root mean square of standardized differences: 1 if the prediction is right, more if it is too small.
 
     Args:
-        first: of one half's model.
-        second: of the other's, of the same galaxies.
+        first: Estimate of the model of one half.
+        second: Estimate of the model of the other half, for the same galaxies.
 
     Returns:
         `scatter`, `model_std` (root mean squares) and `ratio` of `all` answers, by question and by answer.
     """
     scatter = np.abs(first.value - second.value) / np.sqrt(2)
     stated = np.sqrt((np.square(first.model_std) + np.square(second.model_std)) / 2)
-    # Fractions that no draw changes can scatter by nothing.
+    # A fraction that is the same in all draws has a predicted scatter of zero.
     stated = np.maximum(stated, np.finfo(np.float32).tiny)
 
     def row(columns: slice) -> dict[str, float]:

@@ -1,9 +1,9 @@
-"""The training set: images, and the labels of every table about them, in three disjoint samples.
+"""The training set: images and the labels of all tables about them, in three disjoint samples.
 
-Two numberings of galaxies collide (Galaxy Zoo 2's asset ids and the challenge's GalaxyIDs), so a galaxy is
-known by both: `GalaxyID:100053`. A table of twins says which galaxies of the two are one image; twins are
-in one sample. A sample is chosen by a hash of the galaxy's key: it depends on neither the order nor the
-number of galaxies, so that a galaxy never moves from one sample to another when more are added.
+The numbers of two numberings of galaxies collide (Galaxy Zoo 2's asset ids and the challenge's GalaxyIDs), so
+the key of a galaxy contains both: `GalaxyID:100053`. A table of twins lists galaxies of the two numberings
+that are the same image. Twins are in the same sample. A hash of the galaxy's key determines the sample, not
+the order or number of galaxies. A galaxy therefore stays in its sample when more are added.
 """
 
 import csv
@@ -47,10 +47,10 @@ TWINS = "gz2_twins.csv"
 IMAGES = ("images", "images_training_rev1", "images.zip", "images_training_rev1.zip")
 TRAIN, CALIBRATE, REPORT = range(3)
 # Percent of the galaxies that train, and that train or calibrate. Only galaxies with the challenge's own
-# fractions are a representative sample; of the others a part is kept for the clear classes.
+# fractions are a representative sample. Some of the others are kept for the clear classes.
 SHARES = {True: (52, 80), False: (92, 96)}
-# Hart et al. 2016's debiased fractions differ from the challenge's by an RMSE of 0.086 on 13 galaxies that
-# have both: their squared errors count as those of fractions that scatter by 0.086 more.
+# Hart et al. 2016's debiased fractions differ from the challenge's by an RMSE of 0.086 on 13 galaxies with
+# both. Their squared errors have the weight of fractions whose scatter is larger by 0.086.
 HART_TRUST = 0.57
 SURVEY = "GalaxyID"
 _SMALLEST_SAMPLE = 2
@@ -58,21 +58,21 @@ _SMALLEST_SAMPLE = 2
 
 @dataclass(frozen=True, slots=True)
 class Galaxies:
-    """Labelled galaxies, row by row.
+    """Labeled galaxies, row by row.
 
     Attributes:
         keys: `numbering:id` of each galaxy.
-        cumulative: float32 `[N, 37]`, debiased cumulative fractions, NaN where unknown.
-        trust: float32 `[N]`, weight of these fractions' errors; 1 for the challenge's own.
-        weighted: float32 `[N, 37]`, the weighted votes' cumulative fractions, NaN where unknown.
-        volunteers: float32 `[N]`, how many people gave the weighted votes; 0 where unknown.
+        cumulative: Debiased cumulative fractions, float32 `[N, 37]`; NaN if unknown.
+        trust: Weight of the errors of these fractions, float32 `[N]`; 1 for the challenge's own.
+        weighted: Cumulative fractions of the weighted votes, float32 `[N, 37]`; NaN if unknown.
+        volunteers: Number of people who gave the weighted votes, float32 `[N]`; 0 if unknown.
         classes: int8 `[N]`, see `gax_batch.analysis.labels.Labels`.
-        strict: bool `[N]`, likewise.
-        largest: int8 `[N]`, likewise.
+        strict: bool `[N]`, see `gax_batch.analysis.labels.Labels`.
+        largest: int8 `[N]`, see `gax_batch.analysis.labels.Labels`.
         sample: int8 `[N]`, `TRAIN`, `CALIBRATE` or `REPORT`.
-        windows: uint8 `[N, 106, 106, 3]`, the cutouts with a rim for augmentation; may be a mapped file.
-        fine: uint8 `[N, 212, 212, 3]`, the same sky at twice the resolution; may be a mapped file.
-        twins: the other key of galaxies that have two.
+        windows: Cutouts with a margin for augmentation, uint8 `[N, 106, 106, 3]`; may be a mapped file.
+        fine: The same sky at twice the resolution, uint8 `[N, 212, 212, 3]`; may be a mapped file.
+        twins: The other key of galaxies that have two.
     """
 
     keys: list[str]
@@ -93,26 +93,26 @@ class Galaxies:
 
     @property
     def representative(self) -> npt.NDArray[np.bool_]:
-        """`[N]`: whether the challenge's own fractions, all or some, are known."""
+        """Whether the challenge's own fractions, all or some, are known, bool `[N]`."""
         return np.asarray(np.isfinite(self.cumulative).any(axis=1) & (self.trust == 1))
 
     @property
     def complete(self) -> npt.NDArray[np.bool_]:
-        """`[N]`: whether all 37 of the challenge's own fractions are known."""
+        """Whether all 37 of the challenge's own fractions are known, bool `[N]`."""
         return np.asarray(np.isfinite(self.cumulative).all(axis=1) & (self.trust == 1))
 
     def rows(self, sample: int) -> Rows:
-        """The galaxies of a sample."""
+        """Return the galaxies of a sample."""
         return np.flatnonzero(self.sample == sample)
 
     def cutouts(self, rows: Rows) -> npt.NDArray[np.uint8]:
-        """Return the windows' centers `[len(rows), 64, 64, 3]`, the pixels that inference decodes."""
+        """Return the centers of windows, uint8 `[len(rows), 64, 64, 3]`, as inference decodes them."""
         margin = (WINDOW_SIDE - IMAGE_SIDE) // 2
         inner = slice(margin, margin + IMAGE_SIDE)
         return np.ascontiguousarray(self.windows[rows, inner, inner])
 
     def labels(self, rows: Rows) -> Labels:
-        """The labels of some galaxies, with the challenge's own fractions only."""
+        """Return the labels of some galaxies, with the challenge's own fractions only."""
         own = np.where(self.representative[rows, None], self.cumulative[rows], np.float32(np.nan))
         return Labels(
             ids=[self.keys[row] for row in rows],
@@ -126,7 +126,7 @@ class Galaxies:
         )
 
     def trained_ids(self) -> list[str]:
-        """Return the digests of the galaxies that train, of their twins too, as a bundle keeps them."""
+        """Return the digests of the training galaxies and their twins, as a bundle stores them."""
         own = {self.keys[row] for row in self.rows(TRAIN)}
         others = {twin for key in own for twin in (self.twins.get(key),) if twin is not None}
         return sorted(digest_of(key.encode()) for key in own | others)
@@ -144,17 +144,18 @@ class Galaxies:
 def load(folder: Path, cache: Path, say: Callable[[str], None] = print) -> Galaxies:
     """Read all labels below a folder, and their images.
 
-    Galaxies that have a label but no image, or an image but no label, are left out, with a line that
-    counts them.
+    Galaxies with a label but without an image, or with an image but without a label, are omitted. A line has
+    their number.
 
     Args:
-        folder: has the tables of `TABLES`, or subfolders that have them, with images beside them.
-        cache: folder for the decoded windows.
-        say: called with each line.
+        folder: Folder with the tables of `TABLES`, or with subfolders that have them, and with images beside
+            them.
+        cache: Folder for the decoded windows.
+        say: Called with each line.
 
     Raises:
-        UsageError: bad labels (see `gax_batch.analysis.labels`), images that cannot be decoded, or too
-            few galaxies.
+        UsageError: The labels are faulty (see `gax_batch.analysis.labels`), images cannot be decoded, or the
+            galaxies are too few.
     """
     tables = _read_tables(folder, say)
     images = _find_images(folder, tables)
@@ -167,7 +168,7 @@ def load(folder: Path, cache: Path, say: Callable[[str], None] = print) -> Galax
         ("images without a label", sorted(images.keys() - set(keys))),
     ):
         if missing:
-            say(f"  left out: {len(missing):,} {what} ({', '.join(missing[:3])}, ...)")
+            say(f"  omitted: {len(missing):,} {what} ({', '.join(missing[:3])}, ...)")
     places = [images[key] for key in used]
     galaxies = _merge(used, joined.values(), _read_twins(folder))
     for name, sample in (("train", TRAIN), ("calibrate", CALIBRATE), ("report", REPORT)):
@@ -208,7 +209,7 @@ def _by_kind(tables: Iterable[tuple[Path, Labels]]) -> dict[tuple[str, str], lis
 
 
 def _find_images(folder: Path, tables: Sequence[tuple[Path, Labels]]) -> dict[str, Place]:
-    """Where each galaxy's image is: beside a table of its numbering."""
+    """Return the place of each galaxy's image, which is beside a table of its numbering."""
     found: dict[str, Place] = {}
     for place, numbering in sorted({(place, labels.numbering) for place, labels in tables}):
         images = next((place / name for name in IMAGES if (place / name).exists()), None)
@@ -220,7 +221,7 @@ def _find_images(folder: Path, tables: Sequence[tuple[Path, Labels]]) -> dict[st
 
 
 def _read_twins(folder: Path) -> dict[str, str]:
-    """The other key of each galaxy that has two."""
+    """Return the other key of each galaxy that has two."""
     twins: dict[str, str] = {}
     for path in sorted(folder.rglob(TWINS)):
         with path.open(newline="", encoding="utf-8") as stream:
@@ -265,8 +266,8 @@ def sample_of(key: str, representative: bool) -> int:
     """Return the sample of a galaxy: `TRAIN`, `CALIBRATE` or `REPORT`.
 
     Args:
-        key: of the galaxy, or of its twin in the challenge.
-        representative: whether the challenge's own fractions of it are known.
+        key: Key of the galaxy, or of its twin in the challenge.
+        representative: Whether the challenge's own fractions of it are known.
     """
     percent = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % 100
     return int(np.searchsorted(SHARES[representative], percent, side="right"))

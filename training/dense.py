@@ -1,7 +1,7 @@
 """Train the two dense layers of the Bayesian and the classic CNN on features of their trunk.
 
-The trunk is fixed and its features are computed once, so that thousands of steps cost seconds. That is
-what a posterior needs: with fewer, its deviations stay where they began.
+The trunk is fixed and its features are computed once, so that thousands of steps take seconds. A posterior
+needs them: after fewer steps, its deviations are still near their initial values.
 """
 
 import time
@@ -31,22 +31,22 @@ def fit(
     recipe: DenseRecipe,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Train the layers `hidden` and `logits` in place, with Adam and a learning rate down a cosine to 0.
+    """Train the layers `hidden` and `logits` in place, with Adam and a cosine learning rate.
 
-    The loss is the mean over galaxies of `training.targets.label_loss`, the divergence of a Bayesian layer
-    from its prior per galaxy, and the squares of the other kernels.
+    The loss is the mean over galaxies of `training.targets.label_loss`, plus the divergence of a Bayesian
+    layer from its prior per galaxy, plus the squares of the other kernels.
 
     Args:
-        model: of `gax_batch.models.bayesian` or `classic`.
-        views: `[V, N, 256]`, the layer `features` of each galaxy under several views (see `features_of`);
-            each step sees one of them.
-        targets: of the same galaxies.
-        batches: which of them to train on.
-        recipe: how.
-        say: called with lines of progress.
+        model: Model of `gax_batch.models.bayesian` or `classic`.
+        views: Output of the layer `features` for each galaxy under several views, float32 `[V, N, 256]` (see
+            `features_of`). Each step uses one of them.
+        targets: Targets of the same galaxies.
+        batches: Galaxies of each step.
+        recipe: Steps, learning rate and weights of the training.
+        say: Called with lines of progress.
 
     Raises:
-        FatalError: the loss is NaN or infinite.
+        FatalError: The loss is NaN or infinite.
     """
     tf.random.set_seed(batches.seed)
     inner = _dense_layers(model)
@@ -64,7 +64,7 @@ def fit(
         if not np.isfinite(values).all():
             raise FatalError(
                 f"{model.name}: the dense layers' loss is {values[0]} at step {number} of {recipe.steps}. "
-                "Try a learning rate half as large, or look at the labels of this training set"
+                "Try half the learning rate, or check the labels of this training set"
             )
         if number % REPORT_STEPS == 0 or number == recipe.steps:
             say(
@@ -74,9 +74,9 @@ def fit(
 
 
 def features_of(model: Any, images: npt.NDArray[np.uint8], *, batch: int = 64) -> Float:
-    """Return the features `[2, N, 256]` of a trunk for each image as it is and turned by 90 degrees.
+    """Return the features `[2, N, 256]` of a trunk for each image unchanged and rotated by 90 degrees.
 
-    A Bayesian layer draws new weights for each batch, so that its spread is in the views as well.
+    A Bayesian layer draws new weights for each batch, so that the views also contain its spread.
     """
     inner = keras.Model(model.input, model.get_layer("features").output)
     run = tf.function(lambda x: inner(tf.cast(x, tf.float32) / 255.0, training=False))
@@ -91,7 +91,7 @@ def features_of(model: Any, images: npt.NDArray[np.uint8], *, batch: int = 64) -
 
 
 def _dense_layers(model: Any) -> Any:
-    """The layers behind the trunk, weights included, as a model of its features."""
+    """Return the layers behind the trunk, weights included, as a model of its features."""
     names = [layer.name for layer in model.layers]
     x = features = keras.Input(model.get_layer("features").output.shape[1:])
     for layer in model.layers[names.index("features") + 1 :]:

@@ -1,7 +1,7 @@
-"""Monte Carlo dropout of the classic CNN: the usual cheap uncertainty, for comparison.
+"""Monte Carlo dropout of the classic CNN: a common inexpensive uncertainty, for comparison.
 
-Gal & Ghahramani 2016 (ICML): dropout stays on at prediction. The classic CNN drops hidden units only,
-so that its trunk is run once for all draws.
+Gal & Ghahramani 2016 (ICML): dropout stays active during prediction. The classic CNN drops only hidden units,
+so that its trunk runs once for all draws.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ BATCH = 32
 def draws(
     arrays: dict[str, npt.NDArray[Any]], images: npt.NDArray[np.uint8], count: int, seed: int
 ) -> npt.NDArray[np.float32]:
-    """Cumulative fractions `[count, N, 37]` of cutouts `[N, 64, 64, 3]`, each with other units dropped."""
+    """Return cumulative fractions `[count, N, 37]` of cutouts, each with other units dropped."""
     kernels = [tf.constant(arrays[f"block_{i}/kernel"]) for i in range(len(layers.FILTERS))]
     trunk = tf.function(lambda x: layers.trunk(tf.cast(x, tf.float32) / 255.0, kernels, arrays, "VALID"))
     features = np.concatenate(

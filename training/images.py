@@ -1,7 +1,7 @@
 """Training images: a folder of images or of zips, or one zip, decoded once into a file of windows.
 
-The windows of the challenge's 61,578 images take 10 GB; they are mapped, not loaded, so that the memory
-of a training does not grow with the number of galaxies.
+The windows of the challenge's 61,578 images take 10 GB. They are mapped, not loaded, so that the memory of a
+training does not grow with the number of galaxies.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from gax_batch.imaging.cutout import decode_window
 from gax_batch.imaging.defaults import GZ2_CROP
 from gax_batch.rejects import RejectError
 
-# The final cutout is the central 64 of these pixels at the same scale: a whole 424 pixel image.
+# The final cutout is the central 64 of these pixels at the same scale: the window is a whole 424 pixel image.
 WINDOW_SIDE = 106
 # The same at twice the resolution, for the teacher.
 FINE_SIDE = 2 * WINDOW_SIDE
@@ -27,18 +27,18 @@ _CHUNK = 256
 
 
 def write_windows(path: Path, places: Sequence[Place], side: int = WINDOW_SIDE) -> npt.NDArray[np.uint8]:
-    """Decode images into a `.npy` file, unless it is there already.
+    """Decode images to a `.npy` file, unless it exists.
 
     Args:
-        path: of the file; written beside it first, so that it is whole or absent.
-        places: the folder or zip, and the name in it, of each image.
-        side: pixels of a window; all windows show the same sky.
+        path: Path of the file. It is written under another name first, so that it is complete or absent.
+        places: Folder or zip, and name in it, of each image.
+        side: Side of a window in pixels. All windows show the same sky.
 
     Returns:
-        `[N, side, side, 3]`, mapped read-only.
+        Windows, uint8 `[N, side, side, 3]`, mapped read-only.
 
     Raises:
-        UsageError: images cannot be decoded.
+        UsageError: Images cannot be decoded.
     """
     if not path.exists():
         unfinished = path.with_suffix(".partial")
@@ -59,7 +59,7 @@ def write_windows(path: Path, places: Sequence[Place], side: int = WINDOW_SIDE) 
 
 
 def digest(places: Sequence[Place]) -> str:
-    """What a file of windows is named after: the images' names, and the sizes and times of their files."""
+    """Return a name for a file of windows: a digest of the images' names and their files' sizes and times."""
     state = hashlib.sha256()
     for place, name in places:
         status = (place / name if place.is_dir() else place).stat()

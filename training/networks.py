@@ -1,6 +1,6 @@
-"""Train the teacher, the CNN-SVR that it teaches, and the two CNNs that start from its trunk.
+"""Train the teacher, the CNN-SVR from its predictions, and the two CNNs that start from the CNN-SVR's trunk.
 
-Every finished step leaves a file in the work folder; a training that is started again goes on after the
+Every finished step leaves a file in the work folder. A training that is started again continues after the
 last of them.
 """
 
@@ -33,22 +33,22 @@ BUILDERS: dict[str, Callable[[int], Any]] = {
 }
 SEEDS = {"teacher": 0, "svr": 100, "bayesian": 200, "classic": 300}
 # Pooled features are hardly ever below -0.3 (measured: their first percentile is -0.24) and never below
-# -1.4. Flipout's noise needs room below; dropout's noise grows with the lift, which it drops as well.
+# -1.4. Flipout's noise needs a margin below. Dropout's noise grows with the lift, which is dropped too.
 LIFTS = {"bayesian": 1.0, "classic": 0.3}
-# Images that batch normalization's statistics are taken from.
+# Number of images for the statistics of batch normalization.
 SETTLING = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What is trained on, where its files are, and how long it takes.
+    """The data, files and length of a training.
 
     Attributes:
-        galaxies: all of them; only those of the sample `TRAIN` are learned from.
-        work: folder of the files.
-        seed: of the whole training.
-        effort: factor on the steps of every recipe.
-        say: called with lines of progress.
+        galaxies: All galaxies. Only those of the sample `TRAIN` are used to fit.
+        work: Folder of the files.
+        seed: Seed of the whole training.
+        effort: Factor on the number of steps of every recipe.
+        say: Called with lines of progress.
     """
 
     galaxies: Galaxies
@@ -58,11 +58,11 @@ class Training:
     say: Callable[[str], None] = print
 
     def batches(self, name: str) -> train.Batches:
-        """The order in which a network sees the training galaxies."""
+        """Return the order in which a network sees the training galaxies."""
         return train.Batches.of(self.galaxies, self.seed + SEEDS[name])
 
     def images(self, fine: bool) -> npt.NDArray[np.uint8]:
-        """Unaugmented images of random training galaxies."""
+        """Return images of random training galaxies without augmentation."""
         rows = self.galaxies.rows(TRAIN)
         chosen = np.sort(np.random.default_rng(self.seed).permutation(rows)[:SETTLING])
         if not fine:
@@ -73,7 +73,7 @@ class Training:
 
 
 def run(training: Training) -> None:
-    """Train everything that a bundle holds; steps done before are skipped."""
+    """Train everything in a bundle. Finished steps are skipped."""
     training.work.mkdir(parents=True, exist_ok=True)
     taught = _teach(training)
     targets = targets_of(training.galaxies, taught)
@@ -90,7 +90,7 @@ def run(training: Training) -> None:
 
 
 def exported(work: Path) -> dict[str, Arrays] | None:
-    """Return the arrays of each model that `run` has left, or None."""
+    """Return the arrays of each model that `run` has written, or None."""
     found = {name: checkpoint.load(work / f"export-{name}.safetensors") for name in BUILDERS}
     return (
         {name: arrays for name, arrays in found.items() if arrays is not None}
@@ -100,7 +100,7 @@ def exported(work: Path) -> dict[str, Arrays] | None:
 
 
 def _teach(training: Training) -> Float:
-    """The teacher's cumulative fractions of all galaxies."""
+    """Return the teacher's cumulative fractions of all galaxies."""
     path = training.work / "teacher-predictions.safetensors"
     if (saved := checkpoint.load(path)) is not None:
         return np.asarray(saved["predictions"], np.float32)
@@ -115,18 +115,18 @@ def _teach(training: Training) -> Float:
     training.say("the teacher predicts all galaxies")
     predictions = teacher.predict(model, training.galaxies, np.arange(len(training.galaxies)))
     checkpoint.save(path, {"predictions": predictions})
-    _tell(training, "teacher", predictions[training.galaxies.rows(CALIBRATE)])
+    _report_errors(training, "teacher", predictions[training.galaxies.rows(CALIBRATE)])
     return predictions
 
 
 def network(training: Training, name: str, targets: Targets, trunk: Any) -> Any:
-    """Train one network, unless that was done before; without a teacher's targets it has the labels alone.
+    """Train one network, unless it is finished. Without a teacher's targets it learns only from labels.
 
     Args:
-        training: where its files are.
+        training: The data and files of the training.
         name: `svr`, `bayesian` or `classic`.
-        targets: of all galaxies.
-        trunk: the trained network of the CNN-SVR, which the other two start from.
+        targets: Targets of all galaxies.
+        trunk: The trained network of the CNN-SVR, from which the other two start.
     """
     path = training.work / f"{name}.safetensors"
     model = BUILDERS[name](training.seed + SEEDS[name])
@@ -145,12 +145,14 @@ def network(training: Training, name: str, targets: Targets, trunk: Any) -> Any:
         recipe = _learn_from(DENSE[name].scaled(training.effort), targets)
         dense.fit(model, views, targets, training.batches(name), recipe, training.say)
     checkpoint.save(path, checkpoint.weights(model))
-    _tell(training, name, predict(model, training.galaxies.cutouts(training.galaxies.rows(CALIBRATE))))
+    _report_errors(
+        training, name, predict(model, training.galaxies.cutouts(training.galaxies.rows(CALIBRATE)))
+    )
     return model
 
 
 def predict(model: Any, images: npt.NDArray[np.uint8], batch: int = 64) -> Float:
-    """Return mean cumulative fractions over 4 rotations `[N, 37]`; of a Bayesian network with its noise."""
+    """Return mean cumulative fractions over 4 rotations `[N, 37]`. A Bayesian network adds its noise."""
     run = tf.function(lambda x: cumulative_probabilities(model(tf.cast(x, tf.float32) / 255.0)))
     padded = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), np.uint8)])
     turns = [np.ascontiguousarray(np.rot90(padded, turn, (1, 2))) for turn in range(4)]
@@ -161,8 +163,8 @@ def predict(model: Any, images: npt.NDArray[np.uint8], batch: int = 64) -> Float
     return np.concatenate(parts)[: len(images)]
 
 
-def _tell(training: Training, name: str, predicted: Float) -> None:
-    """Say how well a network predicts the galaxies that calibrate."""
+def _report_errors(training: Training, name: str, predicted: Float) -> None:
+    """Report the errors of a network on the galaxies of the calibration sample."""
     labels = training.galaxies.labels(training.galaxies.rows(CALIBRATE))
     complete = np.flatnonzero(labels.complete)
     clear = np.flatnonzero((labels.classes >= 0) & (labels.classes < NO_CLASS))
@@ -171,7 +173,7 @@ def _tell(training: Training, name: str, predicted: Float) -> None:
     edge = labels.classes[clear] == CLEAR_CLASSES.index("edge_on")
     training.say(
         f"{name}: RMSE {error:.4f} of {len(complete)} galaxies with 37 fractions, {right.mean():.1%} of "
-        f"{len(clear)} clear classes, {right[edge].mean():.1%} of edge-on disks (sample that calibrates)"
+        f"{len(clear)} clear classes, {right[edge].mean():.1%} of edge-on disks (calibration sample)"
     )
 
 
@@ -208,7 +210,7 @@ def _fit(training: Training, model: Any, name: str, targets: Targets, fine: bool
 
 
 def fit_regressions(training: Training, arrays: Arrays, taught: Float) -> Arrays:
-    """Return the regressions, unless they were fitted before; `taught` is used in `regression_rows` only."""
+    """Fit the regressions, unless that is finished. `taught` is used only for `regression_rows`."""
     path = training.work / "regressions.safetensors"
     if (saved := checkpoint.load(path)) is None:
         galaxies = training.galaxies
@@ -226,18 +228,18 @@ def fit_regressions(training: Training, arrays: Arrays, taught: Float) -> Arrays
 
 
 def regression_rows(galaxies: Galaxies) -> npt.NDArray[np.intp]:
-    """Return the training galaxies that the regressions are fitted on."""
+    """Return the training galaxies on which the regressions are fitted."""
     rows = galaxies.rows(TRAIN)
     return rows[regression.choose_rows(galaxies.representative[rows])]
 
 
 def start_from(model: Any, trunk: Any) -> None:
-    """Begin a network as the function that the CNN-SVR's network has become.
+    """Initialize a network as the same function as the trained network of the CNN-SVR.
 
-    The convolutions' shapes are the same in all three. The hidden layer, which the CNN-SVR lacks,
-    begins as the identity, lifted by a constant that the ReLU lets through and the outputs take off
-    again. For the Bayesian CNN these are the posterior's means: the empirical-Bayes start of Krishnan,
-    Subedar & Tickoo 2020 (AAAI).
+    The convolutions' shapes are the same in all three. The hidden layer, which the CNN-SVR lacks, is
+    initialized to the identity plus a constant, so that the ReLU does not clip. The outputs subtract the
+    constant. For the Bayesian CNN these are the posterior's means: the empirical-Bayes initialization of
+    Krishnan, Subedar & Tickoo 2020 (AAAI).
     """
     kernel, bias = trunk.get_layer("logits").get_weights()
     lift = LIFTS[model.name]
@@ -252,7 +254,7 @@ def start_from(model: Any, trunk: Any) -> None:
 
 
 def _set_kernel(layer: Any, kernel: Float, bias: Float) -> None:
-    """Put a kernel and bias into a layer; a Bayesian layer takes them as its posterior's means."""
+    """Set a layer's kernel and bias. For a Bayesian layer they become its posterior's means."""
     if hasattr(layer, "kernel_posterior"):
         layer.kernel_posterior.distribution.loc.assign(kernel)
         layer.trainable_weights[-1].assign(bias)

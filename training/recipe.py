@@ -1,8 +1,8 @@
-"""How long, how fast and at which resolution each network is trained.
+"""Length, learning rate and resolution of each network's training.
 
-The networks end in a global average pooling, so that they run on images of any size: most steps see
-smaller images, which cost a quarter (32 pixels) or 9/16 (48 pixels) of the final 64, and the last ones
-the full size (progressive resizing, Tan & Le 2021, ICML, section 4).
+The networks end in a global average pooling, so that they accept images of any size. Most steps use smaller
+images, which cost a quarter (32 pixels) or 9/16 (48 pixels) of the final 64, and the last ones the full size
+(progressive resizing, Tan & Le 2021, ICML, section 4).
 """
 
 import math
@@ -16,10 +16,10 @@ class TrainingStage:
     """A part of the training, at one resolution."""
 
     side: int
-    """Pixels of the images."""
+    """Side of the images in pixels."""
     steps: int
     sky: float | None = None
-    """Sky in the images, in pixels of a cutout; None is the default of `field`."""
+    """Extent of sky in the images, in pixels of a cutout; None for the default of `field`."""
 
     @property
     def halved(self) -> bool:
@@ -28,30 +28,30 @@ class TrainingStage:
 
     @property
     def field(self) -> float:
-        """Sky in the images, in pixels of a cutout.
+        """Extent of sky in the images, in pixels of a cutout.
 
-        By default the geometric mean of all of the cutout (galaxies would look half as large as they
-        finally do) and of its center at the final scale (their outskirts would be missing).
+        The default is the geometric mean of the whole cutout (in which galaxies would look half as large as
+        they finally do) and of its center at the final scale (without their outskirts).
         """
         return math.sqrt(IMAGE_SIDE * self.side) if self.sky is None else self.sky
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One network's training.
+    """Training of one network.
 
     Attributes:
-        stages: one after the other, under one learning rate schedule.
-        learning_rate: the largest; reached after the first 2 % of steps, then down a cosine to 0.
-        counts: galaxies in a batch with all of the challenge's fractions, with some of them, with Hart et
-            al. 2016's fractions, with a clear class, and with none; the last two in the shares that they have
-            of all galaxies.
-        teacher_share: weight of the teacher's fractions beside the labels, 0 to 1.
-        averaging: decay of the average of the weights over the steps.
-        decay: weight of the sum of squares of the kernels.
-        temperature: weight of the divergence from the prior, per training example (`losses.kl_weight`).
-        deviations: train nothing but the deviations of the convolutions' posterior.
-        mixed: compute in bfloat16 where that is faster.
+        stages: Stages in order, under one learning rate schedule.
+        learning_rate: Maximum learning rate, reached after the first 2 % of steps. Then a cosine down to 0.
+        counts: Galaxies in a batch with all of the challenge's fractions, with some of them, with Hart et
+            al. 2016's fractions, with a clear class, and with none. The last two have the shares that they
+            have among all galaxies.
+        teacher_share: Weight of the teacher's fractions relative to the labels, 0 to 1.
+        averaging: Decay of the average of the weights over the steps.
+        decay: Weight of the sum of squares of the kernels.
+        temperature: Weight of the divergence from the prior, per training example (`losses.kl_weight`).
+        deviations: Train only the standard deviations of the convolutions' posterior.
+        mixed: Compute in bfloat16 if that is faster.
     """
 
     stages: tuple[TrainingStage, ...]
@@ -66,26 +66,26 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Of all stages."""
+        """Number of steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
     def scaled(self, factor: float) -> "Recipe":
-        """Return the same for `factor` times as many steps, at least one per stage."""
+        """Return the same recipe with `factor` times as many steps, at least one per stage."""
         stages = tuple(replace(s, steps=max(1, round(s.steps * factor))) for s in self.stages)
         return replace(self, stages=stages)
 
 
 @dataclass(frozen=True, slots=True)
 class DenseRecipe:
-    """The training of a network's dense layers on features of its trunk.
+    """Training of a network's dense layers on features of its trunk.
 
     Attributes:
-        learning_rate: the largest, at the first step.
-        counts: as of `Recipe`.
-        steps: in all.
-        teacher_share: as of `Recipe`.
-        temperature: weight of the divergence from the prior, per training example.
-        decay: weight of the sum of squares of the kernels.
+        learning_rate: Maximum learning rate, at the first step.
+        counts: As for `Recipe`.
+        steps: Number of steps.
+        teacher_share: As for `Recipe`.
+        temperature: Weight of the divergence from the prior, per training example.
+        decay: Weight of the sum of squares of the kernels.
     """
 
     learning_rate: float
@@ -96,7 +96,7 @@ class DenseRecipe:
     decay: float = 0.0
 
     def scaled(self, factor: float) -> "DenseRecipe":
-        """Return the same for `factor` times as many steps, at least one."""
+        """Return the same recipe with `factor` times as many steps, at least one."""
         return replace(self, steps=max(1, round(self.steps * factor)))
 
 

@@ -1,7 +1,7 @@
-"""Fit the CNN-SVR's 37 support vector regressions on bounded numbers of galaxies.
+"""Fit the CNN-SVR's 37 support vector regressions on limited numbers of galaxies.
 
-Features of the galaxies that trained the trunk fit their labels better than those of others, so the
-hyperparameters are chosen on galaxies that trained nothing.
+Features of the galaxies on which the trunk was trained fit their labels better than those of others.
+Hyperparameters are therefore chosen on galaxies that were not used for training.
 """
 
 import itertools
@@ -29,17 +29,17 @@ BATCH = 16
 GAMMAS = (0.06, 0.125, 0.25)
 COSTS = (0.3, 1.0, 3.0)
 TUBES = (0.03, 0.06)
-# Galaxies, and so support vectors at most: a fit takes time and memory as their number squared.
+# Maximum number of galaxies, and so of support vectors. The time and memory of a fit grow with its square.
 MOST_GALAXIES = 4000
 SEARCH_GALAXIES = 1600
-# Pairs of complementary halves that the regressions' own error is estimated from.
+# Pairs of complementary halves from which the regressions' own error is estimated.
 PAIRS = 8
 SMALLEST_SHARE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """Of an epsilon-SVR with an RBF kernel."""
+    """Hyperparameters of an epsilon-SVR with an RBF kernel."""
 
     gamma: float
     cost: float
@@ -48,7 +48,7 @@ class Hyperparameters:
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """One answer's fitted regression: `kernel(x, rows) @ dual + intercept`."""
+    """The fitted regression of one answer: `kernel(x, rows) @ dual + intercept`."""
 
     rows: Rows
     dual: npt.NDArray[np.float64]
@@ -68,13 +68,13 @@ def complete(cumulative: Float, teacher: Float) -> Float:
     """Return cumulative fractions `[N, 37]`, each question's from the labels or else from the teacher.
 
     Args:
-        cumulative: of the labels, NaN where unknown.
-        teacher: of the teacher.
+        cumulative: Fractions of the labels, float32 `[N, 37]`; NaN if unknown.
+        teacher: Fractions of the teacher, float32 `[N, 37]`.
     """
     known, filled = np.isfinite(cumulative), gz2.conditional(teacher)
     labels = gz2.conditional(np.nan_to_num(cumulative))
     for question in gz2.QUESTIONS:
-        # Where no volunteer was asked, the labels know no conditional fractions.
+        # Labels do not have conditional fractions where no volunteer was asked.
         sums = np.nansum(cumulative[:, question.columns], axis=1)
         rows = known[:, question.columns].all(axis=1) & (sums > 0)
         filled[rows, question.columns] = labels[rows, question.columns]
@@ -82,7 +82,7 @@ def complete(cumulative: Float, teacher: Float) -> Float:
 
 
 def choose_rows(representative: npt.NDArray[np.bool_], most: int = MOST_GALAXIES) -> Rows:
-    """Return the galaxies to fit: those of the representative sample first, then others, evenly spaced."""
+    """Return the galaxies to fit: first those of the representative sample, then others, evenly spaced."""
     first, others = np.flatnonzero(representative), np.flatnonzero(~representative)
     room = max(0, most - len(first))
     picked = others[np.unique(np.linspace(0, len(others) - 1, min(room, len(others))).astype(np.intp))]
@@ -95,10 +95,10 @@ def fit(
     """Standardize, choose hyperparameters on held-out galaxies, fit all answers, and estimate their error.
 
     Args:
-        inputs: features of the training galaxies `[N, 256]`.
-        fractions: their cumulative fractions `[N, 37]`.
-        held_out: features and cumulative fractions (NaN where unknown) of galaxies that trained nothing.
-        say: called with lines of progress.
+        inputs: Features of the training galaxies, float32 `[N, 256]`.
+        fractions: Their cumulative fractions, float32 `[N, 37]`.
+        held_out: Features and cumulative fractions (NaN if unknown) of galaxies not used for training.
+        say: Called with lines of progress.
 
     Returns:
         The arrays of `gax_batch.models.svr.Regressions`, and a record of the choice.
@@ -112,7 +112,7 @@ def fit(
     halves = _halves(len(points))
     pairs = _fit_all(kernel, fractions, choice, [half for pair in halves for half in pair])
     dual, intercept = _gather(whole, len(points))
-    # Half the difference of two independent halves' fits scatters as the fit of the whole does.
+    # Half the difference of the fits of two independent halves scatters as the fit of the whole does.
     deviations = [
         [(a - b) / 2 for a, b in zip(_gather(first, len(points)), _gather(second, len(points)), strict=True)]
         for first, second in zip(pairs[::2], pairs[1::2], strict=True)
@@ -139,13 +139,13 @@ def fit(
 
 
 def floor_deviation(deviation: Float) -> Float:
-    """Return deviations `[256]`, none of them tiny: a constant feature must not magnify rounding errors."""
+    """Return deviations `[256]` bounded below: a constant feature must not amplify rounding errors."""
     middle = np.median(deviation)
     return np.where(deviation < SMALLEST_SHARE * middle, middle, deviation).astype(np.float32)
 
 
 def _halves(count: int) -> list[tuple[Rows, Rows]]:
-    """Random complementary halves of `count` galaxies."""
+    """Return random complementary halves of `count` galaxies."""
     pairs = []
     for number in range(PAIRS):
         order = np.random.default_rng([number, count]).permutation(count)
@@ -156,7 +156,7 @@ def _halves(count: int) -> list[tuple[Rows, Rows]]:
 def _gather(
     regressions: list[Regression], count: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Dual coefficients `[count, 37]` and intercepts `[37]`."""
+    """Return dual coefficients `[count, 37]` and intercepts `[37]`."""
     dual = np.zeros((count, len(regressions)))
     for answer, regression in enumerate(regressions):
         dual[regression.rows, answer] = regression.dual
@@ -166,7 +166,7 @@ def _gather(
 def _fit_all(
     kernel: npt.NDArray[np.float64], fractions: Float, choice: Hyperparameters, subsets: Iterable[Rows]
 ) -> list[list[Regression]]:
-    """The regressions of all answers on each subset of the galaxies."""
+    """Return the regressions of all answers on each subset of the galaxies."""
     results = []
     # LIBSVM releases Python's lock.
     with ThreadPoolExecutor(logical_cpus()) as pool:

@@ -1,4 +1,4 @@
-"""Every number of the model card, from galaxies that trained, tuned and calibrated nothing."""
+"""All numbers of the model card, from galaxies not used for training, tuning or calibration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ PREDICTIVE_LEVELS = np.array([0.005, *np.arange(0.05, 0.96, 0.05), 0.995])
 
 @dataclass(frozen=True, slots=True)
 class Distorted:
-    """Outputs for the first galaxies of the sample, turned by 90 degrees, and for images of no galaxies.
+    """Outputs for the first galaxies of the sample, rotated by 90 degrees, and for images of anomalies.
 
     Attributes:
-        turned: see `gax_batch.models.engine.Engine.outputs`.
-        closeness: `[M]` by kind of anomaly.
+        turned: Outputs for rotated galaxies, see `gax_batch.models.engine.Engine.outputs`.
+        closeness: Largest kernel values by kind of anomaly, float32 `[M]`.
     """
 
     turned: dict[str, Float]
@@ -44,12 +44,12 @@ def measure(
     """Return the metrics of every model and blend.
 
     Args:
-        labels: of the sample that reports.
-        outputs: of all models, and of the classic CNN with `dropout`.
-        calibration: of the bundle.
-        blind: the default blend's predictive distribution that is not told the draws' spread.
-        distorted: what is not a galaxy as it is.
-        appearance: what `gax_batch.analysis.evaluation.looks.measure` found in the sample's images.
+        labels: Labels of the report sample.
+        outputs: Outputs of all models, and of the classic CNN with `dropout`.
+        calibration: Calibration of the bundle.
+        blind: Predictive distribution of the default blend without the draws' spread.
+        distorted: Outputs for rotated galaxies and anomalies.
+        appearance: Result of `gax_batch.analysis.evaluation.looks.measure` on the sample's images.
     """
     default, everything = (summarize(calibration, outputs, models) for models in (DEFAULT, MODELS))
     points = {
@@ -69,7 +69,7 @@ def measure(
     conditional = {} if asked is None else conditional_metrics(asked, default.prob, default.std, labels)
     quantiles = fitted.at(default.prob[known], default.std[known], list(PREDICTIVE_LEVELS))
     return judged | {
-        "sample": "representative galaxies of the challenge that trained and calibrated nothing",
+        "sample": "representative galaxies of the challenge, not used for training or calibration",
         "draws": len(outputs["bayesian"]),
         "models": {name: point(labels, prob) for name, prob in points.items()},
         "distribution": distributions.distribution_metrics(quantiles, PREDICTIVE_LEVELS, labels.take(known)),
@@ -84,7 +84,7 @@ def measure(
 def summarize(
     calibration: Mapping[str, Any], outputs: Mapping[str, Float], models: tuple[str, ...]
 ) -> uncertainty.Summary:
-    """Return what a calibrated choice of models says."""
+    """Return the summary of a calibrated choice of models."""
     usable = uncertainty.Calibration.of_bundle(calibration, models)
     return uncertainty.summarize(usable, calibrate.needed(outputs, models))
 
@@ -104,7 +104,7 @@ def point(labels: Labels, prob: Float) -> dict[str, Any]:
 
 
 def _spreadless(labels: Labels, summary: uncertainty.Summary, blind: predictive.Predictive) -> dict[str, Any]:
-    # The galaxies that `evaluate.judge` counts: those with all fractions have wider intervals.
+    # Use the same galaxies as `evaluate.judge`: those with all fractions have wider intervals.
     known = np.flatnonzero(labels.voted)
     prob, std = summary.prob[known], np.full_like(summary.std[known], np.nan)
     return {
@@ -125,16 +125,16 @@ def _epistemic(
 
 
 def spread(labels: Labels, draws: Float) -> dict[str, float]:
-    """Return what the spread of draws says of the error.
+    """Return how well the spread of draws predicts the error.
 
     Args:
-        labels: of N galaxies.
-        draws: `[S, N, 37]`.
+        labels: Labels of N galaxies.
+        draws: Cumulative fractions, float32 `[S, N, 37]`.
 
     Returns:
-        On the galaxies with all fractions, how often the central 90 % of the draws alone hold the fraction,
-        and their mean spread; on those with any, the RMSE of the half with the least spread, and the area
-        under risk-coverage (the mean RMSE of the surest 10, 20, ... 100 %).
+        For galaxies with all fractions, how often the central 90 % of the draws contain the fraction, and
+        their mean spread. For those with any, the RMSE of the half with the least spread, and the area
+        under risk-coverage (the mean RMSE of the most certain 10, 20, ... 100 %).
     """
     known, voted = np.flatnonzero(labels.complete), np.flatnonzero(labels.voted)
     truth = labels.cumulative[known]
@@ -151,7 +151,7 @@ def spread(labels: Labels, draws: Float) -> dict[str, float]:
 
 
 def _rotation(calibration: Mapping[str, Any], default: uncertainty.Summary, distorted: Distorted) -> float:
-    """The default blend's mean absolute change under a turn by 90 degrees."""
+    """Return the default blend's mean absolute change under a rotation by 90 degrees."""
     after = summarize(calibration, distorted.turned, DEFAULT).prob
     return round(float(np.mean(np.abs(default.prob[: len(after)] - after))), 5)
 

@@ -1,4 +1,4 @@
-"""The targets of each galaxy's predicted fractions, from its labels and a teacher, and their loss."""
+"""Targets of each galaxy's predicted fractions, from its labels and a teacher, and their loss."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,11 +15,11 @@ from training.data import Galaxies
 
 Float = npt.NDArray[np.float32]
 Targets = dict[str, npt.NDArray[Any]]
-# Fractions are fitted for their squared error, which the catalog is judged by; the likelihood of votes
-# keeps the rare answers' probabilities from vanishing. Chosen on the galaxies that calibrate.
+# Fractions are fitted by their squared error, the metric of the catalog. The likelihood of votes keeps the
+# probabilities of rare answers from vanishing. Chosen on the calibration sample.
 VOTES_WEIGHT = 0.1
 LARGEST_WEIGHT = 0.5
-# Weighted votes teach through outputs of their own, which no bundle keeps.
+# Weighted votes are targets of separate outputs, which a bundle does not contain.
 WEIGHTED_WEIGHT = 0.05
 
 
@@ -27,11 +27,11 @@ def targets_of(galaxies: Galaxies, teacher: Float | None = None) -> Targets:
     """Return the targets of all galaxies.
 
     Args:
-        galaxies: N of them.
-        teacher: cumulative fractions float32 `[N, 37]` that a larger network predicts, or None.
+        galaxies: N galaxies.
+        teacher: Cumulative fractions that a larger network predicts, float32 `[N, 37]`, or None.
 
     Returns:
-        Arrays of N rows by name; unknown values have no weight.
+        Arrays of N rows by name. Unknown values have the weight 0.
     """
     known = np.isfinite(galaxies.cumulative)
     weight = np.where(known, galaxies.trust[:, None], np.float32(0)).astype(np.float32)
@@ -59,8 +59,8 @@ def votes_of(cumulative: Float, volunteers: Float) -> tuple[Float, Float]:
     """Return the conditional fractions `[N, 37]`, and the votes that reached each question `[N, 11]`.
 
     Args:
-        cumulative: `[N, 37]`, NaN where unknown.
-        volunteers: `[N]`, number of people.
+        cumulative: Cumulative fractions, float32 `[N, 37]`; NaN if unknown.
+        volunteers: Number of people who classified each galaxy, float32 `[N]`.
     """
     finite = np.nan_to_num(cumulative)
     totals = np.stack([finite[:, q.columns].sum(axis=1) for q in gz2.QUESTIONS], axis=1)
@@ -71,13 +71,14 @@ def label_loss(logits: Any, weighted_logits: Any, batch: Mapping[str, Any], teac
     """Return the negative log likelihood of each galaxy's labels, nats, and of the teacher's fractions.
 
     Args:
-        logits: `[N, 37]` float32.
-        weighted_logits: `[N, 37]` float32, of the weighted votes; None where a network has no such outputs.
+        logits: Logits, float32 `[N, 37]`.
+        weighted_logits: Logits of the weighted votes, float32 `[N, 37]`; None if the network has no such
+            outputs.
         batch: N rows of `targets_of`.
-        teacher_share: weight of the teacher's fractions; the labels have the rest.
+        teacher_share: Weight of the teacher's fractions. The labels have the remaining weight.
 
     Returns:
-        `[N]` float32.
+        float32 `[N]`, nats.
     """
     cumulative = cumulative_probabilities(logits)
     loss = (1 - teacher_share) * (

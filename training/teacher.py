@@ -1,9 +1,9 @@
 """The teacher: a larger network whose predictions train the three networks of the bundle.
 
 EfficientNet-Lite0 (Tan & Le 2019, ICML; the variant without squeeze-and-excitation) has 3.4 million weights.
-It begins as it was trained on ImageNet and sees the images at twice the cutouts' resolution. Its fractions
-of every training image, labelled or not, are what the small networks learn besides the labels (Hinton,
-Vinyals & Dean 2015). It is used in training only; no bundle holds it.
+It starts from weights trained on ImageNet, and uses images at twice the cutouts' resolution. The small
+networks learn its fractions of every training image, labeled or not, in addition to the labels (Hinton,
+Vinyals & Dean 2015). It is used only in training, and is not part of a bundle.
 """
 
 import pickletools
@@ -32,8 +32,8 @@ VIEWS = 2
 BATCH = 64
 MOMENTUM = 0.97
 DROPOUT = 0.3
-# Share of the residual blocks that a galaxy skips at the last of them, growing from 0 at the first one: the
-# stochastic depth of Huang et al. 2016 (ECCV), with which EfficientNets are trained.
+# Probability of skipping the last residual block, growing from 0 at the first one: the stochastic depth of
+# Huang et al. 2016 (ECCV), with which EfficientNets are trained.
 SKIPPED = 0.2
 # Expansion, filters, repeats, stride and kernel size of each group of blocks.
 _BLOCKS = (
@@ -52,7 +52,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\.(weight|bias|running_mean|running_
 
 
 class _Builder:
-    """Makes the layers, each named as its arrays are in the file of weights."""
+    """Builds the layers. Each has the name of its arrays in the file of weights."""
 
     def convolution(self, x: Any, filters: int, side: int, stride: int, name: str, norm: str) -> Any:
         layer = keras.layers.Conv2D(
@@ -103,17 +103,17 @@ def build() -> Any:
 
 
 def load_pretrained(model: Any) -> None:
-    """Put the weights that ImageNet gave into a network of `build`.
+    """Load the weights trained on ImageNet into a network of `build`.
 
     Raises:
-        UsageError: the package that holds them is not installed.
-        FatalError: the package holds something else.
+        UsageError: The package that contains them is not installed.
+        FatalError: The package contains something else.
     """
     require_extra("training", "the teacher", PACKAGE)
     folder = resources.files(PACKAGE) / "models"
     found = [Path(str(item)) for item in folder.iterdir() if item.name.endswith(".pth")]
     if len(found) != 1:
-        raise FatalError(f"{PACKAGE} holds {len(found)} files of weights instead of one")
+        raise FatalError(f"{PACKAGE} contains {len(found)} files of weights instead of one")
     with found[0].open("rb") as stream:
         arrays = read_weights(stream)
     for layer in model.layers:
@@ -127,14 +127,15 @@ def load_pretrained(model: Any) -> None:
 
 
 def read_weights(stream: BinaryIO) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of a PyTorch file of the format before version 1.6, by name.
+    """Read the arrays of a PyTorch file, in the format before version 1.6, by name.
 
-    The file is three pickled headers, a pickled dictionary of arrays (name, key of the storage, shape and
+    The file has three pickled headers, a pickled dictionary of arrays (name, key of the storage, shape and
     strides), a pickled list of the keys, and the storages in the list's order. Only the strings and numbers
-    of the pickles are read (`pickletools.genops`); nothing is unpickled, so that nothing in the file can run.
+    of the pickles are read (`pickletools.genops`). Nothing is unpickled, so that the file cannot execute
+    code.
 
     Raises:
-        FatalError: the file has another format.
+        FatalError: The file has another format.
     """
     for _ in range(3):
         list(pickletools.genops(stream))
@@ -154,7 +155,7 @@ def read_weights(stream: BinaryIO) -> dict[str, npt.NDArray[Any]]:
 
 
 def _layouts(stream: BinaryIO) -> dict[str, tuple[str, list[int], list[int]]]:
-    """The name, shape and strides of the array behind each storage's key, from the pickled dictionary."""
+    """Return the name, shape and strides of the array of each storage's key, from the pickled dictionary."""
     name = key = ""
     numbers: list[list[int]] | None = None
     layouts = {}
@@ -179,13 +180,13 @@ def _layouts(stream: BinaryIO) -> dict[str, tuple[str, list[int], list[int]]]:
 def _strided(name: str, flat: npt.NDArray[Any], shape: list[int], strides: list[int]) -> npt.NDArray[Any]:
     last = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     if min([*shape, *strides], default=1) < 1 or last >= len(flat):
-        raise FatalError(f"the array {name} lies outside of its storage")
+        raise FatalError(f"the array {name} is outside its storage")
     steps = [stride * flat.itemsize for stride in strides]
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=False))
 
 
 def predict(model: Any, galaxies: Galaxies, rows: Rows) -> Float:
-    """Return the mean cumulative fractions over an image and its turn, float32 `[len(rows), 37]`."""
+    """Return the mean cumulative fractions over an image and its rotation, float32 `[len(rows), 37]`."""
     margin = (FINE_SIDE - SIDE) // 2
     inner = slice(margin, margin + SIDE)
 

@@ -1,7 +1,7 @@
-"""Train a network: Adam on the labels' likelihood, cosine learning rate, fresh views at every step.
+"""Train a network: Adam on the labels' likelihood, cosine learning rate, new augmentation at every step.
 
-The weights that are kept are an exponential average over the steps (Polyak & Juditsky 1992, SIAM J. Control
-Optim. 30, 838), batch normalization's statistics included.
+The final weights are an exponential average over the steps (Polyak & Juditsky 1992, SIAM J. Control
+Optim. 30, 838), statistics of batch normalization included.
 """
 
 import time
@@ -31,17 +31,17 @@ REPORT_STEPS = 250
 SAVE_SECONDS = 60.0
 CLIP_NORM = 10.0
 WARM_UP_SHARE = 0.02
-# Another precision is another training: it must be faster by more than a tenth.
+# Maximum ratio of times at which bfloat16 is used: a change of precision must save more than a tenth.
 WORTH = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """The galaxies of each step: a function of the seed and the step, so that a resumed training continues.
+    """The galaxies of each step, a function of the seed and the step, so that a training can be resumed.
 
     Attributes:
-        kinds: rows of the galaxies of each kind of label.
-        seed: of the order.
+        kinds: Rows of the galaxies of each kind of label.
+        seed: Seed of the order.
     """
 
     kinds: tuple[Rows, ...]
@@ -49,12 +49,12 @@ class Batches:
 
     @classmethod
     def of(cls, galaxies: Galaxies, seed: int) -> "Batches":
-        """Return the training galaxies by what is known of them.
+        """Return the training galaxies by the kind of their labels.
 
         The kinds are: all of the challenge's fractions, some of them, Hart et al. 2016's, one of the clear
-        classes, and the fact that there is none. Published classes are those of clear galaxies, five times
-        as many as are known to have none, where of all galaxies fewer than half are clear: a network that
-        saw them in these numbers would take ambiguous galaxies for clear ones.
+        classes, and none of the clear classes. Published classes are those of clear galaxies. They are five
+        times as many as galaxies known to have none, although fewer than half of all galaxies are clear. A
+        network that was trained on these numbers would predict clear classes for ambiguous galaxies.
         """
         train = galaxies.sample == TRAIN
         some, whole = galaxies.representative, galaxies.complete
@@ -65,7 +65,7 @@ class Batches:
         return cls(tuple(np.flatnonzero(kind) for kind in kinds), seed)
 
     def rows(self, step: int, counts: Sequence[int]) -> Rows:
-        """Return `counts[k]` rows of kind k; none of a kind that has none."""
+        """Return `counts[k]` rows of kind k, or none if the kind is empty."""
         parts = [
             _pick(kind, step, count, self.seed + number)
             for number, (kind, count) in enumerate(zip(self.kinds, counts, strict=True))
@@ -75,7 +75,7 @@ class Batches:
 
 
 def _pick(rows: Rows, step: int, count: int, seed: int) -> Rows:
-    """Every row once per epoch, in another order each epoch."""
+    """Return every row once per epoch, in another order each epoch."""
     positions = np.arange(step * count, (step + 1) * count)
     epochs, places = np.divmod(positions, len(rows))
     orders = {int(e): np.random.default_rng([seed, int(e)]).permutation(rows) for e in np.unique(epochs)}
@@ -83,10 +83,10 @@ def _pick(rows: Rows, step: int, count: int, seed: int) -> Rows:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed TensorFlow, before anything else uses it.
+    """Seed TensorFlow, before its first use.
 
-    Its operations stay free to add in another order: deterministic ones use one core where these use two,
-    and two trainings differ in their last bits only.
+    Its operations may still add in another order: deterministic operations use one core instead of two, and
+    two trainings differ only in their last bits.
     """
     # Keras draws the seeds of initializers from Python's generator.
     keras.utils.set_random_seed(seed)
@@ -107,21 +107,20 @@ def fit(
     """Train a model in place.
 
     Args:
-        model: images `[N, side, side, 3]` in [0, 1] to logits `[N, 37]`; its layer `features` feeds the
-            outputs of the weighted votes, which only training has.
-        galaxies: their windows.
-        targets: of the same galaxies, see `training.targets.targets_of`.
-        batches: which of them to train on.
-        recipe: how.
-        fine: see the windows of twice the resolution.
-        state: file to resume from, and to save to every minute. After a resume the order of the
-            galaxies and their views are those of an uninterrupted training; the noise of Flipout and
-            dropout is another.
-        logs: folder for TensorBoard's scalars; none are written by default.
-        say: called with lines of progress.
+        model: Images `[N, side, side, 3]` in [0, 1] to logits `[N, 37]`. Its layer `features` is the input of
+            the outputs of the weighted votes, which exist only during training.
+        galaxies: Galaxies with their windows.
+        targets: Targets of the same galaxies, see `training.targets.targets_of`.
+        batches: Galaxies of each step.
+        recipe: Stages, learning rate and weights of the training.
+        fine: Whether to use the windows of twice the resolution.
+        state: File from which to resume, saved every minute. After a resume, the order of the galaxies and
+            their views are those of an uninterrupted training; the noise of Flipout and dropout differs.
+        logs: Folder for TensorBoard's scalars; None to write none.
+        say: Called with lines of progress.
 
     Raises:
-        FatalError: the loss is NaN or infinite.
+        FatalError: The loss is NaN or infinite.
     """
     training = _for_training(model)
     variables = bayesian.deviations(model) if recipe.deviations else training.trainable_variables
@@ -151,20 +150,21 @@ def fit(
 
 
 def settle_statistics(model: Any, images: npt.NDArray[np.uint8], batch: int = 64) -> None:
-    """Set batch normalization's statistics to those of images as inference shows them.
+    """Set the statistics of batch normalization to those of images as in inference.
 
-    Augmented images are blurred by their resampling, smaller ones look different, and an average of weights
-    is not the network that the running statistics were taken from (Izmailov et al. 2018, UAI, section 3.2).
+    Augmented images are blurred by their resampling, and smaller ones look different. The network of averaged
+    weights is also not the one from which the running statistics come (Izmailov et al. 2018, UAI, section
+    3.2).
 
     Args:
-        model: trained, changed in place.
-        images: uint8 `[N, side, side, 3]`; whole batches of them are used.
-        batch: images in a batch.
+        model: Trained model, changed in place.
+        images: Images, uint8 `[N, side, side, 3]`. Only whole batches are used.
+        batch: Images in a batch.
     """
     normalizations = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     for number in range(len(images) // batch):
         for layer in normalizations:
-            # The mean of all batches so far: the first one replaces what was there.
+            # The mean of all batches so far: the first one replaces the old statistics.
             layer.momentum = number / (number + 1)
         part = tf.cast(images[number * batch : (number + 1) * batch], tf.float32) / 255.0
         model(part, training=True)
@@ -194,7 +194,7 @@ def _seconds(dtype: Any) -> float:
 
 
 def _for_training(model: Any) -> Any:
-    """The same layers, weights included, for images of any size, with outputs of the weighted votes too."""
+    """Return the same layers with weights, for any image size, with outputs of the weighted votes."""
     if model.input_shape[1] is None:
         images, features, logits = model.input, model.get_layer("features").output, model.output
     else:
@@ -234,7 +234,7 @@ def _step(
     def step(windows: Any, batch: Mapping[str, Any], seed: Any) -> Any:
         images = augment(half(windows) if stage.halved else windows, stage.side, seed, stage.field)
         with tf.GradientTape() as tape:
-            # Where only deviations are trained, the statistics that the means were trained with stay.
+            # When only deviations are trained, keep the statistics with which the means were trained.
             logits, weighted = model(images, training=not recipe.deviations)
             loss = tf.reduce_mean(label_loss(logits, weighted, batch, recipe.teacher_share))
             divergence = tf.add_n(model.losses) if model.losses else tf.constant(0.0)
@@ -253,13 +253,13 @@ def _step(
 
 
 def _event_writer(folder: Path) -> Any:
-    """A writer of TensorBoard's events that needs no TensorBoard (version 2 of the interface does)."""
+    """Return a writer of TensorBoard's events that does not need TensorBoard (unlike version 2)."""
     with tf.Graph().as_default():
         return tf.compat.v1.summary.FileWriter(str(folder))
 
 
 class _Clock:
-    """Progress, the time left, and the stop on NaN."""
+    """Report progress and the remaining time, and stop on NaN."""
 
     def __init__(
         self, name: str, done: int, steps: int, say: Callable[[str], None], logs: Path | None
@@ -274,7 +274,7 @@ class _Clock:
         if not np.isfinite(numbers).all():
             raise FatalError(
                 f"{self._name}: the loss is {numbers[0]} at step {step} of {self._steps}; the last good "
-                "weights are kept. Try a learning rate half as large, or look at the labels of this training "
+                "weights are kept. Try half the learning rate, or check the labels of this training "
                 "set"
             )
         self._values.append(numbers)

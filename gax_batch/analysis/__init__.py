@@ -1,1 +1,1 @@
-"""What a catalog is for: population fractions, selections for volunteers, labels, and evaluation."""
+"""Analysis of a catalog: population fractions, selections for volunteers, labels, and evaluation."""

@@ -17,14 +17,14 @@ ASKED = "asked"
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Sums over N galaxies by draw; see `gax_batch.catalog.sums`.
+    """Sums over N galaxies by draw, see `gax_batch.catalog.sums`.
 
     Attributes:
-        galaxies: N.
-        expected: `[S, 37]`.
-        most_likely: `[S, 37]`.
-        square: `[37]`.
-        product: `[37]`.
+        galaxies: Number N of galaxies.
+        expected: Sums of the expected fractions, float64 `[S, 37]`.
+        most_likely: Counts of galaxies by most likely answer, float64 `[S, 37]`.
+        square: Sums of squared fractions, averaged over draws, float64 `[37]`.
+        product: Sums of fractions times those of the parent answers, averaged over draws, float64 `[37]`.
     """
 
     galaxies: int
@@ -36,7 +36,7 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """37 fractions, their model and sampling standard errors, and intervals; NaN for what nobody tells."""
+    """37 fractions, their model and sampling standard errors, and intervals. Unknown values are NaN."""
 
     value: Doubles
     model_std: Doubles
@@ -54,14 +54,18 @@ def estimate(moments: Moments, statistic: str, of: str, level: float) -> Estimat
     `(S - 1) (T / model variance)**2` degrees of freedom. Counts of galaxies get Wilson's interval, for the
     effective number of galaxies that has the same T (Lott & Reiter 2020, American Statistician 74, 109).
 
-    The rules are of independent draws. Ours are antithetic pairs, whose mean is known better than S says
-    and whose variance has S / 2 degrees of freedom: of 32 draws and model errors alone, 1.4 % of a width.
+    The rules assume independent draws. The draws of this package are antithetic pairs. The error of their
+    mean is smaller than S suggests, and their variance has S / 2 degrees of freedom. With 32 draws and only
+    model errors, the effect on the width is 1.4 %.
 
     Args:
-        moments: Of the group.
+        moments: Sums of the group.
         statistic: `expected` or `most_likely`.
-        of: `all`, or those who are `asked`: the fraction is then a ratio of two means.
+        of: `all`, or `asked` for the volunteers who are asked: the fraction is then a ratio of two means.
         level: Probability of the interval.
+
+    Returns:
+        The estimate, each array float64 `[37]`.
     """
     from scipy import stats
 
@@ -82,16 +86,16 @@ def estimate(moments: Moments, statistic: str, of: str, level: float) -> Estimat
 
 
 def _sampling_variance(moments: Moments, statistic: str, of: str, each: Doubles, asked: Doubles) -> Doubles:
-    """Mean over draws of a ratio's variance, linearized (Cochran 1977, "Sampling techniques", section 2.11).
+    """Return the mean over draws of a ratio's variance, linearized (Cochran 1977, section 2.11).
 
-    That is the variance between galaxies of `answer - ratio * asked`, over N and the mean of `asked`
-    squared. For a mean, `asked` is 1 for every galaxy.
+    "Sampling techniques": it is the variance between galaxies of `answer - ratio * asked`, divided by N and
+    by the squared mean of `asked`. For a mean, `asked` is 1 for every galaxy.
     """
     count = moments.galaxies
     if count < 2:
         return np.full(gz2.N_ANSWERS, np.nan)
     counted = moments.most_likely.mean(axis=0)
-    # A galaxy's one squared, or times its parent's, is itself.
+    # A value of 0 or 1 equals its square, and its product with that of its parent.
     square = moments.square if statistic == EXPECTED else counted
     if of == ASKED:
         product = moments.product if statistic == EXPECTED else counted
@@ -101,7 +105,7 @@ def _sampling_variance(moments: Moments, statistic: str, of: str, each: Doubles,
         asked_square = np.full_like(square, count)
     value = each.mean(axis=0)
     residual = square - 2 * value * product + np.square(value) * asked_square
-    # About each draw's own ratio, not about that of all.
+    # The residuals are about each draw's own ratio, not about that of all draws.
     residual -= asked_square * each.var(axis=0)
     variance: Doubles = np.maximum(residual, 0) / (count * (count - 1) * np.square(asked))
     return variance
@@ -109,7 +113,7 @@ def _sampling_variance(moments: Moments, statistic: str, of: str, each: Doubles,
 
 def _wilson(value: Doubles, total: Doubles, quantile: Doubles, counted: Doubles) -> tuple[Doubles, Doubles]:
     spread = value * (1 - value)
-    # One over the effective number of galaxies; where all galaxies and draws agree, they are all there are.
+    # Inverse of the effective number of galaxies. If all galaxies and draws agree, it is their real number.
     inverse = np.where(spread > 0, total / spread, 1 / counted)
     bend = np.square(quantile) * inverse
     center = (value + bend / 2) / (1 + bend)

@@ -18,9 +18,9 @@ from gax_batch.models.predictive import Predictive
 from gax_batch.models.uncertainty import INTERVAL, Calibration
 
 Float = npt.NDArray[np.float32]
-# The blend that runs by default is tried first.
+# Try the blend that runs by default first.
 _DEFAULT = "bayesian+svr"
-# Intervals of a catalog, and those computed again from its columns, may differ by rounding.
+# Intervals of a catalog may differ by rounding from those computed again from its columns.
 _EQUAL = 1e-4
 _FIRST = gz2.QUESTIONS[0]
 NAMES: tuple[str, ...] = tuple(column.name for column in CONDITIONAL_COLUMNS)
@@ -36,11 +36,11 @@ NEEDED: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Conditional:
-    """What a bundle knows of conditional fractions.
+    """The calibration of conditional fractions in a bundle.
 
     Attributes:
-        bundle_id: The bundle.
-        choices: Its calibration for each choice of models.
+        bundle_id: Id of the bundle.
+        choices: Calibration for each choice of models.
     """
 
     bundle_id: str
@@ -76,12 +76,13 @@ class Conditional:
         if others:
             raise UsageError(
                 f"galaxies of the catalog were made by {others[0]}, not by {self.bundle_id}, whose intervals "
-                "of conditional fractions hold for its own galaxies only; name their bundle with --bundle"
+                "of conditional fractions are only for its own galaxies; name their bundle with --bundle"
             )
         prob, std = (_values(rows, kind, slice(None)) for kind in ("prob", "std"))
         fitted = self._fitted(rows, prob, std)
         quantities = [fitted.expected(prob), *fitted.interval(prob, std, INTERVAL)]
-        # A question of which nothing is known has equal fractions; they are no prediction.
+        # A question whose fractions are all unknown has equal conditional fractions, which are not a
+        # prediction.
         values = np.where(np.isfinite(prob), np.stack(quantities), np.float32(np.nan))
         columns = np.moveaxis(values, 0, 2).reshape(len(rows), len(NAMES)).T
         arrays = [pa.array(column, pa.float32(), from_pandas=True) for column in columns]
@@ -89,7 +90,7 @@ class Conditional:
         return pa.Table.from_arrays([*rows.columns, *arrays], schema=schema)
 
     def _fitted(self, rows: pa.Table, prob: Float, std: Float) -> Predictive:
-        """Return the distribution for the models that made rows: those whose intervals the rows have."""
+        """Return the distribution of the choice of models whose intervals the rows have."""
         stored = [_values(rows, kind, _FIRST.columns) for kind in ("lo", "hi")]
         for choice in self.choices:
             ends = choice.predictive.interval(prob, std, INTERVAL)

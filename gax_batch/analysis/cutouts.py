@@ -1,4 +1,4 @@
-"""The cutouts of cataloged galaxies, found again where they came from: a catalog keeps no pixels."""
+"""Cutouts of cataloged galaxies, read again from their sources, since a catalog does not store pixels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,23 +18,23 @@ from gax_batch.imaging.limits import ImageLimits
 from gax_batch.imaging.rgb import PRESETS
 from gax_batch.planning.plan import find_members
 from gax_batch.rejects import Reason, Reject, Stage
-from gax_batch.sources import MovedSources, on_frames, read_unit, recall_members
+from gax_batch.sources import MovedSources, locate_members, on_frames, read_unit
 
 Rows = npt.NDArray[np.int64]
 
 NEEDED = ("galaxy_id", "ra", "dec", "source_uri", "source_version", "run_id")
-"""The catalog's columns by which a cutout is found."""
-PLAN_GONE = Reject.of(Stage.PLAN, Reason.MISSING, "the plan of its run is gone")
-"""Why a galaxy of the catalog is not found at all."""
+"""The catalog's columns that are needed to find a cutout."""
+PLAN_GONE = Reject.of(Stage.PLAN, Reason.MISSING, "the plan of its run no longer exists")
+"""Reject of a galaxy on frames whose plan no longer exists."""
 
 
 @dataclass(slots=True)
 class Cutouts:
-    """What was read.
+    """Cutouts that were read.
 
     Attributes:
-        pixels: `uint8 [N, 64, 64, 3]`, RGB; zeros where there is none.
-        missing: Why there is none, by row.
+        pixels: RGB cutouts, uint8 `[N, 64, 64, 3]`; zeros for missing ones.
+        missing: Rejects of missing cutouts, by row.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -45,12 +45,12 @@ def read_cutouts(catalog: str, galaxies: pa.Table, sources: str | None = None) -
     """Read the cutouts of galaxies as their runs did.
 
     Args:
-        catalog: The catalog's URI.
-        galaxies: The columns `NEEDED`, N rows, no galaxy twice.
-        sources: As for `find_again`.
+        catalog: URI of the catalog.
+        galaxies: The columns `NEEDED`, N rows without duplicates.
+        sources: As for `locate_cutouts`.
 
     Returns:
-        The cutouts, row by row; a source that is gone, changed or unreadable is no error.
+        The cutouts, row by row. A source that is missing, changed or unreadable is not an error.
 
     Raises:
         FatalError: The plan of a run is damaged.
@@ -59,7 +59,7 @@ def read_cutouts(catalog: str, galaxies: pa.Table, sources: str | None = None) -
     count = len(galaxies)
     found = Cutouts(np.zeros((count, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8))
     found.missing = dict.fromkeys(range(count), PLAN_GONE)
-    for members, rows, decoder in find_again(catalog, galaxies, sources):
+    for members, rows, decoder in locate_cutouts(catalog, galaxies, sources):
         try:
             unit = read_unit(members, decoder)
         except (TransientError, FatalError) as error:
@@ -70,22 +70,22 @@ def read_cutouts(catalog: str, galaxies: pa.Table, sources: str | None = None) -
     return found
 
 
-def find_again(
+def locate_cutouts(
     catalog: str, galaxies: pa.Table, sources: str | None = None
 ) -> Iterator[tuple[pa.Table, Rows, Decoder]]:
-    """Where the cutouts of galaxies are; what may fail together comes together.
+    """Yield the places of galaxies' cutouts, grouped by what may fail together.
 
     Args:
-        catalog: The catalog's URI.
+        catalog: URI of the catalog.
         galaxies: The columns `NEEDED`.
-        sources: The folder or prefix that the survey's files are below now, where they were moved or touched
-            since their run: files of the same size are taken for those that were cataloged. None: only
-            unchanged files in their old places.
+        sources: Folder or prefix that now contains the survey's files, if they were moved or their
+            modification times changed since their run. Files of the same size then count as those that were
+            cataloged. None: use only unchanged files in their original places.
 
     Yields:
-        `MEMBER_SCHEMA`, their rows in `galaxies`, and the decoder of their run: of each run all loose
-        images, then the members of each shared object. Galaxies on frames of which the plan is gone are
-        left out.
+        `MEMBER_SCHEMA`, the rows of its members in `galaxies`, and the decoder of their run: for each run,
+        all loose images, then the members of each shared object. Galaxies on frames whose plan no longer
+        exists are omitted.
 
     Raises:
         FatalError: The plan of a run is damaged.
@@ -115,7 +115,7 @@ def _take(unit: pa.Table, rows: Rows, found: Cutouts) -> None:
 
 
 def _record(catalog: str, run_id: str) -> dict[str, Any]:
-    """The record of a run; empty where it is gone."""
+    """Return the record of a run, or an empty one if it no longer exists."""
     try:
         return read_run_record(catalog, run_id)
     except FileNotFoundError:
@@ -123,7 +123,7 @@ def _record(catalog: str, run_id: str) -> dict[str, Any]:
 
 
 def _decoder(record: dict[str, Any]) -> Decoder:
-    """As the run had it."""
+    """Return a decoder with the settings of a run."""
     settings = record.get("settings")
     if settings is None:
         return Decoder()
@@ -138,12 +138,12 @@ def _decoder(record: dict[str, Any]) -> Decoder:
 def _members(
     catalog: str, run_id: str, galaxies: pa.Table, rows: Rows, moved: MovedSources | None
 ) -> Iterator[tuple[pa.Table, Rows]]:
-    """`MEMBER_SCHEMA` and their rows of the selection: all loose images, then each shared object's."""
+    """Yield `MEMBER_SCHEMA` and its rows in the selection: all loose images, then each shared object's."""
     framed = on_frames(galaxies["source_uri"])
     loose_galaxies = galaxies.filter(pc.invert(framed))
     if moved is not None:
         loose_galaxies = _with(loose_galaxies, "source_uri", moved.relocate(loose_galaxies["source_uri"]))
-    members = recall_members(loose_galaxies)
+    members = locate_members(loose_galaxies)
     places = rows[~framed.to_numpy()]
     if pc.any(framed).as_py():
         uris = galaxies["source_uri"].combine_chunks()

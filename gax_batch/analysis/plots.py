@@ -1,7 +1,7 @@
 """Plots as SVG: curves, groups of bars, and rows of cells.
 
-Text and lines take the colors of the page (`--ink`, `--soft`, `--series-0` to `--series-5`), so that they
-follow its light or dark scheme. A page without these variables gets the colors of this module.
+Text and lines have the colors of the page (`--ink`, `--soft`, `--series-0` to `--series-5`), so that they
+follow its light or dark scheme. In a page without these variables, the colors of this module are used.
 """
 
 import math
@@ -18,7 +18,7 @@ _CHARACTER = 6.0
 _LABELS, _ROW = 112, 22
 _WIDEST_GROUP = 80.0
 _QUARTERS = (0, 0.25, 0.5, 0.75, 1)
-# Four ticks divide each of these into numbers of few digits.
+# Divided by four ticks, each of these gives numbers of few digits.
 _STEPS = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)
 _VARIABLE = re.compile(r"var\(--[\w-]+, ([^)]+)\)")
 
@@ -114,9 +114,10 @@ def bars(
         title: Title of the plot.
         x_name: Name of the horizontal axis.
         y_name: Name of the vertical axis.
-        groups: Name of each group, and the height of each bar by its series' name; a series may lack a bar.
-        top: Largest value of the vertical axis, which ends at the next round number; that of the highest bar
-            if None.
+        groups: Name of each group, and the height of each bar by its series' name. A series may lack a
+            bar.
+        top: Largest value of the vertical axis, which ends at the next round number; None for that of the
+            highest bar.
         reference: Name and height of a dashed gray line.
         stacked: Whether the bars of a group stand on each other instead of side by side.
 
@@ -154,7 +155,7 @@ def rows(title: str, x_name: str, lines: Sequence[Row], *, reference: tuple[str,
     """Draw rows of cells over a horizontal axis from 0 to 1.
 
     Args:
-        title: Title of the plot, for readers who do not see it; it is not drawn.
+        title: Title of the plot for screen readers. It is not drawn.
         x_name: Name of the horizontal axis.
         lines: Rows from top to bottom.
         reference: Name and position of a dashed gray line.
@@ -192,7 +193,7 @@ def standalone(svg: str) -> str:
 
 
 def _round_up(value: float) -> float:
-    """Return the next number of which a quarter has few digits."""
+    """Return the next number whose quarter has few digits."""
     scale = 10 ** math.floor(math.log10(value))
     return float(next(step * scale for step in _STEPS if step * scale >= value * (1 - 1e-9)))
 
@@ -216,7 +217,7 @@ def _legend(series: Sequence[str], reference: str | None, head: float = 26) -> t
 
 
 def _group_names(names: Sequence[str], frame: _Frame, step: float) -> list[str]:
-    """Return the names below the bars, leaving out those that would overlap."""
+    """Return the names below the bars, without those that would overlap."""
     longest = 5.5 * max(map(len, names), default=0) + 2
     every = max(1, math.ceil(longest / step))
     return [

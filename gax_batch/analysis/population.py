@@ -1,10 +1,10 @@
 """Survey-wide fractions of each morphology, with an interval that includes the uncertainty of the model.
 
-Two errors are told apart. The *model* error is the spread of the population's
-fraction over draws: all galaxies share it, so that more galaxies do not lower it, but a better model does.
-The *sampling* error is that of finitely many galaxies which stand for all galaxies like them; it falls with
-the root of their number, and is of no concern where the survey itself is the population. Neither term
-contains errors that all draws share, such as those that depend on image quality: see `CAUTION`.
+Two errors are distinguished. The *model* error is the spread of the population's fraction over draws. All
+galaxies share it: more galaxies do not lower it, but a better model does. The *sampling* error is that of
+finitely many galaxies which represent all galaxies like them. It decreases with the root of their number,
+and does not apply if the survey itself is the population. Neither term contains errors that all draws share,
+such as those that depend on image quality: see `CAUTION`.
 """
 
 import csv
@@ -40,32 +40,32 @@ from gax_batch.runner.fingerprint import Provenance
 
 CAUTION = (
     "A trend with redshift, apparent size, brightness or image quality does not show that galaxies differ: "
-    "blur and noise hide arms and bars from the model as from volunteers. No interval here contains that."
+    "blur and noise hide arms and bars from the model as from volunteers. No interval here includes that."
 )
-"""Printed below every table, since any grouping can follow one of these quantities."""
+"""Printed below every table, since any grouping can correlate with one of these quantities."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fraction:
-    """One fraction of one group of galaxies; None where the galaxies do not tell.
+    """One fraction of one group of galaxies. Unknown values are None.
 
     Attributes:
         grouping: `all`, `healpix<order>` or a column's name.
         bin: HEALPix cell (nested), or number of the column's bin; None for galaxies in none.
         low: Lower edge of the column's bin.
-        high: Upper edge.
-        galaxies: How many there are.
-        question: Of the answer.
+        high: Upper edge of the column's bin.
+        galaxies: Number of galaxies.
+        question: Question of the answer.
         answer: One of `gz2.ANSWERS`.
-        statistic: `expected`: of the volunteers, by the mean of the galaxies' expected fractions; or
-            `most_likely`: of the galaxies, counted by the most likely path through the tree.
+        statistic: `expected` for a fraction of the volunteers, the mean of the galaxies' expected fractions;
+            or `most_likely` for a fraction of the galaxies, counted by the most likely path through the tree.
         of: `all` of them, or those that are `asked` the question.
-        value: The fraction: mean over draws.
-        model_std: Its standard error since the model is uncertain, `sqrt((1 + 1 / S) B)` with the variance
+        value: The fraction, a mean over draws.
+        model_std: Standard error from the uncertainty of the model, `sqrt((1 + 1 / S) B)` with the variance
             B over S draws.
-        sampling_std: Its standard error since there are finitely many galaxies.
-        lo: Lower end of its interval.
-        hi: Upper end.
+        sampling_std: Standard error from the finite number of galaxies.
+        lo: Lower end of the interval.
+        hi: Upper end of the interval.
     """
 
     grouping: str
@@ -92,20 +92,20 @@ def population(
     level: float = 0.9,
     version: int | None = None,
 ) -> list[Fraction]:
-    """Estimate a catalog's fractions from what its units have stored.
+    """Estimate a catalog's fractions from the sums that its units have stored.
 
     Args:
-        catalog: Its URI.
+        catalog: URI of the catalog.
         by: `healpix`, or a column that has bins; None for all galaxies together.
         question: One of `gz2.QUESTION_NAMES`; None for all of them.
         level: Probability of the intervals.
-        version: The snapshot's number; the newest if None.
+        version: Number of the snapshot; None for the newest.
 
     Returns:
-        By bin, question, answer, statistic, and of whom.
+        Fractions by bin, question, answer, statistic and population (`of`).
 
     Raises:
-        UsageError: There is nothing to estimate from, or no such grouping or question.
+        UsageError: The catalog has no sums, or the grouping or question does not exist.
         FatalError: A file of the catalog is unreadable.
         TransientError: The store kept failing.
     """
@@ -123,7 +123,7 @@ def population(
 
 
 def render_table(rows: Sequence[Fraction], level: float) -> str:
-    """The fractions as a table for a terminal."""
+    """Return the fractions as a table for a terminal."""
     table = Table()
     grouped = rows[0].grouping != EVERYTHING
     heads = [*([rows[0].grouping, "galaxies"] if grouped else []), "answer"]
@@ -161,15 +161,15 @@ def render_table(rows: Sequence[Fraction], level: float) -> str:
         galaxies = "" if grouped else f"{rows[0].galaxies:,} galaxies. "
         console.print(
             f"{galaxies}Fractions ({gz2.DEFINITION.name}) with {level:.0%} intervals. model: standard error "
-            "since the model is uncertain, shared by all galaxies; sampling: of finitely many galaxies. The "
-            "interval has both."
+            "from the uncertainty of the model, shared by all galaxies; sampling: that from the finite "
+            "number of galaxies. The interval includes both."
         )
         console.print(CAUTION)
     return capture.get().rstrip()
 
 
 def render_csv(rows: Sequence[Fraction]) -> str:
-    """The fractions as CSV with a header; empty cells for None."""
+    """Return the fractions as CSV with a header; empty cells for None."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Fraction)], lineterminator="\n")
     writer.writeheader()
@@ -178,12 +178,12 @@ def render_csv(rows: Sequence[Fraction]) -> str:
 
 
 def render_json(rows: Sequence[Fraction]) -> str:
-    """The fractions as one JSON array."""
+    """Return the fractions as one JSON array."""
     return json.dumps([asdict(row) for row in rows], indent=2)
 
 
 def _coherent_keys(catalog: Catalog) -> list[str]:
-    """The parts' keys, if draw k is the same network in all of them."""
+    """Return the keys of the parts, after checking that draw k is the same network in all of them."""
     names = catalog.parts()
     settings = {name.settings_fingerprint for name in names}
     if len(settings) > 1:
@@ -191,14 +191,14 @@ def _coherent_keys(catalog: Catalog) -> list[str]:
         settings = {provenance.numbers(fingerprint) for fingerprint in settings}
     if len(settings) > 1:
         raise UsageError(
-            f"units of {catalog.uri} were made with {len(settings)} different models or settings, in which a "
-            "draw is not the same network; run `gax run` until the catalog is complete"
+            f"units of {catalog.uri} were made with {len(settings)} different models or settings, whose "
+            "draws are different networks; run `gax run` until the catalog is complete"
         )
     return [name.key for name in names]
 
 
 def _stored_sums(catalog: Catalog, keys: Sequence[str], grouping: str) -> Iterator[pa.Table]:
-    """Read the sums of one grouping, and refuse units with galaxies that were not summed by it."""
+    """Yield the sums of one grouping. Refuse units with galaxies that were not summed by it."""
     galaxies = {name.key for name, rows in catalog.galaxies_by_part().items() if rows}
     lacking = 0
     tables = companions.read(catalog.uri, layout.POPULATION, keys, SUMS, grouping=grouping)

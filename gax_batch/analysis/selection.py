@@ -1,9 +1,9 @@
-"""Choose the galaxies for which the votes of volunteers are worth most.
+"""Choose the galaxies for which votes of volunteers give the most information.
 
-A volunteer who answers a question that the galaxy's path reaches only sometimes is asked it only sometimes:
-entropy and mutual information count times the fraction of volunteers who are asked (the latter is then
-the expected information of one volunteer's answer on the networks: Houlsby et al. 2011, BALD). Over several
-questions they add up.
+Volunteers are asked a question only if their previous answers lead to it. Entropy and mutual information are
+therefore multiplied by the fraction of volunteers who are asked. (The product with mutual information is the
+expected information of one volunteer's answer about the networks: Houlsby et al. 2011, BALD.) They are summed
+over questions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +20,11 @@ from gax_batch.errors import UsageError
 
 Doubles = npt.NDArray[np.float64]
 Score = Callable[[pa.Table, Sequence[gz2.Question]], Doubles]
-"""Of each galaxy `[N]` float64, NaN where the catalog does not have the numbers."""
+"""Computes the score of each galaxy, float64 `[N]`; NaN if the catalog does not have the numbers."""
 
 CRITERIA = ("mutual_info", "entropy", "ood", "disagreement")
 POOL_FACTOR = 10
-"""Of how many times as many of the best galaxies the diverse ones are chosen (Zhdanov 2019, beta)."""
+"""Ratio of the best galaxies among which diverse ones are chosen to these (Zhdanov 2019, beta)."""
 
 _CARRIED = ("galaxy_id", "ra", "dec", "gz2_class", "source_uri", "source_version", "bundle_id", "run_id")
 _ORDER = [("score", "descending"), ("galaxy_id", "ascending")]
@@ -32,7 +32,7 @@ _ORDER = [("score", "descending"), ("galaxy_id", "ascending")]
 
 @dataclass(frozen=True, slots=True)
 class ChosenGalaxies:
-    """Chosen galaxies, the best first.
+    """The chosen galaxies, the best first.
 
     Attributes:
         galaxies: `galaxy_id`, `ra`, `dec`, `gz2_class`, `source_uri`, `source_version`, `bundle_id`,
@@ -54,7 +54,7 @@ def select(
     count: int,
     diverse: bool = False,
 ) -> ChosenGalaxies:
-    """Choose galaxies. Only the best candidates of the catalog are kept in memory.
+    """Choose galaxies. Keeps only the best candidates of the catalog in memory.
 
     Args:
         catalog: URI of the catalog.
@@ -62,13 +62,13 @@ def select(
             `disagreement`: the total variation distance of the blend's and the CNN-SVR's cumulative
             fractions. Of equal scores, the smaller `galaxy_id` comes first.
         questions: Questions that the score uses.
-        count: Number of galaxies to choose; all galaxies if there are fewer.
+        count: Number of galaxies to choose. If the catalog has fewer, all are chosen.
         diverse: Of the best `POOL_FACTOR * count` galaxies, take the best one, then repeatedly the one
             farthest from all taken (Gonzalez 1985, k-center; cost `POOL_FACTOR * count**2` distances), by
             the Hellinger distance of their cumulative fractions.
 
     Raises:
-        UsageError: There is no catalog, it does not have the scores, or one of its parts is unreadable.
+        UsageError: The catalog does not exist, does not have the scores, or has an unreadable part.
         TransientError: The store kept failing.
     """
     opened = open_existing(catalog)
@@ -83,21 +83,21 @@ def select(
 
 
 def farthest_points(points: Doubles, count: int) -> npt.NDArray[np.int64]:
-    """Choose greedily so that every point is near a chosen one: k-center, within twice the optimum.
+    """Choose points greedily so that every point is near a chosen one: k-center, within twice the optimum.
 
     Args:
-        points: `[N, D]`; the first is chosen first, and of equally far ones the first.
-        count: Number of points to choose; all N if there are fewer.
+        points: Points, float64 `[N, D]`. The first is chosen first, and the first of equally distant ones.
+        count: Number of points to choose. If N is smaller, all are chosen.
 
     Returns:
-        Rows of the chosen points, in the order of choice.
+        Rows of the chosen points, int64, in the order of choice.
     """
     count = min(count, len(points))
     chosen = np.zeros(count, np.int64)
     nearest = np.full(len(points), np.inf)
     for step in range(1, count):
         nearest = np.minimum(nearest, np.square(points - points[chosen[step - 1]]).sum(axis=1))
-        nearest[chosen[step - 1]] = -1  # duplicates of a chosen point are 0 away from it
+        nearest[chosen[step - 1]] = -1  # the distance of its duplicates is 0, so they come before it
         chosen[step] = np.argmax(nearest)
     return chosen
 
@@ -114,14 +114,14 @@ def _scored(
 
 
 class Best:
-    """The rows of the highest scores so far; of equal ones the smaller `galaxy_id` comes first."""
+    """The rows with the highest scores so far. Of equal scores the smaller `galaxy_id` comes first."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._rows: pa.Table | None = None
 
     def offer(self, rows: pa.Table, scores: Doubles) -> None:
-        """Keep the rows that are better than the worst kept row. A score of NaN is not a score."""
+        """Keep the rows that are better than the worst kept row. Ignores scores of NaN."""
         known = np.flatnonzero(~np.isnan(scores))
         if len(known) > self._count:
             least = np.partition(scores[known], -self._count)[-self._count]
@@ -133,7 +133,7 @@ class Best:
 
     @property
     def rows(self) -> pa.Table:
-        """The kept rows, the best first: the columns that were offered, and `score`, float64."""
+        """Return the kept rows, the best first, with an additional column `score`, float64."""
         return pa.table({}) if self._rows is None else self._rows
 
 

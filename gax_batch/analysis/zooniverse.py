@@ -1,9 +1,9 @@
-"""Selected galaxies as subjects of a citizen-science project: images, and the manifest that uploaders take.
+"""Selected galaxies as subjects of a citizen-science project: images, and the manifest for uploading.
 
-The manifest is that of Zooniverse's Project Builder and of `panoptes subject-set upload-subjects`: a CSV
-beside the images, a row per subject; columns whose name begins with # are hidden from volunteers. Both
-tools take every cell that could be a file's name for one, so that no cell is empty and none but `image`
-ends like an image.
+The manifest is that of Zooniverse's Project Builder and of `panoptes subject-set upload-subjects`: a CSV file
+next to the images with a row per subject. Columns whose name begins with # are hidden from volunteers. Both
+tools treat every cell that could be a file's name as one. Therefore no cell is empty, and only the cells of
+`image` end like the name of an image.
 """
 
 import csv
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from gax_batch import gz2, storage
-from gax_batch.analysis.cutouts import PLAN_GONE, find_again
+from gax_batch.analysis.cutouts import PLAN_GONE, locate_cutouts
 from gax_batch.analysis.selection import CRITERIA, ChosenGalaxies, select
 from gax_batch.cluster.progress import Say
 from gax_batch.errors import FatalError, TransientError, UsageError
@@ -31,9 +31,9 @@ from gax_batch.storage.listing import list_objects
 
 MANIFEST = "manifest.csv"
 MAX_IMAGE_BYTES = 1_000 * 1024
-"""What Zooniverse takes."""
+"""Image formats that Zooniverse accepts."""
 SHOWN_SIDE = 256
-"""Pixels to which a cutout of 64 is enlarged."""
+"""Side in pixels to which a cutout of 64 pixels is enlarged."""
 
 _SUFFIXES = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png"}
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
@@ -43,11 +43,11 @@ _SHOWN_LOST = 5
 
 @dataclass(slots=True)
 class Subjects:
-    """What became of the selected galaxies.
+    """The images that were written, and the galaxies without one.
 
     Attributes:
         images: File names by row of the selection.
-        lost: Why there is no image, by row.
+        lost: Rejects of the galaxies without an image, by row.
     """
 
     images: dict[int, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Subjects:
 
     @property
     def reasons(self) -> Counter[str]:
-        """How many images are missing, by reason."""
+        """Number of missing images by reason."""
         return Counter(str(reject.reason) for reject in self.lost.values())
 
 
@@ -70,18 +70,18 @@ def write_subjects(
 ) -> Subjects:
     """Write the images of selected galaxies, read again from their sources, and the manifest.
 
-    A JPEG or PNG that is small enough is copied; of everything else the cutout is shown.
+    A JPEG or PNG that is small enough is copied. Otherwise the image shows the cutout.
 
     Args:
-        catalog: The catalog's URI.
-        selection: Of its galaxies.
-        root: The URI of an empty folder or prefix.
-        by: The criterion, for the manifest.
-        question: The question, for the manifest.
-        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
+        catalog: URI of the catalog.
+        selection: Selected galaxies of the catalog.
+        root: URI of an empty folder or prefix.
+        by: Criterion of the selection, for the manifest.
+        question: Question of the selection, for the manifest.
+        sources: Folder or prefix that now contains the survey's files, see `gax_batch.open_catalog`.
 
     Returns:
-        What was written; galaxies whose sources are gone or changed are not in the manifest.
+        The images that were written. Galaxies whose sources are missing or changed are not in the manifest.
 
     Raises:
         UsageError: The output cannot be written.
@@ -89,7 +89,7 @@ def write_subjects(
     subjects = Subjects()
     catalog = storage.normalize_uri(catalog)
     ids = selection.galaxies["galaxy_id"].to_pylist()
-    for members, places, decoder in find_again(catalog, selection.galaxies, sources):
+    for members, places, decoder in locate_cutouts(catalog, selection.galaxies, sources):
         writer = _Writer(decoder, root, ids, places, subjects)
         try:
             visit_members(members, writer, decoder)
@@ -134,7 +134,7 @@ class _Writer:
         try:
             storage.write_bytes(storage.join(self._root, name), data)
         except OSError as error:
-            self.unwritable = error  # raised here, it would be taken for a fault of the source
+            self.unwritable = error  # if it were raised here, it would count as a fault of the source
         else:
             self._subjects.images[row] = name
 
@@ -151,7 +151,7 @@ class _Writer:
 
 
 def _picture(found: Stored, decoder: Decoder) -> tuple[bytes, str]:
-    """An image file of what was read, and its suffix; what cannot be decoded is refused."""
+    """Return an image file of the stored image, and its suffix. Refuse an image that cannot be decoded."""
     cutout, _ = decoder.decode(found)
     if isinstance(found, bytes) and len(found) < MAX_IMAGE_BYTES:
         suffix = next((s for magic, s in _SUFFIXES.items() if found.startswith(magic)), None)
@@ -190,20 +190,20 @@ def select_subjects(
     say: Say,
     sources: str | None = None,
 ) -> Subjects:
-    """Select galaxies, write them as subjects, and say what became of them.
+    """Select galaxies, write them as subjects, and report the result.
 
     Args:
-        catalog: The catalog's URI.
+        catalog: URI of the catalog.
         by: One of `selection.CRITERIA`.
-        question: A question's name or its beginning; None for all of them.
-        count: How many galaxies.
+        question: Name of a question or its beginning; None for all of them.
+        count: Number of galaxies.
         diverse: See `selection.select`.
         output: An empty folder or prefix.
-        say: Shows one line to the person who waits.
-        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
+        say: Shows one line to the user.
+        sources: Folder or prefix that now contains the survey's files, see `gax_batch.open_catalog`.
 
     Raises:
-        UsageError: An unknown criterion or question, no such scores, or an output that is in use.
+        UsageError: The criterion or question is unknown, the scores are missing, or the output is not empty.
         FatalError: A file of the catalog is unreadable.
         TransientError: The catalog's store kept failing.
     """
@@ -211,12 +211,12 @@ def select_subjects(
         nearest = difflib.get_close_matches(by, CRITERIA, n=1, cutoff=0)[0]
         raise UsageError(f"galaxies are not selected by '{by}'; did you mean '{nearest}'?")
     if by == "ood" and question is not None:
-        raise UsageError("the out-of-distribution score is of no question; leave --question away")
+        raise UsageError("the out-of-distribution score does not depend on a question; omit --question")
     asked = gz2.QUESTIONS if question is None else (gz2.find_question(question),)
     root = _empty(output)
     selection = select(catalog, by=by, questions=asked, count=count, diverse=diverse)
     found = len(selection.galaxies)
-    fewer = f": all there are, fewer than {count:,}" if found < count else ""
+    fewer = f": all available ones, fewer than {count:,}" if found < count else ""
     say(f"{found:,} of {selection.considered:,} galaxies selected by {by}{fewer}")
     name = None if question is None else asked[0].name
     subjects = write_subjects(catalog, selection, root, by=by, question=name, sources=sources)
@@ -233,6 +233,6 @@ def _empty(output: str) -> str:
     root = storage.normalize_uri(output)
     taken = next(iter(list_objects(root, missing_ok=True)), None)
     if taken is not None:
-        raise UsageError(f"{output} holds something already ({taken.uri}); choose an empty folder")
+        raise UsageError(f"{output} already contains something ({taken.uri}); choose an empty folder")
     storage.check_writable(root)
     return root

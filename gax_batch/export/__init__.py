@@ -1,1 +1,1 @@
-"""A catalog where astronomers look: HATS, VOParquet, VOTable, FITS, CSV."""
+"""Export of a catalog to formats of astronomers' tools: HATS, VOParquet, VOTable, FITS, CSV."""

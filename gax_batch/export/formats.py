@@ -1,10 +1,10 @@
-"""What a catalog can be published as."""
+"""Formats in which a catalog can be published."""
 
 from enum import StrEnum
 
 
 class Format(StrEnum):
-    """A HATS collection, or one file."""
+    """Format of a publication: a HATS collection, or one file."""
 
     HATS = "hats"
     PARQUET = "parquet"

@@ -49,7 +49,7 @@ from gax_batch.export.tiling import Tiling
 from gax_batch.export.votable import TableProvenance
 from gax_batch.system.disk_database import Scratch
 
-# Of counting only three columns are read; of sorting all of them are in memory, some 0.8 kB a row.
+# Counting reads only three columns. Sorting keeps all columns in memory, about 0.8 kB a row.
 COUNT_PARTS = 256
 SCATTER_ROWS = 131_072
 SAVE_SECONDS = 30.0
@@ -105,7 +105,8 @@ def publish_hats(
         replace_it: Whether to replace a publication of another selection.
 
     Raises:
-        UsageError: The output holds something else, or another selection, or nothing can be published.
+        UsageError: The output contains something else or another selection, or no galaxy can be
+            published.
         FatalError: A part is missing or unreadable.
         OSError: The output cannot be written.
         TransientError: The store kept failing.
@@ -152,7 +153,7 @@ def publish_hats(
 def _counts(
     root: str, keys: Sequence[str], settings: HatsSettings, output: str, saved: bool, run: Runner
 ) -> Iterator[pa.Table]:
-    """Return `COUNTS` of every part: saved ones of an earlier publication, and those of new parts."""
+    """Yield `COUNTS` of every part: saved ones of an earlier publication, and those of new parts."""
     known: set[str] = set()
     if saved:
         with (

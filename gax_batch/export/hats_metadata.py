@@ -1,7 +1,7 @@
-"""The files of a HATS catalog that say what is in it: properties, partitions, Parquet metadata, maps.
+"""The metadata files of a HATS catalog: properties, partitions, Parquet metadata, and maps.
 
-As the IVOA Note on HATS has them, by the `hats` library. They are made in a local folder and stored one by
-one, whole, properties last.
+They follow the IVOA Note on HATS, and are made by the `hats` library in a local folder. Then they are stored
+one by one, each as a whole, properties last.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ from gax_batch.export.votable import TableProvenance, voparquet, votable_header
 from gax_batch.system.concurrency import map_threads
 
 MAP_ORDER = 8
-"""Order of the maps of where galaxies are (pixels of 14 arcmin)."""
+"""HEALPix order of the maps of galaxy positions (pixels of 14 arcmin)."""
 
 _COMMON, _METADATA = "dataset/_common_metadata", "dataset/_metadata"
 _PARTITIONS = "partition_info.csv"
@@ -33,7 +33,7 @@ _MAPS = ("point_map.fits", "skymap.fits")
 
 @dataclass(frozen=True, slots=True)
 class Sky:
-    """A snapshot on the sky: settings, where it comes from, and galaxies by pixel of `CELL_ORDER`."""
+    """A snapshot on the sky: settings, provenance, and number of galaxies by pixel of `CELL_ORDER`."""
 
     settings: HatsSettings
     provenance: TableProvenance
@@ -43,13 +43,13 @@ class Sky:
 
 
 def metadata_keys(settings: HatsSettings, *, margin: bool) -> list[str]:
-    """Keys below the output of what `write_catalog` writes."""
+    """Return the keys, relative to the output, of the files that `write_catalog` writes."""
     names = [_COMMON, _METADATA, _PARTITIONS, *_PROPERTIES, *(() if margin else _MAPS)]
     return [f"{settings.folder(margin=margin)}/{name}" for name in names]
 
 
 def write_catalog(output: str, sky: Sky, tiles: Sequence[WrittenTile], *, margin: bool) -> None:
-    """Write the metadata of the catalog, or of its margin cache, whose tiles are all there.
+    """Write the metadata of the catalog, or of its margin cache, after all of its tiles.
 
     Raises:
         OSError: A file cannot be read or written.
@@ -84,7 +84,7 @@ def write_catalog(output: str, sky: Sky, tiles: Sequence[WrittenTile], *, margin
 
 
 def write_collection(output: str, sky: Sky) -> None:
-    """Write the file that readers of the catalog with its margin cache open."""
+    """Write the file with which readers open the catalog together with its margin cache."""
     from hats.catalog.dataset.collection_properties import CollectionProperties
 
     values = {"obs_collection": CATALOG, "hats_primary_table_url": CATALOG}

@@ -1,11 +1,11 @@
-"""What a published HATS catalog holds, beside it: so that publishing again does only what has changed.
+"""The manifest of a published HATS catalog, so that the next publication writes only what has changed.
 
-OUTPUT/collection.properties                       what HATS readers open
+OUTPUT/collection.properties                       the file that HATS readers open
 OUTPUT/galaxies/{dataset/...,hats.properties,...}  the catalog
 OUTPUT/galaxies_<margin>arcs/...                   its margin cache
-OUTPUT/gax/manifest.json                           this; a tile that it does not list may hold anything
-OUTPUT/gax/counts-<digest>.parquet                 galaxies by part and place: old parts are not counted again
-OUTPUT/gax/staging/...                             rows on their way from parts to tiles
+OUTPUT/gax/manifest.json                           the manifest; unlisted tiles may be incomplete
+OUTPUT/gax/counts-<digest>.parquet                 galaxies by part and pixel, so that parts are counted once
+OUTPUT/gax/staging/...                             rows that are being sorted from parts into tiles
 """
 
 import hashlib
@@ -57,7 +57,7 @@ class HatsSettings:
 
     @property
     def counts_key(self) -> str:
-        """Key of the counts' file, relative to the output; it depends on the selected galaxies."""
+        """Key of the counts' file, relative to the output. It depends on the selected galaxies."""
         return f"gax/counts-{hashlib.sha256(repr(self.selection.where).encode()).hexdigest()[:16]}.parquet"
 
     def digest(self, tile: Tile, fingerprint: str) -> str:
@@ -93,7 +93,7 @@ class Manifest:
 
     @classmethod
     def read(cls, output: str, catalog: str, there: Iterable[str]) -> Self:
-        """Read an output's manifest; a new one for an empty place.
+        """Read the manifest of an output, or create one for an empty output.
 
         Args:
             output: URI of the output.
@@ -101,13 +101,13 @@ class Manifest:
             there: Keys of the objects in the output.
 
         Raises:
-            UsageError: The output holds something else.
+            UsageError: The output contains something else.
         """
         there = set(there)
         if _MANIFEST not in there:
             if there:
                 raise UsageError(
-                    f"{output} holds something else already ({min(there)}); choose an empty or a new place"
+                    f"{output} already contains something else ({min(there)}); choose an empty or a new place"
                 )
             return cls(catalog)
         try:
@@ -116,13 +116,13 @@ class Manifest:
             tiles = {Tile(*entry[:3]): TileRecord(*entry[3:]) for entry in said["tiles"]}
         except (ValueError, KeyError, TypeError):
             raise UsageError(
-                f"{output}/{_MANIFEST} is no manifest of gax publish; choose a new place"
+                f"{output}/{_MANIFEST} is not a manifest of gax publish; choose a new place"
             ) from None
         if version != FORMAT:
             raise UsageError(f"{output} was published by another version of gax-batch; choose a new place")
         if owner != catalog:
             raise UsageError(
-                f"{output} holds the publication of another catalog, {owner}; choose a new place"
+                f"{output} contains the publication of another catalog, {owner}; choose a new place"
             )
         return cls(catalog, said["snapshot"], tiles, said["settings"])
 
@@ -130,12 +130,12 @@ class Manifest:
         """Refuse to replace a publication of another selection.
 
         Raises:
-            UsageError: The output holds other columns, or galaxies by another expression.
+            UsageError: The output has other columns, or galaxies selected by another expression.
         """
         there = self.settings
         if not there:
             return
-        # A newer release adds columns to `all`; that is an update.
+        # A newer release may add columns to `all`, which is an update.
         asked, held = (
             [name for name in names if name not in ADDED_COLUMNS]
             for names in (selection.columns, there["columns"])
@@ -143,13 +143,13 @@ class Manifest:
         differs = "columns" if asked != held else "--where" if selection.where != there["where"] else None
         if differs:
             raise UsageError(
-                f"{output} holds a publication with other {differs} "
+                f"{output} contains a publication with other {differs} "
                 f"({len(held)} columns, where {there['where'] or 'all galaxies'}); "
                 "choose another output, or pass --replace"
             )
 
     def write(self, output: str) -> None:
-        """Store the manifest; replace the previous one."""
+        """Store the manifest and replace the previous one."""
         tiles = [
             [*asdict(tile).values(), *asdict(held).values()] for tile, held in sorted(self.tiles.items())
         ]
@@ -164,11 +164,11 @@ class Manifest:
 
 
 def list_output(output: str) -> dict[str, int]:
-    """Size of every object of an output by its key."""
+    """Return the size of every object of an output by its key."""
     return {info.uri.removeprefix(f"{output}/"): info.size for info in list_objects(output, missing_ok=True)}
 
 
 def left_over(there: Iterable[str], kept: Iterable[str]) -> Iterator[str]:
-    """Yield the keys that only an earlier or interrupted publication can have left."""
+    """Yield the keys of objects that are left from an earlier or interrupted publication."""
     kept = {*kept, _MANIFEST}
     return (key for key in there if _OURS.fullmatch(key) and key not in kept)

@@ -1,4 +1,4 @@
-"""Number of galaxies of each part in each pixel of the sky, in a database on disk."""
+"""Numbers of galaxies of each part in each pixel of the sky, in a database on disk."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -38,7 +38,7 @@ class PixelCounts:
         Args:
             scratch: Database that receives the counts.
             keys: Keys of the parts.
-            counts: `COUNTS` of every part; those of other parts are ignored.
+            counts: `COUNTS` of every part. Those of other parts are ignored.
         """
         self._scratch, self._keys = scratch, pa.array(keys, pa.string())
         scratch.load("counts", _NUMBERED, (self._numbered(batch) for batch in counts))
@@ -86,7 +86,7 @@ class PixelCounts:
         }
 
     def sources(self, tiling: Tiling, wanted: Iterable[Tile]) -> list[tuple[str, int]]:
-        """Return the parts that are sources of tiles, and their galaxies, in order; call `origins` first."""
+        """Return the source parts of tiles, and their numbers of galaxies, in order. Needs `origins`."""
         numbers = {
             key: i for i, key in enumerate(zip(tiling.orders.tolist(), tiling.pixels.tolist(), strict=True))
         }

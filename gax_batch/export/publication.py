@@ -1,6 +1,6 @@
-"""`gax publish`: a snapshot of a catalog, or a selection of it, in a format that astronomers' tools open.
+"""`gax publish`: publish a snapshot of a catalog, or a selection of it, in a format of astronomers' tools.
 
-The only module of publishing that knows the cluster.
+This is the only module of publishing that uses the cluster.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,10 +36,10 @@ OBJECT_STORE_BYTES = 256 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to publish, where to, and how.
+    """Settings of a publication: the galaxies, the place, and the format.
 
-    `pixel_threshold` and `margin_arcsec` are HATS's; `bundle` is the catalog's, of which `conditional` takes
-    the intervals of conditional fractions.
+    `pixel_threshold` and `margin_arcsec` are for HATS. `bundle` is the bundle of the catalog, from which
+    `conditional` derives the intervals of conditional fractions.
     """
 
     catalog: str
@@ -59,12 +59,12 @@ def publish(request: Request, say: Say) -> None:
     """Publish a snapshot of a catalog.
 
     Args:
-        request: What is asked for.
-        say: Shows one line to the person who waits.
+        request: Settings of the publication.
+        say: Shows one line to the user.
 
     Raises:
-        UsageError: The catalog, the selection or the output is not what it should be, or the package of
-            the format is not installed.
+        UsageError: The catalog, the selection or the output cannot be used, or the package of the format is
+            not installed.
         FatalError: A part is missing or unreadable, or the output cannot be written.
         TransientError: The store kept failing.
     """
@@ -76,10 +76,10 @@ def publish(request: Request, say: Say) -> None:
     selection = Selection(columns, request.where, conditional)
     catalog = Catalog(request.catalog, request.version)
     if catalog.version is None:
-        raise UsageError(f"{request.catalog} is no catalog; gax run makes one")
+        raise UsageError(f"{request.catalog} is not a catalog; gax run makes one")
     if storage.is_within(output, catalog.uri) or storage.is_within(catalog.uri, output):
-        raise UsageError(f"{request.output} and the catalog lie within each other; choose another output")
-    # The expression is looked at before anything is read or written.
+        raise UsageError(f"the catalog and {request.output} are one within the other; choose another output")
+    # Check the expression before anything is read or written.
     next(selection.read("", ()), None)
     provenance = TableProvenance(catalog.uri, catalog.version, where=request.where)
     root, keys = layout.table(catalog.uri, layout.GALAXIES_TABLE), [part.key for part in catalog.parts()]
@@ -106,7 +106,7 @@ def _publish_sky(
 ) -> None:
     margin_order_of(request.margin_arcsec)
     if not {"ra", "dec"} <= set(selection.columns):
-        say("ra and dec are added to the columns: a HATS catalog has them")
+        say("ra and dec are added to the columns, since a HATS catalog requires them")
         added = [name for name in ("ra", "dec") if name not in selection.columns]
         selection = replace(selection, columns=(*selection.columns, *added))
     settings = HatsSettings(selection, request.pixel_threshold, request.margin_arcsec)
@@ -116,7 +116,7 @@ def _publish_sky(
             root, keys, settings, provenance, output, _Cluster(stack), replace_it=request.replace
         )
     say(f"{done.rows:,} galaxies in {done.tiles:,} pixels")
-    say(f"left out, since they have no position: {done.without_position:,} galaxies")
+    say(f"omitted, since they have no position: {done.without_position:,} galaxies")
     if done.written or done.removed:
         say(f"written: {done.written:,} pixels and margins; removed: {done.removed:,} files")
     else:
@@ -124,7 +124,7 @@ def _publish_sky(
 
 
 class _Cluster:
-    """Runs tasks on Ray, which is started for the first that are more than one."""
+    """Runs tasks on Ray, which is started only for more than one task."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -145,9 +145,9 @@ class _Cluster:
 
 
 def _check_file(output: str, *, replace_it: bool) -> None:
-    """Refuse a folder, and a file that may not be replaced."""
+    """Refuse a folder, and an existing file that may not be replaced."""
     there = next(iter(list_objects(output, missing_ok=True)), None)
     if there is not None and there.uri != output:
         raise UsageError(f"{output} is a folder; name a file, such as {output}/galaxies.parquet")
     if there is not None and not replace_it:
-        raise UsageError(f"{output} is there already; choose another name, or pass --replace")
+        raise UsageError(f"{output} already exists; choose another name, or pass --replace")

@@ -1,7 +1,7 @@
-"""Rows as fixed-width records, and what is made of them: FITS binary tables and VOTables in BINARY2.
+"""Rows as fixed-width records, for FITS binary tables and for VOTables in BINARY2.
 
-Both hold big-endian values one after the other. Missing numbers are NaN in both, missing text is empty, and
-BINARY2 marks them as null besides.
+Both formats contain big-endian values one after the other. In both, missing numbers are NaN and missing text
+is empty. BINARY2 also marks them as null.
 """
 
 import base64
@@ -32,7 +32,7 @@ def write_votable(
     rows: int,
     texts: Mapping[str, Text],
 ) -> None:
-    """Write a VOTable 1.4 with its rows as BINARY2, a batch at a time."""
+    """Write a VOTable 1.4 with its rows as BINARY2, one batch at a time."""
     header = votable_header(columns, provenance, rows=rows, texts=texts)
     before, end, after = header.rpartition("</TABLE>")
     file.write(f'{before}<DATA><BINARY2><STREAM encoding="base64">\n'.encode())
@@ -54,10 +54,10 @@ def write_fits(
     rows: int,
     texts: Mapping[str, Text],
 ) -> None:
-    """Write a FITS binary table, a batch at a time, that TOPCAT takes as fits-plus.
+    """Write a FITS binary table, one batch at a time, which TOPCAT recognizes as fits-plus.
 
-    The primary HDU holds a VOTable without rows (keyword `VOTMETA`); units, UCDs and descriptions are also
-    in the table's own header as TOPCAT writes them, `TUNITn`, `TUCDn` and `TCOMMn`.
+    The primary HDU contains a VOTable without rows (keyword `VOTMETA`). Units, UCDs and descriptions are also
+    in the table's own header as TOPCAT writes them: `TUNITn`, `TUCDn` and `TCOMMn`.
 
     Raises:
         UsageError: Text is not ASCII, which FITS requires.
@@ -67,7 +67,7 @@ def write_fits(
     for name, text in texts.items():
         if not text.ascii:
             raise UsageError(
-                f"column {name} has text that is not ASCII, which FITS cannot hold; leave it out by "
+                f"column {name} has text that is not ASCII, which FITS does not allow; omit it with "
                 "--columns, or publish votable or parquet"
             )
     header = votable_header(columns, provenance, rows=rows, texts=texts)
@@ -85,7 +85,7 @@ def write_fits(
 
 
 def encode(batch: pa.Table, columns: Sequence[Column], texts: Mapping[str, Text]) -> Records:
-    """Rows as packed big-endian records `[N]`: numbers, and text padded with zeros to its column's width."""
+    """Return rows as packed big-endian records `[N]`. Text is padded with zeros to its column's width."""
     fields = [(column.name, _storage(column, texts)) for column in columns]
     records = np.zeros(len(batch), fields)
     for column in columns:
@@ -105,7 +105,7 @@ def _storage(column: Column, texts: Mapping[str, Text]) -> str:
 
 
 def _with_nulls(batch: pa.Table, records: Records) -> npt.NDArray[np.uint8]:
-    """BINARY2's rows as bytes `[N, bytes]`: a bit per column, set where it is null, then the values."""
+    """Return BINARY2 rows as bytes `[N, bytes]`: a bit per column, set if it is null, then the values."""
     nulls = np.stack([batch[name].is_null().to_numpy() for name in records.dtype.names or ()], axis=1)
     values = records.view(np.uint8).reshape(len(records), records.dtype.itemsize)
     return np.concatenate([np.packbits(nulls, axis=1), values], axis=1)

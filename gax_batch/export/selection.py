@@ -1,4 +1,4 @@
-"""Which columns and galaxies of a catalog are published."""
+"""Selection of the columns and galaxies of a catalog that are published."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,10 +18,10 @@ from gax_batch.system.disk_database import Scratch
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Names of columns, and the expression that a galaxy must fulfil (None: all do).
+    """Names of columns, and the expression that galaxies must fulfill; None for all galaxies.
 
-    Columns of conditional fractions need `conditional`, which derives them. It is not part of the text of a
-    selection: the bundle that a row names decides them.
+    Columns of conditional fractions need `conditional`, which derives them. The text of a selection does not
+    contain it, since the bundle that a row names determines them.
     """
 
     columns: tuple[str, ...]
@@ -29,12 +29,12 @@ class Selection:
     conditional: Conditional | None = field(default=None, repr=False)
 
     def read(self, root: str, keys: Sequence[str], more: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """The selected galaxies of some parts, a part at a time, in the order of the keys.
+        """Yield the selected galaxies of some parts, one part at a time, in the order of the keys.
 
         Args:
             root: URI of the table of galaxies.
-            keys: Of its parts.
-            more: Columns to read besides; they come after `columns`.
+            keys: Keys of its parts.
+            more: Additional columns to read. They come after `columns`.
 
         Raises:
             UsageError: The expression is not allowed or cannot be evaluated, or conditional fractions cannot
@@ -65,15 +65,15 @@ def _schema(names: Sequence[str]) -> pa.Schema:
 
 
 def choose_columns(patterns: Sequence[str], *, conditional: bool = False) -> tuple[str, ...]:
-    """The columns that names or globs (`*_prob`) mean, each once, in the order of the patterns.
+    """Return the columns that names or globs (`*_prob`) match, each once, in the order of the patterns.
 
     Args:
-        patterns: Each may hold several, separated by commas; none at all means every column.
-        conditional: Whether columns of conditional fractions are chosen too: those that the patterns mean,
-            or all if they mean none.
+        patterns: Each may contain several, separated by commas. Without patterns, all columns are chosen.
+        conditional: Whether to choose columns of conditional fractions too: those that the patterns match,
+            or all if none match.
 
     Raises:
-        UsageError: One means no column.
+        UsageError: A pattern matches no column.
     """
     known = (*GALAXIES.names, *(NAMES if conditional else ()))
     chosen: dict[str, None] = {}
@@ -81,7 +81,7 @@ def choose_columns(patterns: Sequence[str], *, conditional: bool = False) -> tup
     for pattern in asked or ["*"]:
         found = [name for name in known if fnmatchcase(name, pattern)]
         if not found:
-            raise UsageError(f"--columns {pattern!r} is no column; {nearest(pattern, known)}")
+            raise UsageError(f"--columns {pattern!r} does not match a column; {nearest(pattern, known)}")
         chosen |= dict.fromkeys(found)
     if conditional and chosen.keys().isdisjoint(NAMES):
         chosen |= dict.fromkeys(NAMES)
@@ -89,6 +89,6 @@ def choose_columns(patterns: Sequence[str], *, conditional: bool = False) -> tup
 
 
 def described(names: Sequence[str]) -> list[Column]:
-    """What the schema says of columns of a catalog, or of conditional fractions, in their order."""
+    """Return the descriptions of columns of a catalog, or of conditional fractions, in their order."""
     by_name = {column.name: column for column in (*COLUMNS, *CONDITIONAL_COLUMNS)}
     return [by_name[name] for name in names]

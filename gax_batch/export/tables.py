@@ -141,7 +141,7 @@ def _spool(
         provenance = replace(provenance, bundle_ids=tuple(sorted(seen.bundle_ids)))
         widths = {name: seen.texts.get(name, Text()) for name in _text_columns(columns)}
         header = votable_header(columns, provenance, rows=seen.rows, texts=widths)
-        # Astropy's own key for the width of text, without which it warns of every column.
+        # Astropy's own key for the width of text. Without it astropy warns about every column.
         lengths = {f"table::len::{name}": str(text.width) for name, text in widths.items()}
         writer.add_key_value_metadata(voparquet(header) | lengths)
     return seen, provenance
@@ -153,7 +153,7 @@ def _text_columns(columns: Sequence[Column]) -> list[str]:
 
 def _widest(text: Text, column: pa.ChunkedArray) -> Text:
     characters, size = pc.max(pc.utf8_length(column)).as_py() or 1, pc.max(pc.binary_length(column)).as_py()
-    # In UTF-16, which VOTable's unicodeChar is, rare characters take two places.
+    # In UTF-16, the encoding of VOTable's unicodeChar, rare characters take two places.
     width = max(characters, (size or 1) // 2) if (size or 1) > characters else characters
     plain = pc.all(pc.equal(pc.utf8_length(column), pc.binary_length(column))).as_py() is not False
     return Text(max(text.width, width), text.ascii and plain)

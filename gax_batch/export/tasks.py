@@ -1,8 +1,8 @@
 """The three steps of publishing a HATS catalog, as functions that run on any worker: count, scatter, gather.
 
-A part of a catalog has galaxies from anywhere on the sky, a tile of HATS those of one place. A task
-of the second step sorts the rows of some parts by tile into one object, and a task of the third reads its
-tile's rows from all of those objects. No process ever holds more than a few parts or one tile.
+A part of a catalog has galaxies from anywhere on the sky; a tile of HATS has those of one place. A task of
+the second step sorts the rows of some parts by tile into one object. A task of the third step reads its
+tile's rows from all of those objects. A process holds at most a few parts or one tile in memory.
 """
 
 import io
@@ -34,8 +34,11 @@ COUNTS = pa.schema(
         pa.field("bundle_ids", pa.string()),
     ]
 )
-"""Selected galaxies of a part by `CELL_ORDER` pixel; one row without a cell, for those without a position and
-the models of all, says that a part has been counted."""
+"""Selected galaxies of a part by `CELL_ORDER` pixel.
+
+One row does not have a cell. It is for galaxies without a position and for the bundles of all galaxies, and
+marks a part as counted.
+"""
 
 
 class Runner(Protocol):
@@ -143,7 +146,7 @@ def count(source: PartSelection) -> pa.Table:
 
 
 def scatter(task: ScatterTask) -> list[Piece]:
-    """Sort the selected galaxies of some parts by tile into one object, each in every tile that wants it."""
+    """Sort the selected galaxies of some parts by tile into one object. A galaxy may be in several tiles."""
     source, count_of_tiles = task.source, len(task.tiling)
     tables: list[pa.Table] = [sky_schema(source.selection).empty_table()]
     places: list[npt.NDArray[np.int64]] = []
@@ -171,7 +174,7 @@ def gather(task: GatherTask) -> WrittenTile:
     rows = pa.concat_tables(pieces).cast(task.schema)
     rows = rows.take(pc.sort_indices(rows[INDEX.name]))
     buffer = io.BytesIO()
-    # The library's own encodings; its compression level of 15 takes most of the time for a few percent.
+    # Use the library's own encodings. Its compression level of 15 takes most of the time for a few percent.
     settings = get_parquet_write_table_kwargs(task.schema, write_table_kwargs={"compression_level": 3})
     pq.write_table(rows, buffer, **settings)
     storage.write_bytes(storage.join(task.folder, task.tile.key), buffer.getvalue())

@@ -1,8 +1,8 @@
-"""The HEALPix pixels of a HATS catalog: which cover the sky, and which of them a galaxy belongs to.
+"""The HEALPix pixels of a HATS catalog that cover the sky, and the pixels to which a galaxy belongs.
 
-Tiles are adaptive (Górski et al. 2005, ApJ 622, 759, nested): the largest pixels with no more than so many
-galaxies. A galaxy lies in one of them, and in the margin of each that is near. Near is what HATS takes
-for it: the pixels of a fine order, no smaller than the margin, that touch the tile from outside.
+Tiles are adaptive (Górski et al. 2005, ApJ 622, 759, nested): the largest pixels with at most a given number
+of galaxies. A galaxy is in one of them, and in the margin of each tile near it. The margin is defined as in
+HATS: pixels of a fine order, no smaller than the margin's width, that touch the tile from outside.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from gax_batch.errors import UsageError
 Ints = npt.NDArray[np.int64]
 
 CELL_ORDER = 10
-"""Galaxies are counted in pixels of this order (side 3.4 arcmin), also the highest order of a tile."""
+"""HEALPix order in which galaxies are counted (side 3.4 arcmin); also the highest order of a tile."""
 
 INDEX_ORDER = 29
 
@@ -27,9 +27,9 @@ class Tiling:
 
     Attributes:
         orders: HEALPix order of each tile, int64 `[T]`.
-        pixels: Its number within the order, nested, int64 `[T]`.
-        occupied: Whether it has galaxies, bool `[T]`; the others are there for their margins.
-        margin_order: Order of the pixels around a tile that are its margin; None for no margins.
+        pixels: Number of each tile within its order, nested, int64 `[T]`.
+        occupied: Whether each tile has galaxies, bool `[T]`. The others exist for their margins.
+        margin_order: Order of the pixels around a tile that are its margin; None without margins.
     """
 
     orders: Ints
@@ -42,13 +42,13 @@ class Tiling:
         """Choose tiles.
 
         Args:
-            cells: Pixels of `CELL_ORDER` that have galaxies.
-            counts: Galaxies of each.
-            threshold: Galaxies that a tile may have.
-            margin_arcsec: Width of the margins; 0 for none.
+            cells: Pixels of `CELL_ORDER` that have galaxies, int64 `[C]`.
+            counts: Number of galaxies in each, int64 `[C]`.
+            threshold: Maximum number of galaxies in a tile.
+            margin_arcsec: Width of the margins, arcsec; 0 for none.
 
         Raises:
-            UsageError: One cell alone has more galaxies than a tile may have.
+            UsageError: A single cell has more galaxies than a tile may have.
         """
         from hats.pixel_math import HealpixPixel
         from hats.pixel_tree.negative_tree import compute_negative_tree_pixels
@@ -70,18 +70,19 @@ class Tiling:
         return len(self.orders)
 
     def find(self, index: Ints) -> Ints:
-        """The tile of each value of the index."""
+        """Return the tile of each value of the index."""
         starts = self.pixels << 2 * (INDEX_ORDER - self.orders)
         return np.searchsorted(starts, index, side="right") - 1
 
     def margins_of(self, index: Ints) -> tuple[Ints, Ints]:
-        """The margins that galaxies are in.
+        """Return the margins that contain galaxies.
 
         Args:
-            index: Of each galaxy, int64 `[N]`.
+            index: HEALPix pixel of order 29 of each galaxy, int64 `[N]`.
 
         Returns:
-            The number of a galaxy and the tile in whose margin it is, once for each pair.
+            Indices of galaxies and of the tiles in whose margins they are, one pair of values per
+            combination.
         """
         import cdshealpix
 
@@ -90,14 +91,14 @@ class Tiling:
         shift = 2 * (INDEX_ORDER - self.margin_order)
         around = cdshealpix.neighbours(index >> shift, self.margin_order).astype(np.int64)
         own = self.find(index)[:, None]
-        # At eight points of the sphere a pixel has seven neighbors.
+        # At eight points of the sphere, a pixel has only seven neighbors.
         near = np.sort(np.where(around < 0, own, self.find(around << shift)), axis=1)
         new = np.concatenate([np.ones_like(own, bool), near[:, 1:] != near[:, :-1]], axis=1) & (near != own)
         rows, columns = np.nonzero(new)
         return rows, near[rows, columns]
 
     def margin_cells(self) -> tuple[Ints, Ints]:
-        """Pairs of a tile and a cell that touches it from outside: all that its margin can come from."""
+        """Return pairs of a tile and a cell touching it from outside, a possible part of its margin."""
         from hats.pixel_math import get_margin
 
         if self.margin_order is None:
@@ -111,10 +112,10 @@ class Tiling:
 
 
 def margin_order_of(margin_arcsec: float) -> int | None:
-    """The order of the pixels that margins are made of; None for no margins.
+    """Return the order of the pixels that form margins; None without margins.
 
     Raises:
-        UsageError: Margins cannot be that wide.
+        UsageError: The margins are too wide.
     """
     from hats.pixel_math import healpix_shim
 
@@ -128,22 +129,22 @@ def margin_order_of(margin_arcsec: float) -> int | None:
 
 
 def index_of(ra: npt.NDArray[np.float64], dec: npt.NDArray[np.float64]) -> Ints:
-    """The HEALPix pixel of order 29, nested, of positions in degrees: the column `_healpix_29`."""
+    """Return the HEALPix pixel of order 29, nested, of positions in degrees: the column `_healpix_29`."""
     from hats.pixel_math.spatial_index import compute_spatial_index
 
     return np.asarray(compute_spatial_index(ra, dec), np.int64)
 
 
 def histogram_of(cells: Ints, counts: Ints, order: int) -> Ints:
-    """Counts by cell as counts in all pixels of a lower order, `[12 * 4**order]`."""
+    """Sum counts by cell over all pixels of a lower order, `[12 * 4**order]`."""
     length = 12 * 4**order
     return np.bincount(cells >> 2 * (CELL_ORDER - order), weights=counts, minlength=length).astype(np.int64)
 
 
 def _orders(cells: Ints, counts: Ints, threshold: int) -> Ints:
-    """The order of the tile of each cell: the lowest at which it has few enough galaxies.
+    """Return the order of the tile of each cell: the lowest at which it does not have too many galaxies.
 
-    The tiles are those of `hats.pixel_math.partition_stats.generate_alignment`, which goes through all 12
+    The tiles are those of `hats.pixel_math.partition_stats.generate_alignment`, which iterates over all 12
     million pixels of the highest order one by one.
     """
     orders = np.full(len(cells), -1, np.int64)
@@ -153,7 +154,7 @@ def _orders(cells: Ints, counts: Ints, threshold: int) -> Ints:
         orders[fits & (orders < 0)] = order
     if (orders < 0).any():
         raise UsageError(
-            f"{int(counts.max()):,} galaxies lie in one HEALPix pixel of order {CELL_ORDER}; "
+            f"{int(counts.max()):,} galaxies are in one HEALPix pixel of order {CELL_ORDER}; "
             "raise --pixel-threshold to at least that"
         )
     return orders

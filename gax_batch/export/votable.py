@@ -43,7 +43,7 @@ class TableProvenance:
 
     def items(self) -> Iterator[tuple[str, str, str]]:
         """Yield the name, value and meaning of each fact."""
-        yield "catalog", self.catalog, "catalog that the rows are of"
+        yield "catalog", self.catalog, "catalog of the rows"
         yield "snapshot", str(self.snapshot), "version of that catalog"
         yield "bundle_id", " ".join(self.bundle_ids), "models that made the rows"
         if self.where is not None:
@@ -103,12 +103,12 @@ def votable_header(
         table.fields.append(described)
     buffer = io.BytesIO()
     votable.to_xml(buffer)
-    # Astropy breaks lines after hyphens, of which readers make a space; so what it writes are numbers.
+    # Astropy breaks lines after hyphens, which readers turn into spaces. So astropy writes numbers instead.
     return _NUMBER.sub(lambda found: escape(descriptions[int(found[1])]), buffer.getvalue().decode())
 
 
 def voparquet(header: str) -> dict[str, str]:
-    """Return the keys of a Parquet footer that carry a VOTable without rows."""
+    """Return the keys of a Parquet footer that contain a VOTable without rows."""
     return {VOPARQUET["version"]: "1.0", VOPARQUET["content"]: header}
 
 

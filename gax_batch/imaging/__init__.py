@@ -1,1 +1,1 @@
-"""From bytes to a cutout: decoders, FITS, RGB, world coordinates, resampling, and limits."""
+"""Decoding of images to cutouts: decoders, FITS, RGB, world coordinates, resampling, and limits."""

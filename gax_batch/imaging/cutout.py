@@ -1,9 +1,9 @@
-"""Encoded images and raw tensors to cutouts: `uint8 [64, 64, 3]`, RGB, the galaxy at the center.
+"""Encoded images and raw tensors to cutouts: uint8 `[64, 64, 3]`, RGB, with the galaxy at the center.
 
-The one code path for training and inference. An image's central square, `crop` times its shorter side
-(by default the 256 of 424 pixels of a Galaxy Zoo 2 cutout), is averaged over areas to 64x64 pixels; an
-image that is 64x64 already is taken as it is. JPEGs are decoded at 1/2, 1/4 or 1/8 size where that
-agrees with averaging. Everything is integer or elementwise arithmetic: the same bytes on every machine.
+Training and inference share this code. An image's central square has `crop` times the side of its shorter
+side (by default the 256 of 424 pixels of a Galaxy Zoo 2 cutout). It is averaged over areas to 64x64 pixels.
+An image of 64x64 pixels is used unchanged. JPEGs are decoded at 1/2, 1/4 or 1/8 size where that agrees with
+averaging. All arithmetic is integer or elementwise, so that the result is the same on every machine.
 """
 
 import io
@@ -61,7 +61,7 @@ _DECODER_ERRORS = (
 
 
 class ImageFlag(IntFlag):
-    """What was particular about a cutout's image: low bits of the catalog's `flags`."""
+    """Properties of a cutout's image: the low bits of the catalog's `flags`."""
 
     UPSCALED = 1
     GRAYSCALE = 2
@@ -79,13 +79,13 @@ def decode_cutout(
     """Decode a JPEG, PNG or TIFF to a cutout.
 
     Args:
-        data: The encoded image. Gray, palette, CMYK and 16-bit images become 8-bit RGB, alpha is laid
-            over black, 32-bit floats are taken as 0 (black) to 1 (white).
+        data: The encoded image. Gray, palette, CMYK and 16-bit images become 8-bit RGB, alpha is composed
+            over black, 32-bit floats range from 0 (black) to 1 (white).
         crop: Side of the central square that is used, as a fraction of the image's shorter side.
-        limits: Larger images are rejected.
+        limits: Limits of the image. Larger images are rejected.
 
     Returns:
-        `uint8 [64, 64, 3]`, and the image's particulars.
+        The cutout, uint8 `[64, 64, 3]`, and the image's flags.
 
     Raises:
         RejectError: The image cannot be used; stage `decode`.
@@ -96,17 +96,17 @@ def decode_cutout(
 def decode_window(
     data: bytes, side: int, *, crop: float = GZ2_CROP, limits: ImageLimits = DEFAULT_LIMITS
 ) -> tuple[Cutout, ImageFlag]:
-    """Decode a central window of another size at a cutout's scale (training augments in its rim).
+    """Decode a central window of another size at a cutout's scale. Training augments within its margin.
 
     Args:
-        data: As for `decode_cutout`.
-        side: The window's side in cutout pixels; 64 is the cutout itself, and a Galaxy Zoo 2 image of
-            424 pixels has 106.
-        crop: As for `decode_cutout`: the part of the image that makes 64 pixels.
+        data: The encoded image, as for `decode_cutout`.
+        side: Side of the window in cutout pixels. 64 gives the cutout itself; a Galaxy Zoo 2 image of 424
+            pixels has 106.
+        crop: As for `decode_cutout`: the fraction of the image that becomes 64 pixels.
         limits: As for `decode_cutout`.
 
     Returns:
-        `uint8 [side, side, 3]`, and the image's particulars.
+        The window, uint8 `[side, side, 3]`, and the image's flags.
 
     Raises:
         RejectError: The image cannot be used; stage `decode`.
@@ -116,7 +116,7 @@ def decode_window(
     if plain is not None:
         return finish_cutout(*plain)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of broken metadata, which is not used
+        warnings.simplefilter("ignore")  # Pillow warns about broken metadata, which is not used
         image = _open(data, limits)
         flags = _flags_of(image)
         window = central_window(image.width, image.height, crop, side)
@@ -133,11 +133,11 @@ def cutout_from_array(array: npt.NDArray[Any], *, crop: float = GZ2_CROP) -> tup
     """Make a cutout of a raw tensor.
 
     Args:
-        array: `[height, width, 3]` or `[height, width]`; uint8, uint16, or floats from 0 to 1.
+        array: Pixels, uint8, uint16 or floats from 0 to 1, `[height, width, 3]` or `[height, width]`.
         crop: As for `decode_cutout`.
 
     Returns:
-        `uint8 [64, 64, 3]`, and the tensor's particulars.
+        The cutout, uint8 `[64, 64, 3]`, and the tensor's flags.
 
     Raises:
         RejectError: The tensor cannot be used; stage `decode`.
@@ -158,17 +158,17 @@ def cutout_from_array(array: npt.NDArray[Any], *, crop: float = GZ2_CROP) -> tup
 
 
 def central_window(width: int, height: int, crop: float, side: int = IMAGE_SIDE) -> Window:
-    """Where in an image a cutout, or a window of another size at its scale, is."""
+    """Return the window of a cutout in an image, or of another size at the same scale."""
     if not 0 < crop <= 1:
         raise ValueError(f"crop must be above 0 and at most 1, not {crop}")
     final = width == height == IMAGE_SIDE
-    # Rounded, since 256 / 424 * 424 is not 256 in floating point.
+    # Round, since 256 / 424 * 424 is not 256 in floating point.
     scale = 1.0 if final else round(crop * min(width, height), 6) / IMAGE_SIDE
     return Window.centered(width, height, scale, side)
 
 
 class _Checked(ImageFile):
-    """Tells an image of no pixels from one whose header could not be read."""
+    """Distinguishes an image without pixels from one whose header cannot be read."""
 
     def _open(self) -> None:
         super()._open()  # type: ignore[safe-super]
@@ -188,7 +188,7 @@ class _Tiff(_Checked, TiffImageFile):
     pass
 
 
-# The plugins are called by name: Pillow's `open` would try its other formats' parsers on hostile bytes.
+# Call the plugins by name: Pillow's `open` would try its parsers for other formats on hostile bytes.
 _READERS: dict[bytes, type[ImageFile]] = {
     jpeg.MAGIC: _Jpeg,
     b"\x89PNG\r\n\x1a\n": _Png,
@@ -198,7 +198,7 @@ _READERS: dict[bytes, type[ImageFile]] = {
 
 
 def is_encoded(data: bytes) -> bool:
-    """Whether the bytes start as an image format that is read (raw pixels do not)."""
+    """Return whether the bytes start like a supported image format, which raw pixels do not."""
     return data.startswith(tuple(_READERS))
 
 
@@ -244,7 +244,7 @@ def _flags_of(image: ImageFile) -> ImageFlag:
 
 
 def _raw_mode(image: ImageFile) -> str:
-    """How the file stores its pixels; Pillow's own mode has lost whether they had 16 bits."""
+    """Return how the file stores its pixels. Pillow's own mode does not show whether they had 16 bits."""
     arguments = image.tile[0].args if image.tile else ""
     raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return str(raw or "")
@@ -263,7 +263,7 @@ def _decode(image: ImageFile, window: Window) -> tuple[npt.NDArray[Any], Window]
 def _plain_jpeg(
     data: bytes, side: int, crop: float, limits: ImageLimits
 ) -> tuple[npt.NDArray[Any], Window, ImageFlag] | None:
-    """A JPEG's pixels, its window in them and its particulars; None for one that is Pillow's to judge."""
+    """Return the pixels, window and flags of a plain JPEG, or None if Pillow must decode it."""
     header = jpeg.read_header(data) if len(data) <= limits.bytes else None
     if header is None or header.width * header.height > limits.pixels:
         return None
@@ -281,17 +281,17 @@ def _plain_jpeg(
 
 
 def _draft_factor(window: Window) -> int:
-    """How much smaller a JPEG may be decoded."""
+    """Return the factor by which a JPEG may be decoded smaller."""
     return next((f for f in _DRAFT_FACTORS if _draft_agrees(window, f)), 1)
 
 
 def _draft_agrees(window: Window, factor: int) -> bool:
-    """Whether a scaled JPEG gives the same averages: pixel for pixel, or at twice the sampling at least."""
+    """Return whether a scaled JPEG gives the same averages: exactly, or with at least twice the sampling."""
     return window.divides(factor) or window.scale >= 2 * factor
 
 
 def _pixels(image: Image.Image, transparency: bool) -> npt.NDArray[Any]:
-    """`[h, w]` or `[h, w, 3]`; uint8, uint16 or float32."""
+    """Return the pixels, uint8, uint16 or float32, `[h, w]` or `[h, w, 3]`."""
     mode = image.mode
     if transparency or mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         return _over_black(np.asarray(image.convert("RGBA")))
@@ -312,9 +312,12 @@ def finish_cutout(pixels: npt.NDArray[Any], window: Window, flags: ImageFlag) ->
     """Average pixels over areas to a cutout.
 
     Args:
-        pixels: `[height, width, 3]` or `[height, width]`; uint8, uint16, or floats from 0 to 1.
-        window: Where in them the cutout is.
-        flags: The image's particulars so far.
+        pixels: Pixels, uint8, uint16 or floats from 0 to 1, `[height, width, 3]` or `[height, width]`.
+        window: The window of the cutout in them.
+        flags: The image's flags so far.
+
+    Returns:
+        The cutout, uint8 `[side, side, 3]`, and the image's flags.
 
     Raises:
         RejectError: It is blank, or its pixels are not finite; stage `decode`.
@@ -326,7 +329,7 @@ def finish_cutout(pixels: npt.NDArray[Any], window: Window, flags: ImageFlag) ->
     cutout = _to_bytes(area_average(pixels, window), pixels.dtype)
     if cutout.ndim == 2:
         cutout = np.repeat(cutout[..., None], 3, axis=2)
-    # The middle first: it decides for all but one in a million.
+    # Compare the middle first: it decides for all but one in a million.
     corner, middle = cutout[0, 0], cutout[cutout.shape[0] // 2, cutout.shape[1] // 2]
     if (middle == corner).all() and (cutout == corner).all():
         raise _reject(Reason.BLANK, f"every pixel is {cutout[0, 0].tolist()}")
@@ -363,7 +366,7 @@ def _unknown(data: bytes) -> RejectError:
     if data[4:8] == b"ftyp":
         name = "AVIF or HEIC"
     if name is not None:
-        return _reject(Reason.UNSUPPORTED_FORMAT, f"a {name} file; JPEG, PNG and TIFF are read")
+        return _reject(Reason.UNSUPPORTED_FORMAT, f"a {name} file; JPEG, PNG and TIFF are supported")
     return _reject(Reason.NOT_AN_IMAGE, f"the bytes start with {data[:8]!r}")
 
 

@@ -1,4 +1,4 @@
-"""Whatever a cutout comes as, encoded image, FITS file or raw tensor, to `uint8 [64, 64, 3]`."""
+"""Decode any supported form of a cutout (image, FITS file, raw tensor) to uint8 `[64, 64, 3]`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,13 +23,13 @@ from gax_batch.imaging.rgb import PRESETS, to_rgb
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """How cutouts are made of what was read.
+    """Decodes what was read to cutouts.
 
     Attributes:
         crop: Side of the central square that is used, as a fraction of the image's shorter side.
-        limits: Larger images are rejected.
-        preset: Name of the mapping from a FITS file's bands to colors, of `gax_batch.imaging.rgb.PRESETS`.
-        default_radius: Petrosian R90 of a galaxy on a frame whose radius is not known, arcseconds.
+        limits: Limits of images. Larger images are rejected.
+        preset: Name of the mapping from a FITS file's bands to RGB, a key of `gax_batch.imaging.rgb.PRESETS`.
+        default_radius: Petrosian R90 of galaxies on frames whose radius is unknown, arcseconds.
     """
 
     crop: float = GZ2_CROP
@@ -42,13 +42,13 @@ class Decoder:
 
         Args:
             found: An encoded JPEG, PNG, TIFF or FITS file, a tuple of FITS files of one band each in the
-                preset's order, or a tensor as of `gax_batch.imaging.cutout.cutout_from_array`.
+                preset's order, or a tensor as for `gax_batch.imaging.cutout.cutout_from_array`.
 
         Returns:
-            `uint8 [64, 64, 3]`, and the image's particulars.
+            The cutout, uint8 `[64, 64, 3]`, and the image's flags.
 
         Raises:
-            RejectError: It cannot be used; stage `decode`.
+            RejectError: The input cannot be used; stage `decode`.
         """
         preset = PRESETS[self.preset]
         if isinstance(found, tuple):

@@ -1,4 +1,4 @@
-"""Defaults of making a cutout. They load no library, because the command line shows them in its help."""
+"""Default settings of cutouts. This module imports no library, since `--help` shows its values."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ PresetName = Literal["sdss-gri", "legacy-grz", "hsc-gri", "panstarrs-gri", "sing
 DEFAULT_PRESET: PresetName = "sdss-gri"
 
 GZ2_CROP = 256 / 424
-"""Side of the central square of a Galaxy Zoo 2 image that the networks are trained on, as a fraction."""
+"""Side of the central square of a Galaxy Zoo 2 image on which the networks are trained, as a fraction."""
 
 DEFAULT_RADIUS_ARCSEC = 7.0
-"""Petrosian R90 of a galaxy of unknown size, arcsec: about the median of the galaxies of Galaxy Zoo 2."""
+"""Petrosian R90 of a galaxy of unknown size, arcseconds: about the median of the Galaxy Zoo 2 sample."""

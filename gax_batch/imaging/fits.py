@@ -1,9 +1,9 @@
-"""FITS cutouts: bands as planes of one image, as extensions, or as a file each.
+"""FITS cutouts: bands as planes of one image, as extensions, or in one file each.
 
-Integers and floats of any size and byte order are read, also scaled ones (BSCALE, BLANK), gzip, bzip2 and
-fpack. Which band an image is, is told by its `EXTNAME`, `BAND` or `FILTER`, or by the file's `BANDS`; where
-none of them tells, images and planes are the preset's bands from blue to red. FITS standard 4.0 (Pence et
-al. 2010, A&A 524, A42) counts rows from the bottom: they are flipped, so that north is where other images
+Integers and floats of any size and byte order are supported, scaled or not (BSCALE, BLANK), with gzip, bzip2
+or fpack compression. The band of an image is in its `EXTNAME`, `BAND` or `FILTER`, or in the file's `BANDS`.
+Without any of these, images and planes are the preset's bands from blue to red. FITS standard 4.0 (Pence et
+al. 2010, A&A 524, A42) counts rows from the bottom. Rows are flipped, so that north is where other images
 have it.
 """
 
@@ -36,12 +36,12 @@ SUFFIXES = tuple(
     f".{name}{packed}" for name in ("fits", "fit", "fts") for packed in ("", ".gz", ".bz2", ".fz")
 )
 MAX_MASKED = 0.5
-"""Fraction of a cutout's pixels that may be masked; fewer are filled with the sky."""
+"""Maximum fraction of masked pixels in a cutout. Up to that, they are filled with the sky level."""
 
 _BAND_KEYS = ("EXTNAME", "BAND", "FILTER", "FILTER1")
-# Its decoder (astropy 8.0) takes the tile's own word for its size, and writes beyond its memory.
+# Its decoder (astropy 8.0) trusts the size that a tile claims, and writes beyond its memory.
 _UNSAFE = "HCOMPRESS_1"
-# Each tile of a packed image is unpacked by itself; common is one for each row.
+# Each tile of a compressed image is decompressed separately. Usually a tile is a row.
 _MAX_TILES = 65_536
 _ERRORS = (
     OSError,
@@ -62,19 +62,19 @@ def read_bands(data: bytes, preset: Preset, limits: ImageLimits) -> tuple[Float,
 
     Args:
         data: The file.
-        preset: Which bands become red, green and blue.
-        limits: Larger images are rejected; the limit in bytes holds for what is unpacked too.
+        preset: The bands that become red, green and blue.
+        limits: Limits of images. The limit in bytes also applies to the decompressed file.
 
     Returns:
-        Fluxes, float32 `[bands, height, width]` from red to blue, the first row on top, masked pixels
-        filled with the sky; and the image's particulars.
+        Fluxes, float32 `[bands, height, width]` from red to blue, with the first row on top and masked pixels
+        filled with the sky level; and the image's flags.
 
     Raises:
         RejectError: The file cannot be used; stage `decode`.
     """
     data = fits_file.plain(data, limits)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # real files break the standard in ways that do not matter here
+        warnings.simplefilter("ignore")  # real files violate the standard in ways that do not matter here
         try:
             images = _images(data, limits)
         except _errors() as error:
@@ -84,18 +84,18 @@ def read_bands(data: bytes, preset: Preset, limits: ImageLimits) -> tuple[Float,
 
 
 def read_band_files(files: Sequence[bytes], preset: Preset, limits: ImageLimits) -> tuple[Float, ImageFlag]:
-    """Read a galaxy whose bands are a file each, of which the first plane of the first image counts.
+    """Read a galaxy with one file per band. Only the first plane of a file's first image counts.
 
     Args:
-        files: One for each of the preset's bands, in their order.
-        preset: Which bands they are.
-        limits: As for `read_bands`; all bands together may have so many pixels.
+        files: One file for each of the preset's bands, in their order.
+        preset: The bands.
+        limits: As for `read_bands`. The limit in pixels applies to all bands together.
 
     Returns:
         As `read_bands`.
 
     Raises:
-        RejectError: A file cannot be used, or they are of different shape; stage `decode`.
+        RejectError: A file cannot be used, or their shapes differ; stage `decode`.
     """
     planes: list[Float] = []
     limits = replace(limits, pixels=limits.pixels // len(preset.bands))
@@ -108,20 +108,20 @@ def read_band_files(files: Sequence[bytes], preset: Preset, limits: ImageLimits)
 
 
 def read_frame(data: bytes, limits: ImageLimits) -> tuple[Float, "Header"]:
-    """Read the first image of a FITS file, in the order of its rows, with the header that places it.
+    """Read the first image of a FITS file, with its rows in the file's order, and its header.
 
     Args:
         data: The file.
-        limits: Larger images are rejected, and larger files, also once they are unpacked.
+        limits: Limits of images. The limit in bytes also applies to the decompressed file.
 
     Returns:
-        Fluxes, float32 `[height, width]`, masked pixels NaN; and its header.
+        Fluxes, float32 `[height, width]`, masked pixels NaN; and the header, which has the coordinates.
 
     Raises:
         RejectError: The file cannot be used; stage `decode`.
     """
     if not is_fits(data):
-        raise _reject(Reason.NOT_AN_IMAGE, f"the bytes start with {data[:8]!r}, which is no FITS file")
+        raise _reject(Reason.NOT_AN_IMAGE, f"the bytes start with {data[:8]!r}, so it is not a FITS file")
     data = fits_file.plain(data, limits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -134,15 +134,15 @@ def read_frame(data: bytes, limits: ImageLimits) -> tuple[Float, "Header"]:
 
 
 def read_header(file: BinaryIO, max_bytes: int = ImageLimits().header_bytes) -> "Header":
-    """Read the header of the first image of a FITS file, and no pixels.
+    """Read the header of the first image of a FITS file, without its pixels.
 
     Args:
-        file: Packed or not.
-        max_bytes: Of this header and of those before it.
+        file: The file, compressed or not.
+        max_bytes: Maximum size in bytes of this header and those before it.
 
     Raises:
-        ValueError: It has none.
-        OSError: It cannot be read, or is larger.
+        ValueError: The file does not have an image.
+        OSError: It cannot be read, or the headers are larger.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -162,15 +162,18 @@ def _first_image(file: BinaryIO | io.RawIOBase) -> Any:
     for hdu in fits.open(file, memmap=False, lazy_load_hdus=True):
         if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2:
             return hdu
-    raise _reject(Reason.WRONG_SHAPE, "the file has no image")
+    raise _reject(Reason.WRONG_SHAPE, "the file does not have an image")
 
 
 def fill_masked(planes: Float, sky: float | None = None) -> Float:
-    """Fill pixels that are NaN in any band with the sky: as given, or each band's median.
+    """Fill pixels that are NaN in any band with the sky level.
 
     Args:
-        planes: Float32 `[bands, height, width]`.
-        sky: The level between galaxies, if it is known.
+        planes: Fluxes, float32 `[bands, height, width]`.
+        sky: The level between galaxies; None for the median of each band.
+
+    Returns:
+        The filled planes.
 
     Raises:
         RejectError: More than `MAX_MASKED` of the pixels are NaN; stage `decode`.
@@ -185,7 +188,7 @@ def fill_masked(planes: Float, sky: float | None = None) -> Float:
 
 
 def _images(data: bytes, limits: ImageLimits) -> list[tuple[str | None, Float]]:
-    """Every band of the file, by name where it has one: `[height, width]`, masked pixels NaN."""
+    """Return every band of the file with its name or None: `[height, width]`, masked pixels NaN."""
     from astropy.io import fits
 
     found: list[tuple[str | None, Float]] = []
@@ -202,15 +205,15 @@ def _images(data: bytes, limits: ImageLimits) -> list[tuple[str | None, Float]]:
 
 
 def _check_size(hdu: Any, total: int, limits: ImageLimits) -> int:
-    """The pixels of an image, of which all bands together may have only so many."""
+    """Return the number of pixels of an image. All bands together are limited."""
     shape, limit = hdu.shape, limits.pixels
     size, sides = int(math.prod(shape)), " x ".join(map(str, shape))
     if not size:
         raise _reject(Reason.ZERO_PIXELS, f"an image of {sides} pixels")
     if total + size > limit:
-        raise _reject(Reason.TOO_MANY_PIXELS, f"{sides} and more before it, the limit is {limit} in all")
+        raise _reject(Reason.TOO_MANY_PIXELS, f"{sides} and more before it, the limit is {limit} in total")
     if getattr(hdu, "compression_type", None) == _UNSAFE:
-        raise _reject(Reason.UNSUPPORTED_FORMAT, f"tiles packed by {_UNSAFE}; use RICE_1 or GZIP_2")
+        raise _reject(Reason.UNSUPPORTED_FORMAT, f"tiles compressed by {_UNSAFE}; use RICE_1 or GZIP_2")
     tile = getattr(hdu, "tile_shape", shape)
     if size > _MAX_TILES * math.prod(tile):
         raise _reject(Reason.DECOMPRESSION_BOMB, f"{sides} pixels in tiles of {' x '.join(map(str, tile))}")
@@ -227,12 +230,12 @@ def _pixels(hdu: Any) -> Float:
         raise _reject(Reason.WRONG_SHAPE, f"an image of shape {list(pixels.shape)}")
     blank = hdu.header.get("BLANK")
     pixels = pixels.reshape(-1, *pixels.shape[-2:])
-    # astropy makes BLANK pixels NaN where it scales, but leaves plain integers as they are.
+    # astropy makes BLANK pixels NaN where it scales, but leaves plain integers unchanged.
     masked = pixels == blank if blank is not None and pixels.dtype.kind in "iu" else None
     fluxes = pixels.astype(np.float32)
     if masked is not None:
         fluxes[masked] = np.nan
-    # What is too large for the arithmetic of colors is no flux.
+    # A value that is too large for the arithmetic of colors is not a flux.
     fluxes[np.abs(fluxes) > 1e30] = np.nan
     return fluxes
 
@@ -260,9 +263,9 @@ def _names(header: "Header", planes: int) -> list[str | None]:
 
 
 def _chosen(images: Sequence[tuple[str | None, Float]], preset: Preset) -> Float:
-    """The preset's bands from red to blue, `[bands, height, width]`."""
+    """Return the preset's bands from red to blue, `[bands, height, width]`."""
     if not images:
-        raise _reject(Reason.WRONG_SHAPE, "the file has no image")
+        raise _reject(Reason.WRONG_SHAPE, "the file does not have an image")
     if not preset.bands:
         planes = [images[0][1]]
     else:
@@ -289,7 +292,7 @@ def _stacked(planes: Sequence[Float]) -> Float:
 
 
 def _whole(planes: Float, flags: ImageFlag) -> tuple[Float, ImageFlag]:
-    """Masked pixels filled and told, and the first row on top."""
+    """Fill masked pixels, set their flag, and put the first row on top."""
     if not np.isfinite(planes).all():
         planes = fill_masked(planes)
         flags |= ImageFlag.MASKED
@@ -297,7 +300,7 @@ def _whole(planes: Float, flags: ImageFlag) -> tuple[Float, ImageFlag]:
 
 
 def _proposal(names: Sequence[str | None]) -> str:
-    """The presets whose bands are all among the named images, as the end of a reject's detail."""
+    """Return the presets whose bands are all among the named images, as the end of a reject's detail."""
     fitting = [
         key
         for key, preset in PRESETS.items()
@@ -307,14 +310,14 @@ def _proposal(names: Sequence[str | None]) -> str:
 
 
 def _band(name: str | None, preset: Preset) -> str | None:
-    """Which band a name such as `g`, `SDSS_g`, `HSC-G` or `r.00000` tells of; none, if not just one."""
+    """Return the band in a name such as `g`, `SDSS_g`, `HSC-G` or `r.00000`; None unless it has just one."""
     parts = set(re.split(r"[^a-z0-9]+", name or ""))
-    told = [band for band in preset.bands if band in parts]
-    return told[0] if len(told) == 1 else None
+    found = [band for band in preset.bands if band in parts]
+    return found[0] if len(found) == 1 else None
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What astropy raises of damaged files."""
+    """Return the classes of astropy's errors for damaged files."""
     from astropy.io.fits import VerifyError
 
     return (*_ERRORS, VerifyError)

@@ -1,7 +1,7 @@
-"""A FITS file as bytes: unpacked, and with headers of bounded size, before astropy looks at it.
+"""A FITS file as bytes: decompressed, and with headers of limited size, before astropy parses it.
 
-Where the standard ends a header after a card `END`, astropy looks for one as far as there are bytes, and
-makes an object of each card before it.
+By the standard a header ends after a card `END`. astropy searches for one to the end of the file, and creates
+an object for each card before it.
 """
 
 import bz2
@@ -23,25 +23,28 @@ _CARD = 80
 
 
 def is_fits(data: bytes) -> bool:
-    """Whether bytes start as a FITS file does, packed or not."""
+    """Return whether bytes start like a FITS file, compressed or not."""
     return data.startswith((_PLAIN, _GZIP, _BZIP2))
 
 
 def plain(data: bytes, limits: ImageLimits) -> bytes:
-    """Unpack a file, if it is packed, as far as its headers make sense.
+    """Decompress a file, if necessary, and cut it off after its last valid header and data.
 
     Args:
-        data: The file, of one that `is_fits`.
-        limits: Those in bytes, of headers, and how far it may unpack.
+        data: A file for which `is_fits` is true.
+        limits: Limits of bytes, of headers, and of the expansion.
+
+    Returns:
+        The bytes of a plain FITS file.
 
     Raises:
-        RejectError: It is no FITS file, or a limit is exceeded; stage `decode`.
+        RejectError: It is not a FITS file, or exceeds a limit; stage `decode`.
     """
     return _checked(_unpacked(data, limits), limits)
 
 
 def open_headers(file: BinaryIO, max_bytes: int) -> io.RawIOBase:
-    """A file, unpacked, of which headers are read and no more than so many bytes; then it raises OSError."""
+    """Return a decompressed file of which only headers can be read. More than `max_bytes` raise OSError."""
     magic = file.read(len(_BZIP2))
     file.seek(0)
     unpacked: Any = file
@@ -53,7 +56,7 @@ def open_headers(file: BinaryIO, max_bytes: int) -> io.RawIOBase:
 
 
 class _BoundedHeaders(io.RawIOBase):
-    """A file of which only headers are read; astropy looks for an end of one as far as there are bytes."""
+    """A file of which only headers are read: astropy searches for their end up to the end of the file."""
 
     def __init__(self, file: BinaryIO, max_bytes: int) -> None:
         self._file = file
@@ -91,19 +94,19 @@ def _unpacked(data: bytes, limits: ImageLimits) -> bytes:
             bunzip = bz2.BZ2Decompressor()
             plain, done = bunzip.decompress(data, limit + 1), bunzip.eof
     except (zlib.error, OSError) as error:
-        raise _reject(Reason.CORRUPT, f"it cannot be unpacked: {error}") from None
+        raise _reject(Reason.CORRUPT, f"it cannot be decompressed: {error}") from None
     if len(plain) > limit:
-        raise _reject(Reason.TOO_MANY_BYTES, f"more than {limit} bytes when unpacked, the limit")
+        raise _reject(Reason.TOO_MANY_BYTES, f"more than {limit} bytes when decompressed, the limit")
     if not done:
-        raise _reject(Reason.TRUNCATED, f"the packed file ends after {len(plain)} bytes")
+        raise _reject(Reason.TRUNCATED, f"the compressed file ends after {len(plain)} bytes")
     limits.check_expansion(len(plain), len(data))
     if not plain.startswith(_PLAIN):
-        raise _reject(Reason.NOT_AN_IMAGE, f"packed bytes start with {plain[:8]!r}")
+        raise _reject(Reason.NOT_AN_IMAGE, f"the decompressed bytes start with {plain[:8]!r}")
     return plain
 
 
 def _checked(data: bytes, limits: ImageLimits) -> bytes:
-    """The file as far as its headers make sense, before anything looks for an end of one in a gigabyte."""
+    """Return the file up to its last valid header and data, so that a search for an end is short."""
     start = total = 0
     while start == 0 or data.startswith(b"XTENSION", start):
         header = _header(data, start, limits.header_bytes - total)
@@ -116,12 +119,12 @@ def _checked(data: bytes, limits: ImageLimits) -> bytes:
             return data
         total += len(header)
         start += len(header) + _padded(_data_bytes(header))
-    # Behind the last one may be anything: astropy would take it for a header.
+    # Anything may follow the last data: astropy would parse it as a header.
     return data if start >= len(data) else data[:start]
 
 
 def _header(data: bytes, start: int, most: int) -> bytes | None:
-    """The blocks of the header that begins there; None if it has no end in so many bytes."""
+    """Return the blocks of the header at `start`, or None if it does not end within `most` bytes."""
     for card in range(start, min(len(data), start + most), _CARD):
         if data[card : card + _CARD] == _END:
             return data[start : start + _padded(card + _CARD - start)]
@@ -133,7 +136,7 @@ def _padded(size: int) -> int:
 
 
 def _data_bytes(header: bytes) -> int:
-    """The size of what follows a header (FITS standard 4.0, equation 2)."""
+    """Return the size in bytes of the data after a header (FITS standard 4.0, equation 2)."""
     values: dict[bytes, int] = {}
     for card in range(0, len(header), _CARD):
         found = _SIZE.match(header, card, card + _CARD)

@@ -1,7 +1,7 @@
-"""Plain JPEGs by libjpeg-turbo alone, which takes two thirds of the time that it takes by way of Pillow.
+"""Plain JPEGs by libjpeg-turbo alone, which takes two thirds of the time of decoding through Pillow.
 
-The pixels are Pillow's, bit for bit. But simplejpeg tells no reasons: whatever it refuses, warns of, or is
-not plain (CMYK, a few pixels), is left to Pillow, which decides what becomes of it.
+The pixels are those of Pillow, bit for bit. simplejpeg does not give reasons for errors: any file that it
+refuses or warns about, or that is not plain (CMYK, a few pixels), is left to Pillow.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ import simplejpeg
 MAGIC = b"\xff\xd8\xff"
 
 _PLAIN = ("YCbCr", "RGB", "Gray")
-# simplejpeg names a scale by the size that it gives, of which smaller images have the same at several.
+# simplejpeg selects a scale by the resulting size, which is ambiguous for smaller images.
 _SMALLEST_SIDE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a plain JPEG says of itself."""
+    """Properties of a plain JPEG in its header."""
 
     width: int
     height: int
@@ -27,7 +27,7 @@ class Header:
 
 
 def read_header(data: bytes) -> Header | None:
-    """The header of a plain JPEG; None for any other."""
+    """Return the header of a plain JPEG, or None for any other file."""
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
     except (ValueError, KeyError):
@@ -42,12 +42,12 @@ def read_pixels(data: bytes, header: Header, factor: int) -> npt.NDArray[np.uint
 
     Args:
         data: The file.
-        header: Of it.
+        header: Header of the file.
         factor: 1, 2, 4 or 8: decode at a fraction of the size, each pixel the mean of its block.
 
     Returns:
-        `[height, width, 3]`, or `[height, width]` if it is gray, both rounded up after division; None if
-        there is anything wrong with it.
+        Pixels, uint8 `[height, width, 3]`, or `[height, width]` if it is gray, with both sides rounded up
+        after division; None if the file is faulty.
     """
     try:
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(

@@ -1,7 +1,7 @@
-"""What one input may ask of the machine, and what hostile files claim, checked before they are decoded.
+"""Limits of one input, and checks of the sizes that hostile files claim, before they are decoded.
 
-Each check reads a few bytes of a header, so that what it refuses costs nothing. What no header tells is
-caught by the bound on memory (`gax_batch.system.machine.memory_bound`).
+Each check reads only a few bytes of a header, so that refusing a file costs almost nothing. Needs that no
+header shows are limited by `gax_batch.system.machine.memory_bound`.
 """
 
 import struct
@@ -13,33 +13,34 @@ from gax_batch.rejects import Reason, RejectError, Stage
 
 MIB = 1 << 20
 MAX_PATH_CHARACTERS = 4096
-"""Of an object's name with its folders; Linux has no longer paths."""
+"""Maximum length of an object's name with its folders. Linux does not support longer paths."""
 DEFAULT_UNIT_SIZE = 4096
-"""Cutouts of a unit, unless another number is asked for."""
+"""Default number of cutouts in a unit."""
 MAX_UNIT_SIZE = 65_536
-"""Cutouts of a unit: 0.8 GB of pixels."""
+"""Maximum number of cutouts in a unit: 0.8 GB of pixels."""
 MAX_SCANS = 100
-"""Of a JPEG: each lets libjpeg walk over all pixels once more. Encoders write ten."""
+"""Maximum number of scans in a JPEG: libjpeg processes all pixels once for each. Encoders write ten."""
 MAX_TIFF_VALUES = 262_144
-"""Of a number's tag: each becomes a Python object. An image of a million rows has as many strips."""
+"""Maximum number of values in a TIFF tag: each becomes a Python object. A tag has one per strip."""
 
-# Small images may be as empty as they like.
+# Small images may have any expansion.
 _FREE_BYTES = 16 * MIB
 _START_OF_SCAN = b"\xff\xda"
-# Types of TIFF tags whose values Pillow keeps as the bytes that they are (TIFF 6.0, section 2).
+# Types of TIFF tags whose values Pillow keeps as bytes (TIFF 6.0, section 2).
 _BYTES_TYPES = frozenset({1, 2, 6, 7})
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What an image may need at most.
+    """Limits of an image.
 
     Attributes:
-        bytes: Encoded size; of a packed FITS file also its size once it is unpacked.
-        pixels: Width times height, from the header; of a FITS file those of all its bands.
-        expansion: How many times its encoded bytes its pixels may take, if these are more than 16 MiB.
-        header_bytes: Of all headers of a FITS file, or of one entry of a tar.
-        memory_mib: What reading a unit may take besides what its process has.
+        bytes: Maximum encoded size in bytes; also that of a compressed FITS file after decompression.
+        pixels: Maximum width times height, from the header; for a FITS file, of all its bands.
+        expansion: Maximum ratio of the bytes of pixels to the encoded bytes, if the pixels have more than 16
+            MiB.
+        header_bytes: Maximum size in bytes of all headers of a FITS file, or of one entry of a tar.
+        memory_mib: Maximum memory, in MiB, that reading a unit may take in addition to that of its process.
     """
 
     bytes: int = 64 * MIB
@@ -50,17 +51,17 @@ class ImageLimits:
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """Of a run's settings, `max_image_bytes` and so on, or their record; an older record lacks some."""
+        """Read the limits from a run's settings or their record. Old records lack some of them."""
         names = {f.name: f"max_image_{f.name}" for f in fields(cls)}
         return cls(**{name: settings[key] for name, key in names.items() if key in settings})
 
     def check_expansion(self, unpacked: int, encoded: int, stage: Stage = Stage.DECODE) -> None:
-        """Refuse what its bytes cannot honestly hold.
+        """Refuse data that unpack to implausibly many bytes.
 
         Args:
-            unpacked: Bytes of the pixels, or of a file once it is unpacked.
-            encoded: Bytes that they come from.
-            stage: Of the reject.
+            unpacked: Bytes of the pixels, or of a decompressed file.
+            encoded: Bytes of their source.
+            stage: Stage of the reject.
 
         Raises:
             RejectError: It is a decompression bomb.
@@ -72,11 +73,11 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class ListingLimits:
-    """What a listing may hold at most.
+    """Limits of a listing.
 
     Attributes:
-        id_characters: Of a galaxy's id; a longer one is a reject.
-        shard_members: Entries of a tar or rows of a Parquet shard; a larger one ends the command.
+        id_characters: Maximum length of a galaxy's id. A longer one is a reject.
+        shard_members: Maximum entries of a tar or rows of a Parquet shard. A larger one is an error.
     """
 
     id_characters: int = 256
@@ -84,7 +85,7 @@ class ListingLimits:
 
 
 def check_scans(jpeg: bytes) -> None:
-    """Refuse a JPEG of so many scans that decoding it takes minutes.
+    """Refuse a JPEG with so many scans that decoding takes minutes.
 
     Raises:
         RejectError: It is a decompression bomb.
@@ -96,10 +97,10 @@ def check_scans(jpeg: bytes) -> None:
 
 
 def check_tags(tiff: bytes) -> None:
-    """Refuse a TIFF with a tag of so many numbers that reading them takes gigabytes.
+    """Refuse a TIFF with a tag of so many values that reading them takes gigabytes.
 
     Raises:
-        RejectError: It is a decompression bomb. What is broken in other ways passes: it is the decoder's.
+        RejectError: It is a decompression bomb. Other faults are left to the decoder.
     """
     order = "<" if tiff.startswith(b"II") else ">"
     try:

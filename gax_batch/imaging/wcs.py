@@ -19,12 +19,12 @@ class Projection:
     """A frame's projection of the sky (Calabretta & Greisen 2002, A&A 395, 1077).
 
     Attributes:
-        wcs: astropy's.
-        width: Of the frame, pixels.
-        height: Likewise.
-        pixel_arcsec: Side of a pixel: the root of its area.
+        wcs: World coordinate system of astropy.
+        width: Width of the frame, pixels.
+        height: Height of the frame, pixels.
+        pixel_arcsec: Side of a pixel: the root of its area, arcseconds.
         rotation: Position angle of the frame's columns at its reference pixel, degrees.
-        center: Direction of its center, `[3]`.
+        center: Direction of the frame's center, unit vector, float64 `[3]`.
     """
 
     wcs: Any
@@ -39,7 +39,7 @@ class Projection:
         """Read a header's projection.
 
         Raises:
-            ValueError: It has none of the sky, or not right ascension and declination near ICRS.
+            ValueError: The header does not have one, or its coordinates are not RA and Dec near ICRS.
         """
         from astropy.wcs import WCS, NoConvergence
         from astropy.wcs.utils import proj_plane_pixel_area
@@ -48,7 +48,7 @@ class Projection:
         if width < 1 or height < 1:
             raise ValueError("its image has no pixels")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # real headers break the standard in ways that do not matter here
+            warnings.simplefilter("ignore")  # real headers violate the standard in ways that do not matter
             try:
                 wcs = WCS(header, naxis=2)
                 _check_system(wcs, header)
@@ -64,24 +64,24 @@ class Projection:
         return cls(wcs, width, height, side, rotation, center)
 
     def pixels(self, ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
-        """Column and row of positions in degrees, from 0 at the first pixel's center; NaN for no place."""
+        """Return column and row of positions in degrees, from 0 at the first pixel's center; NaN if none."""
         from astropy.wcs import NoConvergence
 
         try:
             x, y = self.wcs.all_world2pix(np.stack([ra, dec], axis=1), 0, ra_dec_order=True).T
         except NoConvergence as error:
             x, y = error.best_solution.T
-        # The other side of the sky is projected onto the frame too.
+        # The projection also maps the opposite side of the sky onto the frame.
         far = np.linalg.norm(directions(ra, dec) - self.center, axis=1) > 1.0
         return np.where(far, np.nan, x), np.where(far, np.nan, y)
 
     def positions(self, pixels: Floats) -> tuple[Floats, Floats]:
-        """Right ascension and declination, degrees, of columns and rows `[N, 2]`."""
+        """Return right ascension and declination, degrees, of columns and rows `[N, 2]`."""
         ra, dec = self.wcs.all_pix2world(pixels, 0, ra_dec_order=True).T
         return ra, dec
 
     def has_pixels_of(self, other: "Projection") -> bool:
-        """Whether a pixel of the other frame is the same pixel of this one, to a thousandth."""
+        """Return whether a pixel of the other frame is the same pixel of this one, to a thousandth."""
         if (self.width, self.height) != (other.width, other.height):
             return False
         ends = np.array([[0, 0], [self.width - 1, self.height - 1], [0, self.height - 1]], float)
@@ -97,25 +97,25 @@ def _check_system(wcs: Any, header: "Header") -> None:
     if wcs.wcs.radesys.strip().upper().startswith("FK4"):
         raise ValueError("its coordinates are of B1950 (FK4), not ICRS or J2000")
     if not all(isinstance(header.get(key), (int, float)) for key in ("CRVAL1", "CRVAL2")):
-        raise ValueError("its header does not tell where its reference pixel is (CRVAL1, CRVAL2)")
+        raise ValueError("its header does not have the position of its reference pixel (CRVAL1, CRVAL2)")
 
 
 def directions(ra: Floats, dec: Floats) -> Floats:
-    """Unit vectors `[N, 3]` of positions in degrees."""
+    """Return unit vectors `[N, 3]` of positions in degrees."""
     ra, dec = np.radians(ra), np.radians(dec)
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
 
 
 def healpix_cells(ra: Floats, dec: Floats, order: int) -> npt.NDArray[np.int64]:
-    """HEALPix cells (Gorski et al. 2005, ApJ 622, 759) of positions, nested numbering.
+    """Return the HEALPix cells (Gorski et al. 2005, ApJ 622, 759) of positions, in nested numbering.
 
     Args:
-        ra: Right ascension, degrees, `[N]`; NaN where it is not known.
-        dec: Declination likewise.
+        ra: Right ascension, degrees, float64 `[N]`; NaN if unknown.
+        dec: Declination, degrees, float64 `[N]`; NaN if unknown.
         order: The base-2 logarithm of NSIDE: the sky has 12 * 4**order cells.
 
     Returns:
-        int64 `[N]`; -1 where there is no position.
+        Cells, int64 `[N]`; -1 without a position.
     """
     from astropy import units
     from astropy.coordinates import Latitude, Longitude

@@ -1,7 +1,7 @@
 """Statistics of a cutout's pixels that differ between surveys: background, noise, color, sharpness, size.
 
-They need no network, so that they stay valid when the weights are trained again. Sums of pixels are whole
-numbers below 2**24, which float32 holds exactly: their order does not matter.
+They do not need a network, so that they stay valid when the weights are trained again. Sums of pixels are
+integers below 2**24, which float32 represents exactly, so that their order does not matter.
 """
 
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 
 CORNER = 14
-"""Side of the four corners, in pixels, that show the background."""
+"""Side of the four corners that sample the background, pixels."""
 _CENTER = slice(IMAGE_SIDE // 4, IMAGE_SIDE - IMAGE_SIDE // 4)
-# Differences of neighbors are smaller than a grey level in smooth images; the logarithm must stay finite.
+# In smooth images, differences of neighbors are below a gray level. Keeps the logarithm finite.
 _FLOOR = 0.1
-# Cutouts at a time: their corners and centers stay in the processor's caches.
+# Cutouts per step: their corners and centers fit the processor's caches.
 _ROWS = 32
 
 
@@ -30,8 +30,8 @@ class Statistic:
     """One number of a cutout.
 
     Attributes:
-        name: The key in bundles and records.
-        group: Statistics of a group say nearly the same; a warning names one of them.
+        name: Key in bundles and records.
+        group: Group of statistics that contain nearly the same information. A warning names one of a group.
         label: The quantity in words, as the subject of "is lower" or "is higher".
     """
 
@@ -62,19 +62,20 @@ STATISTICS = (
     Statistic("coarse_sharpness", "sharpness", "the sharpness at the scale of two pixels"),
     Statistic("core_sharpness", "sharpness", "the sharpness of the galaxies' centers"),
 )
-"""The numbers of a cutout, in the order of `measure`'s columns."""
+"""The statistics of a cutout, in the order of `measure`'s columns."""
 
 
 def measure(cutouts: Images) -> Doubles:
     """Measure the statistics of cutouts.
 
-    The work is about 0.02 ms a cutout on one core.
+    Takes about 0.02 ms per cutout on one core.
 
     Args:
-        cutouts: uint8 `[N, 64, 64, 3]`, RGB.
+        cutouts: RGB cutouts, uint8 `[N, 64, 64, 3]`.
 
     Returns:
-        float64 `[N, len(STATISTICS)]`, finite: levels in grey levels, the others natural logarithms.
+        Statistics, float64 `[N, len(STATISTICS)]`, finite. Levels are in gray levels, the others are natural
+        logarithms.
     """
     blocks = [np.empty((0, len(STATISTICS)))]
     for start in range(0, len(cutouts), _ROWS):
@@ -85,9 +86,9 @@ def measure(cutouts: Images) -> Doubles:
 
 
 def _background(pixels: Images) -> tuple[Doubles, Iterator[Doubles]]:
-    """Background level `[N, 3]`, and the eight statistics of noise, each `[N]`.
+    """Return the background level `[N, 3]`, and the eight statistics of noise, each `[N]`.
 
-    Each is that of the second lowest of the four corners, so that a neighbor in one or two of them does not
+    Each is the second lowest value of the four corners, so that neighbors in one or two of them do not
     matter.
     """
     low, high = slice(0, CORNER), slice(IMAGE_SIDE - CORNER, IMAGE_SIDE)
@@ -102,12 +103,12 @@ def _background(pixels: Images) -> tuple[Doubles, Iterator[Doubles]]:
 
 
 def _channels_first(pixels: Images) -> Floats:
-    """Pixels `[..., 3]` as `[3, ...]`, so that the fast axis of every sum is a row of pixels."""
+    """Transpose pixels `[..., 3]` to `[3, ...]`, so that the fast axis of every sum is a row of pixels."""
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 0)).astype(np.float32)
 
 
 def _corner_noise(corners: Floats, lag: int) -> Doubles:
-    """Mean absolute difference of pixels `lag` apart in a row, `[3, N]`, of corners `[3, N, 4, y, x]`."""
+    """Return mean absolute differences of pixels `lag` apart in a row, `[3, N]`, of `[3, N, 4, y, x]`."""
     sums = np.abs(corners[..., lag:] - corners[..., :-lag]).sum(axis=(3, 4))
     noise: Doubles = _second_lowest(sums) / (CORNER * (CORNER - lag)) + _FLOOR
     return noise
@@ -119,10 +120,10 @@ def _second_lowest(values: Floats) -> Doubles:
 
 
 def _galaxy(pixels: Images, background: Doubles) -> Iterator[Doubles]:
-    """The ten statistics of what is in the center, each `[N]`."""
+    """Yield the ten statistics of the object in the center, each `[N]`."""
     center = _channels_first(pixels[:, _CENTER, _CENTER])
     inner, middle, outer = (_light(center, half, background) for half in (4, 8, 16))
-    # A galaxy that is fainter than its background's errors still has finite colors.
+    # Keep the colors of a galaxy that is fainter than the errors of its background finite.
     channels = np.maximum(outer, 64.0)
     yield np.log(channels[0] / channels[1])
     yield np.log(channels[2] / channels[1])
@@ -143,7 +144,7 @@ def _galaxy(pixels: Images, background: Doubles) -> Iterator[Doubles]:
 
 
 def _light(center: Floats, half: int, background: Doubles) -> Doubles:
-    """Light above the background in the central square of side `2 half`, `[3, N]`, of `[3, N, y, x]`."""
+    """Return the light above the background in the central square of side `2 half`, `[3, N]`."""
     middle = center.shape[-1] // 2
     square = slice(middle - half, middle + half)
     light: Doubles = center[:, :, square, square].sum(axis=(2, 3)) - 4 * half**2 * background.T
@@ -151,14 +152,14 @@ def _light(center: Floats, half: int, background: Doubles) -> Doubles:
 
 
 def _roughness(light: Floats, lag: int) -> Doubles:
-    """Sum of absolute differences of pixels `lag` apart, `[N]`, at least 1."""
+    """Return the sum of absolute differences of pixels `lag` apart, `[N]`, at least 1."""
     down = _total(np.abs(light[:, lag:] - light[:, :-lag]))
     across = _total(np.abs(light[:, :, lag:] - light[:, :, :-lag]))
     return down + across + 1.0
 
 
 def _curvature(light: Floats) -> Doubles:
-    """Sum of absolute second differences, `[N]`, at least 1."""
+    """Return the sum of absolute second differences, `[N]`, at least 1."""
     down = light[:, 2:] - 2 * light[:, 1:-1] + light[:, :-2]
     across = light[:, :, 2:] - 2 * light[:, :, 1:-1] + light[:, :, :-2]
     return _total(np.abs(down)) + _total(np.abs(across)) + 1.0

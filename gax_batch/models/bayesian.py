@@ -1,10 +1,10 @@
 """The Bayesian CNN: Gaussian posteriors over every kernel, trained by Flipout, run by coherent draws.
 
-Training perturbs the weights of each example pseudo-independently (Flipout, Wen et al. 2018, ICLR).
-Inference fixes S weight draws `mean + deviation * noise` instead and shows every galaxy the same S
-networks: ordinary convolutions, and model errors that stay correlated over a whole survey, as they are.
-Draws come in antithetic pairs, `mean + deviation * noise` and `mean - deviation * noise` (Hammersley &
-Morton 1956): whatever is linear in the weights leaves their mean exactly.
+Training perturbs the weights of each example pseudo-independently (Flipout, Wen et al. 2018, ICLR). Inference
+instead fixes S weight draws `mean + deviation * noise` and applies the same S networks to every galaxy. They
+are ordinary convolutions, and their model errors stay correlated over a whole survey, as real model errors
+are. Draws come in antithetic pairs, `mean + deviation * noise` and `mean - deviation * noise` (Hammersley &
+Morton 1956): contributions that are linear in the weights cancel exactly in their mean.
 """
 
 import math
@@ -21,7 +21,7 @@ from gax_batch.models import DRAW_SET, FIRST_DRAWS, layers
 from gax_batch.models.runtime import tf
 
 KERNELS = ("block_0", "block_1", "block_2", "hidden", "logits")
-# In units of the prior's. Training moves them, from where the convolutions still tell galaxies apart.
+# Initial standard deviation in units of the prior's. At this value convolutions still distinguish galaxies.
 FIRST_DEVIATION = 0.03
 FIRST_DENSE_DEVIATION = 0.2
 ORIENTATIONS = DRAW_SET // 2
@@ -32,9 +32,9 @@ def _fan_in(shape: Any) -> int:
 
 
 def prior_deviation(shape: Any) -> float:
-    """Standard deviation of a kernel's zero-mean Gaussian prior: He et al. 2015's, sqrt(2 / fan-in).
+    """Return the standard deviation of a kernel's zero-mean Gaussian prior: sqrt(2 / fan-in), He et al. 2015.
 
-    A unit Gaussian (TFP's default) on 1,152 inputs would expect activations 24 times too large.
+    A unit Gaussian (TFP's default) on 1,152 inputs would imply activations 24 times too large.
     """
     return math.sqrt(2.0 / _fan_in(shape))
 
@@ -49,7 +49,7 @@ def _prior(dtype: Any, shape: Any, _name: Any, _trainable: Any, _add_variable: A
 
 
 def _posterior(seed: int, first: float) -> Any:
-    """The kernel's posterior: means of an ordinary He initialization, deviations far below the prior's."""
+    """Return a kernel's initial posterior: He-initialized means, deviations far below the prior's."""
     import tensorflow_probability as tfp
     import tf_keras as keras
 
@@ -80,7 +80,7 @@ def _bayesian(layer: Any, seed: int, *arguments: Any, first: float, **options: A
 
 
 def build(seed: int = 0) -> Any:
-    """The Keras model that is trained: 893,285 parameters, images `[N, 64, 64, 3]` to logits `[N, 37]`.
+    """Return the Keras model for training: 893,285 parameters, images `[N, 64, 64, 3]` to logits `[N, 37]`.
 
     Its `losses` are the five Kullback-Leibler divergences from posterior to prior, in nats.
     """
@@ -116,13 +116,13 @@ def _build(seed: int) -> Any:
 
 
 def deviations(model: Any) -> list[Any]:
-    """The variables behind the deviations of the convolutions' posterior."""
+    """Return the variables that determine the standard deviations of the convolutions' posterior."""
     convolutions = [model.get_layer(name) for name in KERNELS[: len(layers.FILTERS)]]
     return [layer.kernel_posterior.distribution.scale.pretransformed_input for layer in convolutions]
 
 
 def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
-    """The trained posterior as named float32 arrays: `mean`, `deviation` and `bias` of each layer."""
+    """Return the trained posterior as float32 arrays: `mean`, `deviation` and `bias` of each layer."""
     arrays: dict[str, npt.NDArray[np.float32]] = {}
     for name in KERNELS:
         layer = model.get_layer(name)
@@ -136,10 +136,18 @@ def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def noise(seed: int, draw: int, shapes: list[tuple[int, ...]]) -> list[npt.NDArray[np.float32]]:
-    """Standard normal noise of one weight draw, one array per shape.
+    """Return the standard normal noise of one weight draw, one array per shape.
 
-    Raw bits of NumPy's Philox counter generator, a stable stream, with the key (seed, draw), through
-    the inverse normal distribution: draw k is the same on every machine and for any number of draws.
+    Raw bits of NumPy's Philox counter generator, a stable stream with the key (seed, draw), pass through the
+    inverse normal distribution. Draw k is therefore the same on every machine and for any number of draws.
+
+    Args:
+        seed: Seed of the bundle.
+        draw: Number of the draw.
+        shapes: Shapes of the arrays.
+
+    Returns:
+        float32 arrays of these shapes.
     """
     sizes = [math.prod(shape) for shape in shapes]
     generator = np.random.Philox(key=np.array([seed, draw], np.uint64))
@@ -152,10 +160,15 @@ def noise(seed: int, draw: int, shapes: list[tuple[int, ...]]) -> list[npt.NDArr
 def draw_kernels(
     arrays: Mapping[str, npt.NDArray[np.float32]], seed: int, draw: int
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """The kernels of one weight draw, `mean + deviation * noise`, by layer.
+    """Return the kernels of one weight draw, `mean + deviation * noise`, by layer.
 
-    Draws k and k + 8 see the same orientation, and their noises add up to zero, for k mod 16 below 8. The
-    first 8 draws see all orientations.
+    Draws k and k + 8 (k mod 16 below 8) have the same orientation and opposite noise. The first 8 draws have
+    all orientations.
+
+    Args:
+        arrays: The posterior, as `export_weights` returns it.
+        seed: Seed of the bundle.
+        draw: Number of the draw.
     """
     shapes = [arrays[f"{name}/mean"].shape for name in KERNELS]
     mirrored = draw // ORIENTATIONS % 2 == 1
@@ -168,7 +181,7 @@ def draw_kernels(
 
 
 def stages(draws: int) -> list[range]:
-    """Draws to make one after the other until there are enough: whole sets, each time as many as before."""
+    """Return the ranges of draws to compute in turn: whole sets, doubling the number of draws each time."""
     ends = [FIRST_DRAWS]
     while ends[-1] < draws:
         ends.append(min(2 * ends[-1], draws))
@@ -176,17 +189,17 @@ def stages(draws: int) -> list[range]:
 
 
 def monte_carlo_error(draws: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Standard error of the mean over draws, which come in antithetic pairs for each orientation.
+    """Return the standard error of the mean over draws, which come in antithetic pairs per orientation.
 
-    A pair's mean is one independent sample (Owen 2013, Monte Carlo theory, methods and examples, section
-    8.2), and the orientations are strata (ibid., section 8.4): what counts is the scatter of the pairs
-    that see the same one.
+    The mean of a pair is one independent sample (Owen 2013, Monte Carlo theory, methods and examples, section
+    8.2), and the orientations are strata (ibid., section 8.4). The error therefore follows from the scatter
+    of pairs with the same orientation.
 
     Args:
-        draws: `[S, N, 37]` cumulative fractions of two or more whole sets of 16.
+        draws: Cumulative fractions, float32 `[S, N, 37]`, in two or more whole sets of 16.
 
     Returns:
-        `[N]`, the largest over the answers.
+        float32 `[N]`, the largest error over the answers.
     """
     pairs = draws.reshape(-1, 2, ORIENTATIONS, *draws.shape[1:]).mean(axis=1)
     variance = pairs.var(axis=0, ddof=1).mean(axis=0) / (ORIENTATIONS * len(pairs))
@@ -194,7 +207,7 @@ def monte_carlo_error(draws: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
 
 
 class Predictor:
-    """Fixed networks for inference; call it inside a `tf.function` with one static shape."""
+    """The networks of fixed draws for inference. Call it inside a `tf.function` with one static shape."""
 
     def __init__(
         self,
@@ -206,14 +219,14 @@ class Predictor:
         parallel: int = 1,
         products: bool = False,
     ) -> None:
-        """Make the networks.
+        """Build the networks.
 
         Args:
-            arrays: The posterior, as `export_weights` gives it.
-            dtype: Of the convolutions.
-            seed: Of the bundle.
-            draws: Which, S of them, from a multiple of 8 on.
-            parallel: Draws at once, each on one thread.
+            arrays: The posterior, as `export_weights` returns it.
+            dtype: Data type of the convolutions.
+            seed: Seed of the bundle.
+            draws: Numbers of the S draws, starting at a multiple of 8.
+            parallel: Number of concurrent draws, each on one thread.
             products: Run the first block as a matrix product (see `layers.patches`), for GPUs.
         """
         self._parallel, self._products = parallel, products
@@ -235,9 +248,12 @@ class Predictor:
         self._count = len(draws)
 
     def __call__(self, images: Any) -> Any:
-        """Probabilities `[S, N, 37]` float32 of images `[N, 64, 64, 3]`; draw k sees orientation k mod 8."""
+        """Return probabilities, float32 `[S, N, 37]`, of images `[N, 64, 64, 3]`.
+
+        Draw k uses orientation k mod 8.
+        """
         inputs = layers.patches(images) if self._products else images
-        # A rolled loop: an unrolled one takes seconds to trace, and as many draws' activations to run.
+        # A rolled loop. An unrolled one takes seconds to trace, and holds the activations of all draws.
         return tf.map_fn(
             lambda k: self._one(inputs, {name: stack[k] for name, stack in self._kernels.items()}),
             tf.range(self._count),

@@ -1,9 +1,9 @@
-"""The blend of several models' vote fractions: a weighted mean, sharpened and shifted by calibration.
+"""The blend of the vote fractions of several models: a weighted mean, sharpened and shifted by calibration.
 
-A mean of good forecasts is too cautious (Ranjan & Gneiting 2010, J. R. Stat. Soc. B 72, 71), and networks
-that learned from clear galaxies lean to some answers. Both are mended by one exponent for each question and
-one offset for each answer: bias-corrected temperature scaling (Alexandari, Kundaje & Shrikumar 2020, ICML).
-NumPy only.
+A mean of good forecasts is underconfident (Ranjan & Gneiting 2010, J. R. Stat. Soc. B 72, 71), and networks
+trained on clear galaxies are biased toward some answers. One exponent for each question and one offset for
+each answer correct both: bias-corrected temperature scaling (Alexandari, Kundaje & Shrikumar 2020, ICML).
+This module needs only NumPy.
 """
 
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ from gax_batch.errors import UsageError
 from gax_batch.gz2 import QUESTION_OF
 
 Float = npt.NDArray[np.float32]
-# A fraction of 0 has no logarithm.
+# The logarithm of 0 does not exist.
 SMALLEST = np.float32(1e-6)
 
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """How the conditional fractions of some models become those of the catalog.
+    """A blend of the conditional fractions of several models.
 
     Attributes:
-        weights: float32 `[11]` by model, non-negative, one per question; they sum to 1 over models.
-        exponent: float32 `[11]`, positive; above 1 it moves fractions away from the middle.
+        weights: Weight of each question by model, float32 `[11]`, non-negative. They sum to 1 over models.
+        exponent: float32 `[11]`, positive. Values above 1 move fractions away from the middle.
         offset: float32 `[37]`, added to the logarithms of the conditional fractions.
     """
 
@@ -44,7 +44,7 @@ class Blend:
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> "Blend":
-        """Read what `as_json` returned; without exponents and offsets it is the plain mean.
+        """Read the result of `as_json`. Without exponents and offsets, the blend is the plain mean.
 
         Raises:
             UsageError: A question or an answer is missing, or a number is not finite.
@@ -59,24 +59,24 @@ class Blend:
             if row.shape != (wanted,) or not np.isfinite(row).all():
                 raise UsageError(
                     f"the bundle's calibration has {row.size} values of {name}, not {wanted} finite ones: it "
-                    "lost a question of the tree; use another bundle"
+                    "lacks a question of the tree; use another bundle"
                 )
         return cls(plain.weights, exponent, offset)
 
     def as_json(self) -> dict[str, Any]:
-        """Return nested lists of rounded numbers."""
+        """Return the blend as nested lists of rounded numbers."""
         weights = {name: [round(float(w), 5) for w in row] for name, row in self.weights.items()}
         others = {"exponent": self.exponent, "offset": self.offset}
         return {"blend": weights} | {n: [round(float(v), 4) for v in row] for n, row in others.items()}
 
     def __call__(self, predictions: Mapping[str, Float]) -> Float:
-        """Blend.
+        """Blend the fractions of several models.
 
         Args:
-            predictions: float32 `[N, 37]` cumulative fractions by model; or `[S, N, 37]` for some of them.
+            predictions: Cumulative fractions by model, float32 `[N, 37]`, or `[S, N, 37]` for some models.
 
         Returns:
-            float32 `[N, 37]`, or `[S, N, 37]`, cumulative fractions, as consistent with the tree as the
+            Cumulative fractions, float32 `[N, 37]` or `[S, N, 37]`, as consistent with the tree as the
             inputs.
         """
         mixed = sum(
@@ -84,7 +84,7 @@ class Blend:
             for name in sorted(predictions)
         )
         if (self.exponent == 1).all() and not self.offset.any():
-            # Bundles of earlier releases keep the bits of their results.
+            # Results of bundles of earlier releases keep their bits.
             scaled = gz2.conditional(np.asarray(mixed))
         else:
             scaled = scale(np.asarray(mixed), self.exponent, self.offset)
@@ -92,12 +92,15 @@ class Blend:
 
 
 def scale(conditional: npt.NDArray[Any], exponent: Float, offset: Float) -> npt.NDArray[Any]:
-    """Return conditional fractions to the power of exponents, times `exp` of offsets, summing to 1 again.
+    """Raise conditional fractions to powers, multiply by `exp` of offsets, and normalize again.
 
     Args:
-        conditional: `[..., 37]`.
-        exponent: `[11]`.
-        offset: `[37]`.
+        conditional: Conditional fractions, float `[..., 37]`.
+        exponent: Exponent of each question, float32 `[11]`.
+        offset: Offset of each answer, float32 `[37]`.
+
+    Returns:
+        Conditional fractions `[..., 37]`. The answers of each question sum to 1.
     """
     logarithm = exponent[QUESTION_OF] * np.log(np.maximum(conditional, SMALLEST)) + offset
     return gz2.conditional(np.exp(logarithm))

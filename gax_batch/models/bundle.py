@@ -1,6 +1,6 @@
-"""A model on disk: a folder of `bundle.json` and safetensors files, each named with its sha256.
+"""A model on disk: a folder of `bundle.json` and safetensors files, each listed with its sha256.
 
-Nothing in it can run code. This module imports no TensorFlow, so that a run's driver may use it.
+A bundle does not contain code. This module does not import TensorFlow, so that a run's driver can use it.
 """
 
 import hashlib
@@ -37,11 +37,11 @@ class Bundle:
     """A loaded, checked bundle.
 
     Attributes:
-        bundle_id: its name and the first 12 hexadecimal digits of its manifest's sha256, which covers
+        bundle_id: Its name and the first 12 hexadecimal digits of the sha256 of its manifest, which contains
             the checksums of all other files.
         manifest: `bundle.json`: name, seed, definition, preprocessing, training, calibration, metrics,
             files.
-        arrays: each model's arrays by name, float32.
+        arrays: float32 arrays by model and name.
     """
 
     bundle_id: str
@@ -50,13 +50,13 @@ class Bundle:
 
 
 def load_bundle(uri: str | None = None) -> Bundle:
-    """Read a bundle and check all of it.
+    """Read a bundle and check all of its files.
 
     Args:
-        uri: the bundle's folder, a path or any URI; the shipped bundle when None.
+        uri: Folder of the bundle, a path or URI; None for the shipped bundle.
 
     Raises:
-        UsageError: it is missing, incomplete, changed since it was written, or of an unknown format.
+        UsageError: It is missing, incomplete, changed since it was written, or has an unknown format.
     """
     place = _shipped() if uri is None else storage.normalize_uri(uri)
     raw = _read(place, MANIFEST)
@@ -66,19 +66,19 @@ def load_bundle(uri: str | None = None) -> Bundle:
 
 
 def load_catalog_bundle(uri: str | None = None) -> Bundle:
-    """Read a bundle whose fractions may go into a catalog, where the columns state their definition.
+    """Read a bundle whose fractions may enter a catalog, whose columns state a definition.
 
     Args:
-        uri: see `load_bundle`.
+        uri: See `load_bundle`.
 
     Raises:
-        UsageError: as `load_bundle`, and if the bundle's fractions are of another definition than
-            `gax_batch.gz2.DEFINITION`, or it does not name one.
+        UsageError: As for `load_bundle`; or the bundle does not state a definition of its fractions, or
+            another one than `gax_batch.gz2.DEFINITION`.
     """
     bundle = load_bundle(uri)
     name = bundle.manifest.get("definition")
     if name != DEFINITION.name:
-        what = "does not name the definition of its fractions"
+        what = "does not state the definition of its fractions"
         if name is not None:
             what = f"predicts {str(name)[:80]!r} fractions"
         raise UsageError(
@@ -92,12 +92,12 @@ def save_bundle(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, 
     """Write a bundle.
 
     Args:
-        folder: where; made if missing.
-        manifest: everything of `bundle.json` but `format_version` and `files`.
+        folder: Folder of the bundle. Created if it does not exist.
+        manifest: The contents of `bundle.json` without `format_version` and `files`.
         arrays: float32 arrays by model and name.
 
     Returns:
-        The bundle's id.
+        The id of the bundle.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
@@ -117,7 +117,7 @@ def save_bundle(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, 
 def _shipped() -> str:
     found = sorted(path.parent for path in SHIPPED.glob(f"*/{MANIFEST}"))
     if not found:
-        raise UsageError("this installation has no shipped bundle; reinstall gax-batch or pass --bundle URI")
+        raise UsageError("this installation has no bundle; reinstall gax-batch or pass --bundle URI")
     return storage.normalize_uri(str(found[-1]))
 
 
@@ -129,7 +129,7 @@ def _read(place: str, name: str) -> bytes:
         return storage.read_bytes(uri)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
-            f"no {name} in the bundle {place}; check --bundle, it names the folder that holds {MANIFEST}"
+            f"no {name} in the bundle {place}; check --bundle, which names the folder of {MANIFEST}"
         ) from None
     except PermissionError:
         raise UsageError(
@@ -160,7 +160,7 @@ def _parse(place: str, raw: bytes) -> dict[str, Any]:
         )
     for name, entry in manifest["files"].items():
         if not isinstance(entry, dict):
-            raise UsageError(f"{MANIFEST} of the bundle {place} has no checksum of {name!r}; {REMEDY}")
+            raise UsageError(f"{MANIFEST} of the bundle {place} lacks a checksum of {name!r}; {REMEDY}")
         if name != Path(name).name or "\\" in name or name in {"", ".", ".."}:
             raise UsageError(
                 f"{MANIFEST} of the bundle {place} names a file outside its folder, {name!r}; {REMEDY}"
@@ -181,5 +181,5 @@ def _arrays(place: str, manifest: Mapping[str, Any], model: str) -> Arrays:
     try:
         arrays: dict[str, npt.NDArray[np.float32]] = safetensors.numpy.load(data)
     except (SafetensorError, ValueError, TypeError, LookupError, MemoryError):
-        raise UsageError(f"{name} of the bundle {place} is no safetensors file; {REMEDY}") from None
+        raise UsageError(f"{name} of the bundle {place} is not a safetensors file; {REMEDY}") from None
     return arrays

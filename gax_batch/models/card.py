@@ -1,4 +1,4 @@
-"""A bundle's model card: what its fractions are, how good they are on galaxies new to it, its limits."""
+"""The model card of a bundle: the definition of its fractions, its errors on unseen galaxies, its limits."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,9 +13,9 @@ LEVEL = "0.9"
 
 
 def model_card(bundle: Bundle) -> dict[str, Any]:
-    """Return the card as plain data.
+    """Return the card as plain data, without the hashes of the training galaxies.
 
-    What the bundle does not hold is absent, and so are the hashes of its training galaxies.
+    Entries that the bundle lacks are absent.
     """
     card = {name: bundle.manifest[name] for name in PARTS if name in bundle.manifest}
     if "training" in card:
@@ -31,7 +31,7 @@ def card_json(bundle: Bundle) -> str:
 
 
 def card_text(bundle: Bundle) -> str:
-    """Return the card as lines for a person."""
+    """Return the card as text for a person."""
     card = model_card(bundle)
     training, metrics = card.get("training", {}), card.get("metrics", {})
     lines = [f"bundle {card['bundle_id']}", _definition(card.get("definition")), *_split(training, metrics)]
@@ -48,15 +48,15 @@ def _definition(name: str | None) -> str:
 
 
 def _split(training: Facts, metrics: Facts) -> list[str]:
-    """What trained and what judged; the two samples have no galaxy in common."""
+    """Return lines about the training and the evaluation sample, which have no galaxy in common."""
     lines = [f"trained on: {training['data']}"] if "data" in training else ["training: not recorded"]
     counts = dict(training.get("galaxies", {}))
     if counts:
         total = f"{counts.pop('all'):,} galaxies: " if "all" in counts else "galaxies: "
         lines.append("  " + total + ", ".join(f"{count:,} with {name}" for name, count in counts.items()))
     if not metrics:
-        return [*lines, "numbers of galaxies that did not train it: not recorded"]
-    lines.append(f"judged on: {metrics.get('sample', 'a sample that is not recorded')}")
+        return [*lines, "number of galaxies not used for training: not recorded"]
+    lines.append(f"evaluated on: {metrics.get('sample', 'a sample that is not recorded')}")
     if "galaxies" in metrics:
         judged = metrics["galaxies"]
         draws = f"; {metrics['draws']} draws" if "draws" in metrics else ""
@@ -102,7 +102,7 @@ def _intervals(metrics: Facts) -> list[str]:
         return []
     blind = metrics.get("intervals without the Bayesian spread", {})
     header = [
-        "intervals hold",
+        "coverage of intervals",
         "all fractions",
         "where asked",
         "worst answer",
@@ -121,7 +121,7 @@ def _intervals(metrics: Facts) -> list[str]:
 
 
 def _questions(metrics: Facts) -> list[str]:
-    """Return what depends on the question: an average over all of them hides the rarely asked ones."""
+    """Return lines per question, since an average over all questions hides the rarely asked ones."""
     held = metrics.get("intervals", {}).get(LEVEL, {}).get("questions", {})
     if not held:
         return []
@@ -131,7 +131,7 @@ def _questions(metrics: Facts) -> list[str]:
     header = (
         "question",
         "RMSE",
-        "90% hold",
+        "90% coverage",
         "where asked",
         "conditional",
         "galaxies asked",
@@ -166,7 +166,7 @@ def _distribution(metrics: Facts) -> list[str]:
 
 def _epistemic(metrics: Facts) -> list[str]:
     return [
-        f"90% intervals of the draws alone, {name}: would hold {found['coverage_of_draws_alone']:.1%}, mean "
+        f"90% intervals of the draws alone, {name}: contain {found['coverage_of_draws_alone']:.1%}, mean "
         f"standard deviation {found['mean_std']:.4f}"
         for name, found in metrics.get("epistemic", {}).items()
     ]
@@ -181,7 +181,7 @@ def _robustness(metrics: Facts) -> list[str]:
         lines.append(f"out-of-distribution score: AUC {whole:.3f}" + (f" ({kinds})" if kinds else ""))
     if "rotation_mean_change" in metrics:
         change = metrics["rotation_mean_change"]
-        lines.append(f"a turn by 90 degrees changes the blend by {change:.4f} on average")
+        lines.append(f"a rotation by 90 degrees changes the blend by {change:.4f} on average")
     return lines
 
 
@@ -214,13 +214,13 @@ def _layer(name: str, layer: Facts) -> str:
 
 
 def _number(found: Facts, name: str, form: str) -> str:
-    """Return a number as text, or nothing where there is none."""
+    """Return a number as text, or empty text if it is missing."""
     value = found.get(name)
     return "" if value is None else format(value, form)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return lines of columns: the first one aligned to the left, the others to the right."""
+    """Format rows as lines of columns, the first one aligned to the left, the others to the right."""
     table = [header, *rows]
     widths = [max(len(row[i]) for row in table if i < len(row)) for i in range(len(header))]
     return [

@@ -16,7 +16,7 @@ DROPOUT = 0.5
 
 
 def build(seed: int = 0) -> Any:
-    """The Keras model that is trained: 447,909 parameters, images `[N, 64, 64, 3]` to logits `[N, 37]`."""
+    """Return the Keras model for training: 447,909 parameters, `[N, 64, 64, 3]` to logits `[N, 37]`."""
     import tf_keras as keras
 
     x = images = keras.Input((64, 64, 3), name="images")
@@ -48,7 +48,7 @@ def build(seed: int = 0) -> Any:
 
 
 def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
-    """The trained weights as named float32 arrays, batch normalization folded to scale and shift."""
+    """Return the trained weights as float32 arrays, with batch normalization folded into scale and shift."""
     arrays: dict[str, npt.NDArray[np.float32]] = {}
     for index in range(len(layers.FILTERS)):
         kernel, bias = model.get_layer(f"convolution_{index}").get_weights()
@@ -61,7 +61,7 @@ def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
 
 
 class Predictor:
-    """The network for inference; call it inside a `tf.function` with one static shape."""
+    """The network for inference. Call it inside a `tf.function` with one static shape."""
 
     def __init__(self, arrays: layers.Arrays, dtype: Any, *, parallel: int = 1) -> None:
         self._parallel = parallel
@@ -71,7 +71,7 @@ class Predictor:
         ]
 
     def __call__(self, images: Any) -> Any:
-        """Probabilities `[N, 37]` float32, the mean over 4 rotations, of images `[N, 64, 64, 3]`."""
+        """Return probabilities, float32 `[N, 37]`, the mean over 4 rotations of images `[N, 64, 64, 3]`."""
         return layers.over_rotations(images, self._one, self._parallel)
 
     def _one(self, images: Any) -> Any:

@@ -1,18 +1,18 @@
-"""Whether the images of a run, as a whole, are like those that the model knows.
+"""Comparison of the images of a run, as a whole, with those of the survey on which the model was trained.
 
-The reference is a sample of images of the survey that the model knows. Each statistic of a cutout
-(`gax_batch.models.appearance`) becomes its normal score in the reference; the mean scores of a run are
-compared with the reference by their Mahalanobis distance, the *shift*. It is an effect size, not a
-significance: it does not grow with the number of galaxies. A part of the reference, chosen by any one
-statistic, moves by at most 0.8 (the half) or 1.75 (the tenth) if the scores are normal; another camera,
-seeing, pixel scale or stretch also moves the directions in which galaxies of one survey hardly differ.
+The reference is a sample of images of that survey. Each statistic of a cutout (`gax_batch.models.appearance`)
+becomes its normal score in the reference. The mean scores of a run are compared with the reference by their
+Mahalanobis distance, the *shift*. It is an effect size, not a significance: it does not grow with the number
+of galaxies. A part of the reference that is selected by any one statistic moves by at most 0.8 (the half) or
+1.75 (the tenth) if the scores are normal. Another camera, seeing, pixel scale or stretch also moves the
+directions in which galaxies of one survey hardly differ.
 
-Measured on the Galaxy Zoo challenge, with 1,500 reference images: other samples 0.1 to 0.6, one class only
-0.9 to 2.3 (edge-on disks), the half, tenth or twentieth with the least or most of any statistic at most 1.2,
-2.5 and 3.0; 200 of the same galaxies blurred (sigma 1.5 pixels) 13.8 or more, with noise of 6 grey levels
-5.9, with channels weighed 0.8, 1 and 1.25 4.9, magnified 1.5 or 0.68 times 5.0.
+Measured on the Galaxy Zoo challenge, with 1,500 reference images: other samples 0.1 to 0.6; one class only
+0.9 to 2.3 (edge-on disks); the half, tenth or twentieth with the least or most of any statistic at most 1.2,
+2.5 and 3.0. For 200 of the same galaxies: blurred (sigma 1.5 pixels) 13.8 or more, with noise of 6 gray
+levels 5.9, with channels weighted 0.8, 1 and 1.25 4.9, magnified 1.5 or 0.68 times 5.0.
 
-Counts of units are whole numbers that add up to those of a run, whatever the size of the units.
+Counts of units are integers that add up to those of a run, whatever the size of the units.
 """
 
 import json
@@ -27,37 +27,37 @@ from gax_batch.errors import UsageError
 from gax_batch.models.appearance import STATISTICS, Doubles, Images, measure
 
 SHIFT_LIMIT = 3.0
-"""Smallest shift that is another survey: more than that of any plausible selection."""
+"""Minimum shift that means another survey. It is larger than that of any plausible selection."""
 FAR_LIMIT = 0.2
-"""Smallest share of images beyond the reference's 99 % that is another survey, or one mixed in."""
+"""Minimum fraction of images beyond 99 % of the reference that means another survey, or a mixture."""
 LEAST_GALAXIES = 50
-"""Galaxies below which a run is not judged."""
+"""Minimum number of galaxies for a verdict."""
 LEAST_REFERENCE = 200
-"""Images that a reference needs at least."""
+"""Minimum number of images in a reference."""
 
 VERSION = 1
 _PROBABILITIES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995)
 _SCORES = np.array([NormalDist().inv_cdf(p) for p in _PROBABILITIES])
-# Beyond the outer quantiles scores grow linearly, up to here: a broken image must not outweigh a run.
+# Beyond the outer quantiles scores grow linearly, up to this value: a broken image must not dominate a run.
 _LARGEST_SCORE = 8.0
 _SHRINKAGE = 0.05
 _FAR_PROBABILITY = 0.99
-# Counts hold thousandths of scores, so that their sums are exact.
+# Counts are in thousandths of scores, so that their sums are exact.
 _PER_SCORE = 1000
-# A mean score is worth a word from here on.
+# A mean score from here on is named as a reason.
 _NOTABLE = 1.0
 _MOST_REASONS = 5
-# Images between which a run in progress is judged.
+# Numbers of images between which a run in progress is judged.
 _EARLY_GALAXIES = (200, 20_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the verdict needs of any number of cutouts; counts add up.
+    """Counts of cutouts on which the verdict depends. Counts can be added.
 
     Attributes:
         galaxies: Number of cutouts.
-        far: Number of those that lie beyond 99 % of the reference.
+        far: Number of cutouts beyond 99 % of the reference.
         scores: Sums of the normal scores of each statistic, in thousandths.
     """
 
@@ -66,17 +66,17 @@ class Counts:
     scores: tuple[int, ...] = (0,) * len(STATISTICS)
 
     def __add__(self, other: Self) -> "Counts":
-        """The counts of both."""
+        """Return the sum of two counts."""
         scores = tuple(a + b for a, b in zip(self.scores, other.scores, strict=True))
         return Counts(self.galaxies + other.galaxies, self.far + other.far, scores)
 
     def to_json(self) -> str:
-        """The counts as short text, for a unit's part."""
+        """Return the counts as short text, to be stored with a unit's part."""
         return json.dumps([self.galaxies, self.far, *self.scores], separators=(",", ":"))
 
     @classmethod
     def add_up(cls, texts: Iterable[str]) -> "Counts":
-        """Add up the counts of any number of units, each of `to_json`."""
+        """Add up the counts of any number of units, as text of `to_json`."""
         total = [0] * (2 + len(STATISTICS))
         for text in texts:
             total = [a + b for a, b in zip(total, json.loads(text), strict=True)]
@@ -85,13 +85,14 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How the images of a run compare with the reference.
+    """Result of the comparison of a run's images with the reference.
 
     Attributes:
         galaxies: Number of images that were compared.
-        another_survey: Whether they lie outside of what the model knows; None for too few of them.
-        shift: Mahalanobis distance of their mean scores from the reference, less what chance adds.
-        far: Share of images beyond 99 % of the reference.
+        another_survey: Whether the images are unlike those of the training survey; None if they are too few.
+        shift: Mahalanobis distance of their mean scores from the reference, minus the distance expected by
+            chance.
+        far: Fraction of images beyond 99 % of the reference.
         reasons: The statistics that differ most, in words.
         scores: Mean normal score by statistic.
     """
@@ -104,7 +105,7 @@ class Verdict:
     scores: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON, for the record of a run."""
+        """Return plain JSON for the record of a run."""
         return {
             "galaxies": self.galaxies,
             "another_survey": self.another_survey,
@@ -118,13 +119,13 @@ class Verdict:
 
 
 class Reference:
-    """What images of the known survey look like.
+    """The statistics of images of the training survey.
 
     Args:
-        values: Of `fit_reference`, as plain JSON.
+        values: Plain JSON that `fit_reference` returned.
 
     Raises:
-        UsageError: They are not those of a reference that this release reads.
+        UsageError: The values are not those of a reference that this release supports.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -136,7 +137,7 @@ class Reference:
             self._quantiles = np.asarray(values["quantiles"], np.float64).reshape(size, len(_SCORES))
             self._mean = np.asarray(values["mean"], np.float64).reshape(size)
             covariance = np.asarray(values["covariance"], np.float64).reshape(size, size)
-            np.linalg.cholesky(covariance)  # raises unless every direction has a spread
+            np.linalg.cholesky(covariance)  # raises unless every direction has a variance
             self._inverse = _inverse(covariance)
             self._far = float(values["far"])
             numbers = (self._quantiles, self._mean, self._inverse, np.array(self._far))
@@ -151,7 +152,7 @@ class Reference:
 
     @classmethod
     def of_bundle(cls, manifest: Mapping[str, Any]) -> "Reference | None":
-        """The reference of a bundle; None for an older bundle, which does not have one."""
+        """Return the reference of a bundle; None for an older bundle, which does not have one."""
         values = manifest.get("domain")
         return None if values is None else cls(values)
 
@@ -167,7 +168,7 @@ class Reference:
         """Compare the images of a run with the reference."""
         number = max(counts.galaxies, 1)
         mean = np.array(counts.scores) / (_PER_SCORE * number) - self._mean * (counts.galaxies > 0)
-        # The mean of a random sample has this square distance in the mean.
+        # Expected square distance of the mean of a random sample.
         chance = len(STATISTICS) * (1 / number + 1 / self._galaxies)
         square = float(_square_distances(mean[None], self._inverse)[0])
         shift, far = max(square - chance, 0.0) ** 0.5, counts.far / number
@@ -182,8 +183,8 @@ class Reference:
         )
 
     def _reasons(self, mean: Doubles) -> tuple[str, ...]:
-        """The statistics that moved most, one of each group, in words."""
-        # Where no statistic moved much by itself, the one that moved most for given others is named.
+        """Return the statistics that moved most, one of each group, in words."""
+        # If no statistic moved much by itself, name the one that moved most given the others.
         partial = self._inverse @ mean / np.sqrt(np.diag(self._inverse))
         values = mean if np.abs(mean).max() >= _NOTABLE else partial
         reasons: dict[str, str] = {}
@@ -198,17 +199,17 @@ class Reference:
 
 
 class Alarm:
-    """Warns once of images of another survey, early in a run, before most of the work is done.
+    """Warns once about images of another survey, early in a run, before most of the work is done.
 
     Args:
-        reference: Of the bundle; None never warns.
+        reference: Reference of the bundle. With None, it never warns.
     """
 
     def __init__(self, reference: Reference | None) -> None:
         self._reference = reference
 
     def see(self, counts: Counts) -> list[str]:
-        """The warning for images that have been counted so far, if there is a new one."""
+        """Return the warning about the images that have been counted so far, if it is new."""
         least, most = _EARLY_GALAXIES
         if self._reference is None or counts.galaxies < least:
             return []
@@ -219,16 +220,16 @@ class Alarm:
 
 
 def fit_reference(cutouts: Images) -> dict[str, Any]:
-    """Describe images of the survey that a model knows.
+    """Describe images of the training survey.
 
     Args:
-        cutouts: uint8 `[N, 64, 64, 3]`, a random sample; some thousands are enough.
+        cutouts: A random sample, uint8 `[N, 64, 64, 3]`. A few thousand are enough.
 
     Returns:
-        Plain JSON for `Reference`, the manifest's `domain`.
+        Plain JSON for `Reference`, stored as `domain` in the manifest.
 
     Raises:
-        ValueError: There are fewer than `LEAST_REFERENCE` cutouts.
+        ValueError: The number of cutouts is below `LEAST_REFERENCE`.
     """
     if len(cutouts) < LEAST_REFERENCE:
         raise ValueError(f"a reference needs at least {LEAST_REFERENCE} cutouts, not {len(cutouts)}")
@@ -237,8 +238,8 @@ def fit_reference(cutouts: Images) -> dict[str, Any]:
     scores = _normal_scores(values, quantiles)
     mean = np.round(scores.mean(axis=0), 6)
     covariance = np.cov(scores.T)
-    # Shrunk to its diagonal, so that directions without any spread do not decide alone. A statistic that is
-    # the same in all images has no variance either.
+    # Shrink the covariance to its diagonal, so that directions without variance do not decide alone. A
+    # statistic that is the same in all images does not have a variance either.
     covariance = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.diag(np.maximum(np.diag(covariance), 1.0))
     covariance = np.round(covariance, 6)
     squares = _square_distances(scores - mean, _inverse(covariance))
@@ -254,16 +255,16 @@ def fit_reference(cutouts: Images) -> dict[str, Any]:
 
 
 def warning_lines(verdict: Mapping[str, Any] | None) -> list[str]:
-    """A warning for people if images are of another survey, else nothing.
+    """Return a warning for the user if images are of another survey, else an empty list.
 
     Args:
-        verdict: Of `Verdict.as_dict`, or None where there is none.
+        verdict: Result of `Verdict.as_dict`, or None.
     """
     if not verdict or not verdict["another_survey"]:
         return []
     return [
-        "WARNING: THESE IMAGES ARE NOT LIKE THOSE THAT THE MODEL KNOWS: do not trust its fractions and "
-        "intervals before you have checked them against labels",
+        "WARNING: THESE IMAGES ARE NOT LIKE THOSE ON WHICH THE MODEL WAS TRAINED: do not trust its fractions "
+        "and intervals before you have checked them against labels",
         f"  {verdict['galaxies']:,} images have a shift of {verdict['shift']:.1f} from the reference "
         f"(limit {verdict['shift_limit']:g}); {100 * verdict['far']:.0f} % of them are unlike 99 % of the "
         f"reference (limit {100 * verdict['far_limit']:.0f} %)",
@@ -274,10 +275,10 @@ def warning_lines(verdict: Mapping[str, Any] | None) -> list[str]:
 
 
 def _normal_scores(values: Doubles, quantiles: Doubles) -> Doubles:
-    """Values `[N, K]` as normal scores, by the quantiles `[K, len(_SCORES)]` of the reference."""
+    """Convert values `[N, K]` to normal scores by the quantiles `[K, len(_SCORES)]` of the reference."""
     scores = np.empty_like(values)
     for place, (column, levels) in enumerate(zip(values.T, quantiles, strict=True)):
-        # The outermost quantiles of a small sample scatter, the next ones give the scale.
+        # The outermost quantiles of a small sample scatter, so the next ones give the scale.
         spread = max((levels[-2] - levels[1]) / (_SCORES[-2] - _SCORES[1]), 1e-6)
         below, above = np.minimum(column - levels[0], 0), np.maximum(column - levels[-1], 0)
         scores[:, place] = np.interp(column, levels, _SCORES) + (below + above) / spread
@@ -289,6 +290,6 @@ def _inverse(matrix: Doubles) -> Doubles:
 
 
 def _square_distances(offsets: Doubles, inverse: Doubles) -> Doubles:
-    """Mahalanobis square distance of each of `[N, K]` from 0, `[N]`."""
+    """Return the squared Mahalanobis distance of each of `[N, K]` from 0, `[N]`."""
     squares: Doubles = (offsets @ inverse * offsets).sum(axis=1)
     return squares

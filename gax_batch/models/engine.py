@@ -1,12 +1,12 @@
-"""The engine: cutouts `uint8 [N, 64, 64, 3]` to draws and summaries, the same bits wherever they run.
+"""The engine: from cutouts to draws and summaries, with reproducible bits.
 
-All work is done in micro-batches of one static shape, the last one padded. On a CPU every operation
-runs on one thread, without XLA, while the threads work on different draws (convolutions that share one
-operation among threads sum in another order: measured, 1e-6); a GPU runs deterministic kernels that XLA
-compiled. So a galaxy's result depends on neither its place, its neighbors, the number of galaxies nor the
-number of threads.
+All work is done in micro-batches of one static shape, the last one padded. On a CPU, every operation runs on
+one thread, without XLA, while the threads work on different draws. (Convolutions that divide one operation
+among threads sum in another order; measured difference: 1e-6.) A GPU runs deterministic kernels compiled by
+XLA. The result of a galaxy therefore does not depend on its place, its neighbors, the number of galaxies or
+the number of threads.
 
-Imports TensorFlow: keep this module out of processes that do not infer.
+This module imports TensorFlow: do not import it in processes that do not run inference.
 """
 
 from collections import deque
@@ -40,35 +40,35 @@ from gax_batch.system.machine import faster_precision
 
 Images = npt.NDArray[np.uint8]
 T = TypeVar("T")
-# Exponentials of whole vectors and of a leftover differ in the last bit: no step may leave one over.
+# Exponentials of whole vectors and of a remainder differ in the last bit: no step may have a remainder.
 ROWS = 16
-# Of a GPU's micro-batch, which takes 1 GiB of its memory. An H200 does 32,300 galaxies a second by 1,024
-# and 34,200 by 2,048.
+# Rows of a GPU's micro-batch, which takes 1 GiB of its memory. An H200 processes 32,300 galaxies a second
+# with 1,024 rows and 34,200 with 2,048.
 GPU_ROWS = 1024
-# Galaxies that one thread summarizes at a time, whole vectors of 16.
+# Galaxies that one thread summarizes per step, in whole vectors of 16.
 SUMMARIZED_ROWS = 256
 
 
 class Engine:
-    """The models of a bundle, ready to classify.
+    """The models of a bundle, ready for inference.
 
     Args:
-        bundle: see `gax_batch.models.bundle.load_bundle`.
-        models: which networks to run, any of `bayesian`, `svr`, `classic`.
-        draws: weight draws of the Bayesian CNN; the first draws are the same for every number of them.
-        target_error: draw 32, 64, 128, ... up to `draws` times for each galaxy until the Monte Carlo error
+        bundle: The bundle, see `gax_batch.models.bundle.load_bundle`.
+        models: Networks to run, any of `bayesian`, `svr`, `classic`.
+        draws: Number of weight draws of the Bayesian CNN. The first draws are the same for every number.
+        target_error: Draw 32, 64, 128, ... up to `draws` times for each galaxy until the Monte Carlo error
             of the Bayesian CNN's mean is at most this for every answer (see
-            `bayesian.monte_carlo_error`); always all draws by default. Only `summarize` draws more than
-            the first 32, which alone it keeps, so that every galaxy has the same.
-        precision: of the convolutions; `auto` is this machine's faster one. Dense layers, output head and
-            regressions are float32 always.
-        threads: TensorFlow's threads, 0 for one per core; the first engine of a process decides.
-        micro_batch: galaxies per step, a multiple of 16; 0 is 16 on a CPU (its caches are small) and
-            1,024 on a GPU. Another value may change the last bits of the results.
+            `bayesian.monte_carlo_error`). None for always `draws`. Only `summarize` makes more draws than
+            the first 32. It keeps only these 32, so that every galaxy has the same number.
+        precision: Data type of the convolutions. `auto` is the faster one on this machine. Dense layers, the
+            output head and the regressions always use float32.
+        threads: Number of TensorFlow's threads, 0 for one per core. The first engine of a process decides.
+        micro_batch: Galaxies per step, a multiple of 16. 0 is 16 on a CPU (its caches are small) and 1,024 on
+            a GPU. Another value may change the last bits of the results.
 
     Raises:
-        UsageError: no or unknown models, no draws, draws or models that cannot have a target error, or a
-            bundle that lacks what they need.
+        UsageError: The models are missing or unknown, `draws` is not positive, the draws or models do not
+            allow a target error, or the bundle lacks data that they need.
     """
 
     def __init__(
@@ -113,40 +113,43 @@ class Engine:
         """Classify cutouts.
 
         Args:
-            images: uint8 `[N, 64, 64, 3]`; N may be 0.
+            images: Cutouts, uint8 `[N, 64, 64, 3]`. N may be 0.
 
         Returns:
             N rows, in the same order.
 
         Raises:
-            FatalError: a model returned NaN or infinity.
+            FatalError: A model returned NaN or infinity.
         """
         if not len(images):
             return _no_galaxies(self._n_draws if "bayesian" in self._calibration.models else 0)
         if self._target_error is not None:
             return self._refined(images, self._target_error)
-        # A GPU makes draws faster than one core summarizes them.
+        # A GPU computes draws faster than one core summarizes them.
         with ThreadPoolExecutor(logical_cpus()) as pool:
             parts = pool.map(partial(uncertainty.summarize, self._calibration), self._pieces(images))
             return Summary.concatenate(list(parts)).head(len(images))
 
     def _pieces(self, images: Images) -> Iterator[dict[str, Float]]:
-        """All outputs, padding behind the last galaxy included, by a few galaxies."""
+        """Yield all outputs for a few galaxies at a time, including the padding behind the last galaxy."""
         for outputs, count in self._outputs(images, self._run):
             for start in range(0, count, SUMMARIZED_ROWS):
                 yield uncertainty.rows_of(outputs, slice(start, start + SUMMARIZED_ROWS))
 
     def outputs(self, images: Images) -> dict[str, Float]:
-        """Everything the models say, float32, as `uncertainty.summarize` takes it.
+        """Return all outputs of the models, float32, as `uncertainty.summarize` expects them.
+
+        Args:
+            images: Cutouts, uint8 `[N, 64, 64, 3]`.
 
         Returns:
-            Of the models that run: `bayesian` `[S, N, 37]` (every draw), `classic` and `svr` `[N, 37]`,
-            all cumulative fractions; and with `svr`, `svr_draws` `[16, N, 37]` (see
-            `uncertainty.svr_fractions`) and `closeness` `[N]`, the largest kernel value to any support
-            vector that is not the galaxy itself.
+            For each model that runs, cumulative fractions: `bayesian` `[S, N, 37]` (every draw), `classic`
+            and `svr` `[N, 37]`. With `svr` also `svr_draws` `[16, N, 37]` (see `uncertainty.svr_fractions`)
+            and `closeness` `[N]`, the largest kernel value to any support vector that is not the galaxy
+            itself.
 
         Raises:
-            FatalError: a model returned NaN or infinity.
+            FatalError: A model returned NaN or infinity.
         """
         shapes: dict[str, tuple[int, ...]] = {name: (0, N_ANSWERS) for name in self._calibration.models}
         if "bayesian" in shapes:
@@ -160,21 +163,21 @@ class Engine:
         return {name: np.concatenate(kept, axis=max(kept[0].ndim - 2, 0)) for name, kept in parts.items()}
 
     def draws(self, images: Images) -> Float:
-        """Every draw's cumulative fractions, float32 `[S, N, 37]`, each consistent with the tree.
+        """Return every draw's cumulative fractions, float32 `[S, N, 37]`, each consistent with the tree.
 
         Raises:
-            UsageError: the engine runs without the Bayesian CNN.
-            FatalError: a model returned NaN or infinity.
+            UsageError: The engine runs without the Bayesian CNN.
+            FatalError: A model returned NaN or infinity.
         """
         if "bayesian" not in self._calibration.models:
             raise UsageError("draws come from the Bayesian CNN; add bayesian to the models")
         return self.outputs(images)["bayesian"]
 
     def predictions(self, images: Images) -> dict[str, Float]:
-        """Each model's own cumulative fractions, float32 `[N, 37]`; the Bayesian CNN's mean over draws.
+        """Return each model's cumulative fractions, float32 `[N, 37]`. Draws are averaged.
 
         Raises:
-            FatalError: a model returned NaN or infinity.
+            FatalError: A model returned NaN or infinity.
         """
         outputs = self.outputs(images)
         return {
@@ -183,10 +186,10 @@ class Engine:
         }
 
     def _refined(self, images: Images, target: float) -> Summary:
-        """The summary with more draws for the galaxies that need them.
+        """Return the summary with more draws for the galaxies that need them.
 
-        Which ones do depends on their own draws alone, and those on neither the other galaxies nor on their
-        number.
+        Whether a galaxy needs more depends only on its own draws, which do not depend on the other galaxies
+        or on their number.
         """
         outputs, left = self.outputs(images), np.arange(len(images))
         parts: list[Summary] = []
@@ -205,17 +208,17 @@ class Engine:
         return Summary.concatenate(parts).take(np.argsort(np.concatenate(rows)))
 
     def _summaries(self, outputs: dict[str, Float]) -> Iterator[Summary]:
-        """Summaries of galaxies that have the same number of draws, of which the first are kept."""
+        """Yield summaries of galaxies with the same number of draws, of which only the first are kept."""
         count = outputs["bayesian"].shape[1]
         for start in range(0, count, self._micro_batch):
-            # The last galaxy stands for the padding: see ROWS.
+            # Pad with the last galaxy: see ROWS.
             rows = np.minimum(np.arange(start, start + self._micro_batch), count - 1)
             summary = uncertainty.summarize(self._calibration, uncertainty.rows_of(outputs, rows))
             summary = replace(summary, draws=summary.draws[:, : self._n_draws])
             yield summary.head(min(count - start, self._micro_batch))
 
     def _outputs(self, images: Images, run: Any) -> Iterator[tuple[dict[str, Float], int]]:
-        """Each micro-batch's outputs, padding included, and how many of its rows are galaxies."""
+        """Yield each micro-batch's outputs, padding included, and its number of galaxies."""
         if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIDE, IMAGE_SIDE, 3):
             raise FatalError(f"cutouts must be uint8 [N, 64, 64, 3], not {images.dtype} {list(images.shape)}")
         try:
@@ -225,7 +228,7 @@ class Engine:
             raise FatalError(f"TensorFlow failed: {error.message}") from error
 
     def _started(self, images: Images, run: Any) -> Iterator[tuple[dict[str, Any], int]]:
-        """Each micro-batch's results, which a GPU may still be working on, and how many are of galaxies."""
+        """Yield each micro-batch's results, perhaps still being computed, and its number of galaxies."""
         for start in range(0, len(images), self._micro_batch):
             batch = images[start : start + self._micro_batch]
             padding = np.zeros((self._micro_batch - len(batch), *images.shape[1:]), np.uint8)
@@ -233,7 +236,7 @@ class Engine:
 
 
 def _one_ahead(results: Iterator[T]) -> Iterator[T]:
-    """The results, each after the next one has been started: a GPU works while its results are used."""
+    """Yield each result after the next one was started, so that a GPU works while results are used."""
     waiting: deque[T] = deque()
     for result in results:
         waiting.append(result)
@@ -243,21 +246,21 @@ def _one_ahead(results: Iterator[T]) -> Iterator[T]:
 
 
 def _checked(outputs: dict[str, Float]) -> dict[str, Float]:
-    """The outputs as fractions.
+    """Return the outputs as fractions.
 
     Raises:
         FatalError: They are not finite.
     """
     for name, values in outputs.items():
         if not np.isfinite(values).all():
-            raise FatalError(f"{name} returned NaN or infinity; the bundle or the device is broken")
+            raise FatalError(f"{name} returned NaN or infinity; the bundle or the device is faulty")
     if "svr" in outputs:
         outputs["svr"], outputs["svr_draws"] = uncertainty.svr_fractions(outputs["svr"])
     return outputs
 
 
 def _configure(threads: int) -> bool:
-    """Set TensorFlow up before its first use, unless it runs already; whether there is a GPU."""
+    """Set up TensorFlow before its first use, unless it runs already. Return whether a GPU is present."""
     gpus = tf.config.list_physical_devices("GPU")
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -267,7 +270,7 @@ def _configure(threads: int) -> bool:
     except RuntimeError:
         return bool(gpus)
     if gpus:
-        # Autotuned or atomic kernels, XLA's too, and TF32 would change the bits from one process to the next.
+        # Autotuned or atomic kernels (also of XLA) and TF32 would change the bits between processes.
         tf.config.experimental.enable_op_determinism()
         tf.config.experimental.enable_tensor_float_32_execution(False)
     return bool(gpus)

@@ -1,14 +1,14 @@
-"""The predictive distribution of vote fractions: conformal quantiles by what is known in advance.
+"""The predictive distribution of vote fractions: conformal quantiles within groups known in advance.
 
-An interval that holds 90 % of all fractions may hold far fewer of those that matter: most galaxies are never
-asked how many arms they have, and their fractions of 0 are easy. Residuals are therefore measured in units of
-a fitted scale and compared within groups of the same predicted share of volunteers who are asked the question
-and of about the same predicted fraction (Mondrian conformal prediction: Vovk, Gammerman & Shafer 2005,
-section 4.5).
+An interval that contains 90 % of all fractions may contain far fewer of those that matter: most galaxies are
+never asked how many arms they have, and their fractions of 0 are easy. Residuals are therefore measured in
+units of a fitted scale. They are compared within groups of similar predicted share of volunteers who are
+asked the question, and of similar predicted fraction (Mondrian conformal prediction: Vovk, Gammerman &
+Shafer 2005, section 4.5).
 
-There is one distribution of cumulative fractions (of all volunteers), and one of conditional fractions (of
-the volunteers who are asked the question) at galaxies where somebody is asked. Both are functions of a
-catalog's `_prob` and `_std`. NumPy only.
+One distribution is of cumulative fractions (of all volunteers). The other is of conditional fractions (of the
+volunteers who are asked the question) of galaxies for which at least one volunteer is asked. Both are
+functions of a catalog's `_prob` and `_std`. This module needs only NumPy.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,37 +25,39 @@ from gax_batch.gz2 import QUESTION_OF
 
 Float = npt.NDArray[np.float32]
 Groups = npt.NDArray[np.intp]
-# Probabilities at which the distribution is tabulated; between them quantiles are interpolated.
+# Probabilities at which the distribution is tabulated. Quantiles between them are interpolated.
 GRID = (0.005, 0.025, 0.05, 0.1, 0.16, 0.25, 0.4, 0.5, 0.6, 0.75, 0.84, 0.9, 0.95, 0.975, 0.995)
-# Predicted share of volunteers who are asked a question, between the groups.
+# Boundaries of the groups in the predicted share of volunteers who are asked a question.
 EDGES = (0.1, 0.3, 0.6)
-# Predicted fraction, between the groups. Small fractions cannot err downwards by much: with those of all
-# sizes in one group, 90 % intervals held 76 to 96 % by tenth of the predicted fraction. With these groups
-# they hold 86 to 95 %, and the interval score is better by 5 % (cross-validated where it is calibrated).
+# Boundaries of the groups in the predicted fraction. Small fractions cannot err downward by much: with all
+# sizes in one group, 90 % intervals contained 76 to 96 % by tenth of the predicted fraction. With these
+# groups they contain 86 to 95 %, and the interval score is better by 5 % (cross-validated on the
+# calibration).
 FRACTION_EDGES = (0.005, 0.02, 0.05, 0.15, 0.3, 0.6, 0.85)
-# Below this many fractions a group is merged with those around it. Counting galaxies instead merges the few
-# that were asked about their bulge with others: 80 % of theirs held instead of 87 % (cross-validated).
+# A group with fewer fractions is merged with those around it. Counting galaxies instead merges the few
+# that were asked about their bulge with others: 80 % instead of 87 % were contained (cross-validated).
 FEWEST = 60
 GROUPS = (len(EDGES) + 1, len(FRACTION_EDGES) + 1)
 FLOOR = 0.02
-# A fraction of 0 of a question that nobody was asked is easy to hold. With equal weights the galaxies that
-# were asked would pay for it: their arms' intervals held 83 % instead of 90 %; on them alone, 95 % of all.
+# A fraction of 0 of a question that was not asked is easy to predict. With equal weights, galaxies for which
+# it was asked would suffer: intervals of the arms contained 83 % instead of 90 %. Calibrated on these alone,
+# intervals contained 95 % of all.
 UNASKED_WEIGHT = 0.3
-# Where somebody was asked, it was one of about 40 volunteers at least.
+# If at least one volunteer was asked, it was one of about 40 or more.
 LEAST_SHARE = 1 / 40
 _ROOT = np.array([question.parent is None for question in gz2.QUESTIONS])[QUESTION_OF]
 
 
 @dataclass(frozen=True, slots=True)
 class Predictive:
-    """What held-out galaxies taught of the residuals; plain data of a bundle's calibration.
+    """The distribution of residuals of held-out galaxies. Plain data of a bundle's calibration.
 
     Attributes:
         scale: float32 `[11, 3]`, by question the weights of `variance_terms` in the variance of a residual.
         quantiles: float32 `[11, G, F, L]`, by question, group of the share asked, group of the fraction and
-            probability of `GRID`, of the residuals in units of the scale; `G` and `F` are one more than the
-            numbers of `EDGES` and of `FRACTION_EDGES`.
-        conditional: whether the fractions are of the volunteers who are asked the question.
+            probability of `GRID`, quantiles of the residuals in units of the scale. `G` and `F` are one more
+            than the lengths of `EDGES` and `FRACTION_EDGES`.
+        conditional: Whether the fractions are of the volunteers who are asked the question.
     """
 
     scale: Float
@@ -64,21 +66,21 @@ class Predictive:
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any], *, conditional: bool = False) -> "Predictive":
-        """Read what `as_json` returned.
+        """Read the result of `as_json`.
 
         Raises:
-            UsageError: It lacks a question or a group, or holds something else than numbers.
+            UsageError: A question or a group is missing, or a value is not a number.
         """
         try:
             scale, quantiles = (np.array(values[name], np.float32) for name in ("scale", "quantiles"))
         except (KeyError, TypeError, ValueError):
-            # Rows of unequal lengths are a ValueError too.
+            # Rows of unequal lengths also raise ValueError.
             raise UsageError(
-                "the bundle's calibration lacks scales or quantiles, or a part of them, so it has no "
+                "the bundle's calibration lacks all or some scales or quantiles, so it has no "
                 "intervals; use another bundle"
             ) from None
         if quantiles.ndim == 3:
-            # Bundles of earlier releases have no groups of the fraction.
+            # Bundles of earlier releases do not have groups of the fraction.
             quantiles = np.repeat(quantiles[:, :, None], len(FRACTION_EDGES) + 1, axis=2)
         wanted = ((gz2.N_QUESTIONS, 3), (gz2.N_QUESTIONS, *GROUPS, len(GRID)))
         if (scale.shape, quantiles.shape) != wanted:
@@ -95,7 +97,7 @@ class Predictive:
 
     @classmethod
     def certain(cls, *, conditional: bool = False) -> "Predictive":
-        """Return the distribution without any width, to calibrate with."""
+        """Return the distribution of width zero, for use during calibration."""
         return cls(
             np.zeros((gz2.N_QUESTIONS, 3), np.float32),
             np.zeros((gz2.N_QUESTIONS, *GROUPS, len(GRID)), np.float32),
@@ -103,7 +105,7 @@ class Predictive:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return nested lists of rounded numbers."""
+        """Return the distribution as nested lists of rounded numbers."""
         return {
             "scale": np.round(self.scale.astype(np.float64), 6).tolist(),
             "quantiles": np.round(self.quantiles.astype(np.float64), 5).tolist(),
@@ -113,12 +115,12 @@ class Predictive:
         """Return the quantiles of the vote fractions.
 
         Args:
-            prob: float32 `[N, 37]`, predicted cumulative fractions.
-            std: float32 `[N, 37]`, their spreads; NaN counts as none.
+            prob: Predicted cumulative fractions, float32 `[N, 37]`.
+            std: Their standard deviations, float32 `[N, 37]`. NaN counts as zero.
             levels: L probabilities.
 
         Returns:
-            float32 `[L, N, 37]` in [0, 1], not decreasing along L.
+            Quantiles, float32 `[L, N, 37]` in [0, 1], non-decreasing along L.
         """
         expected = self.expected(prob)
         widths = residual_scale(self.scale, prob, std, conditional=self.conditional)
@@ -128,18 +130,18 @@ class Predictive:
         return np.asarray(np.clip(values, 0, 1), np.float32)
 
     def expected(self, prob: Float) -> Float:
-        """Return the predicted fractions, `[N, 37]`: `prob`, or the conditional fractions that it implies."""
+        """Return the predicted fractions, `[N, 37]`: `prob`, or its conditional fractions."""
         return np.asarray(gz2.conditional(prob), np.float32) if self.conditional else prob
 
     def interval(self, prob: Float, std: Float, level: float) -> tuple[Float, Float]:
-        """Return the central interval, `[N, 37]` each end, widened to hold the predicted fraction."""
+        """Return the central interval, `[N, 37]` each end, widened to contain the predicted fraction."""
         low, high = self.at(prob, std, [(1 - level) / 2, (1 + level) / 2])
         expected = self.expected(prob)
         return np.minimum(low, expected), np.maximum(high, expected)
 
 
 def share_groups(prob: Float) -> Groups:
-    """Return the group of each galaxy and answer, `[N, 37]`: how many of `EDGES` its share asked exceeds."""
+    """Return how many of `EDGES` the predicted share asked of each galaxy and answer exceeds, `[N, 37]`."""
     return np.searchsorted(np.array(EDGES, np.float32), gz2.parents(prob), side="right")
 
 
@@ -149,15 +151,15 @@ def fraction_groups(expected: Float) -> Groups:
 
 
 def variance_terms(prob: Float, std: Float, *, conditional: bool = False) -> Float:
-    """Return what the variance of a residual is made of, float32 `[3, N, 37]`.
+    """Return the terms of the variance of a residual, float32 `[3, N, 37]`.
 
-    Terms are 1, the scatter of one vote and the squared spread. A conditional fraction is of few votes where
-    few volunteers are asked, and its spread is that of a quotient.
+    The terms are 1, the variance of one vote and the squared spread. Where few volunteers are asked, a
+    conditional fraction is of few votes, and its spread is that of a quotient.
 
     Args:
-        prob: float32 `[N, 37]`, predicted cumulative fractions.
-        std: float32 `[N, 37]`, their spreads; NaN counts as none.
-        conditional: whether the residuals are those of conditional fractions.
+        prob: Predicted cumulative fractions, float32 `[N, 37]`.
+        std: Their standard deviations, float32 `[N, 37]`. NaN counts as zero.
+        conditional: Whether the residuals are those of conditional fractions.
     """
     fraction, spread = prob, np.square(np.nan_to_num(std))
     share: Float | float = 1.0
@@ -165,7 +167,8 @@ def variance_terms(prob: Float, std: Float, *, conditional: bool = False) -> Flo
         fraction = np.asarray(gz2.conditional(prob), np.float32)
         share = np.maximum(gz2.parents(prob), np.float32(LEAST_SHARE))
         above = np.where(_ROOT, np.float32(0), gz2.parents(spread))
-        # As if the share and the conditional fraction, whose product `prob` is, erred independently.
+        # Assumes that the errors of the share and of the conditional fraction, factors of `prob`, are
+        # independent.
         spread = np.maximum(spread - np.square(fraction) * above, 0) / np.square(share)
     votes = np.maximum(fraction * (1 - fraction), 0) / share
     return np.stack([np.ones_like(prob), votes, spread])
@@ -182,10 +185,10 @@ def fit(prob: Float, std: Float, truth: Float, *, conditional: bool = False) -> 
     """Fit scales and quantiles.
 
     Args:
-        prob: predictions of N galaxies that trained nothing, cumulative `[N, 37]`.
-        std: their spreads, or NaN.
-        truth: their fractions, NaN where unknown.
-        conditional: whether `truth` is of the volunteers who were asked; NaN also where nobody was.
+        prob: Predicted cumulative fractions of N galaxies that were not used for training, float32 `[N, 37]`.
+        std: Their standard deviations, float32 `[N, 37]`, or NaN.
+        truth: Their vote fractions, float32 `[N, 37]`; NaN if unknown.
+        conditional: Whether `truth` is of the volunteers who were asked; NaN also where none was.
     """
     terms = variance_terms(prob, std, conditional=conditional)
     expected = Predictive.certain(conditional=conditional).expected(prob)
@@ -205,11 +208,11 @@ def fit(prob: Float, std: Float, truth: Float, *, conditional: bool = False) -> 
 
 
 def _fit_scale(terms: Float, residuals: Float) -> Float:
-    """Non-negative least squares of the squared residuals, relative to what they are expected to be.
+    """Fit the squared residuals by non-negative least squares, relative to their expected size.
 
     Args:
-        terms: those of a question's answers, `[3, N, A]`.
-        residuals: `[N, A]`, NaN where unknown.
+        terms: Variance terms of a question's answers, float32 `[3, N, A]`.
+        residuals: Residuals, float32 `[N, A]`; NaN if unknown.
     """
     known = np.isfinite(residuals)
     if not known.any():
@@ -228,10 +231,10 @@ def group_quantiles(
     """Return the quantiles of a question, `[G, F, L]`.
 
     Args:
-        scores: `[N, A]`, NaN where unknown.
-        weights: of the scores, `[N, A]`.
-        shares: their groups by share asked, `[N, A]`.
-        fractions: their groups by predicted fraction, `[N, A]`.
+        scores: Residuals in units of the scale, float32 `[N, A]`; NaN if unknown.
+        weights: Weights of the scores, float64 `[N, A]`.
+        shares: Groups of the scores by share asked, `[N, A]`.
+        fractions: Groups of the scores by predicted fraction, `[N, A]`.
     """
     known = np.isfinite(scores)
     quantiles = np.empty((*GROUPS, len(GRID)), np.float32)
@@ -245,7 +248,7 @@ def group_quantiles(
 
 
 def _around(shares: Groups, fractions: Groups, share: int, fraction: int) -> Iterator[npt.NDArray[np.bool_]]:
-    """Yield a group's members, then those of more groups around it: of other shares, then of fractions."""
+    """Yield the members of a group, then of ever more groups around it: first by share, then by fraction."""
     for reach in range(GROUPS[1]):
         near = np.abs(fractions - fraction) <= reach
         for lowest in range(share, -1, -1):
@@ -260,8 +263,15 @@ def conformal_quantiles(
     """Return the quantiles of `GRID` that hold for a further score of the same kind.
 
     The k-th of n scores of equal weight has the probability k / (n + 1) (weighted: Tibshirani et al. 2019,
-    NeurIPS). A tail that the scores are too few for reaches to the most extreme of them; without any score,
-    tails reach to every fraction.
+    NeurIPS). If the scores are too few for a tail, it extends to the most extreme score. Without any score,
+    the tails extend to every fraction.
+
+    Args:
+        scores: Scores, float `[n]`.
+        weights: Their weights, float64 `[n]`; None for equal weights.
+
+    Returns:
+        Quantiles, float32 `[L]`.
     """
     if not len(scores):
         return np.asarray(np.sign(np.array(GRID) - 0.5) / FLOOR, np.float32)
@@ -269,7 +279,7 @@ def conformal_quantiles(
     heavy = np.ones(len(scores)) if weights is None else weights[order]
     below = np.cumsum(heavy) / (heavy.sum() + heavy.max())
     grid, last = np.array(GRID), len(scores) - 1
-    # Rounding must not move a rank.
+    # Keep rounding errors from moving a rank.
     low = np.searchsorted(below, grid + 1e-9, side="right") - 1
     high = np.searchsorted(below, grid - 1e-9, side="left")
     ranks = np.clip(np.where(grid < 0.5, low, high), 0, last)
@@ -277,7 +287,7 @@ def conformal_quantiles(
 
 
 def _interpolated(quantiles: Float, levels: Sequence[float]) -> Float:
-    """Quantiles `[11, G, F, L]` at other probabilities."""
+    """Interpolate quantiles `[11, G, F, L]` at other probabilities."""
     grid = np.array(GRID)
     flat = quantiles.reshape(-1, len(GRID))
     rows = [np.interp(levels, grid, row) for row in flat]

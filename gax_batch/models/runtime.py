@@ -1,8 +1,8 @@
-"""TensorFlow itself, without Keras, which it would load although inference needs none of it.
+"""TensorFlow without Keras, which inference does not need.
 
-`import tensorflow` ends with loading Keras, Matplotlib and scikit-learn behind it, "so that any function
-that needs to happen at load time will trigger", and goes on where Keras is not installed: 40 % of the
-start of every engine. What needs Keras (networks to train) imports `tf_keras` itself.
+`import tensorflow` ends with loading Keras, and through it Matplotlib and scikit-learn, "so that any function
+that needs to happen at load time will trigger". It continues if Keras is not installed. Loading them takes
+40 % of the start of every engine. Code that needs Keras (networks for training) imports `tf_keras` itself.
 """
 
 import sys
@@ -14,7 +14,7 @@ KERAS = ("keras", "tf_keras")
 
 @contextmanager
 def _absent(*names: str) -> Iterator[None]:
-    """Modules that are not loaded yet are as if not installed; `None` is how Python's import says so."""
+    """Hide modules that are not loaded yet from imports: `None` in `sys.modules` makes an import fail."""
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:

@@ -1,8 +1,8 @@
-"""The CNN-SVR: a CNN's 256 pooled features, and an RBF support vector regression of each answer on them.
+"""The CNN-SVR: the 256 pooled features of a CNN, and an RBF support vector regression of each answer.
 
-Cortes & Vapnik 1995 (Machine Learning 20, 273); Drucker et al. 1996 (NIPS 9). The 37 regressions share
-one kernel width, and so the distances to the union of their support vectors: one matrix of distances,
-one exponential, one matrix product, whatever the number of answers.
+Cortes & Vapnik 1995 (Machine Learning 20, 273); Drucker et al. 1996 (NIPS 9). The 37 regressions share one
+kernel width, and therefore the distances to the union of their support vectors: one matrix of distances, one
+exponential and one matrix product suffice for any number of answers.
 """
 
 from typing import Any
@@ -14,13 +14,13 @@ from gax_batch.gz2 import N_ANSWERS
 from gax_batch.models import layers
 from gax_batch.models.runtime import tf
 
-# A kernel value above this is of the galaxy itself, which trained the regressions. It must not count as
-# one of the galaxies that are like it.
+# A kernel value above this belongs to the galaxy itself, which was in the training set. It must not count as
+# a similar galaxy.
 ITSELF = 0.999
 
 
 def build(seed: int = 0) -> Any:
-    """The Keras model that is trained: 382,117 parameters, images `[N, 64, 64, 3]` to logits `[N, 37]`."""
+    """Return the Keras model for training: 382,117 parameters, `[N, 64, 64, 3]` to logits `[N, 37]`."""
     import tf_keras as keras
 
     x = images = keras.Input((64, 64, 3), name="images")
@@ -45,7 +45,7 @@ def build(seed: int = 0) -> Any:
 
 
 def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
-    """The feature extractor's weights as named float32 arrays, batch normalization folded."""
+    """Return the feature extractor's weights as float32 arrays, with batch normalization folded."""
     arrays: dict[str, npt.NDArray[np.float32]] = {}
     for index in range(len(layers.FILTERS)):
         kernel, bias = model.get_layer(f"convolution_{index}").get_weights()
@@ -55,10 +55,10 @@ def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
 
 
 class Regressions:
-    """All regressions of `training.regression.fit`; call it inside a `tf.function`.
+    """All regressions of `training.regression.fit`. Call it inside a `tf.function`.
 
     The kernel's exponent is `x.s - |x|**2 / 2 - |s|**2 / 2` of features and support vectors that are
-    scaled by the root of `2 gamma`. What depends on the support vectors alone is computed once.
+    scaled by the root of `2 gamma`. Terms that depend only on the support vectors are computed once.
     """
 
     def __init__(self, arrays: layers.Arrays) -> None:
@@ -68,7 +68,7 @@ class Regressions:
         support = scale * arrays["svr/support"].astype(np.float64)
         self._support = tf.constant(support, tf.float32)
         self._halves = tf.constant(np.square(support).sum(axis=1)[:, None] / 2, tf.float32)
-        # The regressions, and behind them half the difference of those of complementary halves.
+        # The regressions, followed by half the differences of those of complementary halves.
         dual = np.concatenate([arrays["svr/dual"][None], arrays["svr/half_dual"]])
         intercept = np.concatenate([arrays["svr/intercept"][None], arrays["svr/half_intercept"]])
         self._dual = tf.constant(np.moveaxis(dual, 1, 2).reshape(-1, len(support)), tf.float64)
@@ -78,18 +78,18 @@ class Regressions:
         """Predict raw fractions.
 
         Args:
-            features: `[N, 256]` float32, not standardized.
+            features: Pooled features, float32 `[N, 256]`, not standardized.
 
         Returns:
-            float32 `[1 + P, N, 37]`: the regressions, then their P deviations; and the largest kernel value
-            to any support vector that is not the galaxy itself, float32 `[N]`.
+            Raw fractions, float32 `[1 + P, N, 37]`: the regressions, then their P deviations; and the largest
+            kernel value to any support vector that is not the galaxy itself, float32 `[N]`.
         """
         x = (features - self._mean) * self._scale
-        # The support vectors are the left factor: as the right one they would be packed for each micro-batch.
+        # The support vectors are the left factor. As the right one they would be packed for each micro-batch.
         products = tf.matmul(self._support, x, transpose_b=True)
         halves = self._halves + tf.reduce_sum(x * x, axis=1) / 2
         kernel = tf.exp(tf.minimum(products - halves, 0.0))
-        # Thousands of large terms that cancel: in float32 their sum would be wrong by up to 1e-4.
+        # Thousands of large terms cancel: in float32 their sum would be wrong by up to 1e-4.
         sums = tf.matmul(self._dual, tf.cast(kernel, tf.float64)) + self._intercept
         fractions = tf.transpose(tf.reshape(sums, (-1, N_ANSWERS, x.shape[0])), (0, 2, 1))
         closeness = tf.reduce_max(tf.where(kernel < ITSELF, kernel, 0.0), axis=0)
@@ -97,7 +97,7 @@ class Regressions:
 
 
 class Features:
-    """The feature extractor for inference; call it inside a `tf.function` with one static shape."""
+    """The feature extractor for inference. Call it inside a `tf.function` with one static shape."""
 
     def __init__(self, arrays: layers.Arrays, dtype: Any, *, parallel: int = 1) -> None:
         self._parallel = parallel
@@ -109,7 +109,7 @@ class Features:
         ]
 
     def __call__(self, images: Any) -> Any:
-        """Pooled features `[N, 256]` float32 of images `[N, 64, 64, 3]`, the mean over 4 rotations."""
+        """Return pooled features of images `[N, 64, 64, 3]`, float32 `[N, 256]`, mean over 4 rotations."""
         return layers.over_rotations(
             images,
             lambda view: layers.trunk(view, self._kernels, self._arrays, "SAME"),
@@ -118,12 +118,12 @@ class Features:
 
 
 class Predictor:
-    """Network and regressions for inference; call it inside a `tf.function` with one static shape."""
+    """Network and regressions for inference. Call it inside a `tf.function` with one static shape."""
 
     def __init__(self, arrays: layers.Arrays, dtype: Any, *, parallel: int = 1) -> None:
         self._features = Features(arrays, dtype, parallel=parallel)
         self._regressions = Regressions(arrays)
 
     def __call__(self, images: Any) -> tuple[Any, Any]:
-        """Raw regressions `[1 + P, N, 37]` and largest kernel values `[N]` of images `[N, 64, 64, 3]`."""
+        """Return raw regressions `[1 + P, N, 37]` and largest kernel values `[N]`, see `Regressions`."""
         return self._regressions(self._features(images))

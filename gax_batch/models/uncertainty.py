@@ -1,9 +1,9 @@
-"""From draws to what the catalog says: mean, spread, entropy, mutual information, intervals, blend.
+"""From draws to the columns of the catalog: mean, spread, entropy, mutual information, intervals, blend.
 
-Two uncertainties are kept apart. The *epistemic* one is the spread of the answer's probability over
-networks drawn from the posterior; more training galaxies would shrink it. The *predictive* interval is
-where the vote fraction of a finite number of volunteers would fall; it holds the vote noise as well and
-is calibrated on held-out galaxies. NumPy only.
+Two uncertainties are distinguished. The *epistemic* one is the spread of an answer's probability over
+networks drawn from the posterior; more training galaxies would reduce it. The *predictive* interval is for
+the vote fraction of a finite number of volunteers. It includes the vote noise, and is calibrated on held-out
+galaxies. This module needs only NumPy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,22 +24,23 @@ INTERVAL = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What the models say of N galaxies, row by row; NaN where the models that ran do not tell.
+    """Results of N galaxies, one per row. Values that the models that ran do not provide are NaN.
 
     Attributes:
-        prob: float32 `[N, 37]`, cumulative fractions: the blend of the models that ran.
-        std: float32 `[N, 37]`, epistemic standard deviation over the blended draws.
-        lo: float32 `[N, 37]`, lower end of the calibrated 90 % predictive interval; at most `prob`.
-        hi: float32 `[N, 37]`, upper end; at least `prob`.
-        svr: float32 `[N, 37]`, cumulative fractions by the CNN-SVR alone.
-        entropy: float32 `[N, 11]`, nats.
-        mutual_info: float32 `[N, 11]`, nats.
-        ood_score: float32 `[N]`, 0 (like a training galaxy other than itself) to 1 (like none of them).
+        prob: Cumulative fractions, the blend of the models that ran, float32 `[N, 37]`.
+        std: Epistemic standard deviation over the blended draws, float32 `[N, 37]`.
+        lo: Lower end of the calibrated 90 % predictive interval, at most `prob`, float32 `[N, 37]`.
+        hi: Upper end of that interval, at least `prob`, float32 `[N, 37]`.
+        svr: Cumulative fractions of the CNN-SVR alone, float32 `[N, 37]`.
+        entropy: Entropy of each question, nats, float32 `[N, 11]`.
+        mutual_info: Mutual information of each question, nats, float32 `[N, 11]`.
+        ood_score: Out-of-distribution score from 0 (like another training galaxy) to 1 (like none of them),
+            float32 `[N]`.
         gz2_class: N class strings of Willett et al. 2013.
-        gz2_class_margin: float32 `[N]`, see `gz2.gz2_class_margin`.
-        out_of_distribution: bool `[N]`, the score is above the bundle's threshold.
-        draws: float32 `[N, S, 37]`, what `prob` would be of draw k alone: `prob` and `std` are their mean
-            and standard deviation. S is 0 where the Bayesian CNN did not run.
+        gz2_class_margin: Margin of the class, float32 `[N]`, see `gz2.gz2_class_margin`.
+        out_of_distribution: Whether the score is above the bundle's threshold, bool `[N]`.
+        draws: Values that `prob` would have with draw k alone, float32 `[N, S, 37]`. `prob` and `std` are
+            their mean and standard deviation. S is 0 if the Bayesian CNN did not run.
     """
 
     prob: Float
@@ -56,7 +57,7 @@ class Summary:
     draws: Float
 
     def columns(self) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.bool_] | list[str]]:
-        """One array of length N for each of the catalog's columns, by the column's name."""
+        """Return one array of length N for each of the catalog's columns, by the column's name."""
         columns: dict[str, npt.NDArray[np.float32] | npt.NDArray[np.bool_] | list[str]] = {
             f"{name}_{quantity}": values[:, i]
             for names, quantities in (
@@ -76,7 +77,7 @@ class Summary:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Summary"]) -> "Summary":
-        """The rows of several summaries, in order; at least one."""
+        """Return the rows of one or more summaries, in order."""
         joined = {
             f.name: np.concatenate([getattr(p, f.name) for p in parts])
             for f in fields(cls)
@@ -85,41 +86,41 @@ class Summary:
         return cls(gz2_class=[name for part in parts for name in part.gz2_class], **joined)
 
     def head(self, count: int) -> "Summary":
-        """The first `count` rows."""
+        """Return the first `count` rows."""
         return Summary(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Summary":
-        """Some rows, in the order given."""
+        """Return some rows, in the given order."""
         names = [self.gz2_class[row] for row in rows]
         others = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "gz2_class"}
         return Summary(gz2_class=names, **others)
 
 
 def entropy(conditional: Float) -> Float:
-    """Shannon entropy of each question's answers, nats.
+    """Return the Shannon entropy of each question's answers in nats.
 
     Args:
-        conditional: `[..., 37]`, each question's answers summing to 1.
+        conditional: Conditional fractions, float32 `[..., 37]`. The answers of each question sum to 1.
 
     Returns:
-        `[..., 11]`, between 0 and the logarithm of the number of answers.
+        Entropies, float32 `[..., 11]`, between 0 and the logarithm of the number of answers.
     """
     terms = -conditional * np.log(np.maximum(conditional, np.float32(1e-30)))
     return np.stack([np.maximum(terms[..., q.columns].sum(axis=-1), 0) for q in gz2.QUESTIONS], axis=-1)
 
 
 def draw_statistics(draws: Float) -> tuple[Float, Float, Float, Float]:
-    """Moments and information of posterior draws.
+    """Return moments and information of posterior draws.
 
-    Mutual information is the entropy of the mean prediction less the mean entropy of the predictions:
+    Mutual information is the entropy of the mean prediction minus the mean entropy of the predictions:
     Houlsby et al. 2011, "Bayesian active learning for classification and preference learning" (BALD).
 
     Args:
-        draws: float32 `[S, N, 37]` cumulative fractions.
+        draws: Cumulative fractions, float32 `[S, N, 37]`.
 
     Returns:
-        Mean and standard deviation over draws of the cumulative fractions `[N, 37]`; entropy of the
-        posterior predictive distribution of each question's answers and mutual information `[N, 11]`,
+        Mean and standard deviation over draws of the cumulative fractions, `[N, 37]`; entropy of the
+        posterior predictive distribution of each question's answers, and mutual information, `[N, 11]`,
         nats, for a volunteer who reaches the question. 0 <= mutual information <= entropy.
     """
     mean = draws.mean(axis=0)
@@ -132,14 +133,14 @@ def draw_statistics(draws: Float) -> tuple[Float, Float, Float, Float]:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What calibration galaxies taught, for one choice of models; part of the bundle.
+    """The calibration of one choice of models, measured on calibration galaxies. A part of the bundle.
 
     Attributes:
-        models: the models that run.
-        blend: of their fractions.
-        predictive: the distribution of cumulative fractions, for this very choice of models.
-        conditional: that of conditional fractions; None in bundles of earlier releases.
-        ood_threshold: galaxies with a larger `ood_score` are flagged.
+        models: Models that run.
+        blend: Blend of their fractions.
+        predictive: Distribution of cumulative fractions for this choice of models.
+        conditional: Distribution of conditional fractions; None in bundles of earlier releases.
+        ood_threshold: Galaxies with a larger `ood_score` are flagged.
     """
 
     models: tuple[str, ...]
@@ -150,10 +151,14 @@ class Calibration:
 
     @classmethod
     def of_bundle(cls, values: Mapping[str, Any], models: Sequence[str]) -> "Calibration":
-        """Return the part of a bundle's `calibration` that a choice of models needs.
+        """Return the part of a bundle's `calibration` for a choice of models.
+
+        Args:
+            values: `calibration` of a bundle's manifest.
+            models: Models that run.
 
         Raises:
-            UsageError: It lacks that choice, or a question.
+            UsageError: The choice, or a question, is missing.
         """
         chosen = tuple(sorted(set(models)))
         combination = values.get("combinations", {}).get(combination_name(chosen))
@@ -173,28 +178,28 @@ class Calibration:
 
 
 def combination_name(models: Sequence[str]) -> str:
-    """The name of a choice of models in a bundle's calibration: sorted, joined by plus signs."""
+    """Return the key of a choice of models in a bundle's calibration: sorted names joined by plus signs."""
     return "+".join(sorted(models))
 
 
 def regression_to_fractions(raw: Float) -> Float:
-    """Free regressions `[N, 37]` as cumulative fractions: not negative, and consistent with the tree."""
+    """Convert raw regressions `[N, 37]` to cumulative fractions: non-negative, consistent with the tree."""
     conditional = gz2.conditional(np.maximum(raw, np.float32(0)))
     return np.clip(np.asarray(gz2.cumulative(conditional), np.float32), 0, 1)
 
 
 def svr_fractions(raw: Float) -> tuple[Float, Float]:
-    """Return the regressions' fractions, and what they would be had other galaxies trained them.
+    """Return the regressions' fractions, and those that other training galaxies would have given.
 
     Half the difference of the fits on two complementary halves of the training galaxies scatters as the fit
-    on all of them does (a delete-half jackknife: Shao & Tu 1995, The Jackknife and Bootstrap, section 2.3);
-    added and subtracted it gives two draws.
+    on all of them does (a delete-half jackknife: Shao & Tu 1995, The Jackknife and Bootstrap, section 2.3).
+    Adding and subtracting it gives two draws.
 
     Args:
-        raw: float32 `[1 + P, N, 37]`, the regressions and P such halves of differences.
+        raw: The regressions and P halves of differences, float32 `[1 + P, N, 37]`.
 
     Returns:
-        Cumulative fractions `[N, 37]` and `[2 P, N, 37]`, each consistent with the tree; draw k and draw
+        Cumulative fractions `[N, 37]` and `[2 P, N, 37]`, each consistent with the tree. Draw k and draw
         k + P have opposite deviations.
     """
     mean, deviations = raw[0], raw[1:]
@@ -203,16 +208,16 @@ def svr_fractions(raw: Float) -> tuple[Float, Float]:
 
 
 def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary:
-    """Turn the outputs of the models that ran into the catalog's numbers.
+    """Compute the catalog's columns from the outputs of the models that ran.
 
-    Mean, spread, entropy and information are those of the blended draws. Without draws there is no spread
-    and no mutual information, and the entropy is the blend's.
+    Mean, spread, entropy and information are those of the blended draws. Without draws, spread and mutual
+    information are NaN, and the entropy is that of the blend.
 
     Args:
-        calibration: for the same choice of models.
-        outputs: float32 cumulative fractions, `bayesian` `[S, N, 37]` (draws), `classic` and `svr`
-            `[N, 37]`; and with the latter `svr_draws` `[2 P, N, 37]` (see `svr_fractions`) and `closeness`
-            `[N]`, the largest kernel value to any support vector that is not the galaxy itself.
+            calibration: Calibration of the same choice of models.
+            outputs: Cumulative fractions, float32: `bayesian` `[S, N, 37]` (draws), `classic` and `svr`
+                `[N, 37]`. With `svr` also `svr_draws` `[2 P, N, 37]` (see `svr_fractions`) and `closeness`
+                `[N]`, the largest kernel value to any support vector that is not the galaxy itself.
 
     Returns:
         N rows.
@@ -251,7 +256,7 @@ def summarize(calibration: Calibration, outputs: Mapping[str, Float]) -> Summary
 
 
 def rows_of(outputs: Mapping[str, Float], rows: npt.NDArray[np.intp] | slice) -> dict[str, Float]:
-    """Return the outputs of some galaxies, which come behind the draws where there are any."""
+    """Return the outputs of some galaxies. The axis of galaxies follows that of draws, if any."""
     return {name: v[:, rows] if v.ndim == 3 else v[rows] for name, v in outputs.items()}
 
 

@@ -1,1 +1,1 @@
-"""What a run has to do: the difference between a listing and a catalog, in units."""
+"""The work of a run: the difference between a listing and a catalog, in units."""

@@ -1,11 +1,11 @@
-"""Which members of a listing changed since a snapshot, and which units are redone for it.
+"""The members of a listing that changed since a snapshot, and the units that are redone for them.
 
-Everything with a row per galaxy is a table of a `Scratch` database:
+Every table with a row per galaxy is in a `Scratch` database:
 
-`seen`: the listing with its positions, and beside each member what the catalog knows of it;
-`gone`: what the catalog knows and the listing has no more;
+`seen`: the listing with its positions, and beside each member its entry in the catalog;
+`gone`: members of the catalog that are no longer in the listing;
 `duplicates`: listed members whose id belongs to another galaxy;
-`redone`: the units that have to be done again, and why.
+`redone`: the units that have to be redone, and why.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,10 +23,10 @@ NEW, CHANGED, MODEL_CHANGED, RETRIED, FORCED = "new", "changed", "model changed"
 
 _UNIT_SCHEMA = pa.schema([("unit_id", pa.string()), ("stale", pa.bool_())])
 
-# Members in the order in which they are listed, cut into units, and preferred.
+# The order in which members are listed, cut into units, and preferred.
 _ORDER = "object_uri, row NULLS FIRST"
 
-# A position that is not a number is no position.
+# A NaN is not a position.
 _NUMBER = "CREATE MACRO number(x) AS CASE WHEN isnan(x) THEN NULL ELSE x END"
 _TWICE = "SELECT source_uri FROM listing GROUP BY source_uri HAVING count(*) > 1 LIMIT 1"
 _POSITIONS = """
@@ -102,9 +102,9 @@ SELECT source_uri, galaxy_id, rejected, unit_id,
     unit_id IN (SELECT unit_id FROM seen WHERE is_known) AS listed
 FROM known ANTI JOIN seen USING (source_uri)
 """
-# What a member that is rejected anyway is called does not matter: it claims no id.
+# A rejected member does not claim its id.
 _CLAIM = "CREATE VIEW claims AS SELECT * FROM seen WHERE reason IS NULL AND galaxy_id IS NOT NULL"
-# Galaxies of units that vanished as a whole stay as they are: nothing is left to redo without them.
+# Galaxies of units that vanished as a whole are kept: nothing is left to redo without them.
 _CLAIMED = """
 SELECT DISTINCT galaxy_id FROM claims WHERE galaxy_id IS DISTINCT FROM known_id ORDER BY galaxy_id
 """
@@ -183,7 +183,7 @@ ORDER BY unit_id NULLS LAST, {_ORDER}
 
 @dataclass(frozen=True, slots=True)
 class PlanCounts:
-    """Members of the listing by what became of them, and members that the listing has no more."""
+    """Members of the listing by the change that was found, and vanished members."""
 
     new: int
     changed: int
@@ -199,7 +199,7 @@ class PlanCounts:
         return sum(self.as_dict().values()) - self.vanished
 
     def as_dict(self) -> dict[str, int]:
-        """The counts by name."""
+        """Return the counts by name."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -210,15 +210,15 @@ class PlanCounts:
 
 @dataclass(frozen=True, slots=True)
 class PositionMatch:
-    """How a table of positions fits a listing.
+    """The match between a table of positions and a listing.
 
     Attributes:
-        columns: The id columns of the table.
-        column: The one whose ids are galaxies of the listing; None where no id is.
-        cutouts: Cutouts of the listing.
-        in_table: Those whose galaxy is in the table.
-        elsewhere: Those whose galaxy is not, with a position of the listing or of the catalog.
-        example: The id of a galaxy of the listing; None where none has one.
+        columns: Id columns of the table.
+        column: The id column that has ids of listed galaxies; None if none has.
+        cutouts: Number of cutouts of the listing.
+        in_table: Number of them whose galaxy is in the table.
+        elsewhere: Number of the others that have a position in the listing or in the catalog.
+        example: Id of a galaxy of the listing; None if no galaxy has an id.
     """
 
     columns: tuple[str, ...]
@@ -230,7 +230,7 @@ class PositionMatch:
 
 
 class Difference:
-    """Which members changed, and which known units are redone."""
+    """The members that changed, and the known units that are redone."""
 
     def __init__(
         self,
@@ -244,17 +244,17 @@ class Difference:
         prune: bool = False,
         max_attempts: int = MAX_ATTEMPTS,
     ) -> None:
-        """Compare.
+        """Compare a listing with a catalog.
 
         Args:
-            scratch: An empty database; it must outlive this object.
-            listing: Batches of `MEMBER_SCHEMA`, in any order; `source_uri` is unique in all of them.
-            known: Batches of `KNOWN_SCHEMA`; `source_uri` is unique in all of them.
-            stale: Of each known unit, whether it is of another bundle or other settings.
-            positions: Batches of `POSITION_SCHEMA`; they stand above the listing's own.
+            scratch: An empty database. It must outlive this object.
+            listing: Batches of `MEMBER_SCHEMA`, in any order. `source_uri` is unique in all of them.
+            known: Batches of `KNOWN_SCHEMA`. `source_uri` is unique in all of them.
+            stale: For each known unit, whether it was made by another bundle or with other settings.
+            positions: Batches of `POSITION_SCHEMA`. They take precedence over the listing's own.
             full: Redo every unit that has a member in the listing.
-            prune: Take out what vanished: redo its units, and remove those of which nothing is left.
-            max_attempts: Runs that try a cutout again which the storage did not give.
+            prune: Remove vanished members: redo their units, and remove units of which nothing is left.
+            max_attempts: Maximum number of runs that retry a cutout after a storage error.
 
         Raises:
             UsageError: A vanished unit's galaxies are now listed under other URIs, a galaxy has two positions
@@ -265,7 +265,7 @@ class Difference:
         scratch.load("positions", POSITION_SCHEMA, positions)
         scratch.run(_NUMBER)
         scratch.load("listing", MEMBER_SCHEMA, listing)
-        self._refuse_twice()
+        self._refuse_duplicates()
         column = self._choose_id_column()
         scratch.load("known", KNOWN_SCHEMA, known)
         scratch.run(_KNOWN_PLACES)
@@ -275,7 +275,7 @@ class Difference:
         scratch.run(_SEE, stage=Stage.PLAN.value, reason=Reason.BAD_POSITION.value, max_attempts=max_attempts)
         columns = scratch.table(_COLUMNS)["id_column"].to_pylist()
         self.matched = PositionMatch(tuple(columns), column, **dict(scratch.one(_COUNT_PLACED) or {}))
-        """How the positions fit the listing."""
+        """Return how the positions match the listing."""
         for table in ("listing", "positions", "by_column", "placed"):
             scratch.run(f"DROP TABLE {table}")
         for statement in (_MISS, "DROP VIEW known_places", "DROP TABLE known", _CLAIM, _KEEP):
@@ -287,10 +287,10 @@ class Difference:
         scratch.run(_REDO, stale=MODEL_CHANGED, changed=CHANGED, retried=RETRIED, forced=FORCED, full=full)
 
     def counts(self, passed_over: int = 0) -> PlanCounts:
-        """Every member of the listing once, and the vanished ones.
+        """Return the counts: every member of the listing once, and the vanished members.
 
         Args:
-            passed_over: Unchanged members that were not listed one by one.
+            passed_over: Number of unchanged members that were not listed one by one.
         """
         found = dict(self._scratch.one(_COUNT, full=self._full) or {})
         listed = found.pop("listed")
@@ -298,20 +298,20 @@ class Difference:
         return PlanCounts(unchanged=listed - done + passed_over, **found)
 
     def claimed_ids(self) -> Iterator[str]:
-        """The ids of galaxies that the catalog does not have under the same URI, in their order."""
+        """Yield the ids of galaxies that the catalog does not have under the same URI, sorted."""
         for batch in self._scratch.stream(_CLAIMED):
             yield from batch["galaxy_id"].to_pylist()
 
     def removed(self) -> list[str]:
-        """Units without a listed member that a pruning run takes out."""
+        """Return the units without a listed member that a pruning run removes."""
         return [name for batch in self._scratch.stream(_REMOVE) for name in batch["unit_id"].to_pylist()]
 
     def members(self) -> Iterator[pa.Table]:
-        """What has to be processed: units that are redone, by name, then new members; in order.
+        """Yield the members to process: units that are redone, by name, then new members, in order.
 
         Yields:
-            Batches with the columns of `MEMBER_SCHEMA`, and `unit_id` and `why`, both null for new members,
-            and `object_rows`, the listed rows of a shard.
+            Batches with the columns of `MEMBER_SCHEMA`, with `unit_id` and `why`, both null for new
+            members, and with `object_rows`, the listed rows of a shard.
         """
         return self._scratch.stream(
             _MEMBERS,
@@ -320,13 +320,13 @@ class Difference:
             characters=MAX_DETAIL_CHARACTERS,
         )
 
-    def _refuse_twice(self) -> None:
+    def _refuse_duplicates(self) -> None:
         found = self._scratch.one(_TWICE)
         if found is not None:
             raise UsageError(f"{found['source_uri']} is listed twice; keep one row per galaxy")
 
     def _choose_id_column(self) -> str | None:
-        """Make `placed` of the id column with the most galaxies of the listing; None where none has any."""
+        """Create `placed` from the id column that matches the most galaxies. Return the column, or None."""
         self._scratch.run(_POSITIONS)
         matches = self._scratch.table(_MATCHES).to_pylist()
         column = matches[0]["id_column"] if matches else None
@@ -345,7 +345,7 @@ class Difference:
         return column
 
     def _refuse_moved(self) -> None:
-        """Refuse new claims to the ids of galaxies that stay: as duplicates they would quietly be lost."""
+        """Refuse new claims to the ids of galaxies that stay: as duplicates they would be lost silently."""
         found = self._scratch.one(_MOVED)
         if found is not None:
             raise UsageError(

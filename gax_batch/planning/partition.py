@@ -6,8 +6,8 @@ one member each.
 
 Only the objects near the end of a unit decide where it ends: it ends before the object whose URI has the
 smallest hash, among the possible ends in the upper half of the unit. So objects that are added to a survey
-change the units around them, but not all units that follow, which an interrupted run may have finished. Units
-that are cataloged already keep their members in any case.
+change the units around them, but not all later units, which an interrupted run may have finished. Units that
+are already cataloged always keep their members.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from gax_batch.sources.base import Mask, changes
 
 MAX_UNIT_BYTES = 32 * 1024**3
-"""Bytes that the objects of a unit have together, at most, unless it has a single object.
+"""Maximum total size in bytes of the objects of a unit, unless it has a single object.
 
 4,096 galaxies, 5 on each SDSS field of three uncompressed frames, have 30 GB.
 """
@@ -35,12 +35,13 @@ def partition(batches: Iterable[pa.Table], unit_size: int) -> Iterator[tuple[pa.
     """Cut members into units.
 
     Args:
-        batches: Members in the order of `Difference.members`: units that are redone, each with its
-            `unit_id`, then new members without one, sorted by `object_uri` and `row`.
-        unit_size: Members of a new unit, at most.
+            batches: Members in the order of `Difference.members`: units that are redone, each with its
+                `unit_id`, then new members without one, sorted by `object_uri` and `row`.
+            unit_size: Maximum number of members of a new unit.
 
     Yields:
-        Some whole units: a table of their members, and the bounds of the units in it, from 0 to its length.
+            Some whole units: a table of their members, and the bounds of the units in it, from 0 to its
+            length.
     """
     block: pa.Table | None = None
     before: str | None = None
@@ -58,10 +59,10 @@ def partition(batches: Iterable[pa.Table], unit_size: int) -> Iterator[tuple[pa.
 
 
 def are_whole(block: pa.Table, bounds: list[int]) -> list[bool]:
-    """Whether each unit is all of one or several shards.
+    """Return whether each unit consists of one or several whole shards.
 
     Args:
-        block: Members with `object_rows`, the listed rows of the member's shard or field.
+        block: Members with `object_rows`, the number of listed rows of the member's shard or field.
         bounds: Bounds of the units in the block, from 0 to its length.
     """
     is_begin = changes(block["object_uri"])
@@ -77,7 +78,7 @@ def are_whole(block: pa.Table, bounds: list[int]) -> list[bool]:
 
 
 def _bounds(block: pa.Table, unit_size: int, before: str | None, *, is_last: bool) -> list[int]:
-    """Bounds of the units at the beginning of a block that no later batch can change."""
+    """Return the bounds of the units at the beginning of a block that later batches cannot change."""
     redone = len(block) - block["unit_id"].null_count
     bounds = [int(place) for place in np.flatnonzero(changes(block["unit_id"].slice(0, redone)))] or [0]
     if redone and (is_last or redone < len(block)):
@@ -86,7 +87,7 @@ def _bounds(block: pa.Table, unit_size: int, before: str | None, *, is_last: boo
         return bounds
     new = _NewMembers.of_table(block.slice(redone), unit_size, None if redone else before)
     start, count = 0, len(block) - redone
-    # The end of a unit depends on one more member than fits into it.
+    # The end of a unit depends on one member more than fits into it.
     while start < count and (is_last or count - start > unit_size):
         start = new.end(start)
         bounds.append(redone + start)
@@ -95,15 +96,15 @@ def _bounds(block: pa.Table, unit_size: int, before: str | None, *, is_last: boo
 
 @dataclass(frozen=True, slots=True)
 class _NewMembers:
-    """New members, and where units that begin among them end.
+    """New members, and the ends of the units that begin among them.
 
     Attributes:
         objects: URI of each member's object.
         ends: Places before which an object ends, and the number of members.
         is_begin: Whether each member is the first of its object.
         is_loose: Whether each member is a loose image.
-        bytes: Bytes of all members before each place, and of all members.
-        unit_size: Members of a unit, at most.
+        bytes: Total bytes of the members before each place, and of all members.
+        unit_size: Maximum number of members of a unit.
     """
 
     objects: pa.ChunkedArray
@@ -115,7 +116,7 @@ class _NewMembers:
 
     @classmethod
     def of_table(cls, members: pa.Table, unit_size: int, before: str | None) -> "_NewMembers":
-        """Take members; `before` is the object of the member before the first one."""
+        """Use a table of members. `before` is the object of the member before the first one."""
         is_begin = changes(members["object_uri"])
         is_begin[0] = members["object_uri"][0].as_py() != before
         sizes = pc.fill_null(members["size"], 0).to_numpy()
@@ -129,7 +130,7 @@ class _NewMembers:
         )
 
     def end(self, start: int) -> int:
-        """The end of the unit that begins at a place."""
+        """Return the end of the unit that begins at a place."""
         count = len(self.is_begin)
         most = min(start + self.unit_size, count)
         fitting = int(np.searchsorted(self.bytes, self.bytes[start] + MAX_UNIT_BYTES, "right")) - 1

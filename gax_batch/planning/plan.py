@@ -1,11 +1,12 @@
-"""What a run must process: the difference between a listing and a catalog, in units of work.
+"""The plan of a run: the difference between a listing and a catalog, in units of work.
 
-A member of the listing is new, or known to the catalog by its `source_uri`. A known member that changed
-(version, id, position, or whether the listing rejects it) makes its whole unit be redone under its old
-name; new members form new units. Members that vanished stay in the catalog until their unit is redone,
-or are pruned.
-One `galaxy_id` belongs to one galaxy of the whole catalog: the galaxy that has it keeps it while it is
-listed; once it vanished, a listed one that claims the id gets it, and the vanished one's unit is redone.
+A member of the listing is new, or known to the catalog by its `source_uri`. If a known member changed
+(version, id, position, or whether the listing rejects it), its whole unit is redone under its old name. New
+members form new units. Members that vanished stay in the catalog until their unit is redone, or they are
+pruned.
+
+A `galaxy_id` belongs to one galaxy of the whole catalog. That galaxy keeps it while it is listed. Once it
+vanished, a listed member that claims the id gets it, and the unit of the vanished one is redone.
 
 Everything streams: a plan takes the same memory for a thousand galaxies and for a billion.
 """
@@ -38,7 +39,7 @@ from gax_batch.system.disk_database import Scratch
 UNITS_PER_FILE = 64
 
 SAMPLE = 64
-"""Cutouts that show in seconds whether a run can read its input, and how fast."""
+"""Cutouts that show within seconds whether a run can read its input, and how fast."""
 
 _SAMPLED_UNITS = 8
 _MAX_LOOKED_UP = 1_000_000
@@ -52,12 +53,12 @@ class Unit:
     """One unit to process.
 
     Attributes:
-        unit_id: Its name: a digest of its members' URIs when it was new. Never changes.
-        fingerprint: Digest of its members now, their versions, ids and positions.
-        reason: Why: `new`, `changed`, `model changed`, `retried` or `forced`.
-        members: How many there are.
-        bytes: Size of all members together; None if it is not known.
-        whole: Whether it is all of one or several shards, see `PartName.origin`.
+        unit_id: Name of the unit: a digest of its members' URIs when it was new. Never changes.
+        fingerprint: Digest of the present URIs, versions, ids and positions of its members.
+        reason: Why it is processed: `new`, `changed`, `model changed`, `retried` or `forced`.
+        members: Number of members.
+        bytes: Size of all members in bytes; None if unknown.
+        whole: Whether it consists of one or several whole shards, see `PartName.origin`.
     """
 
     unit_id: str
@@ -70,33 +71,36 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The units of a run and, in files below a folder of the caller's, their members."""
+    """The units of a run and, in files below a folder of the caller, their members."""
 
     units: list[Unit]
     counts: PlanCounts
     rejects: Mapping[str, int]
-    """Members that are rejected already, by reason."""
+    """Number of members that are already rejected, by reason."""
     removed: list[str]
-    """Units of the catalog that are taken out, since all their members vanished."""
+    """Units that are removed from the catalog, since all their members vanished."""
     matched: PositionMatch
-    """How the table of positions fits the listing."""
+    """The match between the table of positions and the listing."""
     _folder: Path
 
     @property
     def members(self) -> int:
-        """Cutouts of all units."""
+        """Number of cutouts of all units."""
         return sum(unit.members for unit in self.units)
 
     def local_place(self, index: int) -> tuple[str, int]:
-        """The local file that has a unit's members, while its folder is there, and the row group."""
+        """Return the local file that has a unit's members, and the row group. The folder must still exist."""
         number, group = divmod(index, UNITS_PER_FILE)
         return str(_plan_file(self._folder, number)), group
 
     def sample(self, count: int) -> pa.Table:
-        """Some members, from units all over the plan.
+        """Return some members, from units all over the plan.
+
+        Args:
+            count: Maximum number of members.
 
         Returns:
-            `MEMBER_SCHEMA`; none of them is rejected already.
+            `MEMBER_SCHEMA` without rejected members.
         """
         chosen = np.unique(np.linspace(0, len(self.units) - 1, _SAMPLED_UNITS).astype(int)).tolist()
         tables: list[pa.Table] = []
@@ -143,12 +147,12 @@ def find_members(catalog: str, run_id: str, source_uris: Sequence[str]) -> pa.Ta
     """Find some members in the plan that a run has stored.
 
     Args:
-        catalog: The catalog's URI.
-        run_id: The run.
-        source_uris: Of the members.
+        catalog: URI of the catalog.
+        run_id: Id of the run.
+        source_uris: `source_uri` of each member.
 
     Returns:
-        `MEMBER_SCHEMA`, in no order; a member that the plan does not have, or no longer, is missing.
+        `MEMBER_SCHEMA`, in any order, without members that the plan does not contain.
 
     Raises:
         FatalError: The plan is damaged.
@@ -187,19 +191,19 @@ def make_plan(
     """Compare a listing with a catalog.
 
     Args:
-        listing: Batches of `MEMBER_SCHEMA`, in any order, `source_uri` unique in all of them.
+        listing: Batches of `MEMBER_SCHEMA`, in any order, with `source_uri` unique in all of them.
         known: `Catalog.members()`.
         units: `Catalog.units()`.
-        settings_fingerprint: Digest of bundle and settings; units of another one are redone.
-        unit_size: Members of a new unit, at most. Whole fields and shards share a unit
+        settings_fingerprint: Digest of bundle and settings. Units with another digest are redone.
+        unit_size: Maximum number of members of a new unit. Whole fields and shards share a unit
             (see `gax_batch.planning.partition`).
-        folder: An empty folder on a local disk; the plan keeps its members there.
-        positions: Batches of `POSITION_SCHEMA`; they stand above the listing's own. A galaxy that
-            neither has keeps its position in the catalog.
+        folder: An empty folder on a local disk, in which the plan keeps its members.
+        positions: Batches of `POSITION_SCHEMA`. They take precedence over the listing's own. A galaxy without
+            a position in either keeps its position in the catalog.
         full: Redo every unit that has a member in the listing.
-        prune: Take out what vanished: redo its units, and remove those of which nothing is left.
-        max_attempts: Runs that try a cutout again which the storage did not give.
-        settled: What the listing, and then `known`, passed over.
+        prune: Remove vanished members: redo their units, and remove units of which nothing is left.
+        max_attempts: Maximum number of runs that retry a cutout after a storage error.
+        settled: Shards that the listing, and then `known`, omitted.
 
     Returns:
         The plan. In a unit, members are sorted by object, and by row within a shard.
@@ -207,7 +211,7 @@ def make_plan(
     Raises:
         UsageError: `unit_size` is not positive, a galaxy has two positions, galaxies of a unit that
             vanished as a whole are now listed under other URIs, or the disk is full.
-        ClaimError: A galaxy that is settled has the id of a listed one: pass nothing over.
+        ClaimError: A galaxy of an omitted shard has the id of a listed one: list all shards.
     """
     if unit_size < 1:
         raise UsageError(f"the unit size must be at least 1, not {unit_size}")
@@ -236,14 +240,14 @@ def make_plan(
 
 
 class ClaimError(Exception):
-    """A plan cannot be made from what is not settled alone."""
+    """A plan cannot be made without listing the unchanged shards."""
 
 
 def _refuse_claims(diff: Difference, settled: SettledShards) -> None:
     if not settled.units:
         return
     claimed = list(islice(diff.claimed_ids(), _MAX_LOOKED_UP + 1))
-    # What millions of galaxies claim is better joined than looked up.
+    # Millions of claimed ids are joined faster than they are looked up.
     if len(claimed) > _MAX_LOOKED_UP:
         raise ClaimError
     wanted = pa.array(claimed, pa.string())
@@ -274,7 +278,7 @@ def _describe(block: pa.Table, bounds: list[int]) -> list[Unit]:
 
 
 def _digests(block: pa.Table, names: Sequence[str], bounds: Sequence[int]) -> list[str]:
-    """The first 16 hex digits of SHA-256 over some columns of each unit's members."""
+    """Return the first 16 hex digits of SHA-256 over some columns of each unit's members."""
     texts = [_as_text(block[name]) for name in names]
     # The empty last field ends each member with a separator.
     joined = pc.binary_join_element_wise(
@@ -291,7 +295,7 @@ def _digests(block: pa.Table, names: Sequence[str], bounds: Sequence[int]) -> li
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_floating(column.type):
-        # Exact, and the same wherever and however floats are printed.
+        # The bits of a float are exact, and do not depend on how floats are printed.
         column = pa.chunked_array([chunk.view(pa.int64()) for chunk in column.chunks], pa.int64())
     return pc.cast(column, pa.string())
 
@@ -304,7 +308,7 @@ def _bytes(block: pa.Table, bounds: Sequence[int]) -> list[int | None]:
 
 
 class _UnitFiles:
-    """Writes units, as row groups, into one local file after the other."""
+    """Writes units, as row groups, to a sequence of local files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -322,7 +326,7 @@ class _UnitFiles:
         for start, stop in pairwise(bounds):
             if self._writer is None or self._count % UNITS_PER_FILE == 0:
                 self.__exit__()
-                # Without statistics: nobody looks for values here, and each reader has to parse the footer.
+                # Without statistics: no reader searches for values here, and each reader parses the footer.
                 path = _plan_file(self._folder, self._count // UNITS_PER_FILE)
                 self._writer = pq.ParquetWriter(
                     path, MEMBER_SCHEMA, compression="zstd", write_statistics=False

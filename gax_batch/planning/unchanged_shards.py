@@ -1,7 +1,7 @@
-"""Shards that need not be looked at again: each is, in this very version, in a unit of whole shards.
+"""Unchanged shards, which need not be listed: each is, in the same version, in a unit of whole shards.
 
-A survey of a hundred million galaxies in shards is planned by the shards' names and versions alone, unless
-one of its new galaxies has the id of one that is settled: then the plan is made from every row.
+A survey of a hundred million galaxies in shards is planned from only the names and versions of the shards. If
+one of its new galaxies has the id of a galaxy in an unchanged shard, the plan is made from every row.
 """
 
 from bisect import bisect_left
@@ -18,7 +18,7 @@ from gax_batch.storage import ObjectInfo
 
 
 class SettledShards:
-    """The shards of a listing that are settled, and the units that they are."""
+    """The unchanged ("settled") shards of a listing, and the units that consist of them."""
 
     def __init__(
         self, catalog: Catalog, fingerprints: Collection[str], *, excluded: Collection[PartName] = ()
@@ -26,9 +26,9 @@ class SettledShards:
         """Record the units of the catalog.
 
         Args:
-            catalog: What is cataloged already.
-            fingerprints: Settings fingerprints; units of other settings are not settled.
-            excluded: Parts whose units are not settled either.
+            catalog: The catalog with which the listing is compared.
+            fingerprints: Settings fingerprints. Units with other settings are not settled.
+            excluded: Parts whose units are not settled.
         """
         self._catalog = catalog
         names = [
@@ -43,13 +43,13 @@ class SettledShards:
             self._by_origin |= dict.fromkeys(origins, name)
         self._shards = Counter(self._by_origin.values())
         self.units: set[PartName] = set()
-        """Those whose shards were all listed."""
+        """The units whose shards were all listed in the same versions."""
 
     def __call__(self, shards: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
-        """Leave out the shards of a listing that are settled.
+        """Omit the settled shards of a listing.
 
-        A unit is settled if all its shards are listed in the versions that it was made of; else it is redone
-        as a whole, and the rows of all its shards are listed.
+        A unit is settled if all its shards are listed in the versions from which it was made. Otherwise it is
+        redone as a whole, and the rows of all its shards are listed.
         """
         found: dict[PartName, list[ObjectInfo]] = defaultdict(list)
         for info in shards:
@@ -66,18 +66,18 @@ class SettledShards:
 
     @property
     def cutouts(self) -> int:
-        """Cutouts of the settled units."""
+        """Number of cutouts of the settled units."""
         planned = self._catalog.planned() if self.units else {}
         return sum(planned[name] for name in self.units)
 
     def holders(self, ids: Sequence[str]) -> Iterator[pa.Table]:
-        """The ids of the settled units that might hold any of these.
+        """Yield the ids of the settled units that may contain any of some ids.
 
         Args:
-            ids: Sorted.
+            ids: Galaxy ids, sorted.
 
         Yields:
-            Tables with the one column `galaxy_id`.
+            Tables with the column `galaxy_id`.
         """
         bounds = self._catalog.bounds_of_ids() if ids else {}
         near = []

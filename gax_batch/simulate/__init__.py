@@ -1,1 +1,1 @@
-"""Simulated surveys: galaxies of known structure, pictured as SDSS would have seen them."""
+"""Simulated surveys: images, as SDSS would have taken them, of galaxies with a known structure."""

@@ -17,13 +17,13 @@ ZERO_POINT = 22.5  # magnitude of one nanomaggie
 _SKY = np.array([1.19, 0.685, 0.273], np.float32)
 _ELECTRONS = np.array([700.0, 950.0, 800.0], np.float32)
 
-# The sky's brightness and the transparency differ from field to field.
+# Sky brightness and transparency vary from field to field.
 _NIGHT_SPREAD = 0.5
 
-# Deviation that resampling and compression leave of white noise.
+# Standard deviation of the noise that resampling and compression leave of white noise.
 _GRAIN = np.float32(0.42)
 
-# Double-Gaussian seeing of SDSS: wings of a fifth of the light, twice as wide as the core.
+# Double-Gaussian seeing of SDSS: the wings have a fifth of the light and are twice as wide as the core.
 _WING_LIGHT, _WING_WIDTH = np.float32(0.2), np.float32(2.0)
 _FWHM = np.float32(2 * np.sqrt(2 * np.log(2)))
 
@@ -35,15 +35,15 @@ _PEDESTAL = np.float32(0.014)
 
 
 def psf_matrices(seeing: Array, side: int) -> tuple[Array, Array]:
-    """One-dimensional convolutions with the core and the wings of the seeing, as matrices.
+    """Return one-dimensional convolutions with the core and the wings of the seeing, as matrices.
 
     Args:
-        seeing: full width at half maximum of the core, pixels, `[N]`.
-        side: pixels along one axis of the images.
+        seeing: Full width at half maximum of the core, pixels, float32 `[N]`.
+        side: Pixels along one axis of the images.
 
     Returns:
-        Core and wings, each `[N, side, side]` float32 with rows of sum one, so that the sky stays
-        flat up to the border.
+        Core and wings, each float32 `[N, side, side]`. Rows sum to one, so that the sky stays flat up to the
+        border.
     """
     distance = np.arange(side, dtype=np.float32)
     lag = np.abs(np.subtract.outer(np.arange(side), np.arange(side)))
@@ -58,14 +58,14 @@ def psf_matrices(seeing: Array, side: int) -> tuple[Array, Array]:
 
 
 def convolve(light: Array, seeing: Array) -> Array:
-    """Blur images with the double-Gaussian seeing; each Gaussian is separable, so two matrix products.
+    """Blur images with the double-Gaussian seeing. Each Gaussian is separable: two matrix products.
 
     Args:
-        light: `[N, C, side, side]` float32.
-        seeing: full width at half maximum of the core, pixels, `[N]`.
+        light: Images, float32 `[N, C, side, side]`.
+        seeing: Full width at half maximum of the core, pixels, float32 `[N]`.
 
     Returns:
-        The blurred images, float32 of the same shape; flux away from the border is conserved.
+        The blurred images, float32 of the same shape. Flux away from the border is conserved.
     """
     core, wings = psf_matrices(seeing, light.shape[-1])
     blurred: Array = _separable(core, light)
@@ -77,20 +77,21 @@ def convolve(light: Array, seeing: Array) -> Array:
 
 
 def _separable(matrix: Array, light: Array) -> Array:
-    """One matrix along the rows and the columns of every channel."""
+    """Apply one matrix along the rows and the columns of every channel."""
     rows: Array = light @ matrix.swapaxes(1, 2)[:, None]
     both: Array = matrix[:, None] @ rows
     return both
 
 
 def add_noise(bands: Array, pixel_scale: Array, rng: np.random.Generator) -> None:
-    """Add the photon noise of object and sky, in place (the Gaussian limit of Poisson's).
+    """Add the photon noise of object and sky in place, in the Gaussian limit of the Poisson distribution.
 
     Args:
-        bands: sky-subtracted surface brightness `[N, 3, side, side]`, not negative.
-        pixel_scale: arcseconds per pixel, `[N]`: averaging over several native pixels lowers the
-            noise; pixels finer than the native ones are interpolated, which does not raise it.
-        rng: source of randomness.
+        bands: Sky-subtracted surface brightness, nanomaggies per native pixel, float32 `[N, 3, side, side]`,
+            non-negative.
+        pixel_scale: Arcseconds per pixel, float32 `[N]`. Averaging over several native pixels lowers the
+            noise. Pixels finer than the native ones are interpolated, which does not raise the noise.
+        rng: Source of randomness.
     """
     averaged = np.minimum(1, np.square(NATIVE_PIXEL / pixel_scale))[:, None, None, None]
     night = rng.lognormal(0, _NIGHT_SPREAD, (len(bands), 1, 1, 1)).astype(np.float32)
@@ -103,11 +104,11 @@ def add_noise(bands: Array, pixel_scale: Array, rng: np.random.Generator) -> Non
 
 
 def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Noise as it is left by the resampling and the JPEG compression of survey cutouts, `shape` float32.
+    """Return the noise that the resampling and JPEG compression of survey cutouts leave, float32 `shape`.
 
-    The mean of 2x2 neighbors, at the deviation and with the correlation of one half that the dark
-    corners of real cutouts have. A sum of four even variates is normal
-    enough (it ends at 3.5 deviations) and costs a tenth of four normal ones.
+    It is a mean of 2x2 neighbors, with the standard deviation and the correlation of 0.5 measured in the dark
+    corners of real cutouts. A sum of four uniform variates is close enough to normal (it ends at 3.5 standard
+    deviations) and costs a tenth of four normal variates.
     """
     *outer, height, width = shape
     even = rng.integers(0, 256, (*outer, height + 1, width + 1), np.uint8)
@@ -121,13 +122,14 @@ def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 def lupton_rgb(bands: Array) -> npt.NDArray[np.uint8]:
     """Map three bands to colors that keep their hue at any brightness.
 
-    Lupton et al. (2004, PASP 116, 133): the sum of the bands is stretched by asinh, their ratios stay.
+    Lupton et al. (2004, PASP 116, 133): asinh stretches the sum of the bands; their ratios are preserved.
 
     Args:
-        bands: surface brightness in i, r, g, `[N, 3, H, W]` float32; overwritten.
+        bands: Surface brightness in i, r, g, nanomaggies per native pixel, float32 `[N, 3, H, W]`.
+            Overwritten.
 
     Returns:
-        `uint8 [N, H, W, 3]`, RGB.
+        RGB images, uint8 `[N, H, W, 3]`.
     """
     bands *= _SCALES[:, None, None]
     bands += _PEDESTAL
@@ -135,14 +137,14 @@ def lupton_rgb(bands: Array) -> npt.NDArray[np.uint8]:
     total = bands.sum(axis=1)
     total *= _NONLINEARITY
     np.maximum(total, np.float32(0.01), out=total)
-    # asinh(t) = log(t + sqrt(t^2 + 1)): NumPy's own asinh is an order of magnitude slower.
+    # asinh(t) = log(t + sqrt(t^2 + 1)). NumPy's asinh is an order of magnitude slower.
     stretched = np.square(total)
     stretched += 1
     np.sqrt(stretched, out=stretched)
     stretched += total
     np.log(stretched, out=stretched)
     stretched /= total
-    # Too bright for 8 bits: scale all three down together, which keeps the hue.
+    # If one is too bright for 8 bits, scale all three down together, which keeps the hue.
     brightest = bands.max(axis=1)
     brightest *= stretched
     np.maximum(brightest, 1, out=brightest)

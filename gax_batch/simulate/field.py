@@ -1,4 +1,4 @@
-"""What else is in the frame: foreground stars and background galaxies."""
+"""Other objects in the frame: foreground stars and background galaxies."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,26 +8,26 @@ from gax_batch.simulate.light import SIDE
 
 Array = npt.NDArray[np.float32]
 
-_SLOTS = 10  # most objects in one frame
+_SLOTS = 10  # maximum number of objects in one frame
 _DENSITY = 6.0  # objects with r < 22 per square arcminute at high Galactic latitude, stars and galaxies
 _BRIGHT, _FAINT = 15.0, 22.0
-_SLOPE = 0.33  # of log counts against magnitude
+_SLOPE = 0.33  # slope of log counts against magnitude
 _STARS = 0.4
 _WING = 0.2
 
 
 def add_field(bands: Array, pixel_scale: Array, seeing: Array, rng: np.random.Generator) -> None:
-    """Add stars and small galaxies at random places, in place.
+    """Add stars and small galaxies at random positions, in place.
 
-    Every object is two circular Gaussians: a star's are the core and the wings of the seeing, a
-    galaxy's lie side by side along its major axis. Gaussians are separable, so all objects of a
-    frame are one matrix product.
+    Every object is two circular Gaussians. For a star they are the core and the wings of the seeing; for a
+    galaxy they lie side by side along its major axis. Gaussians are separable, so all objects of a frame are
+    one matrix product.
 
     Args:
-        bands: flux per pixel, nanomaggies, in i, r, g: `[N, 3, 64, 64]` float32.
-        pixel_scale: arcseconds per pixel, `[N]`.
-        seeing: full width at half maximum, pixels, `[N]`.
-        rng: source of randomness.
+        bands: Flux per pixel in i, r, g, nanomaggies, float32 `[N, 3, 64, 64]`.
+        pixel_scale: Arcseconds per pixel, float32 `[N]`.
+        seeing: Full width at half maximum, pixels, float32 `[N]`.
+        rng: Source of randomness.
     """
     n = len(bands)
     x, y, sigma, weight = _shapes(rng, n, pixel_scale, seeing / 2.355)
@@ -37,7 +37,7 @@ def add_field(bands: Array, pixel_scale: Array, seeing: Array, rng: np.random.Ge
 
 
 def _counts(rng: np.random.Generator, pixel_scale: Array) -> Array:
-    """Fluxes in r, nanomaggies `[N, slots]`; zero for an empty slot."""
+    """Return r fluxes in nanomaggies, `[N, slots]`. Empty slots have zero flux."""
     shape = (len(pixel_scale), _SLOTS)
     expected = _DENSITY * np.square(SIDE * pixel_scale / 60)
     present = np.arange(_SLOTS) < rng.poisson(expected)[:, None]
@@ -47,7 +47,7 @@ def _counts(rng: np.random.Generator, pixel_scale: Array) -> Array:
 
 
 def _colors(rng: np.random.Generator, n: int, flux: Array) -> Array:
-    """Fluxes in i, r, g: `[N, 3, slots]`, along the main sequence of stars."""
+    """Return fluxes in i, r, g, nanomaggies `[N, 3, slots]`, with colors along the main sequence of stars."""
     g_r = rng.beta(0.9, 1.2, flux.shape) * 1.2 + 0.2
     r_i = 0.38 * g_r - 0.03 + 1.2 * np.maximum(g_r - 1.2, 0) + rng.normal(0, 0.05, flux.shape)
     ratios = np.stack([10 ** (0.4 * r_i), np.ones_like(g_r), 10 ** (-0.4 * g_r)], axis=1)

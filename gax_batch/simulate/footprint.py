@@ -1,4 +1,4 @@
-"""Where on the sky a simulated survey looks: an SDSS-like footprint."""
+"""The region of the sky that a simulated survey covers, similar to that of SDSS."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Wedge:
 
     @property
     def square_degrees(self) -> float:
-        """The solid angle."""
+        """Solid angle in square degrees."""
         height = np.sin(np.radians(self.dec_stop)) - np.sin(np.radians(self.dec_start))
         return float(np.degrees(height) * (self.ra_stop - self.ra_start))
 
@@ -45,11 +45,11 @@ def draw_positions(
     """Draw positions that are uniform on the sphere within `FOOTPRINT`.
 
     Args:
-        rng: source of randomness.
-        n: how many.
+        rng: Source of randomness.
+        n: Number of positions.
 
     Returns:
-        Right ascensions in [0, 360) and declinations, degrees, float64 `[n]`.
+        Right ascensions in [0, 360) and declinations, degrees ICRS, float64 `[n]` each.
     """
     areas = np.array([wedge.square_degrees for wedge in FOOTPRINT])
     corners = np.array([[w.ra_start, w.ra_stop, w.dec_start, w.dec_stop] for w in FOOTPRINT])
@@ -61,7 +61,7 @@ def draw_positions(
 
 
 def in_footprint(ra: npt.ArrayLike, dec: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Whether positions (degrees, broadcast) lie within `FOOTPRINT`."""
+    """Return whether positions (degrees, broadcast) lie within `FOOTPRINT`."""
     ra, dec = np.broadcast_arrays(np.asarray(ra, np.float64), np.asarray(dec, np.float64))
     inside = np.zeros(ra.shape, np.bool_)
     for w in FOOTPRINT:

@@ -1,4 +1,4 @@
-"""From a population's structure to planes of light, before the atmosphere and the telescope."""
+"""Images of a population's light, before the atmosphere and the telescope."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ Array = npt.NDArray[np.float32]
 SIDE = 64
 OLD, YOUNG = 0, 1  # the two stellar populations: yellow and red stars, and blue ones
 
-_WINDOW, _OVERSAMPLING = 8, 5  # pixels around the center whose bulge light is integrated, and how finely
+_WINDOW, _OVERSAMPLING = 8, 5  # central pixels whose bulge light is integrated, and points per pixel
 _TEXTURE_NODES = 14
 _ARM_SHARPNESS = 2.5
 _WANDER = np.float32(0.7)  # radians of spiral phase
@@ -21,15 +21,15 @@ _PIXELS = np.arange(SIDE, dtype=np.float32)
 
 
 def planes(galaxies: Population, rng: np.random.Generator) -> Array:
-    """Draw every object's light in its two stellar populations, companions included.
+    """Draw the light of every object and its companion in two stellar populations.
 
     Args:
         galaxies: N objects.
-        rng: source of randomness, for the patches of star formation.
+        rng: Source of randomness for the patches of star formation.
 
     Returns:
-        `[N, 2, 64, 64]` float32: light per pixel in r, in units of the object's flux (without its
-        companion); the last axes are rows and columns.
+        Light per pixel in r, float32 `[N, 2, 64, 64]`, in units of the object's flux without its companion.
+        The last axes are rows and columns.
     """
     n, rows = len(galaxies), np.flatnonzero(galaxies.merger_ratio > 0)
     everyone = galaxies.followed_by(_companions(galaxies, rows))
@@ -49,7 +49,7 @@ def planes(galaxies: Population, rng: np.random.Generator) -> Array:
 
 
 def _companions(galaxies: Population, rows: npt.NDArray[np.intp]) -> Population:
-    """Each merger's companion: structured like another merger, smaller, at its place."""
+    """Return each merger's companion, with the structure of another merger but smaller, at its position."""
     own, other = galaxies.take(rows), galaxies.take(np.roll(rows, 1))
     size = np.sqrt(own.merger_ratio)
     return dataclasses.replace(
@@ -65,15 +65,16 @@ def _companions(galaxies: Population, rows: npt.NDArray[np.intp]) -> Population:
 
 
 def coordinates(galaxies: Population, columns: Array, rows: Array) -> tuple[Array, Array]:
-    """Distances along and across each object's major axis.
+    """Return the distances along and across each object's major axis.
 
     Args:
         galaxies: N objects.
-        columns: pixel coordinates, `[W]` or `[N, W]`.
-        rows: pixel coordinates, `[H]` or `[N, H]`.
+        columns: Pixel coordinates, `[W]` or `[N, W]`.
+        rows: Pixel coordinates, `[H]` or `[N, H]`.
 
     Returns:
-        Along and across, each `[N, H, W]` float32, pixels; bent where a tide disturbs the object.
+        Distances along and across, pixels, each float32 `[N, H, W]`. They are bent where a tide disturbs the
+        object.
     """
     angle = np.radians(galaxies.position_angle)
     sine, cosine = np.sin(angle)[:, None], np.cos(angle)[:, None]
@@ -90,23 +91,23 @@ def coordinates(galaxies: Population, columns: Array, rows: Array) -> tuple[Arra
 
 
 def _per_galaxy(values: Array, rows: npt.NDArray[np.intp] | slice = slice(None)) -> Array:
-    """One value per galaxy, to be broadcast against its pixels."""
+    """Reshape one value per galaxy so that it is broadcast against the galaxy's pixels."""
     return values[rows, None, None]
 
 
 def bulges(galaxies: Population, along: Array, across: Array) -> Array:
-    """The bulges alone.
+    """Return the bulges alone.
 
-    The innermost pixels, where a Sersic profile is steeper than the pixels can sample, are
-    integrated over 5x5 points.
+    The innermost pixels, where a Sersic profile is steeper than the pixels can sample, are integrated over
+    5x5 points.
 
     Args:
         galaxies: N objects.
-        along: their `coordinates` at the pixels, `[N, 64, 64]`.
-        across: the same, across the major axis.
+        along: Their `coordinates` along the major axis at the pixels, float32 `[N, 64, 64]`.
+        across: Their `coordinates` across the major axis, float32 `[N, 64, 64]`.
 
     Returns:
-        `[N, 64, 64]` float32, each with total one.
+        Light per pixel, float32 `[N, 64, 64]`, with a total of one for each galaxy.
     """
     light = _bulge_at(galaxies, along, across)
     start_x = np.clip(np.floor(galaxies.x) - _WINDOW // 2 + 1, 0, SIDE - _WINDOW)[:, None]
@@ -134,7 +135,7 @@ def _bulge_at(galaxies: Population, along: Array, across: Array) -> Array:
 
 
 def _face_on(galaxies: Population, rng: np.random.Generator) -> Array:
-    """Bulge, disk, and whatever decorates the disk, at any inclination but edge-on."""
+    """Return bulges and disks with bars, arms, rings and patches, at any inclination except edge-on."""
     light = np.empty((len(galaxies), 2, SIDE, SIDE), np.float32)
     x, y = coordinates(galaxies, _PIXELS, _PIXELS)
     bulge = bulges(galaxies, x, y)
@@ -158,14 +159,14 @@ def _face_on(galaxies: Population, rng: np.random.Generator) -> Array:
 def _add_structure(
     light: Array, galaxies: Population, x: Array, y: Array, radius: Array, rng: np.random.Generator
 ) -> None:
-    """Spiral arms, and patches of star formation where there is any."""
+    """Add spiral arms, and patches of star formation to disks that have them."""
     rows = np.flatnonzero(galaxies.flocculence > 0)
     if not rows.size:
         return
     texture = _texture(len(rows), rng)
     texture *= _per_galaxy(galaxies.flocculence[rows])
     spiral = galaxies.n_arms[rows] > 0
-    # The arms' phase wanders with the transposed texture, so that no arm is a perfect curve.
+    # The transposed texture shifts the phase of the arms, so that no arm is a perfect curve.
     wander = _WANDER * texture[spiral].swapaxes(1, 2)
     _add_arms(light, galaxies, rows[spiral], x, y, radius, wander)
     texture -= np.square(_per_galaxy(galaxies.flocculence[rows])) / 2  # a log-normal field of mean one
@@ -173,7 +174,7 @@ def _add_structure(
 
 
 def _texture(n: int, rng: np.random.Generator) -> Array:
-    """Smooth random fields `[n, 64, 64]` of unit variance, for patches of star formation."""
+    """Return smooth random fields `[n, 64, 64]` of unit variance, for patches of star formation."""
     nodes = np.linspace(-2, SIDE + 1, _TEXTURE_NODES)
     spacing = nodes[1] - nodes[0]
     basis = np.exp(-0.5 * ((np.arange(SIDE)[:, None] - nodes) / (0.6 * spacing)) ** 2)
@@ -246,7 +247,7 @@ def _add_bar(light: Array, galaxies: Population, x: Array, y: Array) -> None:
 
 
 def _edge_on(galaxies: Population, rng: np.random.Generator) -> Array:
-    """Disks seen from their side, with the bulge behind the dust lane."""
+    """Return disks viewed edge-on, with the bulge behind the dust lane."""
     along, across = coordinates(galaxies, _PIXELS, _PIXELS)
     disk = profiles.edge_on_disk(
         along, across, _per_galaxy(galaxies.disk_radius), _per_galaxy(galaxies.disk_height)
@@ -266,7 +267,7 @@ def _edge_on(galaxies: Population, rng: np.random.Generator) -> Array:
 
 
 def _star(galaxies: Population, rng: np.random.Generator) -> Array:
-    """A star bright enough to show the halo and the diffraction spikes of the telescope."""
+    """Return a star bright enough to show the halo and the diffraction spikes of the telescope."""
     dx, dy = _PIXELS - galaxies.x[:, None], _PIXELS - galaxies.y[:, None]
     radius_squared = np.square(dx)[:, None, :] + np.square(dy)[:, :, None]
     width = _per_galaxy(np.square(galaxies.seeing))
@@ -281,7 +282,7 @@ def _star(galaxies: Population, rng: np.random.Generator) -> Array:
 
 
 def _trail(galaxies: Population, rng: np.random.Generator) -> Array:
-    """A satellite's or a meteor's straight trail across the frame."""
+    """Return the straight trail of a satellite or meteor across the frame."""
     _, across = coordinates(galaxies, _PIXELS, _PIXELS)
     trail = np.exp(-np.square(across)) / (8 * SIDE)
     hue = rng.random((len(galaxies), 1, 1), np.float32)

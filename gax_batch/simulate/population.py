@@ -1,7 +1,7 @@
-"""What the galaxies of a simulated survey are: their structure, drawn at random.
+"""The structure of the galaxies of a simulated survey, drawn at random.
 
 The distributions follow the sample of Galaxy Zoo 2 (r < 17; Willett et al. 2013, MNRAS 435, 2835):
-about half of the objects smooth, a tenth edge-on, a quarter spiral, a tenth in some way odd.
+about half of the objects smooth, a tenth edge-on, a quarter spiral, a tenth with an odd feature.
 """
 
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Draws = dict[str, Float64]
 
-EDGE_ON_COSINE = 0.2  # below it a disk is seen from its side: vertical structure instead of arms
+EDGE_ON_COSINE = 0.2  # below this, a disk is drawn edge-on: vertical structure instead of arms
 # Galaxy Zoo 2 cutouts are 424 x 0.02 R90 wide and the central 256 become 64 pixels: R90 is 12.5 pixels.
-# A little more gives the mean brightness profile of real cutouts.
+# A slightly larger value reproduces the mean brightness profile of real cutouts.
 FRAME_R90 = 15.0
-_ARM_SHARES = (0.06, 0.6, 0.15, 0.08, 0.06, 0.05)  # of spirals with one, two, ... arms
+_ARM_SHARES = (0.06, 0.6, 0.15, 0.08, 0.06, 0.05)  # shares of spirals with one, two, ... arms
 _SDSS_BRIGHT, _GZ2_FAINT = 13.0, 17.0
 
 
 class Kind(IntEnum):
-    """What kind of object is at the center of a cutout."""
+    """The kind of object at the center of a cutout."""
 
     EARLY_TYPE = 0
     DISK = 1
@@ -42,8 +42,8 @@ KIND_SHARES = (0.42, 0.49, 0.06, 0.02, 0.01)
 class Population:
     """The structure of N objects: one array `[N]` per property, float32 unless noted.
 
-    What an object does not have has strength, ratio or number zero (no bar: `bar_strength` 0); the bar's
-    length and angle then mean nothing. Stars and artifacts have a magnitude and a place only.
+    A feature that an object does not have has strength, ratio or number zero (no bar: `bar_strength` 0). Its
+    length and angle then have no meaning. Stars and artifacts have only a magnitude and a position.
     """
 
     kind: npt.NDArray[np.int64]
@@ -55,73 +55,73 @@ class Population:
     seeing: Array
     """Full width at half maximum of the point spread function's core, pixels."""
     x: Array
-    """Column of the center, pixels (the frame's center is 31.5)."""
+    """Column of the center, pixels (the center of the frame is 31.5)."""
     y: Array
     """Row of the center."""
     half_light_radius: Array
-    """Along the major axis, of bulge and disk together, pixels."""
+    """Half-light radius of bulge and disk together along the major axis, pixels."""
     bulge_fraction: Array
-    """The bulge's share of the r flux of bulge and disk."""
+    """Fraction of the r flux of bulge and disk that is in the bulge."""
     sersic_n: Array
-    """The bulge's Sersic index, 1 to 6."""
+    """Sersic index of the bulge, 1 to 6."""
     bulge_radius: Array
-    """The bulge's half-light radius, pixels."""
+    """Half-light radius of the bulge, pixels."""
     bulge_axis_ratio: Array
-    """The bulge's apparent axis ratio."""
+    """Apparent axis ratio of the bulge."""
     disk_radius: Array
-    """The disk's half-light radius, pixels."""
+    """Half-light radius of the disk, pixels."""
     axis_ratio: Array
-    """The apparent axis ratio of the disk (of the whole, for an early type)."""
+    """Apparent axis ratio of the disk (for an early type, of the whole galaxy)."""
     cos_inclination: Array
-    """Of the disk: 1 face-on, 0 edge-on."""
+    """Cosine of the disk's inclination: 1 is face-on, 0 edge-on."""
     disk_height: Array
     """Scale height of an edge-on disk, pixels."""
     position_angle: Array
-    """Of the major axis, degrees from north (up) through east (left), [0, 180)."""
+    """Position angle of the major axis, degrees from north (up) through east (left), [0, 180)."""
     young_fraction: Array
-    """The share of young, blue stars in the disk's light."""
+    """Fraction of the disk's light from young, blue stars."""
     bar_strength: Array
-    """The bar's share of the disk's light."""
+    """Fraction of the disk's light in the bar."""
     bar_length: Array
-    """The bar's semi-major axis, pixels."""
+    """Semi-major axis of the bar, pixels."""
     bar_angle: Array
-    """In the plane of the disk, radians from the line of nodes."""
+    """Angle of the bar in the plane of the disk, radians from the line of nodes."""
     n_arms: npt.NDArray[np.int64]
     """Number of spiral arms; 0 for none."""
     pitch_angle: Array
-    """Degrees, signed: the sign is the sense of winding."""
+    """Pitch angle of the arms, degrees. Its sign is the sense of winding."""
     arm_strength: Array
     """Contrast of the arms, 0 to 1."""
     arm_phase: Array
     """Radians."""
     flocculence: Array
-    """How patchy the young stars are, 0 to 1."""
+    """Patchiness of the young stars, 0 to 1."""
     ring_strength: Array
-    """The ring's share of the disk's light."""
+    """Fraction of the disk's light in the ring."""
     ring_radius: Array
-    """In the plane of the disk, pixels."""
+    """Radius of the ring in the plane of the disk, pixels."""
     dust: Array
     """Optical depth in r through the middle of the dust lane of an edge-on disk."""
     boxiness: Array
-    """Of the bulge of an edge-on disk: 0 an ellipse, 1 a box."""
+    """Shape of the bulge of an edge-on disk: 0 an ellipse, 1 a box."""
     disturbance: Array
     """Tidal bending of the coordinates, per half-light radius."""
     merger_ratio: Array
-    """Flux of the companion over the galaxy's; 0 for no companion."""
+    """Flux of the companion divided by that of the galaxy; 0 without a companion."""
     merger_distance: Array
-    """Of the companion, pixels."""
+    """Distance of the companion, pixels."""
     merger_angle: Array
-    """Direction to the companion, radians from the columns' axis."""
+    """Direction to the companion, radians from the axis of the columns."""
 
     def __len__(self) -> int:
         return len(self.kind)
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Population":
-        """The objects of some rows, in their order."""
+        """Return the objects of some rows, in the order of the rows."""
         return Population(**{name: values[rows] for name, values in vars(self).items()})
 
     def followed_by(self, others: "Population") -> "Population":
-        """These objects and then the others."""
+        """Return these objects followed by the others."""
         both = (
             (name, np.concatenate([values, getattr(others, name)])) for name, values in vars(self).items()
         )
@@ -129,7 +129,7 @@ class Population:
 
     @property
     def edge_on(self) -> npt.NDArray[np.bool_]:
-        """Whether the object is a disk seen from its side."""
+        """Whether the object is a disk viewed edge-on."""
         side: Mask = (self.kind == Kind.DISK) & (self.cos_inclination < EDGE_ON_COSINE)
         return side
 
@@ -138,8 +138,8 @@ def draw_population(rng: np.random.Generator, n: int) -> Population:
     """Draw the structure of `n` objects.
 
     Args:
-        rng: source of randomness; the same state gives the same objects.
-        n: how many.
+        rng: Source of randomness. The same state gives the same objects.
+        n: Number of objects.
 
     Returns:
         A population of length `n`.
@@ -159,7 +159,7 @@ def draw_population(rng: np.random.Generator, n: int) -> Population:
 
 
 def _shape(rng: np.random.Generator, early: Mask, irregular: Mask, cos_inclination: Float64) -> Draws:
-    """Bulges and disks: shares, indices and axis ratios."""
+    """Draw the light fractions, Sersic indices and axis ratios of bulges and disks."""
     n = len(early)
     bulge_fraction = np.where(early, rng.beta(5, 1.6, n), rng.beta(0.9, 3.0, n))
     bulge_fraction[irregular] = 0
@@ -175,12 +175,12 @@ def _shape(rng: np.random.Generator, early: Mask, irregular: Mask, cos_inclinati
         "bulge_axis_ratio": np.where(early, early_ratio, 1 - (1 - disk_ratio) * rng.uniform(0.2, 0.6, n)),
         "position_angle": rng.uniform(0, 180, n),
         "young_fraction": np.where(early, rng.beta(1, 12, n), rng.beta(4.0, 2.0, n)),
-        "disk_height": rng.uniform(0.10, 0.2, n),  # of the disk's half-light radius, until it is known
+        "disk_height": rng.uniform(0.10, 0.2, n),  # in units of the disk's half-light radius, converted later
     }
 
 
 def _decoration(rng: np.random.Generator, disk: Mask, irregular: Mask, cos_inclination: Float64) -> Draws:
-    """Bars, arms, rings, dust, boxes: each in its share of the disks (lengths in disk radii)."""
+    """Draw bars, arms, rings, dust and boxes, each for its share of the disks. Lengths are in disk radii."""
     n = len(disk)
     side = disk & (cos_inclination < EDGE_ON_COSINE)
     face = disk & ~side
@@ -206,7 +206,7 @@ def _decoration(rng: np.random.Generator, disk: Mask, irregular: Mask, cos_incli
 
 
 def _scale(rng: np.random.Generator, early: Mask, parts: Draws) -> Draws:
-    """Brightness on the sky and size in the frame, and all lengths in pixels."""
+    """Draw the brightness on the sky and the size in the frame. Convert all lengths to pixels."""
     n = len(early)
     share, index = parts["bulge_fraction"], parts["sersic_n"]
     ratio = np.where(early, rng.uniform(0.5, 0.9, n), rng.uniform(0.12, 0.35, n))
@@ -246,11 +246,11 @@ def _companion(
     half_light: Float64,
     axis_ratio: Float64,
 ) -> Draws:
-    """Interactions: a companion, and the tidal bending that goes with it."""
+    """Draw interactions: a companion, and the tidal bending that it causes."""
     n = len(galaxy)
     merger = galaxy & (rng.random(n) < 0.06)
     disturbed = merger | (galaxy & (rng.random(n) < 0.03))
-    stiffness = np.clip(3 * axis_ratio, 0.3, 1)  # a thin disk bends little before it looks unlike any
+    stiffness = np.clip(3 * axis_ratio, 0.3, 1)  # a thin disk bends little before it looks unlike a disk
     return {
         "merger_ratio": np.where(merger, rng.uniform(0.15, 1.0, n), 0),
         "merger_distance": np.where(merger, np.clip(half_light * rng.uniform(0.8, 2.8, n), 4, 20), 0),

@@ -1,7 +1,7 @@
 """Surface-brightness profiles of galaxies, as functions of arrays of pixels.
 
-Every profile is normalized: its integral over the plane is one, so a flux in front of it is the flux
-of the component. Lengths are in pixels, `shape` arguments are one value per galaxy, broadcast
+Every profile is normalized: its integral over the plane is one, so a profile times a flux is a component of
+that flux. Lengths are in pixels. Arguments other than coordinates have one value per galaxy, broadcast
 against the pixels.
 """
 
@@ -12,15 +12,15 @@ from scipy.special import gammainc, gammaln, i0e
 Array = npt.NDArray[np.float32]
 
 EXPONENTIAL_RADIUS = 1.67834699  # half-light radius of an exponential disk in scale lengths (b_1)
-_EDGE_ON_INTEGRAL = 1.5440678  # of exp(-x) sqrt(1 + pi x / 2) from zero to infinity
+_EDGE_ON_INTEGRAL = 1.5440678  # integral of exp(-x) sqrt(1 + pi x / 2) from zero to infinity
 _LARGEST_RADIUS, _BISECTIONS = 16.0, 21  # to 1e-5
 
 
 def sersic_b(n: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """The constant b_n that makes the half-light radius of a Sersic profile enclose half the light.
+    """Return the constant b_n for which the half-light radius of a Sersic profile encloses half the light.
 
-    The asymptotic expansion of Ciotti & Bertin (1999, A&A 352, 447), equation 18; it is
-    within 5e-5 for n >= 1, and the better the larger n.
+    Uses the asymptotic expansion of Ciotti & Bertin (1999, A&A 352, 447), equation 18. Its error is less than
+    5e-5 for n >= 1 and decreases with n.
 
     Args:
         n: Sersic indices, at least 0.5.
@@ -35,12 +35,12 @@ def sersic_b(n: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def sersic_enclosed(radius: npt.ArrayLike, n: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """The fraction of a Sersic profile's light within a radius in units of the half-light radius.
+    """Return the fraction of a Sersic profile's light within a radius.
 
     Graham & Driver (2005, PASA 22, 118), equation 2.
 
     Args:
-        radius: elliptical radii over the half-light radius.
+        radius: Elliptical radii in units of the half-light radius.
         n: Sersic indices, broadcast against `radius`.
 
     Returns:
@@ -59,16 +59,16 @@ def enclosing_radius(
     bulge_n: npt.ArrayLike,
     bulge_radius: npt.ArrayLike,
 ) -> npt.NDArray[np.float64]:
-    """The radius that encloses a fraction of the light of a concentric bulge and exponential disk.
+    """Return the radius that encloses a fraction of the light of a concentric bulge and exponential disk.
 
     Args:
-        fraction: of the light, in (0, 1); broadcast against the others.
-        bulge_fraction: the bulge's share of the light.
-        bulge_n: the bulge's Sersic index.
-        bulge_radius: the bulge's half-light radius in units of the disk's.
+        fraction: Enclosed fraction of the light, in (0, 1). Broadcast against the other arguments.
+        bulge_fraction: Fraction of the light that is in the bulge.
+        bulge_n: Sersic index of the bulge.
+        bulge_radius: Half-light radius of the bulge in units of that of the disk.
 
     Returns:
-        Radii in units of the disk's half-light radius, float64, to 1e-5; at most 16.
+        Radii in units of the disk's half-light radius, float64, accurate to 1e-5 and at most 16.
     """
     wanted, share, n, ratio = np.broadcast_arrays(
         *(np.asarray(a, np.float64) for a in (fraction, bulge_fraction, bulge_n, bulge_radius))
@@ -87,24 +87,24 @@ def enclosing_radius(
 
 
 def sersic(radius_squared: Array, n: Array, half_light: Array, axis_ratio: Array) -> Array:
-    """A Sersic (1963) profile.
+    """Return a Sersic (1963) profile.
 
     Args:
-        radius_squared: squared elliptical radii (along the major axis), float32.
+        radius_squared: Squared elliptical radii along the major axis, square pixels, float32.
         n: Sersic indices.
-        half_light: half-light radii along the major axis.
-        axis_ratio: minor over major axis.
+        half_light: Half-light radii along the major axis, pixels.
+        axis_ratio: Ratios of minor to major axis.
 
     Returns:
-        Light per square pixel, float32; the total as in Graham & Driver (2005), equation 4.
+        Light per square pixel, float32. The total is that of Graham & Driver (2005), equation 4.
     """
     b = sersic_b(n)
     double = 2 * np.asarray(n, np.float64)
     log_total = (
         np.log(np.pi * double * axis_ratio) + 2 * np.log(half_light) + gammaln(double) - double * np.log(b)
     )
-    # exp(-b (r / half_light) ** (1 / n)), with the power as a logarithm so that each pixel costs
-    # one log and two exp.
+    # exp(-b (r / half_light) ** (1 / n)), with the power as a logarithm, so that a pixel costs one log and
+    # two exp.
     power = np.log(np.maximum(radius_squared, np.float32(1e-6)))
     power *= _f32(1 / double)
     power += _f32(np.log(b) - 2 * np.log(half_light) / double)
@@ -114,7 +114,7 @@ def sersic(radius_squared: Array, n: Array, half_light: Array, axis_ratio: Array
 
 
 def exponential(radius: Array, half_light: Array, axis_ratio: Array) -> Array:
-    """An exponential disk: light per square pixel at elliptical radii, float32."""
+    """Return an exponential disk: light per square pixel at elliptical radii, float32."""
     scale = half_light / np.float32(EXPONENTIAL_RADIUS)
     light = np.exp(radius * (-1 / scale))
     light *= 1 / (2 * np.float32(np.pi) * scale**2 * axis_ratio)
@@ -122,17 +122,17 @@ def exponential(radius: Array, half_light: Array, axis_ratio: Array) -> Array:
 
 
 def edge_on_disk(along: Array, across: Array, half_light: Array, height: Array) -> Array:
-    """A transparent exponential disk seen exactly from its side, with a sech-squared vertical profile.
+    """Return a transparent exponential disk viewed edge-on, with a sech-squared vertical profile.
 
-    The projection of an exponential disk is x K1(x) (van der Kruit & Searle 1981, A&A 95, 105);
-    here by exp(-x) sqrt(1 + pi x / 2), which has the same limits at zero and infinity and is
-    within 2.2 % between them.
+    The projection of an exponential disk is x K1(x) (van der Kruit & Searle 1981, A&A 95, 105). It is
+    approximated by exp(-x) sqrt(1 + pi x / 2), which has the same limits at zero and infinity and differs by
+    at most 2.2 % between them.
 
     Args:
-        along: distances from the center along the disk.
-        across: distances from the plane of the disk.
-        half_light: half-light radii of the face-on disk.
-        height: scale heights of the sech-squared law.
+        along: Distances from the center along the disk, pixels.
+        across: Distances from the plane of the disk, pixels.
+        half_light: Half-light radii of the face-on disk, pixels.
+        height: Scale heights of the sech-squared law, pixels.
 
     Returns:
         Light per square pixel, float32.
@@ -153,14 +153,14 @@ def edge_on_disk(along: Array, across: Array, half_light: Array, height: Array) 
 
 
 def bar(along: Array, across: Array, length: Array, width: Array, axis_ratio: Array) -> Array:
-    """A flat-topped bar, exp(-rho^4) on ellipses with semi-axes `length` and `width`.
+    """Return a flat-topped bar: exp(-rho^4) on ellipses with semi-axes `length` and `width`.
 
     Args:
-        along: coordinates along the bar, in the plane of the disk.
-        across: coordinates across it, in the plane of the disk.
-        length: semi-major axes.
-        width: semi-minor axes.
-        axis_ratio: of the projected disk.
+        along: Coordinates along the bar in the plane of the disk, pixels.
+        across: Coordinates across the bar in the plane of the disk, pixels.
+        length: Semi-major axes, pixels.
+        width: Semi-minor axes, pixels.
+        axis_ratio: Axis ratios of the projected disk.
 
     Returns:
         Light per square pixel, float32.
@@ -173,7 +173,7 @@ def bar(along: Array, across: Array, length: Array, width: Array, axis_ratio: Ar
 
 
 def ring(radius: Array, center: Array, width: Array, axis_ratio: Array) -> Array:
-    """A Gaussian ring: light per square pixel, float32, normalized for `width` well below `center`."""
+    """Return a Gaussian ring: light per square pixel, float32, normalized for `width` well below `center`."""
     light: Array = np.square((radius - center) / width)
     np.exp(-light, out=light)
     light *= 1 / (2 * np.float32(np.pi**1.5) * center * width * axis_ratio)
@@ -189,22 +189,22 @@ def spiral_contrast(
     phase: Array,
     sharpness: Array,
 ) -> Array:
-    """Logarithmic spiral arms as a factor on a disk, with mean one around each circle.
+    """Return the contrast of logarithmic spiral arms: a factor on a disk, with mean one around each circle.
 
-    The crests are r = exp(tan(pitch) (theta - phase / n_arms)); across them the profile is a von
-    Mises distribution of the spiral phase.
+    The crests are r = exp(tan(pitch) (theta - phase / n_arms)). The profile across them is a von Mises
+    distribution of the spiral phase.
 
     Args:
-        x: coordinates in the plane of the disk `[N, H, W]`.
-        y: the same, along the projected minor axis.
+        x: Coordinates along the projected major axis in the plane of the disk, pixels, float32 `[N, H, W]`.
+        y: Coordinates along the projected minor axis in the plane of the disk, pixels, float32 `[N, H, W]`.
         radius: `sqrt(x^2 + y^2)`.
-        n_arms: 1 to 6, `[N]`.
-        pitch: pitch angles in radians, `[N, 1, 1]`; negative ones wind the other way.
-        phase: of the pattern, in radians, `[N, H, W]` or `[N, 1, 1]`.
-        sharpness: the von Mises concentration, `[N, 1, 1]`.
+        n_arms: Numbers of arms, 1 to 6, `[N]`.
+        pitch: Pitch angles in radians, `[N, 1, 1]`. Negative ones wind in the opposite sense.
+        phase: Phase of the pattern in radians, `[N, H, W]` or `[N, 1, 1]`.
+        sharpness: Concentration of the von Mises distribution, `[N, 1, 1]`.
 
     Returns:
-        Factors `[N, H, W]`, float32.
+        Factors, float32 `[N, H, W]`.
     """
     safe: Array = np.maximum(radius, np.float32(1e-3))
     winding = np.log(safe)
@@ -223,7 +223,7 @@ def spiral_contrast(
 
 
 def _unit_power(cosine: Array, sine: Array, power: npt.NDArray[np.int64]) -> tuple[Array, Array]:
-    """The cosine and sine of `power` times an angle; far cheaper than an arctan2 and a cosine."""
+    """Return the cosine and sine of `power` times an angle, much faster than by an arctan2 and a cosine."""
     real, imaginary = cosine.copy(), sine.copy()
     for step in range(2, int(power.max(initial=1)) + 1):
         rows = np.flatnonzero(power >= step)

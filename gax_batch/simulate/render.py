@@ -1,4 +1,4 @@
-"""From structure to pictures: `uint8 [N, 64, 64, 3]` cutouts that look like those of SDSS."""
+"""Images of a population: uint8 `[N, 64, 64, 3]` cutouts that resemble those of SDSS."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,24 +8,24 @@ from gax_batch.simulate.population import Kind, Population
 
 Array = npt.NDArray[np.float32]
 
-# g-r and r-i of the old and the young stars, and how much they vary from galaxy to galaxy.
+# g-r and r-i of the old and the young stars, and their variation between galaxies.
 _OLD_COLORS, _YOUNG_COLORS = (0.80, 0.40), (0.12, 0.02)
 _COLOR_SPREAD = 0.06
 # More dust lies in front of an inclined disk: magnitudes of g-r per log10 of the axis ratio
 # (Maller et al. 2009, ApJ 691, 394).
 _INCLINATION_REDDENING = 0.2
-_STAR_BRIGHTENING = 2.5  # magnitudes: stars taken for galaxies are bright ones
+_STAR_BRIGHTENING = 2.5  # magnitudes: stars mistaken for galaxies are bright
 
 
 def render(galaxies: Population, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Picture a population.
+    """Render images of a population.
 
     Args:
         galaxies: N objects.
-        rng: source of randomness for colors, patches of star formation, field objects and noise.
+        rng: Source of randomness for colors, patches of star formation, field objects and noise.
 
     Returns:
-        `uint8 [N, 64, 64, 3]`, RGB; row 0 is north, column 0 is east.
+        RGB images, uint8 `[N, 64, 64, 3]`. Row 0 is north, column 0 is east.
     """
     blurred = camera.convolve(light.planes(galaxies, rng), galaxies.seeing)
     n = len(galaxies)
@@ -38,7 +38,7 @@ def render(galaxies: Population, rng: np.random.Generator) -> npt.NDArray[np.uin
 
 
 def _fluxes(galaxies: Population, rng: np.random.Generator) -> Array:
-    """Flux in i, r, g (nanomaggies) of the old and the young stars: `[N, 3, 2]`."""
+    """Return the i, r, g fluxes of the old and the young stars, nanomaggies `[N, 3, 2]`."""
     n = len(galaxies)
     magnitude = galaxies.magnitude - _STAR_BRIGHTENING * (galaxies.kind == Kind.STAR)
     flux = 10 ** (0.4 * (camera.ZERO_POINT - magnitude))

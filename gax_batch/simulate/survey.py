@@ -1,8 +1,8 @@
 """A simulated survey on disk: Parquet shards of cutouts with their positions and the truth.
 
-Galaxies are drawn in blocks of 64, each from its own stream of random numbers, so that galaxy k of a
-seed is the same in every survey, whatever its size, its shards and the number of processes. (On other
-hardware or with other libraries a pixel may differ by one: linear algebra rounds differently.)
+Galaxies are drawn in blocks of 64, each with its own stream of random numbers. Galaxy k of a seed is
+therefore the same in every survey, whatever its size, its shards and the number of processes. (On other
+hardware or with other libraries a pixel may differ by one, because linear algebra rounds differently.)
 """
 
 import io
@@ -28,10 +28,10 @@ from gax_batch.system.concurrency import map_processes
 from gax_batch.system.cpus import logical_cpus
 
 FORMAT_VERSION = 1
-"""Rises with every change to what a seed gives."""
+"""Version of the simulation. Increases with every change of the output of a seed."""
 
 IMAGE_BYTES = SIDE * SIDE * 3
-_BLOCK = 64  # galaxies; larger blocks leave the processor's caches, smaller ones pay more per call
+_BLOCK = 64  # galaxies; larger blocks do not fit the processor's caches, smaller ones cost more per call
 _ROW_GROUP = 1024
 _REUSED_BYTES = 24 * 1024 * 1024
 _INTEGERS = ("kind", "n_arms")
@@ -55,14 +55,14 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class SimulatedSurvey:
-    """What `simulate_survey` left behind.
+    """The result of `simulate_survey`.
 
     Attributes:
-        uri: The folder or prefix of the shards.
-        galaxies: In the survey.
-        shards: In the survey.
-        written: Shards written by this call; the others were there already.
-        seconds: What the call took.
+        uri: Folder or prefix of the shards.
+        galaxies: Number of galaxies in the survey.
+        shards: Number of shards in the survey.
+        written: Number of shards that this call wrote. The others existed already.
+        seconds: Duration of the call.
     """
 
     uri: str
@@ -91,25 +91,25 @@ def simulate_survey(
     processes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulatedSurvey:
-    """Simulate a survey into Parquet shards; a survey that is partly there is completed.
+    """Simulate a survey into Parquet shards. Completes a survey of which some shards exist.
 
     Worker processes are spawned, so a script that calls this needs the usual
     `if __name__ == "__main__":` around it.
 
     Args:
-        output: Folder or prefix, any URI; empty, or holding shards of this very simulation.
-        galaxies: How many; the first of a longer survey are the same galaxies.
+        output: Folder or prefix, as a path or URI. It must be empty or contain shards of this simulation.
+        galaxies: Number of galaxies. A longer survey begins with the same galaxies.
         seed: Any integer from 0.
-        shard_size: Galaxies per object; about 12 kB each are held in memory, a few times over.
-        processes: How many work at once; all cores by default.
-        progress: Called with the galaxies done and the galaxies in all, after each shard.
+        shard_size: Galaxies per shard. About 12 kB each are held in memory, several times over.
+        processes: Number of worker processes; None for one per CPU.
+        progress: Called after each shard with the number of finished galaxies and that of all galaxies.
 
     Returns:
-        Counts.
+        Counts of galaxies and shards.
 
     Raises:
-        UsageError: An argument is out of range, the output holds something else or cannot be written.
-        FatalError: A worker process died.
+        UsageError: An argument is out of range, or the output contains something else or cannot be written.
+        FatalError: A worker process was terminated.
     """
     started = time.perf_counter()
     for name, value, least in (("galaxies", galaxies, 1), ("seed", seed, 0), ("shard size", shard_size, 1)):
@@ -130,7 +130,7 @@ def simulate_survey(
 
 
 def _shards(uri: str, galaxies: int, seed: int, shard_size: int) -> list[_MockShard]:
-    """The plan; an object's name tells all that its content depends on."""
+    """Return the shards of a survey. Each name contains everything that its content depends on."""
     shards = []
     for start in range(0, galaxies, shard_size):
         stop = min(start + shard_size, galaxies)
@@ -145,8 +145,8 @@ def _missing(uri: str, shards: list[_MockShard]) -> list[_MockShard]:
     foreign = sorted(present - {shard.uri for shard in shards})
     if foreign:
         raise UsageError(
-            f"{uri} holds something else already ({foreign[0]}); choose an empty folder, or repeat the "
-            "number of galaxies, the seed and the shard size that made it"
+            f"{uri} already contains something else ({foreign[0]}); choose an empty folder, or repeat the "
+            "number of galaxies, the seed and the shard size of the survey in it"
         )
     return [shard for shard in shards if shard.uri not in present]
 
@@ -167,18 +167,18 @@ def _write(shard: _MockShard) -> int:
 
 
 def simulate_table(seed: int, start: int, stop: int) -> pa.Table:
-    """Galaxies `start:stop` of a seed, in this process.
+    """Simulate galaxies `start:stop` of a seed in this process.
 
     Args:
         seed: Any integer from 0.
-        start: The first galaxy's number.
-        stop: One past the last galaxy's number.
+        start: Number of the first galaxy.
+        stop: Number of the last galaxy plus one.
 
     Returns:
         A table of `SCHEMA`.
     """
     _keep_freed_memory()
-    # One thread: the matrices are tiny, and the processes have the cores.
+    # One thread: the matrices are tiny, and the processes use all cores.
     with threadpool_limits(limits=1, user_api="blas"):
         blocks = [
             _block(seed, block).slice(max(start - block * _BLOCK, 0), stop - max(start, block * _BLOCK))
@@ -188,16 +188,16 @@ def simulate_table(seed: int, start: int, stop: int) -> pa.Table:
 
 
 def _keep_freed_memory() -> None:
-    """Let the allocator reuse freed arrays: without it a quarter of the time goes into page faults.
+    """Let the allocator reuse freed arrays. Without this, page faults take a quarter of the time.
 
     Freeing one large array raises glibc's dynamic thresholds (mallopt(3), M_MMAP_THRESHOLD) above the
-    size of a block's arrays; elsewhere this does nothing.
+    size of a block's arrays. Other allocators are not affected.
     """
     np.empty(_REUSED_BYTES, np.uint8)
 
 
 def _block(seed: int, block: int) -> pa.RecordBatch:
-    """A whole block, from three streams of its own: structure, positions, pictures."""
+    """Simulate a whole block from three streams of random numbers: structure, positions, images."""
     streams = np.random.SeedSequence(seed, spawn_key=(block,)).spawn(3)
     structure, position, picture = (np.random.Generator(np.random.PCG64DXSM(s)) for s in streams)
     galaxies = draw_population(structure, _BLOCK)
@@ -217,5 +217,5 @@ def _block(seed: int, block: int) -> pa.RecordBatch:
 
 
 def _binary(images: npt.NDArray[np.uint8]) -> pa.Array:
-    """Pictures as the fixed-size binary column that they are in memory already."""
+    """Return images as a fixed-size binary column that shares their memory."""
     return pa.Array.from_buffers(pa.binary(IMAGE_BYTES), len(images), [None, pa.py_buffer(images)])

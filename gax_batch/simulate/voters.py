@@ -1,7 +1,7 @@
-"""What an ideal population of volunteers would say of an object whose structure is known.
+"""Answers that an ideal population of volunteers would give for an object of known structure.
 
-Each question of the Galaxy Zoo 2 tree is answered from the structure that it is about, with soft
-thresholds in place of a single answer, since volunteers disagree most near them. The fractions are
+Each question of the Galaxy Zoo 2 tree is answered from the corresponding structure, with soft thresholds
+instead of a single answer, since volunteers disagree most near the thresholds. The fractions are
 those of infinitely many volunteers: without vote noise, and without the biases of distance.
 """
 
@@ -16,13 +16,13 @@ Float64 = npt.NDArray[np.float64]
 
 
 def vote_fractions(galaxies: Population) -> Array:
-    """The 37 cumulative answer fractions of every object.
+    """Return the 37 cumulative answer fractions of every object.
 
     Args:
         galaxies: N objects.
 
     Returns:
-        `[N, 37]` float32, tree-consistent (see `gax_batch.gz2`).
+        Fractions, float32 `[N, 37]`, consistent with the tree (see `gax_batch.gz2`).
     """
     side, spiral = _side(galaxies), _spiral(galaxies)
     odd, odd_feature = _oddities(galaxies)
@@ -31,7 +31,7 @@ def vote_fractions(galaxies: Population) -> Array:
         _yes_no(side),
         _yes_no(_sigmoid(22 * galaxies.bar_strength - 2.8)),
         _yes_no(spiral),
-        # How much bulge is just noticeable, obvious, dominant.
+        # Bulge fractions at which the bulge is absent, just noticeable, obvious, dominant.
         _nearest(galaxies.bulge_fraction, (0.0, 0.13, 0.4, 0.85), (0.07, 0.12, 0.17, 0.17)),
         _yes_no(odd),
         _nearest(_roundness(galaxies), (1.0, 0.6, 0.2), (0.15, 0.15, 0.12)),
@@ -52,13 +52,13 @@ def _yes_no(yes: Float64) -> Float64:
 
 
 def _normalized(weights: list[npt.ArrayLike]) -> Float64:
-    """Columns of non-negative weights to rows of sum one."""
+    """Return rows of sum one from columns of non-negative weights."""
     table = np.stack(np.broadcast_arrays(*(np.asarray(w, np.float64) for w in weights)), axis=1)
     return np.asarray(table / table.sum(axis=1, keepdims=True))
 
 
 def _nearest(value: Array, centers: tuple[float, ...], widths: tuple[float, ...]) -> Float64:
-    """The answers to a question of degree: Gaussian in the distance from each answer's typical value."""
+    """Return the answers to a question of degree: Gaussian in the distance from each typical value."""
     steps = (np.asarray(value, np.float64)[:, None] - np.array(centers)) / np.array(widths)
     # Votes are at most exp(-20) apart, so that no row is all zeros.
     weights = np.exp(np.maximum(-0.5 * np.square(steps), -20))
@@ -66,20 +66,20 @@ def _nearest(value: Array, centers: tuple[float, ...], widths: tuple[float, ...]
 
 
 def _resolved(galaxies: Population) -> Float64:
-    """How well the seeing lets one see structure: 0 to 1."""
+    """Return how well structure is resolved through the seeing, 0 to 1."""
     return _sigmoid(1.2 * (galaxies.half_light_radius / galaxies.seeing - 1.0))
 
 
 def _side(galaxies: Population) -> Float64:
-    """Could this be a disk viewed edge-on?"""
+    """Return the probability that volunteers see a disk viewed edge-on."""
     disk = _sigmoid(24 * (EDGE_ON_COSINE + 0.03 - galaxies.cos_inclination))
     other = 0.6 * _sigmoid(20 * (0.3 - galaxies.axis_ratio))
     return np.asarray(np.where(galaxies.kind == Kind.DISK, disk, other))
 
 
 def _spiral(galaxies: Population) -> Float64:
-    """Is there any sign of a spiral arm pattern?"""
-    # Arms are drowned in a dominant bulge, in the seeing, and in the tilt of the disk.
+    """Return the probability that volunteers see a spiral arm pattern."""
+    # A dominant bulge, bad seeing and a tilted disk hide the arms.
     clarity = galaxies.arm_strength * _resolved(galaxies) * np.sqrt(1 - galaxies.bulge_fraction)
     return _sigmoid(9 * clarity * np.minimum(1, 2 * galaxies.axis_ratio) - 2.6)
 
@@ -95,14 +95,14 @@ def _smooth_or_features(galaxies: Population, side: Float64, spiral: Float64, od
 
 
 def _roundness(galaxies: Population) -> Array:
-    """The axis ratio of bulge and disk together."""
+    """Return the axis ratio of bulge and disk together."""
     share = galaxies.bulge_fraction
     ratio = share * galaxies.bulge_axis_ratio + (1 - share) * galaxies.axis_ratio
     return np.where(galaxies.kind == Kind.STAR, np.float32(1), ratio)
 
 
 def _oddities(galaxies: Population) -> tuple[Float64, Float64]:
-    """Is there anything odd (a probability), and which odd feature (seven fractions)?"""
+    """Return the probability that something is odd, and the fractions of the seven odd features."""
     seen = _resolved(galaxies)
     ring = 6 * galaxies.ring_strength * seen
     disturbed = 8 * galaxies.disturbance

@@ -1,4 +1,4 @@
-"""Where cutouts come from: loose images, Parquet shards, or frames, on any storage."""
+"""Surveys on any storage: loose images, Parquet or tar shards, files of one band each, or frames."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -21,7 +21,7 @@ from gax_batch.sources.frame_index import FrameIndex
 from gax_batch.sources.frames import FrameSource
 from gax_batch.sources.images import SUFFIXES as IMAGE_SUFFIXES
 from gax_batch.sources.images import ImageSource
-from gax_batch.sources.locate import MovedSources, on_frames, recall_members, shards_of
+from gax_batch.sources.locate import MovedSources, locate_members, on_frames, shards_of
 from gax_batch.sources.originals import read_originals
 from gax_batch.sources.positions import read_positions
 from gax_batch.sources.reading import Visitor, visit_members
@@ -42,6 +42,7 @@ __all__ = [
     "Source",
     "Stored",
     "Visitor",
+    "locate_members",
     "on_frames",
     "open_band_files",
     "open_frames",
@@ -49,7 +50,6 @@ __all__ = [
     "read_originals",
     "read_positions",
     "read_unit",
-    "recall_members",
     "set_rejects",
     "shards_of",
     "visit_members",
@@ -64,20 +64,20 @@ def open_source(
     settled: Settled | None = None,
     limits: ListingLimits = DEFAULT_LIMITS,
 ) -> Source:
-    """Open a survey: a folder, prefix, glob or single object of images or of Parquet shards.
+    """Open a survey: a folder, prefix, glob or single object of images or of shards.
 
-    What is there is looked at as far as the first cutout, which decides what kind of survey it is.
+    Reads the listing up to the first cutout, which decides the kind of the survey.
 
     Args:
-        uri: Where it is.
-        limit: Take the first so many cutouts only, in the order of their URIs.
-        exclude: A URI below which nothing is the survey's: the catalog, which may be in the input folder.
-        settled: Leaves out the shards whose rows need not be listed; never asked where there is a limit.
-        limits: What ids and shards may be.
+        uri: Path or URI of the survey.
+        limit: Maximum number of cutouts, the first in the order of their URIs; None for all.
+        exclude: URI below which nothing belongs to the survey: the catalog may be in the input folder.
+        settled: Omits the shards whose rows need not be listed. Not called if there is a limit.
+        limits: Limits of ids and shards.
 
     Raises:
-        UsageError: Nothing is there, or neither kind; or the input is in `exclude`. Where both kinds are
-            there, listing the members raises it.
+        UsageError: Nothing is found, neither images nor shards are found, or the input is in `exclude`. If
+            both kinds are found, listing the members raises it.
         TransientError: The store kept failing.
     """
     _check(uri, limit, exclude)
@@ -92,7 +92,7 @@ def open_source(
             shards = _one_kind(uri, chain(passed, objects), IMAGE_SUFFIXES)
             return ShardSource(shards, limit=limit, settled=settled, limits=limits)
     wanted = ", ".join(IMAGE_SUFFIXES + SHARD_SUFFIXES)
-    raise UsageError(f"{uri} holds {len(passed)} objects, but none is an image or a shard ({wanted})")
+    raise UsageError(f"{uri} has {len(passed)} objects, but none is an image or a shard ({wanted})")
 
 
 def open_band_files(
@@ -103,17 +103,17 @@ def open_band_files(
     exclude: str | None = None,
     limits: ListingLimits = DEFAULT_LIMITS,
 ) -> Source:
-    """Open a survey of FITS cutouts of one file per band.
+    """Open a survey of FITS cutouts with one file per band.
 
     Args:
-        uri: Where they are: files whose names differ in the band alone are one galaxy.
-        bands: The bands that are needed, from red to blue.
-        limit: Take the first so many galaxies only, in the order of their URIs.
+        uri: Path or URI of the files. Those whose names differ only in the band are one galaxy.
+        bands: Required bands, from red to blue.
+        limit: Maximum number of galaxies, the first in the order of their URIs; None for all.
         exclude: As for `open_source`.
-        limits: What ids may be.
+        limits: Limits of ids.
 
     Raises:
-        UsageError: Nothing is there.
+        UsageError: Nothing is found.
         TransientError: The store kept failing.
     """
     _check(uri, limit, exclude)
@@ -135,18 +135,18 @@ def open_frames(
     """Open a survey of frames and of positions on them.
 
     Args:
-        uri: Where the frames are: FITS files, one per band, whose names differ in the band alone.
-        positions: The table of the galaxies (see `read_positions`).
-        bands: The bands that are needed, from red to blue.
-        limit: Take the first so many galaxies of the table only.
+        uri: Path or URI of the frames: FITS files, one per band, whose names differ only in the band.
+        positions: Path or URI of the table of galaxies (see `read_positions`).
+        bands: Required bands, from red to blue.
+        limit: Maximum number of galaxies, the first of the table; None for all.
         exclude: As for `open_source`.
-        limits: What ids may be.
-        index_folder: Where the index of the frames is; without, every header is opened.
-        keep_index: Whether it is written when it changes.
-        say: Shows one line to the person who waits.
+        limits: Limits of ids.
+        index_folder: Folder of the index of frames; None to open every header.
+        keep_index: Whether to write the index when it changes.
+        say: Shows one line to the user.
 
     Raises:
-        UsageError: Nothing is there.
+        UsageError: Nothing is found.
         TransientError: The store kept failing.
     """
     _check(uri, limit, exclude)
@@ -177,7 +177,7 @@ def _one_kind(uri: str, objects: Iterable[ObjectInfo], other: tuple[str, ...]) -
     for info in objects:
         if is_named(info.uri, other):
             raise UsageError(
-                f"{uri} holds both images and Parquet shards ({info.uri} is not of the first kind); name "
+                f"{uri} contains both images and Parquet shards ({info.uri} is not of the first kind); name "
                 "one kind, for example by a glob such as '**/*.parquet'"
             )
         yield info

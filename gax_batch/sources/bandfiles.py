@@ -1,8 +1,9 @@
-"""FITS cutouts of one file per band: the files whose names differ in the band alone are one galaxy.
+"""FITS cutouts with one file per band: files whose names differ only in the band are one galaxy.
 
-`1237648720-g.fits`, `1237648720-r.fits` and `1237648720-i.fits` are the galaxy `1237648720`. The first image
-of each file counts. A galaxy without one of the bands is rejected until it comes, one whose bands are of
-different shape when they are read; a change of any file makes the galaxy be done again.
+`1237648720-g.fits`, `1237648720-r.fits` and `1237648720-i.fits` are the galaxy `1237648720`. Only the first
+image of each file counts. A galaxy without one of the bands is rejected until the file exists. A galaxy whose
+bands have different shapes is rejected when it is read. If any of its files changes, a galaxy is processed
+again.
 """
 
 import re
@@ -27,7 +28,7 @@ _BAND_AND_SEPARATOR = re.compile(r"^\{band\}[^A-Za-z0-9]?|[^A-Za-z0-9]?\{band\}"
 
 
 class BandFileSource:
-    """A folder, prefix or glob of FITS cutouts of one file per band."""
+    """A folder, prefix or glob of FITS cutouts with one file per band."""
 
     def __init__(
         self,
@@ -37,13 +38,13 @@ class BandFileSource:
         limit: int | None = None,
         limits: ListingLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Take the objects of a listing.
+        """Use the objects of a listing.
 
         Args:
-            objects: FITS files, and others that are passed over.
-            bands: The bands that are needed, from red to blue.
-            limit: Take only so many galaxies, the first by URI.
-            limits: What ids may be.
+            objects: FITS files. Other objects are skipped.
+            bands: Required bands, from red to blue.
+            limit: Maximum number of galaxies, the first by URI; None for all.
+            limits: Limits of ids.
         """
         self.ignored = 0
         self._objects = objects
@@ -52,7 +53,7 @@ class BandFileSource:
         self._limits = limits
 
     def list_members(self) -> Iterator[pa.Table]:
-        """List every galaxy; see `Source.list_members`."""
+        """List every galaxy, see `Source.list_members`."""
         first = "" if self._limit is None else f"ORDER BY uri LIMIT {self._limit}"
         found = 0
         with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
@@ -88,5 +89,5 @@ def _members(sets: pa.Table) -> pa.Table:
 
 
 def _galaxy_id(uri: str) -> str:
-    """The name without suffix, band and the band's separator."""
+    """Return the name without suffix, band and the separator of the band."""
     return _BAND_AND_SEPARATOR.sub("", stem(uri), count=1)

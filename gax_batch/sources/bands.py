@@ -1,9 +1,8 @@
-"""Files that differ in the band alone: the frames of a field, or the FITS cutouts of a galaxy.
+"""Files that differ only in the band: the frames of a field, or the FITS cutouts of a galaxy.
 
-The band is a part of the file's name (`field7-r.fits.bz2`, `r_1237648720.fits`), the last one if there are
-several; the name is trusted, since headers are not always right about it. Together the files are one *band
-set*, whose URI has `BAND` in the band's place and whose version is that of all its files, so that it changes
-with each of them.
+The band is the last part of the file's name that names a band (`field7-r.fits.bz2`, `r_1237648720.fits`). The
+name decides, since headers are not always right. Together the files are one *band set*. Its URI has `BAND`
+in place of the band. Its version consists of the versions of all its files, so that it changes with each.
 """
 
 import re
@@ -22,14 +21,17 @@ BAND = "{band}"
 """Stands for the band in the URI of a band set."""
 
 MISSING = "-"
-"""The version of a file that a band set lacks."""
+"""The version of a file that is missing in a band set."""
 
 SEPARATOR = "|"
 """Between versions."""
 
 BAND_SETS = "band_sets"
-"""The table of band sets: `uri`, `version`, `size` (bytes, null where unknown), `missing` (bands, or empty),
-`problem` (of its names, or null), and `first_band` and `first_version` of one of its files."""
+"""The table of band sets.
+
+It has the columns `uri`, `version`, `size` (bytes, null where unknown), `missing` (bands, or empty),
+`problem` (fault of a name, or null), and the `first_band` and `first_version` of one of its files.
+"""
 
 _FILES = pa.schema(
     [
@@ -43,15 +45,15 @@ _FILES = pa.schema(
 
 
 def load_band_sets(scratch: Scratch, objects: Iterable[ObjectInfo], bands: Sequence[str]) -> int:
-    """Make the tables `band_files` (a row per file) and `band_sets` of a listing.
+    """Create the tables `band_files` (a row per file) and `band_sets` from a listing.
 
     Args:
-        scratch: Where.
-        objects: FITS files that are named by a band, and others that are passed over.
-        bands: The bands that are needed, from red to blue: the order of the versions.
+        scratch: Database that receives the tables.
+        objects: FITS files named by a band. Other objects are skipped.
+        bands: Required bands, from red to blue, in the order of the versions.
 
     Returns:
-        How many objects were passed over.
+        The number of skipped objects.
 
     Raises:
         UsageError: The disk is full.
@@ -77,7 +79,7 @@ def load_band_sets(scratch: Scratch, objects: Iterable[ObjectInfo], bands: Seque
 
 
 def name_problem(uri: str) -> str | None:
-    """Why a file with this name cannot be a member, if it cannot."""
+    """Return why a file with this name cannot be a member, or None if it can."""
     if len(uri) > MAX_PATH_CHARACTERS:
         return f"the name has {len(uri)} characters, the limit is {MAX_PATH_CHARACTERS}; rename the file"
     if as_utf8(uri) != uri:
@@ -86,16 +88,16 @@ def name_problem(uri: str) -> str | None:
 
 
 def band_objects(uri: str, version: str, bands: Sequence[str], size: int = UNKNOWN_SIZE) -> list[ObjectInfo]:
-    """The files of a band set that lacks none.
+    """Return the files of a complete band set.
 
     Args:
-        uri: Of the set.
-        version: Likewise; what follows the bands' versions is passed over.
-        bands: In the order of the versions.
-        size: Bytes of all files: each is taken for its share, which bounds what is fetched at once.
+        uri: URI of the set.
+        version: Version of the set. What follows the versions of the bands is ignored.
+        bands: Bands in the order of the versions.
+        size: Size of all files in bytes. Each file counts as an equal share, which bounds concurrent reads.
 
     Returns:
-        One for each band.
+        One object for each band.
     """
     share = size if size == UNKNOWN_SIZE else -(-size // len(bands))
     versions = version.split(SEPARATOR)[: len(bands)]
@@ -103,7 +105,7 @@ def band_objects(uri: str, version: str, bands: Sequence[str], size: int = UNKNO
 
 
 def missing_bands(version: str, bands: Sequence[str]) -> list[str]:
-    """The bands that a set of this version lacks."""
+    """Return the bands that are missing in a set of this version."""
     return [b for b, v in zip(bands, version.split(SEPARATOR), strict=False) if v == MISSING]
 
 

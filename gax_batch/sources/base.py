@@ -1,9 +1,9 @@
-"""What every source gives: a listing of members, and cutouts for the members of a unit.
+"""The interface of every source: a listing of members, and cutouts for the members of a unit.
 
-A member is one cutout to be: where it is, in which version, and whose it is. A loose image is a member
-that is its whole object (`row` is null); a row of a Parquet shard is one with `row` set. Whatever is
-wrong with a member is written beside it (`stage`, `reason`, `detail`), and it stays in the listing. What
-only all members together show, such as an id that two of them have, is the plan's to find.
+A member is the place of one future cutout: its object, the object's version, and the galaxy's id. A loose
+image is a member that is a whole object (`row` is null). A row of a Parquet shard is a member with a `row`. A
+faulty member stays in the listing, with its fault in `stage`, `reason` and `detail`. Faults that only all
+members together show, such as an id that two of them have, are found by the plan.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ MEMBER_SCHEMA = pa.schema(
         pa.field("object_uri", pa.string(), nullable=False),
         pa.field("row", pa.int64()),
         pa.field("size", pa.int64()),
-        # How often this version of it was tried in vain; a listing does not know.
+        # Number of failed attempts to read this version. Unknown to a listing.
         pa.field("attempts", pa.int32()),
         *_REJECT_FIELDS,
     ]
@@ -52,7 +52,7 @@ POSITION_SCHEMA = pa.schema(
         pa.field("id_column", pa.string()),
     ]
 )
-"""Rows of a table of positions; `id_column` is the column of the table that `galaxy_id` is of."""
+"""Rows of a table of positions. `id_column` is the table's column from which `galaxy_id` comes."""
 
 CUTOUT_SCHEMA = pa.schema(
     [
@@ -69,7 +69,7 @@ CUTOUT_SCHEMA = pa.schema(
 )
 
 ENCODED = {b"gax_batch": b"encoded"}
-"""Metadata of a field whose bytes are always an image file, never raw pixels of as many bytes."""
+"""Metadata of a field whose bytes are always an image file, even if their number is that of raw pixels."""
 
 ORIGINAL_SCHEMA = pa.schema(
     [
@@ -82,44 +82,44 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Source(Protocol):
-    """A survey's cutouts, wherever they are."""
+    """The cutouts of a survey."""
 
     @property
     def ignored(self) -> int:
-        """How many objects were passed over, being neither images nor shards; known once all are listed."""
+        """Number of skipped objects that are neither images nor shards. Known once all objects are listed."""
         ...
 
     def list_members(self) -> Iterator[pa.Table]:
-        """List every cutout, in batches and in any order, so that no survey is too large for memory.
+        """List every cutout, in batches and in any order, so that a survey may be larger than memory.
 
         Yields:
-            `MEMBER_SCHEMA`; `source_uri` is unique in all batches together. Bad ids are marked.
+            Tables of `MEMBER_SCHEMA`. `source_uri` is unique in all of them together. Bad ids are marked.
 
         Raises:
-            UsageError: The input is not what it should be.
+            UsageError: The input cannot be used.
             TransientError: The store kept failing.
         """
         ...
 
 
 def as_utf8(uri: str) -> str:
-    """A URI as it can be stored: bytes of a local name that are not UTF-8 are escaped."""
+    """Return a URI that can be stored: bytes of a local name that are not UTF-8 are escaped."""
     return uri.encode("utf-8", "backslashreplace").decode()
 
 
 def is_named(uri: str, suffixes: tuple[str, ...]) -> bool:
-    """Whether the name ends so and is not hidden (`._1.jpg` beside `1.jpg` is no galaxy)."""
+    """Return whether a name has one of the suffixes and is not hidden, as `._1.jpg` is."""
     return uri.lower().endswith(suffixes) and not uri.rsplit("/", 1)[-1].startswith(".")
 
 
 def with_columns(columns: dict[str, pa.Array], count: int) -> pa.Table:
-    """A `MEMBER_SCHEMA` table of these columns; the others are null."""
+    """Return a `MEMBER_SCHEMA` table of these columns. The other columns are null."""
     arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in MEMBER_SCHEMA]
     return pa.table(arrays, schema=MEMBER_SCHEMA)
 
 
 def changes(column: pa.ChunkedArray) -> Mask:
-    """Whether each value differs from the one before it; true for the first."""
+    """Return whether each value differs from the one before it. True for the first value."""
     found = np.ones(len(column), np.bool_)
     if len(column) > 1:
         found[1:] = pc.not_equal(column[1:], column[:-1]).to_numpy()
@@ -127,11 +127,11 @@ def changes(column: pa.ChunkedArray) -> Mask:
 
 
 def check_ids(members: pa.Table, limits: ListingLimits = DEFAULT_LIMITS) -> pa.Table:
-    """Mark the ids of a batch that cannot be a galaxy's; what is marked already stays so.
+    """Mark the invalid ids of a batch. Members that are already marked stay so.
 
     Args:
         members: `MEMBER_SCHEMA`.
-        limits: An id that is too long is cut, so that no table carries it on.
+        limits: Limits of ids. A longer id is truncated, so that no table contains it in full.
 
     Returns:
         `MEMBER_SCHEMA`.
@@ -161,7 +161,7 @@ def _mask(values: pa.ChunkedArray) -> Mask:
 
 
 def set_rejects(table: pa.Table, rejects: Mapping[int, Reject]) -> pa.Table:
-    """Write rejects, by row, into a table's `stage`, `reason` and `detail`."""
+    """Write rejects, by row, to a table's columns `stage`, `reason` and `detail`."""
     if not rejects:
         return table
     for name in ("stage", "reason", "detail"):

@@ -1,4 +1,4 @@
-"""A unit's members to cutouts: read, decode, and reject what cannot be."""
+"""Cutouts of a unit: read and decode its members, and reject those that fail."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,23 +10,23 @@ from gax_batch.sources.base import CUTOUT_SCHEMA, set_rejects
 from gax_batch.sources.reading import Places, visit_members
 from gax_batch.sources.tensors import Found, Pixels
 
-# Where the pixel in the middle of a cutout is.
+# Index of the first value of the pixel in the middle of a cutout.
 _MIDDLE = 3 * (IMAGE_SIDE // 2 * IMAGE_SIDE + IMAGE_SIDE // 2)
 
 
 def read_unit(members: pa.Table, decoder: Decoder) -> pa.Table:
-    """Read and decode a unit's cutouts; the next ones are fetched meanwhile.
+    """Read and decode a unit's cutouts, while the next ones are being fetched.
 
     Args:
-        members: `MEMBER_SCHEMA`; those that are rejected already pass through.
-        decoder: Makes cutouts of what is read.
+        members: `MEMBER_SCHEMA`. Members that are already rejected stay so.
+        decoder: Decodes the objects to cutouts.
 
     Returns:
-        `CUTOUT_SCHEMA`, the same rows in the same order; a cutout that fails is a rejected row.
+        `CUTOUT_SCHEMA`, the same rows in the same order. A cutout that fails is a rejected row.
 
     Raises:
         TransientError: The storage kept failing for the unit as a whole.
-        FatalError: The only shard cannot be read, or the storage refuses nearly everything.
+        FatalError: The only shard cannot be read, or the storage refuses nearly all objects.
     """
     unit = _Unit(len(members), decoder)
     visit_members(members, unit, decoder)
@@ -44,7 +44,7 @@ class _Unit:
         self._rejects: dict[int, Reject] = {}
 
     def take(self, place: int, found: Found) -> None:
-        """Decode what was read for a member."""
+        """Decode the object that was read for a member."""
         try:
             if isinstance(found, RejectError):
                 raise found
@@ -63,7 +63,7 @@ class _Unit:
             self.mark(place, flags)
 
     def take_cutouts(self, places: Places, pixels: Pixels) -> None:
-        """Keep finished cutouts `[n, 12288]`; the few that may be blank are looked at one by one."""
+        """Keep finished cutouts, uint8 `[n, 12288]`. Only those that may be blank are checked one by one."""
         colorful = (pixels[:, :3] != pixels[:, _MIDDLE : _MIDDLE + 3]).any(axis=1)
         self._pixels[places] = pixels
         self._good[places] = colorful
@@ -71,12 +71,12 @@ class _Unit:
             self.take(int(places[index]), pixels[index].reshape(IMAGE_SIDE, IMAGE_SIDE, 3))
 
     def mark(self, place: int, flags: ImageFlag) -> None:
-        """Tell of a cutout's particulars."""
+        """Set a cutout's flags."""
         if flags:
             self._flags[place] |= flags
 
     def table(self, members: pa.Table) -> pa.Table:
-        """The unit as `CUTOUT_SCHEMA`."""
+        """Return the unit as `CUTOUT_SCHEMA`."""
         members = set_rejects(members, self._rejects)
         own = {
             "flags": pa.array(self._flags),

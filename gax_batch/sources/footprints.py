@@ -1,11 +1,12 @@
-"""Where frames are on the sky, and which of them has a position: a HEALPix join in NumPy.
+"""Footprints of frames on the sky, and the frame that contains a position: a HEALPix join in NumPy.
 
-A frame's footprint is told by the HEALPix cells (Gorski et al. 2005, ApJ 622, 759; nested numbering) that
-its circumscribed circle touches, about as wide as the circle's radius, and by two polynomials of degree
-`DEGREE` that give its column and row from gnomonic coordinates about its center (Calabretta & Greisen 2002,
-A&A 395, 1077, section 5.1.3). For a TAN projection without distortion the true relation is linear; what the
-polynomials miss of distorted ones is measured for each frame. So a position needs a look at a few footprints
-and some products, and no header, and memory grows with the frames alone.
+A footprint consists of the HEALPix cells (Gorski et al. 2005, ApJ 622, 759; nested numbering) that the
+frame's circumscribed circle touches, about as wide as the circle's radius, and of two polynomials of degree
+`DEGREE`. They give the column and row from gnomonic coordinates about the frame's center (Calabretta &
+Greisen 2002, A&A 395, 1077, section 5.1.3). For a TAN projection without distortion the true relation is
+linear. For distorted projections, the error of the polynomials is measured for each frame. A position
+therefore needs only a few footprints and products, no header, and memory grows only with the number of
+frames.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ BLOCK_POSITIONS = 16_384
 
 # A cell covers 1 / (12 nside^2) of the sky: its side is 58.6 degrees at order 0.
 _SIDE_DEGREES = np.degrees(np.sqrt(4 * np.pi / 12))
-# tan of 70 degrees: what is farther from a frame's center is not well told by gnomonic coordinates.
+# tan of 70 degrees: gnomonic coordinates are inaccurate farther from a frame's center.
 _MAX_EXTENT = 2.75
 _GRID = 13
 
@@ -43,8 +44,11 @@ FOOTPRINT_FIELDS = [
     pa.field("pixels", pa.list_(pa.field("element", pa.float32()), 2 * TERMS), nullable=False),
     pa.field("error_pixels", pa.float32(), nullable=False),
 ]
-"""A frame's footprint: size in pixels, scale, center (deg, ICRS), tangent of the circle's radius, HEALPix
-cells of one order, coefficients of column and of row, and the largest error of what they give."""
+"""Fields of a frame's footprint.
+
+Size in pixels, scale, center (degrees ICRS), tangent of the circle's radius, HEALPix cells of one order,
+coefficients of column and of row, and their largest error in pixels.
+"""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -52,16 +56,16 @@ Frames = npt.NDArray[np.int32]
 
 
 def footprint(projection: Projection) -> dict[str, object]:
-    """A frame's footprint, a row of `FOOTPRINT_FIELDS`.
+    """Return a frame's footprint, a row of `FOOTPRINT_FIELDS`.
 
     Raises:
-        ValueError: The frame is too wide, or too distorted, to be described so.
+        ValueError: The frame is too wide, or too distorted, for this description.
     """
     ra, dec = _position(projection.center)
     basis = _bases(np.array([ra]), np.array([dec]))[0]
 
     def grid(count: int) -> tuple[Floats, Floats]:
-        """Pixels `[count^2, 2]`, out to the edges, and their gnomonic coordinates."""
+        """Return pixels `[count^2, 2]`, out to the edges, and their gnomonic coordinates `[count^2, 2]`."""
         columns, rows = (
             np.linspace(-0.5, side - 0.5, count) for side in (projection.width, projection.height)
         )
@@ -77,10 +81,10 @@ def footprint(projection: Projection) -> dict[str, object]:
         raise ValueError("it covers too much of the sky")
     coefficients, *_ = np.linalg.lstsq(_terms(plane / extent), pixels, rcond=None)
     stored = coefficients.T.astype(np.float32)
-    pixels, plane = grid(2 * _GRID - 1)  # between the points that were fitted, too
+    pixels, plane = grid(2 * _GRID - 1)  # also between the points that were fitted
     error = float(np.abs(_terms(plane / extent) @ stored.T.astype(np.float64) - pixels).max())
     if not error < MAX_ERROR_PIXELS:
-        raise ValueError(f"it is so distorted that positions would be wrong by {error:.1f} pixels")
+        raise ValueError(f"its distortion would put positions {error:.1f} pixels off")
     order, cells = _cells(ra, dec, extent)
     return {
         "width": projection.width,
@@ -97,7 +101,7 @@ def footprint(projection: Projection) -> dict[str, object]:
 
 
 def are_valid(frames: pa.Table) -> bool:
-    """Whether footprints, `FOOTPRINT_FIELDS`, are such as `footprint` gives."""
+    """Return whether footprints, `FOOTPRINT_FIELDS`, are such as `footprint` returns."""
     if any(frames[field.name].null_count for field in FOOTPRINT_FIELDS):
         return False
     numbers = {name: frames[name].to_numpy() for name in ("width", "height", "ra", "dec", "extent")}
@@ -124,7 +128,7 @@ def are_valid(frames: pa.Table) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """The cells of one order, sorted, and the frame that each belongs to."""
+    """The cells of one order, sorted, and the frame of each cell."""
 
     order: int
     cells: Ints
@@ -133,7 +137,7 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True)
 class Footprints:
-    """The footprints of all frames, ready for positions: some 500 bytes a frame."""
+    """The footprints of all frames, prepared for positions. Takes about 500 bytes per frame."""
 
     _layers: list[_Layer]
     _bases: Floats
@@ -143,7 +147,7 @@ class Footprints:
 
     @classmethod
     def of_table(cls, frames: pa.Table) -> Self:
-        """Take footprints, `FOOTPRINT_FIELDS`, one or more."""
+        """Prepare footprints, `FOOTPRINT_FIELDS`, one or more."""
         lists = frames["healpix"].combine_chunks()
         cells: Ints = lists.flatten().to_numpy()
         owners = pc.list_parent_indices(lists).to_numpy().astype(np.int32)
@@ -162,14 +166,14 @@ class Footprints:
         )
 
     def find(self, ra: Floats, dec: Floats) -> Ints:
-        """Find the frame in which each position lies farthest from an edge, in pixels.
+        """Find the frame in which each position is farthest from an edge, in pixels.
 
         Args:
-            ra: `[N]`, degrees, ICRS; NaN for no position.
-            dec: Likewise.
+            ra: Right ascensions, degrees ICRS, float64 `[N]`; NaN for no position.
+            dec: Declinations, degrees ICRS, float64 `[N]`; NaN for no position.
 
         Returns:
-            `[N]`, the frame's place in the table, the first of equals; -1 for none.
+            `[N]`, the index of the frame in the table, the first of equals; -1 for none.
         """
         found = np.full(len(ra), -1, np.int64)
         for start in range(0, len(ra), BLOCK_POSITIONS):
@@ -197,7 +201,7 @@ class Footprints:
         return best
 
     def _candidates(self, ra: Floats, dec: Floats) -> Iterator[tuple[Ints, Frames]]:
-        """Positions and frames whose cells have them, in pairs, an order at a time."""
+        """Yield pairs of a position and a frame whose cells contain it, one order at a time."""
         for layer in self._layers:
             cells = _healpix(ra, dec, layer.order)
             start = np.searchsorted(layer.cells, cells, "left")
@@ -207,9 +211,9 @@ class Footprints:
             yield places, layer.frames[np.repeat(start, counts) + within]
 
     def _edge_distances(self, vectors: Floats, frames: Frames) -> Floats:
-        """Pixels from directions `[P, 3]` to the nearest edge of a frame each; negative outside."""
+        """Return pixels from directions `[P, 3]` to the nearest edge of a frame each, negative outside."""
         distances = np.full(len(frames), -1.0)
-        # The cosine of the circle's radius, a little wider.
+        # The cosine of a radius slightly larger than the circle's.
         near = np.einsum("pj,pj->p", self._bases[frames, 2], vectors) > 1 / np.hypot(
             1, 1.001 * self._extents[frames]
         )
@@ -222,13 +226,13 @@ class Footprints:
 
 
 def _position(vector: Floats) -> tuple[float, float]:
-    """Right ascension and declination, degrees, of a direction."""
+    """Return the right ascension and declination, degrees, of a direction."""
     x, y, z = vector.tolist()
     return float(np.degrees(np.arctan2(y, x)) % 360), float(np.degrees(np.arctan2(z, np.hypot(x, y))))
 
 
 def _bases(ra: Floats, dec: Floats) -> Floats:
-    """East, north and outward unit vectors at positions, `[N, 3, 3]`."""
+    """Return the east, north and outward unit vectors at positions, `[N, 3, 3]`."""
     outward = directions(ra, dec)
     ra = np.radians(ra)
     east = np.stack([-np.sin(ra), np.cos(ra), np.zeros_like(ra)], axis=1)
@@ -236,7 +240,7 @@ def _bases(ra: Floats, dec: Floats) -> Floats:
 
 
 def _terms(plane: Floats) -> Floats:
-    """The monomials of two coordinates `[N, 2]` up to `DEGREE`, `[N, TERMS]`."""
+    """Return the monomials of two coordinates `[N, 2]` up to `DEGREE`, `[N, TERMS]`."""
     x, y = plane.T
     xs, ys = [np.ones_like(x)], [np.ones_like(y)]
     for _ in range(DEGREE):
@@ -255,10 +259,10 @@ def _healpix(ra: Floats, dec: Floats, order: int) -> Ints:
 
 
 def _cells(ra: float, dec: float, extent: float) -> tuple[int, Ints]:
-    """The order whose cells are about as wide as a circle's radius, and those that the circle touches."""
+    """Return the HEALPix order with cells about as wide as a circle's radius, and the cells it touches."""
     from astropy import units
     from astropy.coordinates import Angle, Latitude, Longitude
-    from cdshealpix.nested import cone_search  # half a second to import, and workers never need it
+    from cdshealpix.nested import cone_search  # its import takes half a second, and workers never need it
 
     radius = float(np.degrees(np.arctan(extent * 1.001)))
     order = int(np.clip(np.ceil(np.log2(_SIDE_DEGREES / radius)), 0, MAX_ORDER))

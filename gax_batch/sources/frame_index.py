@@ -1,9 +1,9 @@
-"""The index of frames: a Parquet file of footprints, so that a night opens no header it knows already.
+"""The index of frames: a Parquet file of footprints, so that later runs need not open the same headers.
 
-It is kept in the catalog, or in a folder that the user names, one row for each field: the footprint of the
-first of its bands that is there, and that file's version. Only headers of files that are new, or have another
-version than in the index, are opened. An index that is damaged or not ours is built again: nothing in it is
-worth more than the headers. It is replaced as a whole, so that a torn write leaves the old one.
+It is stored in the catalog or in a folder that the user names. It has one row for each field: the footprint
+of its first available band, and the version of that file. Only headers of new or changed files are opened. A
+damaged or foreign index is built again, since the headers contain everything in it. It is replaced as a
+whole, so that an interrupted write leaves the old one.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from gax_batch.system.disk_database import Scratch
 
 INDEX_NAME = ".gax-frames.parquet"
 HEADERS_PER_ROUND = 16_384
-"""Headers that are opened before the index is stored: what a first build loses when it is killed."""
+"""Headers that are opened before the index is stored: the maximum that a terminated first build loses."""
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -34,7 +34,10 @@ INDEX_SCHEMA = pa.schema(
     ],
     metadata={"gax_batch": "frame index 1"},
 )
-"""`field`: URI with `{band}` in the band's place; `band` and `version` of the file that was opened."""
+"""Columns of the index.
+
+`field` is a URI with `{band}` in place of the band; `band` and `version` are those of the opened file.
+"""
 
 _KNOWN = "indexed.field = uri AND indexed.band = first_band AND indexed.version = first_version"
 _NEW = f"""
@@ -42,7 +45,7 @@ SELECT uri AS field, first_band AS band, first_version AS version
 FROM {BAND_SETS} ANTI JOIN indexed ON {_KNOWN} WHERE problem IS NULL ORDER BY uri LIMIT $count
 """  # noqa: S608 (our own names)
 _LISTED = "SELECT uri, band, version FROM band_files"
-# What is not listed stays where only a part of the folder was listed, and what is of other bands or folders.
+# Keep the rows of other bands or folders, and unlisted rows if only a part of the folder was listed.
 _DROP = f"""
 DELETE FROM indexed WHERE (field, band, version) NOT IN ({_LISTED})
     AND ((field, band) IN (SELECT uri, band FROM band_files)
@@ -57,15 +60,15 @@ _TWICE = "SELECT field FROM indexed GROUP BY field, band HAVING count(*) > 1 LIM
 
 @dataclass(frozen=True, slots=True)
 class FrameIndex:
-    """Where an index is kept, and what was listed.
+    """The place of an index, and the listing that it indexes.
 
     Attributes:
-        folder: Of the index; None where none is kept.
-        root: Of the listing: a folder, or a single frame's URI.
+        folder: Folder of the index; None to keep no index.
+        root: Root of the listing: a folder, or the URI of a single frame.
         whole: Whether everything below `root` was listed.
-        bands: That are looked for.
-        keep: Whether the index is written.
-        say: Shows one line to the person who waits.
+        bands: Required bands.
+        keep: Whether to write the index.
+        say: Shows one line to the user.
     """
 
     folder: str | None
@@ -77,20 +80,20 @@ class FrameIndex:
 
     @property
     def uri(self) -> str | None:
-        """The index itself."""
+        """URI of the index; None to keep no index."""
         return None if self.folder is None else storage.join(self.folder, INDEX_NAME)
 
     def fields(self, scratch: Scratch) -> pa.Table:
-        """Bring the index up to date with the listing.
+        """Update the index to the listing.
 
         Args:
-            scratch: Has the tables of `load_band_sets`.
+            scratch: Database with the tables of `load_band_sets`.
 
         Returns:
-            `uri`, `versions`, `size` and `FOOTPRINT_FIELDS` of each field, in the order of their URIs.
+            `uri`, `versions`, `size` and `FOOTPRINT_FIELDS` of each field, in the order of the URIs.
 
         Raises:
-            UsageError: A frame cannot be used; what was read of others is kept.
+            UsageError: A frame cannot be used. The index keeps the footprints of the others.
             TransientError: The store kept failing.
         """
         scratch.load("indexed", INDEX_SCHEMA, [])
@@ -116,13 +119,13 @@ class FrameIndex:
         return scratch.table(_FOUND)
 
     def _load(self, scratch: Scratch, uri: str) -> None:
-        """Fill the table `indexed` from the stored index; not at all where that cannot be used."""
+        """Fill the table `indexed` from the stored index. Leave it empty if the index cannot be used."""
         try:
             for rows in _read(uri):
                 scratch.insert("indexed", INDEX_SCHEMA, rows)
             if scratch.one(_TWICE) is None:
                 return
-            problem = "a field is in it twice"
+            problem = "it contains a field twice"
         except FileNotFoundError:
             return
         except (OSError, TransientError, pa.ArrowException, ValueError) as error:
@@ -131,7 +134,7 @@ class FrameIndex:
         self.say(f"the index of frames {uri} cannot be used and is built again: {problem}")
 
     def _store(self, scratch: Scratch) -> bool:
-        """Write the index; False, and a line about it, where that cannot be done."""
+        """Write the index. If that fails, show a line about it and return False."""
         if self.uri is None:
             return False
         sink = pa.BufferOutputStream()
@@ -142,7 +145,7 @@ class FrameIndex:
             storage.write_bytes(self.uri, sink.getvalue().to_pybytes())
         except (OSError, TransientError) as error:
             self.say(
-                f"the index of frames cannot be kept as {self.uri} ({error}): every run opens these headers; "
+                f"the index of frames cannot be stored as {self.uri} ({error}): every run opens them again; "
                 "name a folder for it with --frame-index"
             )
             return False
@@ -150,26 +153,26 @@ class FrameIndex:
 
 
 def _read(uri: str) -> Iterator[pa.Table]:
-    """A stored index.
+    """Yield the batches of a stored index.
 
     Raises:
-        ValueError: It is damaged, or no index.
+        ValueError: It is damaged, or not an index.
         OSError, TransientError, ArrowException: It cannot be read.
     """
     with storage.open_binary(uri) as file:
         stored = pq.ParquetFile(file, page_checksum_verification=True)
         if not stored.schema_arrow.equals(INDEX_SCHEMA, check_metadata=True):
-            raise ValueError("it is no index of this version")
+            raise ValueError("it is not an index of this version")
         for batch in stored.iter_batches():
             rows = pa.Table.from_batches([batch])
             rows.validate(full=True)
             if not are_valid(rows):
-                raise ValueError("a footprint in it makes no sense")
+                raise ValueError("it contains an invalid footprint")
             yield rows
 
 
 def _read_headers(new: pa.Table) -> tuple[list[dict[str, object]], list[str]]:
-    """The rows of frames, and why there is none of others."""
+    """Return the rows of frames, and the faults of the frames that do not give a row."""
     found = list(map_threads(_read_header, new.to_pylist()))
     return [row for row in found if isinstance(row, dict)], [why for why in found if isinstance(why, str)]
 

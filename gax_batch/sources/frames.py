@@ -1,7 +1,7 @@
-"""Frames with positions: a survey's images of the sky, and a table that says where on them galaxies are.
+"""Frames with positions: a survey's images of the sky, and a table of the positions of galaxies.
 
-A field is a band set (see `bands`) of frames. A galaxy is cut out of the field in which it lies farthest from
-an edge; one that is on none is rejected. All of a field are in one unit, so that it is read once.
+A field is a band set (see `bands`) of frames. A galaxy is cut out of the field in which it is farthest from
+an edge. A galaxy on no field is rejected. All galaxies of a field are in one unit, so that it is read once.
 """
 
 import tempfile
@@ -39,15 +39,15 @@ class FrameSource:
         limit: int | None = None,
         limits: ListingLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Take the objects of a listing.
+        """Use the objects of a listing.
 
         Args:
-            objects: FITS frames, and others that are passed over.
-            positions: Batches of `POSITION_SCHEMA`: the galaxies; one row each.
-            table: The URI of the positions: a galaxy's `source_uri` is its row of that table.
-            index: Of the frames; names the bands.
-            limit: Take the first so many galaxies of the table only.
-            limits: What ids may be.
+            objects: FITS frames. Other objects are skipped.
+            positions: Batches of `POSITION_SCHEMA`, one row per galaxy.
+            table: URI of the positions. The `source_uri` of a galaxy is its row of that table.
+            index: Index of the frames, which also names the bands.
+            limit: Maximum number of galaxies, the first of the table; None for all.
+            limits: Limits of ids.
         """
         self.ignored = 0
         self._objects = objects
@@ -58,8 +58,8 @@ class FrameSource:
         self._limits = limits
 
     def list_members(self) -> Iterator[pa.Table]:
-        """Find each galaxy's field; see `Source.list_members`."""
-        sky = _Sky(self._fields(), self._table)
+        """Find each galaxy's field, see `Source.list_members`."""
+        sky = _FieldFootprints(self._fields(), self._table)
         first = 0
         for batch in self._positions:
             galaxies = batch.slice(0, None if self._limit is None else self._limit - first)
@@ -83,8 +83,8 @@ class FrameSource:
         return fields
 
 
-class _Sky:
-    """Where fields are."""
+class _FieldFootprints:
+    """The footprints of fields."""
 
     def __init__(self, fields: pa.Table, table: str) -> None:
         self._table = table
@@ -93,7 +93,7 @@ class _Sky:
         self._footprints = Footprints.of_table(fields)
 
     def members(self, galaxies: pa.Table, first: int) -> pa.Table:
-        """Members for galaxies, of which `first` came before; one that is on no field is rejected."""
+        """Return members for galaxies, of which `first` came before. A galaxy on no field is rejected."""
         galaxies = galaxies.combine_chunks()
         ra, dec = (pc.fill_null(galaxies[name], np.nan).to_numpy() for name in ("ra", "dec"))
         places = self._footprints.find(ra, dec)
@@ -121,7 +121,7 @@ class _Sky:
         return with_columns(columns, len(galaxies))
 
     def _shares(self, places: npt.NDArray[np.int64], on: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Bytes of each galaxy: a field is read once for all its galaxies."""
+        """Return each galaxy's share in the bytes of its field, which is read once for all its galaxies."""
         fields, owners, counts = np.unique(places[on], return_inverse=True, return_counts=True)
         shares = np.zeros(len(places), np.int64)
         shares[on] = (self._sizes[fields] // counts)[owners]
@@ -129,7 +129,7 @@ class _Sky:
 
 
 def _rejects(galaxies: pa.Table, on: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:
-    """The columns that tell of galaxies that are on no field, or have no usable radius."""
+    """Return the reject columns of galaxies that are on no field or have an invalid radius."""
     radius = pc.fill_null(galaxies["radius"], 1.0).to_numpy()
     odd = ~((radius > 0) & (radius <= MAX_RADIUS_ARCSEC))
     bad = pa.array(odd | ~on)

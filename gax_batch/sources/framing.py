@@ -1,8 +1,9 @@
-"""Cutouts out of frames: each band's pixels around a galaxy, averaged to 64x64 at Galaxy Zoo 2 scale.
+"""Cutouts of frames: each band's pixels around a galaxy, averaged to 64x64 at Galaxy Zoo 2 scale.
 
 A Galaxy Zoo 2 image has 424 pixels of 0.02 Petrosian R90 (Willett et al. 2013, section 2.2), of which the
 models see the central 256 as 64: a cutout's pixel is 0.08 R90. Each band is cut by its own coordinates, so
-bands may have other pixels; they are not rotated, since the models do not care where north is.
+bands may have different pixels. Bands are not rotated to north: the orientation does not matter to the
+models.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from gax_batch.storage.bulk_reads import fetch_each
 
 MAX_FRAME_BYTES = 1024 * 1024 * 1024
 PIXEL_R90 = 0.02 * 256 / IMAGE_SIDE
-"""Petrosian R90 in one pixel of a cutout."""
+"""Size of a cutout's pixel in units of the Petrosian R90."""
 MAX_ROTATION_DEGREES = 2.0
 
 Float = npt.NDArray[np.float32]
@@ -33,26 +34,26 @@ Cutouts = list[tuple[Float, ImageFlag] | RejectError]
 
 @dataclass(frozen=True, slots=True)
 class _Bands:
-    """Bands that have their pixels in common, `[height, width, bands]`."""
+    """Bands with common pixels, `[height, width, bands]`."""
 
     planes: Float
     projection: Projection
 
 
 def cut_field(members: pa.Table, decoder: Decoder) -> Cutouts:
-    """Cut galaxies out of the one field that they are on.
+    """Cut galaxies out of the field that contains them.
 
     Args:
-        members: `MEMBER_SCHEMA` of one `object_uri`, with positions.
-        decoder: How cutouts are made.
+        members: `MEMBER_SCHEMA` with positions and a single `object_uri`.
+        decoder: Has the settings of decoding.
 
     Returns:
-        For each member float32 `[64, 64, 3]` from 0 to 1 (`[64, 64]` for one band) and the cutout's
-        particulars, or why there is none.
+        For each member float32 `[64, 64, 3]` from 0 to 1 (`[64, 64]` for one band) and the cutout's flags, or
+        its reject.
 
     Raises:
         TransientError: The storage kept failing.
-        FatalError: It refused the frames.
+        FatalError: The storage refused the frames.
     """
     preset = PRESETS[decoder.preset]
     uri = members["object_uri"][0].as_py()
@@ -105,7 +106,7 @@ def _read_bands(uri: str, bands: Sequence[str], version: str, decoder: Decoder) 
 
 
 def _joined(bands: Sequence[_Bands]) -> list[_Bands]:
-    """Neighboring bands on the same pixels together, since three are averaged as fast as one."""
+    """Join neighboring bands with the same pixels, since averaging three takes as long as averaging one."""
     joined = [bands[0]]
     for band in bands[1:]:
         last = joined[-1]
@@ -127,7 +128,7 @@ def _cut(
         scale = arcsec / band.projection.pixel_arcsec
         if scale < 1:
             flags |= ImageFlag.UPSCALED
-        # A pixel's center is a whole number, its edge half a pixel before it.
+        # The center of a pixel is a whole number, its edge half a pixel before it.
         span = scale * IMAGE_SIDE
         window = Window(x + 0.5 - span / 2, y + 0.5 - span / 2, scale, IMAGE_SIDE)
         cut.append(_average(*_surroundings(band.planes, window)))
@@ -140,7 +141,7 @@ def _cut(
 
 
 def _average(pixels: Float, window: Window) -> Float:
-    """The mean of what is known of each output pixel; NaN where that is less than half of it."""
+    """Return the mean of the known pixels of each output pixel; NaN if fewer than half are known."""
     known = np.isfinite(pixels)
     if known.all():
         return np.asarray(area_average(pixels, window), np.float32)
@@ -150,7 +151,7 @@ def _average(pixels: Float, window: Window) -> Float:
 
 
 def _surroundings(planes: Float, window: Window) -> tuple[Float, Window]:
-    """The pixels that a window needs; NaN beyond the frame's edges."""
+    """Return the pixels that a window needs, with NaN beyond the frame's edges."""
     height, width, bands = planes.shape
     span = window.scale * window.side
     left, top = int(np.floor(window.left)), int(np.floor(window.top))

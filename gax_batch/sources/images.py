@@ -1,4 +1,4 @@
-"""Loose images: one object is one cutout, and its file stem is the galaxy's id."""
+"""Loose images: one object is one cutout, and the stem of its name is the galaxy's id."""
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,12 +37,12 @@ class ImageSource:
         limit: int | None = None,
         limits: ListingLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Take the objects of a listing.
+        """Use the objects of a listing.
 
         Args:
-            objects: Images, and others that are passed over; taken once, while the members are listed.
-            limit: Take only so many, the first by URI.
-            limits: What ids may be.
+            objects: Images. Other objects are skipped. Iterated once, while the members are listed.
+            limit: Maximum number of images, the first by URI; None for all.
+            limits: Limits of ids.
         """
         self.ignored = 0
         self._objects = objects
@@ -50,7 +50,7 @@ class ImageSource:
         self._limits = limits
 
     def list_members(self) -> Iterator[pa.Table]:
-        """List every image; see `Source.list_members`."""
+        """List every image, see `Source.list_members`."""
         images = self._images()
         if self._limit is not None:
             images = iter(heapq.nsmallest(self._limit, images, key=lambda info: info.uri))
@@ -85,7 +85,7 @@ def _members(objects: Sequence[ObjectInfo]) -> pa.Table:
 
 
 def stem(uri: str) -> str:
-    """The name of an object without its folders and its suffix (`.fits.gz` is one)."""
+    """Return the name of an object without its folders and its suffix (`.fits.gz` is one suffix)."""
     name = uri.rsplit("/", 1)[-1]
     if name.lower().endswith(_PACKED):
         name = name.rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""Members found again from what the catalog's rows say of their source."""
+"""Locate the members of cataloged galaxies again, from the catalog's columns about their source."""
 
 import re
 import tarfile
@@ -21,12 +21,12 @@ _ON_FRAMES = r"#galaxy=.+$"
 
 @dataclass(frozen=True, slots=True)
 class MovedSources:
-    """A survey whose files are elsewhere than when they were cataloged, or were touched since.
+    """A survey whose files were moved or rewritten with other modification times since they were cataloged.
 
     Attributes:
-        root: The URI that all of them were below.
-        now: The URI that they are below now; it may be the same.
-        bands: The bands of files that are named by one, in the order of their versions.
+        root: URI below which all files were.
+        now: URI below which they are now; it may be the same.
+        bands: Bands of files that are named by one, in the order of their versions.
     """
 
     root: str
@@ -34,20 +34,20 @@ class MovedSources:
     bands: Sequence[str]
 
     def relocate(self, uris: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Return the URIs as they are now; those that were not below the root stay."""
+        """Return the URIs as they are now. Those that were not below the root stay the same."""
         below = pc.or_(pc.equal(uris, self.root), pc.starts_with(uris, f"{self.root}/"))
         inner = pc.utf8_slice_codeunits(uris, len(self.root))
         return pc.if_else(below, pc.binary_join_element_wise(self.now, inner, ""), uris)
 
     def accept(self, members: pa.Table) -> pa.Table:
-        """Take the versions that are there now for those that were cataloged, where sizes do not differ.
+        """Replace the cataloged versions by the present ones of objects whose size is the same.
 
         Args:
-            members: `MEMBER_SCHEMA`, with the URIs as they are now.
+            members: `MEMBER_SCHEMA` with the present URIs.
 
         Returns:
-            `MEMBER_SCHEMA`; an object of another size, or that is not there, keeps the version that was
-            cataloged, so that reading it fails.
+            `MEMBER_SCHEMA`. An object that is missing or has another size keeps its cataloged version, so
+            that reading it fails.
         """
         objects = list(
             zip(members["object_uri"].to_pylist(), members["source_version"].to_pylist(), strict=True)
@@ -76,20 +76,20 @@ def _version_now(uri: str, version: str) -> str:
 
 
 def on_frames(source_uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whether each is a galaxy on frames: only the plan of its run knows which ones."""
+    """Return whether each URI is a galaxy on frames. Only the plan of its run has the frames' URIs."""
     return pc.match_substring_regex(source_uris, _ON_FRAMES)
 
 
 def shards_of(source_uris: pa.ChunkedArray) -> pa.Array:
-    """The URI of the shard of each of a shard's rows; null for what is not a row of a shard."""
+    """Return the URI of the shard of each row of a shard; null for members that are not rows of shards."""
     return pc.struct_field(pc.extract_regex(source_uris, _IN_SHARD).combine_chunks(), "object")
 
 
-def recall_members(galaxies: pa.Table) -> pa.Table:
-    """Where the images of loose objects and of shards' rows are.
+def locate_members(galaxies: pa.Table) -> pa.Table:
+    """Locate the images of loose objects and of rows of shards.
 
     Args:
-        galaxies: `galaxy_id`, `ra`, `dec`, `source_uri` and `source_version` of the catalog.
+        galaxies: Columns `galaxy_id`, `ra`, `dec`, `source_uri` and `source_version` of the catalog.
 
     Returns:
         `MEMBER_SCHEMA`, in the same order.
@@ -108,7 +108,7 @@ def recall_members(galaxies: pa.Table) -> pa.Table:
 
 
 def _size_in_tar(uri: str, offset: int) -> int:
-    """An image's size from the header before it; 0 where there is none, which reading will find out."""
+    """Return an image's size from the header before it, or 0 without one, which makes the read fail."""
     try:
         with storage.open_binary(uri) as file:
             file.seek(offset - tarfile.BLOCKSIZE)

@@ -1,4 +1,4 @@
-"""A unit's members as they are stored, undecoded."""
+"""The stored files of a unit's members, undecoded."""
 
 import pyarrow as pa
 
@@ -12,17 +12,17 @@ from gax_batch.sources.tensors import Found, Pixels
 
 
 def read_originals(members: pa.Table, decoder: Decoder) -> pa.Table:
-    """Read a unit's images as they are.
+    """Read a unit's images without decoding them.
 
     Args:
-        members: `MEMBER_SCHEMA` of loose images and rows of shards; as for `read_unit`.
-        decoder: Its limits hold.
+        members: `MEMBER_SCHEMA` of loose images and rows of shards, as for `read_unit`.
+        decoder: Has the limits.
 
     Returns:
-        `ORIGINAL_SCHEMA`, the same rows in the same order; what cannot be read is a rejected row.
+        `ORIGINAL_SCHEMA`, the same rows in the same order. A member that cannot be read is a rejected row.
 
     Raises:
-        UsageError: Among them is what has no one image file.
+        UsageError: A member does not have a single image file.
         TransientError, FatalError: As for `read_unit`.
     """
     unit = _Originals(len(members))
@@ -55,7 +55,7 @@ class _Originals:
     def table(self, members: pa.Table) -> pa.Table:
         if self._raw:
             raise UsageError(
-                "raw tensors, galaxies on frames and bands in files of their own have no one image file that "
+                "raw tensors, galaxies on frames and files of single bands do not have one image file that "
                 "could be kept; pack them as cutouts, without --originals"
             )
         members = set_rejects(members, self._rejects)

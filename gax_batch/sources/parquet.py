@@ -1,4 +1,4 @@
-"""One Parquet shard: many cutouts in one object, with their ids and, if known, positions.
+"""A Parquet shard: many cutouts in one object, with their ids and, if known, positions.
 
 The image of a row is encoded bytes (plain, or the `bytes` of a struct, as of Hugging Face) or a raw tensor:
 12,288 bytes that are `uint8 [64, 64, 3]`, nested lists (pandas, Polars, DuckDB), or an extension type of

@@ -1,4 +1,4 @@
-"""A table of positions, which a plan joins to members by galaxy id."""
+"""A table of positions, which the plan joins to members by galaxy id."""
 
 import csv
 import gzip
@@ -31,29 +31,29 @@ _FORMATS = {
 
 
 def read_positions(uri: str, *, all_ids: bool = True) -> Iterator[pa.Table]:
-    """Read a CSV, Parquet, FITS or VOTable table (or gzipped) with an id, `ra` and `dec` column.
+    """Read a CSV, Parquet, FITS or VOTable table, gzipped or not, with an id, `ra` and `dec` column.
 
-    CSV and Parquet are read a batch at a time, FITS and VOTable as a whole.
+    CSV and Parquet are read in batches, FITS and VOTable as a whole.
 
     Args:
-        uri: Where the table is. Its id columns are those named `galaxy_id`, `GalaxyID`, `objid`, `asset_id`
-            or `id`, in any case; ids are read as text. Positions are in degrees ICRS, null or NaN where
-            unknown; a Petrosian R90 in arcseconds is taken from the first of `radius`, `petroR90`,
+        uri: Path or URI of the table. Its id columns are those named `galaxy_id`, `GalaxyID`, `objid`,
+            `asset_id` or `id`, in any case. Ids are read as text. Positions are in degrees ICRS, null or NaN
+            if unknown. The Petrosian R90 in arcseconds is the first column of `radius`, `petroR90`,
             `petroR90_r`, `petroRad90`, `R90`.
-        all_ids: Read the table once for each of its id columns; else only for the first of them in the
+        all_ids: Read the table once for each of its id columns, instead of only for the first of them in the
             order above.
 
     Yields:
         `POSITION_SCHEMA`: a batch of rows by one of the id columns.
 
     Raises:
-        UsageError: It is missing, unreadable, lacks a column, or has only numbers with a fraction for ids.
+        UsageError: The table is missing, cannot be read, lacks a column, or has only ids with a fraction.
     """
     name = uri.lower().removesuffix(".gz")
     kind = next((k for k, suffixes in _FORMATS.items() if name.endswith(suffixes)), None)
     if kind is None:
         known = ", ".join(suffix for suffixes in _FORMATS.values() for suffix in suffixes)
-        raise UsageError(f"{uri} is no table of a known format; its name must end in one of {known}")
+        raise UsageError(f"{uri} is not a table of a known format; its name must end in one of {known}")
     try:
         file = storage.open_binary(storage.normalize_uri(uri))
     except OSError as error:
@@ -64,7 +64,7 @@ def read_positions(uri: str, *, all_ids: bool = True) -> Iterator[pa.Table]:
                 yield from _positions(uri, table, all_ids=all_ids)
     except (pa.ArrowException, OSError, EOFError, ValueError, LookupError, TypeError) as error:
         line = str(error).strip().partition("\n")[0]
-        raise UsageError(f"the position table {uri} is no readable {kind} table: {line}") from None
+        raise UsageError(f"the position table {uri} is not a readable {kind} table: {line}") from None
 
 
 def _unzipped(file: BinaryIO) -> BinaryIO:
@@ -95,7 +95,7 @@ def _positions(uri: str, table: pa.Table, *, all_ids: bool) -> Iterator[pa.Table
 
 
 def _radius_columns(names: Sequence[str]) -> list[str]:
-    """The name of the column of radii, if there is one."""
+    """Return the name of the column of radii, in a list that is empty without one."""
     return [name for name in names if name.strip().lower() in RADIUS_COLUMNS][:1]
 
 
@@ -133,7 +133,7 @@ def _read_csv(uri: str, file: BinaryIO) -> Iterator[pa.Table]:
     names = next(csv.reader([header]), [])
     keys, ra, dec = _wanted_columns(uri, names)
     radius = _radius_columns(names)
-    # Ids stay text: 0012 is not 12, and 19 digits do not fit a float.
+    # Keep ids as text: 0012 is not 12, and 19 digits do not fit a float.
     options = pa_csv.ConvertOptions(
         include_columns=[*keys, ra, dec, *radius],
         column_types=dict.fromkeys(keys, pa.string()) | dict.fromkeys([ra, dec, *radius], pa.float64()),
@@ -168,10 +168,10 @@ _READERS: dict[str, Callable[[str, BinaryIO], Iterator[pa.Table]]] = {
 
 
 def _read_astropy(data: bytes, kind: str) -> pa.Table:
-    from astropy.table import Table  # takes a second to import, and few runs need it
+    from astropy.table import Table  # its import takes a second, and few runs need it
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # real files break the standards in ways that do not matter here
+        warnings.simplefilter("ignore")  # real files violate the standards in ways that do not matter here
         table = Table.read(io.BytesIO(data), format=kind)
     return pa.table(
         {name: _of_astropy(name, table[name]) for name in table.colnames if table[name].ndim == 1}
@@ -181,7 +181,7 @@ def _read_astropy(data: bytes, kind: str) -> pa.Table:
 def _of_astropy(name: str, column: Any) -> pa.Array:
     unit = str(getattr(column, "unit", None) or "deg")
     if name.lower() in ("ra", "dec") and unit not in ("deg", "degree"):
-        raise ValueError(f"column {name} is in {unit}, not degrees")
+        raise ValueError(f"the unit of column {name} is {unit}, not degrees")
     mask: npt.NDArray[np.bool_] | None = getattr(column, "mask", None)
     values = np.asarray(column)
     if values.dtype.kind == "S":

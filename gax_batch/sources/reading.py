@@ -1,4 +1,4 @@
-"""Members read from wherever they are, each handed over as it comes."""
+"""Read members from their objects and hand over each one as soon as it is read."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -32,29 +32,29 @@ _FIELDS_AT_ONCE = 2
 
 
 class Visitor(Protocol):
-    """Takes what is read of members, by their place in a unit and in any order."""
+    """Receives what is read for members, by their index in a unit and in any order."""
 
     def take(self, place: int, found: Found) -> None:
-        """Take what was read of one member: bytes, pixels, or why there are none."""
+        """Receive what was read for one member: bytes, pixels, or the reject."""
 
     def take_cutouts(self, places: Places, pixels: Pixels) -> None:
-        """Take finished cutouts `[n, 12288]`."""
+        """Receive finished cutouts, uint8 `[n, 12288]`."""
 
     def mark(self, place: int, flags: ImageFlag) -> None:
-        """Hear of a cutout's particulars what its pixels alone do not tell, before it is taken."""
+        """Receive a cutout's flags that its pixels alone do not show, before the cutout."""
 
 
 def visit_members(members: pa.Table, visitor: Visitor, decoder: Decoder) -> None:
-    """Read members; the next ones are fetched meanwhile.
+    """Read members, while the next ones are being fetched.
 
     Args:
-        members: `MEMBER_SCHEMA`; those that are rejected already are passed over.
-        visitor: Who takes them.
-        decoder: Its limits hold, that of memory for this process as a whole, and frames are cut as it says.
+        members: `MEMBER_SCHEMA`. Members that are already rejected are skipped.
+        visitor: Receives what is read.
+        decoder: Has the limits, that of memory for this process as a whole, and cuts frames.
 
     Raises:
         TransientError: The storage kept failing for the members as a whole.
-        FatalError: The only shard cannot be read, or the storage refuses nearly everything.
+        FatalError: The only shard cannot be read, or the storage refuses nearly all objects.
     """
     open_rows = pc.is_null(members["stage"]).to_numpy()
     loose = pc.is_null(members["row"]).to_numpy() & open_rows
@@ -66,14 +66,14 @@ def visit_members(members: pa.Table, visitor: Visitor, decoder: Decoder) -> None
 def _read_objects(members: pa.Table, places: Places, visitor: Visitor, decoder: Decoder) -> None:
     """Read members on fields or in shards, each of which is fetched once.
 
-    A few of several objects may fail: their members are rejected, and the others are not lost.
+    If some of several objects fail, only their members are rejected.
     """
     objects = list(_by_object(members, places))
     guard = Guard(len(objects))
     # One field is decoded while the next one is fetched.
     fields = map_threads(partial(_cut, decoder=decoder), _fields(objects), _FIELDS_AT_ONCE)
     for group, mine in objects:
-        some = _Some(visitor, mine)
+        some = _ObjectMembers(visitor, mine)
         try:
             if _is_shard(group):
                 read_shard(group, some, decoder.limits)
@@ -95,14 +95,14 @@ def _fields(objects: Sequence[tuple[pa.Table, Places]]) -> Iterator[pa.Table]:
 
 
 def _cut(members: pa.Table, decoder: Decoder) -> Cutouts | TransientError | FatalError:
-    """Cut galaxies out of a field; an error of the storage is returned, so that it ends no other field."""
+    """Cut galaxies out of a field. Return a storage error instead of raising it: other fields go on."""
     try:
         return cut_field(members, decoder)
     except (TransientError, FatalError) as error:
         return error
 
 
-class _Some:
+class _ObjectMembers:
     """The members of one object, by their index among them."""
 
     def __init__(self, visitor: Visitor, places: Places) -> None:
@@ -120,7 +120,7 @@ class _Some:
         self._visitor.take_cutouts(self._places[chosen], pixels)
 
     def take_field(self, cutouts: Cutouts | TransientError | FatalError) -> None:
-        """Take what was cut out of a field, or raise why nothing was."""
+        """Hand over the cutouts of a field, or raise the error of the field."""
         if not isinstance(cutouts, list):
             raise cutouts
         for index, found in enumerate(cutouts):
@@ -132,13 +132,13 @@ class _Some:
                 self.take(index, colors)
 
     def reject_others(self, error: RejectError) -> None:
-        """Reject the members that were not read before their object failed."""
+        """Reject the members that had not been read when their object failed."""
         for index in np.flatnonzero(~self._taken).tolist():
             self.take(index, error)
 
 
 def _read_loose(members: pa.Table, places: Places, visitor: Visitor, decoder: Decoder) -> None:
-    """Read members that are objects of their own: one, or one for each band."""
+    """Read members that are objects of their own: one object, or one for each band."""
     objects: list[ObjectInfo] = []
     owners: list[range] = []
     for row in members.select(["object_uri", "size", "source_version"]).take(places).to_pylist():
@@ -152,7 +152,7 @@ def _read_loose(members: pa.Table, places: Places, visitor: Visitor, decoder: De
         arrived[number] = found
         numbers = owners[number]
         if all(n in arrived for n in numbers):
-            found_all = _together({objects[n].uri: arrived.pop(n) for n in numbers})
+            found_all = _combine_files({objects[n].uri: arrived.pop(n) for n in numbers})
             visitor.take(int(places[indices[numbers]]), found_all)
 
     fetch_each(objects, handle, max_bytes=decoder.limits.bytes)
@@ -165,8 +165,8 @@ def _objects_of(row: Mapping[str, Any], decoder: Decoder) -> list[ObjectInfo]:
     return band_objects(row["object_uri"], row["source_version"], PRESETS[decoder.preset].bands, size)
 
 
-def _together(files: Mapping[str, bytes | RejectError]) -> Found:
-    """What one member's files are together: the first band that there is not decides."""
+def _combine_files(files: Mapping[str, bytes | RejectError]) -> Found:
+    """Return what one member's files are together. The first missing band decides."""
     parts: list[bytes] = []
     for uri, found in files.items():
         if isinstance(found, RejectError):
@@ -177,7 +177,7 @@ def _together(files: Mapping[str, bytes | RejectError]) -> Found:
 
 
 def _by_object(members: pa.Table, places: Places) -> Iterator[tuple[pa.Table, Places]]:
-    """Members that share an object, by increasing row, and where they are in the unit."""
+    """Yield the members of each object, by increasing row, and their indices in the unit."""
     chosen = members.take(places).append_column("place", pa.array(places))
     chosen = chosen.sort_by([("object_uri", "ascending"), ("row", "ascending")])
     begins = np.flatnonzero(changes(chosen["object_uri"]))

@@ -1,4 +1,4 @@
-"""Shards: objects that hold many cutouts each, Parquet files and WebDataset tars alike."""
+"""Shards, objects with many cutouts each: Parquet files and WebDataset tars."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from gax_batch.storage import UNKNOWN_SIZE, ObjectInfo
 SUFFIXES = parquet.SUFFIXES + tars.SUFFIXES
 
 Settled = Callable[[Iterable[ObjectInfo]], Iterable[ObjectInfo]]
-"""Leaves out the shards of a listing whose rows are known to be as they were."""
+"""Omits the shards of a listing whose rows are known to be unchanged."""
 
 _LISTING_THREADS = 8
 
@@ -35,13 +35,13 @@ class ShardSource:
         settled: Settled | None = None,
         limits: ListingLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Take the objects of a listing.
+        """Use the objects of a listing.
 
         Args:
-            objects: Shards, and others that are passed over; taken once, while the members are listed.
-            limit: Take the first so many cutouts only.
-            settled: Leaves out the shards whose rows need not be listed; never asked where there is a limit.
-            limits: What ids and shards may be.
+            objects: Shards. Other objects are skipped. Iterated once, while the members are listed.
+            limit: Maximum number of cutouts, the first in the order of the listing; None for all.
+            settled: Omits the shards whose rows need not be listed. Not called if there is a limit.
+            limits: Limits of ids and shards.
         """
         self.ignored = 0
         self._objects = objects
@@ -50,7 +50,7 @@ class ShardSource:
         self._settled = settled if limit is None else None
 
     def list_members(self) -> Iterator[pa.Table]:
-        """List every cutout, reading no image; see `Source.list_members`."""
+        """List every cutout without reading images, see `Source.list_members`."""
         left = self._limit
         shards = self._shards() if self._settled is None else self._settled(self._shards())
         for members in self._members(sorted(shards, key=lambda info: info.uri)):
@@ -68,7 +68,7 @@ class ShardSource:
                 yield info
 
     def _members(self, shards: Sequence[ObjectInfo]) -> Iterator[pa.Table]:
-        # A limited listing looks at one shard at a time, and at no more than it needs.
+        # A limited listing opens one shard at a time, and only as many as it needs.
         at_once = 1 if self._limit else _LISTING_THREADS
         with ThreadPoolExecutor(at_once) as pool:
             for start in range(0, len(shards), at_once):
@@ -76,7 +76,7 @@ class ShardSource:
                     yield from tables
 
     def _begin_listing(self, info: ObjectInfo) -> Iterable[pa.Table]:
-        """A shard's first batch, read already, and the others, of a large one, to be read in their turn."""
+        """Return a shard's first batch, already read, and the others, which are read when they are needed."""
         if info.uri != as_utf8(info.uri):
             raise UsageError(f"the name of the shard {as_utf8(info.uri)} is not UTF-8; rename it")
         if len(info.uri) > MAX_PATH_CHARACTERS:
@@ -88,13 +88,13 @@ class ShardSource:
 
 
 def read_shard(members: pa.Table, receiver: Receiver, limits: ImageLimits) -> None:
-    """Read some of a shard's images, in the order in which they lie in it.
+    """Read some of a shard's images, in their order in the shard.
 
     Args:
-        members: `MEMBER_SCHEMA` of one `object_uri`, by increasing `row`; if the shard has another version
-            by now, or is gone, all of them are rejected.
-        receiver: Takes the images by their index in `members`.
-        limits: Larger encoded images are rejected, where their size is known before they are read.
+        members: `MEMBER_SCHEMA` with a single `object_uri`, by increasing `row`. If the shard has changed or
+            is gone, all of them are rejected.
+        receiver: Receives the images by their index in `members`.
+        limits: Limits of encoded images. Larger ones are rejected, if possible before they are read.
 
     Raises:
         TransientError: The store kept failing.
@@ -118,7 +118,7 @@ def read_shard(members: pa.Table, receiver: Receiver, limits: ImageLimits) -> No
 
 
 def _changed(info: ObjectInfo) -> RejectError | None:
-    """Why no row can be what was listed, if so."""
+    """Return the reject of all rows if the shard has changed since it was listed, else None."""
     try:
         version = storage.stat(info.uri).version
     except FileNotFoundError:
@@ -126,5 +126,5 @@ def _changed(info: ObjectInfo) -> RejectError | None:
         return RejectError(Stage.READ, Reason.MISSING, detail)
     if version == info.version:
         return None
-    detail = f"shard version {info.version} was listed, {version} is there"
+    detail = f"shard version {info.version} was listed, it is {version} now"
     return RejectError(Stage.READ, Reason.CHANGED, detail)

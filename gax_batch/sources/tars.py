@@ -1,7 +1,8 @@
-"""WebDataset tar shards: `id.jpg` (or any image that is read) and, beside it, `id.json` with `ra` and `dec`.
+"""WebDataset tar shards: `id.jpg` (or another image format) and, beside it, `id.json` with `ra` and `dec`.
 
-A listing walks from header to header; a member is known by where its bytes are in the tar, and is read by
-that alone. Names in a tar are text for ids, never paths. Packed tars cannot be read at random, and are not.
+A listing goes from header to header. It records the position of each member's bytes in the tar, and members
+are read by that position. Names in a tar are text for ids, never paths. Compressed tars are not supported,
+since they cannot be read at random positions.
 """
 
 import json
@@ -27,9 +28,9 @@ SUFFIXES = (".tar",)
 
 _BATCH_MEMBERS = 65_536
 _MAX_JSON_BYTES = 64 * 1024
-# Long names and extended attributes, which come before the entry that they are of.
+# Long names and extended attributes, which precede their entry.
 _MAX_HEADER_BYTES = ImageLimits().header_bytes
-# What tarfile raises of damaged headers.
+# Errors of tarfile for damaged headers.
 _DAMAGE = (tarfile.TarError, EOFError, ValueError, LookupError, OverflowError, RecursionError)
 
 Handler = Callable[[int, "bytes | RejectError"], None]
@@ -48,18 +49,18 @@ class _Member:
 
 
 def list_tar(info: ObjectInfo, limits: ListingLimits = DEFAULT_LIMITS) -> Iterator[pa.Table]:
-    """List the images in a tar, a batch at a time.
+    """List the images in a tar, in batches.
 
     Args:
         info: The tar.
-        limits: How many entries it may have.
+        limits: Maximum number of entries.
 
     Yields:
-        `MEMBER_SCHEMA`; `row` is where an image's bytes begin. A tar that was cut ends with its last whole
-        member and a reject for the one that was cut.
+        Tables of `MEMBER_SCHEMA`. `row` is the offset of an image's bytes. The listing of a truncated tar
+        ends with its last complete member and a reject for the truncated one.
 
     Raises:
-        UsageError: It is no tar, or has too many entries.
+        UsageError: It is not a tar, or has too many entries.
         TransientError: The store kept failing.
     """
     with storage.open_binary(info.uri) as file:
@@ -79,11 +80,11 @@ def read_tar(
     """Read some images from a tar.
 
     Args:
-        info: The tar, of the version that was listed.
-        offsets: Where the images begin, increasing.
-        sizes: Of the images, bytes.
-        handle: Called with an index into `offsets`, and the bytes or why there are none.
-        max_bytes: Larger images are rejected.
+        info: The tar, with the version that was listed.
+        offsets: Offsets of the images in bytes, int64 `[n]`, increasing.
+        sizes: Sizes of the images in bytes, int64 `[n]`.
+        handle: Called with an index into `offsets`, and the bytes or the reject.
+        max_bytes: Maximum size of an image in bytes. Larger ones are rejected.
 
     Raises:
         TransientError: The store kept failing.
@@ -110,13 +111,13 @@ def _image(file: BinaryIO, offset: int, size: int, max_bytes: int) -> "bytes | R
 
 
 def _members(uri: str, file: BinaryIO, most: int) -> Iterator[_Member]:
-    """Images with what their neighbor of the same key says of them."""
+    """Yield images with the position from their neighbor of the same key."""
     image: tuple[str, int, int] | None = None
     places: dict[str, Position] = {}
     for entry in _entries(uri, file, most):
         key, suffix = _split(entry.name)
         if suffix == ".json":
-            # Of the image before it or of the one behind: no more are kept, however many there are.
+            # Keep only the position of the image before or after it, however many entries share the key.
             mine = {k: place for k, place in places.items() if image is not None and k == image[0]}
             places = mine | {key: _position(_json(file, entry))}
         elif is_named(f"/x{suffix}", IMAGE_SUFFIXES):
@@ -136,7 +137,7 @@ def _entries(uri: str, file: BinaryIO, most: int) -> Iterator[tarfile.TarInfo]:
         ) as opened:
             tar: Any = opened
             while (entry := tar.next()) is not None:
-                if entry.offset <= last:  # of negative size: listing would never end
+                if entry.offset <= last:  # negative size: the listing would never end
                     raise tarfile.HeaderError("a header leads backwards")
                 entries, last = entries + 1, entry.offset
                 if entries > most:
@@ -145,17 +146,17 @@ def _entries(uri: str, file: BinaryIO, most: int) -> Iterator[tarfile.TarInfo]:
                     )
                 if entry.isreg() and not entry.issparse():
                     yield entry
-                tar.members.clear()  # else a large tar's headers pile up
+                tar.members.clear()  # otherwise the headers of a large tar accumulate
                 tar.pax_headers.clear()
     except _DAMAGE as error:
         cut = isinstance(error, tarfile.ReadError) and "unexpected end of data" in str(error)
-        if cut or isinstance(error, IndexError):  # of a cut map of holes, to tarfile
-            return  # what came before is whole
-        raise UsageError(f"{uri} is no readable tar ({error}); repair or remove it") from None
+        if cut or isinstance(error, IndexError):  # tarfile raises IndexError for a truncated map of holes
+            return  # the entries before are complete
+        raise UsageError(f"{uri} is not a readable tar ({error}); repair or remove it") from None
 
 
 class _Headers:
-    """A tar for `tarfile`, which reads a header of any size that one claims to have."""
+    """A tar for `tarfile` that limits reads, since tarfile would read a header of any claimed size."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -173,7 +174,7 @@ class _Headers:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """WebDataset's key, without folders, and the suffix: all from the first dot of the base name on."""
+    """Return WebDataset's key without folders, and the suffix: all from the first dot of the base name on."""
     base = name.rsplit("/", 1)[-1]
     key, dot, suffix = base.partition(".")
     return key, f"{dot}{suffix}".lower()

@@ -56,7 +56,7 @@ def fetch_each(objects: Sequence[ObjectInfo], handle: Handler, *, max_bytes: int
             result = guard.reject(error)
         handle(index, result)
     if remote:
-        # Not the loop of the policy that the process may have set.
+        # Ignore the policy for event loops that the process may have set.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             runner.run(_fetch_remote(remote, handle, guard, max_bytes))
     guard.check_all_failed()
@@ -125,7 +125,7 @@ class Guard:
 
 def _check(info: ObjectInfo, max_bytes: int, version: str, size: int) -> None:
     if info.version != version:
-        raise _reject(Reason.CHANGED, f"version {info.version} was listed, {version} is there")
+        raise _reject(Reason.CHANGED, f"version {info.version} was listed, it is {version} now")
     if size == 0:
         raise _reject(Reason.EMPTY_FILE, "no bytes")
     if size > max_bytes:

@@ -54,7 +54,7 @@ def fault(uri: str, text: str) -> OSError | TransientError:
 
 
 def broke_off(text: str) -> bool:
-    """Return whether the text of an error means an answer that began and did not end."""
+    """Return whether the text of an error means that an answer of the server was cut off."""
     return _status(text) is None and not _UNREACHED.search(_first(text))
 
 

@@ -1,4 +1,4 @@
-"""List what is below a folder or prefix, or what matches a glob, one object at a time."""
+"""List the objects below a folder or prefix, or those that match a glob, one at a time."""
 
 import errno
 import re

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "adl", "abfs", "abfss"})
 RETRIES: "RetryConfig" = {
-    # Most faults pass at once. The last retries come seconds later, for those that do not.
+    # Most faults pass immediately. The last retries come seconds later, for longer faults.
     "max_retries": 8,
     "retry_timeout": timedelta(seconds=90),
     "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=8), "base": 2},

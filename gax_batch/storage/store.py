@@ -15,12 +15,12 @@ UNKNOWN_SIZE = -1
 WRITE_TEST = ".gax-write-test"
 """The object that `Store.check_writable` writes and deletes.
 
-A store that fails in between leaves it. Its name is fixed so that the next check takes it away, and so that
-whoever asks for an empty folder can pass over it.
+A store that fails between the two leaves it behind. Its name is fixed, so that the next check deletes it and
+a check for an empty folder can ignore it.
 """
 
 Check = Callable[[str, int], None]
-"""Raises if an object of this version and size is not to be read."""
+"""Checks a version and a size, and raises if an object that has them must not be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The same function over many items, in processes or in threads of this machine."""
+"""Apply one function to many items, in processes or in threads of this machine."""
 
 import multiprocessing
 from collections import deque
@@ -13,21 +13,21 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 READ_THREADS = 16
-"""Requests of this process at once to one store, where each waits for its answer."""
+"""Maximum number of concurrent requests of this process to one store."""
 
 
 def map_processes(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[Result]:
-    """Yield the results in the order of the items, each when it and those before it are there.
+    """Apply a function to items in worker processes and yield the results in the order of the items.
 
     Args:
-        function: At the top level of a module, so that a process can import it.
-        items: Small values; each travels to a process.
-        workers: How many processes; with one, the work is done in this one.
+        function: A function at the top level of a module, so that a process can import it.
+        items: Small values. Each is sent to a process.
+        workers: Maximum number of processes. With one, the work is done in this process.
 
     Raises:
-        FatalError: A process died.
+        FatalError: A process was terminated.
     """
     if min(workers, len(items)) <= 1:
         yield from map(function, items)
@@ -37,7 +37,8 @@ def map_processes(
             yield from pool.map(function, items)
         except BrokenProcessPool as error:
             raise FatalError(
-                "a worker process died, probably for lack of memory; use fewer processes or smaller shards"
+                "a worker process was terminated, probably for lack of memory; use fewer processes or "
+                "smaller shards"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -46,12 +47,14 @@ def map_processes(
 def map_threads(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int = READ_THREADS
 ) -> Iterator[Result]:
-    """Yield the results in the order of the items, with no more than `threads` of them in memory.
+    """Apply a function to items in threads and yield the results in the order of the items.
+
+    At most `threads` results are in memory.
 
     Args:
-        function: Waits for a store or a disk; what it raises is raised here.
-        items: What to call it with.
-        threads: How many.
+        function: A function that waits for a store or a disk. Its exceptions are raised here.
+        items: Arguments of the function, one for each call.
+        threads: Number of threads.
     """
     with ThreadPoolExecutor(threads) as pool:
         begun: deque[Future[Result]] = deque()

@@ -10,13 +10,13 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def logical_cpus() -> int:
-    """Return how many CPUs this process may use; a quota of a part of a CPU counts as a whole one."""
+    """Return the number of CPUs that this process may use. A fractional quota is rounded up."""
     affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(affine, math.ceil(min(_quotas(), default=affine))))
 
 
 def _quotas() -> Iterator[float]:
-    """The quotas, in CPUs, of the control groups (version 1 or 2) of this process and of their parents."""
+    """Yield the quotas, in CPUs, of this process's control groups (version 1 or 2) and of their parents."""
     try:
         memberships = _MEMBERSHIPS.read_text().splitlines()
     except OSError:
@@ -27,7 +27,8 @@ def _quotas() -> Iterator[float]:
             continue
         root = _GROUPS / "cpu" if controllers else _GROUPS
         group = root / path.lstrip("/")
-        # In a container its own group is the root, and the path is often the host's: not there is no quota.
+        # In a container, its own group is the root and the path is often that of the host. A folder that does
+        # not exist does not have a quota.
         for folder in (group, *group.parents):
             if not folder.is_relative_to(root):
                 break
@@ -37,13 +38,13 @@ def _quotas() -> Iterator[float]:
 
 
 def _quota(group: Path) -> float | None:
-    """The quota of one group in CPUs; None where it has none."""
+    """Return the quota of one group in CPUs, or None if it does not have one."""
     try:
         if (group / "cpu.max").exists():
             quota, period = (group / "cpu.max").read_text().split()
         else:
             quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         limit = int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):  # "max" is no number
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is not a number
         return None
     return limit if limit > 0 else None

@@ -1,8 +1,8 @@
 """Tables larger than memory: a DuckDB database that spills to a folder on a local disk.
 
-What a plan compares (a listing, the cutouts that a catalog knows, positions) has a row per galaxy, so a
-large survey's never is in memory as a whole: DuckDB sorts and joins it within a fixed budget.
-The only module that imports DuckDB.
+A plan compares tables with a row per galaxy (a listing, the cutouts of a catalog, positions). Those of a
+large survey do not fit into memory: DuckDB sorts and joins them within a fixed budget.
+This is the only module that imports DuckDB.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,24 +17,24 @@ from gax_batch.errors import UsageError
 from gax_batch.system.cpus import logical_cpus
 
 MEMORY_BYTES = 512 * 1024 * 1024
-"""What the database may take; the batches that go in and out come on top."""
+"""Memory limit of the database. The batches that go in and come out are not included."""
 
 MAX_THREADS = 4
-"""Threads of the database: 128 MiB for each, which DuckDB's documentation recommends as the least."""
+"""Maximum number of threads. Each has 128 MiB, the least that DuckDB's documentation recommends."""
 
 BATCH_ROWS = 65_536
-"""Rows of a batch: bounds memory, and keeps Arrow's 32-bit string offsets from overflow."""
+"""Rows of a batch. Bounds memory, and keeps Arrow's 32-bit string offsets from overflowing."""
 
 
 class QueryError(Exception):
-    """The database refused a statement; one line says why."""
+    """The database rejected a statement. The message is its reason in one line."""
 
 
 class Scratch:
     """A database that lives as long as a `with` block, in a folder that the caller removes."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the database.
+        """Create the database.
 
         Args:
             folder: An existing folder on a local disk.
@@ -43,9 +43,9 @@ class Scratch:
         settings: dict[str, Any] = {
             "memory_limit": f"{MEMORY_BYTES // 1024}KiB",
             "temp_directory": str(folder / "spill"),
-            # Each thread holds blocks of its own: many would exhaust the budget.
+            # Each thread holds its own blocks: many threads would exhaust the budget.
             "threads": min(MAX_THREADS, logical_cpus()),
-            # The order of rows is asked for where it matters; to keep it everywhere would take memory.
+            # Queries that need an order ask for it. Preserving it everywhere would take memory.
             "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
@@ -60,12 +60,12 @@ class Scratch:
         self._database.close()
 
     def lock(self) -> None:
-        """From now on let no statement reach a file, the network, an extension or a setting."""
+        """Prevent all later statements from using files, the network, extensions or settings."""
         self.run("SET enable_external_access = false")
         self.run("SET lock_configuration = true")
 
     def replace(self, name: str, rows: pa.Table) -> None:
-        """Make a table of a few rows, in the place of the one of that name.
+        """Create a table of a few rows, or replace the table of that name.
 
         Raises:
             UsageError: The disk is full, or the memory does not suffice.
@@ -73,12 +73,12 @@ class Scratch:
         self._insert(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM batch", rows)  # noqa: S608
 
     def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.Table]) -> None:
-        """Make a table and fill it.
+        """Create a table and fill it.
 
         Args:
-            name: The table's.
-            schema: Of the table; each batch is cast to it.
-            batches: The rows.
+            name: Name of the table.
+            schema: Schema of the table. Each batch is cast to it.
+            batches: Rows of the table.
 
         Raises:
             UsageError: The disk is full, or the memory does not suffice.
@@ -99,7 +99,7 @@ class Scratch:
             self._insert(insert, batch.slice(start, BATCH_ROWS).cast(schema))
 
     def run(self, sql: str, **values: object) -> None:
-        """Execute one statement; `$name` in it stands for a value.
+        """Execute one statement. `$name` in it stands for a value.
 
         Raises:
             UsageError: The disk is full, or the memory does not suffice.
@@ -108,22 +108,22 @@ class Scratch:
             self._database.execute(sql, values)
 
     def one(self, sql: str, **values: object) -> Mapping[str, Any] | None:
-        """The first row of a query by column, if it has one.
+        """Return the first row of a query as a mapping from column to value, or None if it has no rows.
 
         Raises:
             UsageError: The disk is full, or the memory does not suffice.
         """
-        # The one connection: another would not know the variables that are set.
+        # Use the one connection: another does not have the variables that were set.
         with self._translated():
             cursor = self._database.execute(sql, values)
             names = [column[0] for column in cursor.description]
             row = cursor.fetchone()
-            # The database does nothing else before a result is fetched to its end.
+            # The database accepts no other statement until a result has been fetched to its end.
             cursor.fetchall()
         return None if row is None else dict(zip(names, row, strict=True))
 
     def table(self, sql: str, **values: object) -> pa.Table:
-        """All rows of a query that is known to be small.
+        """Return all rows of a query whose result is known to be small.
 
         Raises:
             UsageError: The disk is full, or the memory does not suffice.
@@ -132,7 +132,7 @@ class Scratch:
             return self._database.sql(sql, params=values).to_arrow_reader(BATCH_ROWS).read_all()
 
     def stream(self, sql: str, **values: object) -> Iterator[pa.Table]:
-        """The rows of a query, a batch at a time.
+        """Yield the rows of a query, one batch at a time.
 
         Raises:
             UsageError: The disk is full, or the memory does not suffice.
@@ -156,14 +156,14 @@ class Scratch:
             yield
         except (duckdb.IOException, duckdb.OutOfMemoryException, OSError) as error:
             line = str(error).strip().partition("\n")[0]
-            # The same exception says that the folder on the disk, to which blocks are offloaded, is full.
+            # The same exception means that the folder on the disk, to which blocks are offloaded, is full.
             if isinstance(error, duckdb.OutOfMemoryException) and "offload" not in line:
                 raise UsageError(
-                    f"more memory is needed: {line}; free some, use a machine with more, or ask for fewer "
-                    "galaxies at once"
+                    f"more memory is needed: {line}; free some, use a machine with more memory, or ask for "
+                    "fewer galaxies at once"
                 ) from error
             raise UsageError(
-                f"more room is needed on the disk of {self._folder}: {line}; free some, or set TMPDIR "
+                f"more space is needed on the disk of {self._folder}: {line}; free some, or set TMPDIR "
                 "to a folder on a larger disk"
             ) from error
         except duckdb.Error as error:

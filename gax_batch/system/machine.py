@@ -1,4 +1,4 @@
-"""What this machine has and who gets it, and a run's memory: predicted before, measured during."""
+"""The resources of this machine, their share for each worker, and a run's predicted and measured memory."""
 
 import math
 import os
@@ -18,8 +18,8 @@ from gax_batch.system.cpus import logical_cpus
 
 MIB = 1 << 20
 CUTOUT_BYTES = 64 * 64 * 3
-# Every step asks for a fraction of a CPU: engines that hold all of them would starve the readers, and
-# a run must finish on one logical CPU too (0.25 for each of reading, inference and writing).
+# CPUs that a step requests. Engines that hold all CPUs would starve the readers, and a run must also
+# finish on one logical CPU (0.25 for each of reading, inference and writing).
 STEP_CPUS = 0.25
 
 # Private pages of one process each, measured on CPython 3.11 and rounded up: whole runs on two cores took
@@ -28,21 +28,26 @@ DRIVER_BYTES = 300 * MIB
 RAY_BYTES = 300 * MIB
 READER_BYTES = 150 * MIB
 ENGINE_BYTES = 900 * MIB
-# The kernels of one weight draw, the copies made while they are stacked, and while its fractions are summed.
+# The kernels of one weight draw, with the copies made while they are stacked and their fractions summed.
 DRAW_BYTES = 6 * MIB
 # The 37 fractions of one galaxy and one draw that is kept, as float16.
 KEPT_BYTES = 2 * 37
-# What the driver keeps of each unit, nearly all of it in Ray: 57 and 59 kB in two runs of `make bench`
-# (benchmarks/bench_growth.py, whose target this is).
+# Memory of the driver for each unit, nearly all of it in Ray: 57 and 59 kB in two runs of `make bench`
+# (benchmarks/bench_growth.py, which checks this bound).
 UNIT_BYTES = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a run uses: logical CPUs, engine actors (None: one per GPU, else one), object store.
+    """The resources that a run uses.
 
-    `engine_cpus` and `engine_gpus` are what each engine asks of a cluster; None is a share of what is there.
-    `address` is that of a Ray cluster that is there already; without, the run starts its own Ray.
+    Attributes:
+        cpus: Logical CPUs.
+        workers: Number of engine actors; None for one per GPU, or one if there are no GPUs.
+        object_store_bytes: Size of Ray's object store in bytes.
+        engine_cpus: CPUs that each engine requests on a cluster; None for a share of those available.
+        engine_gpus: GPUs that each engine requests on a cluster; None for a share of those available.
+        address: Address of an existing Ray cluster; None to start Ray for this run.
     """
 
     cpus: int
@@ -55,7 +60,16 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Engines and readers, and what each asks of Ray; no `readers` is as many as the cluster has room for."""
+    """Engines and readers, and the resources that each requests from Ray.
+
+    Attributes:
+        workers: Number of engines.
+        threads: Threads of one engine; 0 for all cores of its node.
+        engine_cpus: CPUs that one engine requests.
+        engine_gpus: GPUs that one engine requests; None without GPUs.
+        readers: Number of readers; None for as many as the cluster can hold.
+        reader_cpus: CPUs that one reader requests.
+    """
 
     workers: int
     threads: int
@@ -65,19 +79,24 @@ class Layout:
     reader_cpus: float
 
     def lack(self, cpus: int, gpus: int) -> str | None:
-        """What the engines ask for and a cluster of these logical CPUs and GPUs does not have yet."""
+        """Return a text about engines that the cluster has no room for yet, or None.
+
+        Args:
+            cpus: Logical CPUs of the cluster.
+            gpus: GPUs of the cluster.
+        """
         each = self.engine_gpus or 0
         if self.workers * self.engine_cpus <= cpus and self.workers * each <= gpus:
             return None
         return (
-            f"{self.workers} engines ask for {self.engine_cpus:g} CPUs and {each:g} GPUs each; the cluster "
+            f"{self.workers} engines request {self.engine_cpus:g} CPUs and {each:g} GPUs each; the cluster "
             f"has {cpus} CPUs and {gpus} GPUs"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:
-    """A run's predicted memory in bytes, by what needs it."""
+    """A run's predicted memory in bytes, by use."""
 
     driver: int
     ray: int
@@ -87,7 +106,7 @@ class MemoryNeed:
 
     @property
     def total(self) -> int:
-        """All of it, object store included."""
+        """The sum, object store included."""
         return self.driver + self.ray + self.readers + self.engines + self.object_store
 
     def __str__(self) -> str:
@@ -103,10 +122,13 @@ class MemoryNeed:
 
 
 def cluster_address(asked: str | None = None) -> str | None:
-    """The Ray cluster to join: the one asked for, else the one of `RAY_ADDRESS`; None: a Ray of our own.
+    """Return the address of the Ray cluster to join, or None to start Ray for this run.
+
+    Args:
+        asked: Address that the user gave; None for that of the environment variable `RAY_ADDRESS`.
 
     Raises:
-        UsageError: It is a Ray Client's address.
+        UsageError: The address is that of a Ray Client or of a dashboard.
     """
     address = asked or os.environ.get("RAY_ADDRESS") or "local"
     if "://" in address:
@@ -118,10 +140,11 @@ def cluster_address(asked: str | None = None) -> str | None:
 
 
 def faster_precision() -> Literal["float32", "bfloat16"]:
-    """The faster arithmetic of this machine's convolutions: bfloat16 on a GPU or with AMX, else float32.
+    """Return the precision in which this machine computes convolutions faster.
 
-    Measured: where a CPU has bfloat16 instructions but no AMX tiles, or has neither, TensorFlow's bfloat16
-    convolutions run at 0.5 to 0.9 of the rate of float32.
+    It is bfloat16 on a GPU or a CPU with AMX, else float32. Measured: on a CPU without AMX tiles, with
+    or without bfloat16 instructions, TensorFlow's bfloat16 convolutions run at 0.5 to 0.9 of the rate of
+    float32.
     """
     if Path("/proc/driver/nvidia/gpus").is_dir():
         return "bfloat16"
@@ -133,14 +156,14 @@ def faster_precision() -> Literal["float32", "bfloat16"]:
 
 
 def available_bytes() -> int:
-    """Memory that may still be taken: the machine's, or the control group's where that is less."""
+    """Return the free memory in bytes of the machine, or of the control group if that is less."""
     free = int(psutil.virtual_memory().available)
     group = Path("/sys/fs/cgroup")
     try:
         limit = (group / "memory.max").read_text().strip()
         used = int((group / "memory.current").read_text())
         counters = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # Cached files count as used, but give way.
+        # Cached files count as used, but the kernel frees them on demand.
         used -= int(counters["inactive_file"])
     except (OSError, ValueError, KeyError):
         return free
@@ -156,10 +179,19 @@ def local_resources(
     kept_draws: int = 0,
     address: str | None = None,
 ) -> Resources:
-    """Turn what the user asked for, `auto` included, into numbers."""
+    """Resolve the user's settings, `auto` included, into numbers.
+
+    Args:
+        cpus: Logical CPUs; `auto` for all.
+        workers: Engines; `auto` decides by the GPUs.
+        object_store_mib: Size of Ray's object store in MiB; `auto` derives it from the unit size.
+        unit_size: Cutouts per unit.
+        kept_draws: Draws stored for each galaxy.
+        address: Address of an existing Ray cluster; None to start Ray for this run.
+    """
     logical = logical_cpus() if cpus == "auto" else cpus
     if object_store_mib == "auto":
-        # Blocks of the units in flight: read ahead, in the engines, and on their way out; twice for slack.
+        # Units in flight: read ahead, in the engines, and being written; doubled as a reserve.
         units_in_flight = 2 * logical + 4
         row = max(CUTOUT_BYTES, kept_draws * KEPT_BYTES) + 2_048
         store = max(256 * MIB, 2 * units_in_flight * unit_size * row)
@@ -169,22 +201,29 @@ def local_resources(
 
 
 def lay_out(resources: Resources, cpus: int, gpus: int, units: int) -> Layout:
-    """Share out a cluster's logical CPUs and GPUs over the workers of a run of so many units."""
+    """Divide a cluster's logical CPUs and GPUs among the workers of a run.
+
+    Args:
+        resources: Resources of the run.
+        cpus: Logical CPUs of the cluster.
+        gpus: GPUs of the cluster.
+        units: Units of the run.
+    """
     workers = min(resources.workers or max(1, gpus), units)
     asked = resources.engine_cpus
     joined = resources.address is not None
     if asked is not None and joined:
-        # Nothing is shared out of what is there: an autoscaler starts nodes for what is asked. A reader keeps
-        # one core busy, and leaves the writer its quarter of it.
+        # Do not divide the present resources: an autoscaler starts nodes for the requests. A reader keeps
+        # one core busy, and leaves its quarter of the core to the writer.
         return Layout(workers, max(1, int(asked)), asked, resources.engine_gpus, None, 1 - STEP_CPUS)
     return Layout(
         workers,
-        # On a cluster each engine has a node's cores to itself (0: all of them); a local Ray shares them out.
+        # On a cluster, each engine has a node's cores to itself (0: all of them). A local Ray divides them.
         0 if joined else max(1, cpus // workers),
-        # However many engines there are, three quarters of the CPUs stay for reading and writing: where
-        # engines had half of two, Ray Data let one unit at a time be read, nine a second at most.
+        # Three quarters of the CPUs stay for reading and writing, however many engines run. When engines
+        # held half of two CPUs, Ray Data read one unit at a time, at most nine a second.
         min(STEP_CPUS, cpus / (4 * workers)),
-        # Whole engines share a GPU evenly: two GPUs and three engines are two engines on one of them.
+        # Only whole engines share a GPU evenly: with two GPUs and three engines, two engines share one GPU.
         resources.engine_gpus or (1 / math.ceil(workers / gpus) if gpus else None),
         min(cpus, units),
         STEP_CPUS,
@@ -194,14 +233,14 @@ def lay_out(resources: Resources, cpus: int, gpus: int, units: int) -> Layout:
 def predict_memory(
     resources: Resources, *, units: int, unit_size: int, draws: int, kept_draws: int = 0
 ) -> MemoryNeed:
-    """Predict what a run still needs of this machine: on a cluster the driver's memory alone.
+    """Predict the memory that a run still needs on this machine: on a cluster, only that of the driver.
 
     Args:
-        resources: what the run will use.
-        units: units that the run works on.
-        unit_size: cutouts of the largest unit.
-        draws: weight draws that each engine holds.
-        kept_draws: of them, those that are stored for every galaxy.
+        resources: Resources that the run will use.
+        units: Units of the run.
+        unit_size: Cutouts of the largest unit.
+        draws: Weight draws that each engine holds.
+        kept_draws: Draws stored for each galaxy.
     """
     held = psutil.Process().memory_info().rss
     driver = max(0, DRIVER_BYTES + units * UNIT_BYTES - held)
@@ -219,10 +258,10 @@ def predict_memory(
 
 
 def require_memory(need: MemoryNeed, available: int) -> None:
-    """Refuse a run that cannot fit.
+    """Check that a run fits into memory.
 
     Raises:
-        UsageError: with the predicted need and what is there.
+        UsageError: It does not fit. The message has the predicted need and the available memory.
     """
     if need.total > available:
         raise UsageError(
@@ -232,7 +271,7 @@ def require_memory(need: MemoryNeed, available: int) -> None:
 
 
 class _MemoryBound:
-    """The bound of this process, shared by the blocks that run at once in its threads."""
+    """The memory limit of this process, shared by the blocks that run concurrently in its threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -244,7 +283,7 @@ class _MemoryBound:
             self._blocks += 1
             if self._blocks == 1:
                 self._before = soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-                # Private writable memory, whether in use or not; only Linux tells.
+                # Private writable memory, whether in use or not. Only Linux reports it.
                 taken = getattr(psutil.Process().memory_info(), "data", None)
                 wanted = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
                 wanted += [] if taken is None else [taken + size]
@@ -262,11 +301,14 @@ _bound = _MemoryBound()
 
 @contextmanager
 def memory_bound(size: int) -> Iterator[None]:
-    """Let this process take so many more bytes while a block runs; what would take more raises MemoryError.
+    """Limit how much more memory this process may allocate while a block runs.
 
-    It is the last line against hostile input, whatever claims it makes of itself. Where several blocks run at
-    once, in threads, the first one's bound holds. Private memory counts (Linux, RLIMIT_DATA), and not that
-    of other processes; elsewhere than on Linux nothing is bounded.
+    This is the last protection against hostile input, whatever sizes its header claims. If several threads
+    run such blocks, the limit of the first one applies. On Linux the private memory of this process is
+    limited (RLIMIT_DATA); on other systems nothing is.
+
+    Args:
+        size: Additional memory in bytes. A larger allocation raises MemoryError.
     """
     _bound.enter(size)
     try:
@@ -276,13 +318,13 @@ def memory_bound(size: int) -> Iterator[None]:
 
 
 class MemoryMeter:
-    """Samples the memory of this process and its children while a `with` block runs.
+    """Sample the memory of this process and its children while a `with` block runs.
 
-    Only private pages count: what is shared is Ray's object store, which the settings bound.
+    Only private pages count: shared pages belong to Ray's object store, whose size the settings limit.
     """
 
     def __init__(self, interval_seconds: float = 1.0) -> None:
-        # What this process has had at its peak until now, its planning among it.
+        # The peak of this process so far, which includes its planning.
         self.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         self._interval = interval_seconds
         self._done = threading.Event()

@@ -1,6 +1,6 @@
-"""How a process is told to stop: SIGINT (Ctrl-C) and SIGTERM, the first, the second, the end of a grace.
+"""Stop a process by SIGINT (Ctrl-C) or SIGTERM, immediately or after a grace period.
 
-Handlers only take note or raise: the interrupted code may be in the midst of whatever they might call.
+Handlers only record the signal or raise: they may interrupt any function that they would call.
 """
 
 import signal
@@ -15,61 +15,61 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StoppedError(BaseException):
-    """A signal ended this process's work; no `except Exception` may take it for an error."""
+    """A signal stopped this process. It is not an Exception, so that `except Exception` cannot catch it."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"told to stop by {signal.Signals(number).name}")
+        super().__init__(f"stopped by {signal.Signals(number).name}")
         self.number = number
 
     @property
     def exit_code(self) -> int:
-        """What a shell says of a process that the signal ended: 130 or 143."""
+        """The exit code that a shell reports for a process ended by the signal: 130 or 143."""
         return 128 + self.number
 
 
-class _GivenUpError(BaseException):
-    """Carries the cause through code that handles exceptions, until `drain_on_signal` ends."""
+class _AbortedError(BaseException):
+    """Carries the cause through code that handles exceptions, up to the end of `drain_on_signal`."""
 
 
 class StopRequest:
-    """What the first signal asked for: to finish what is in flight."""
+    """A request, made by the first signal, to finish the work in flight."""
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.cause: str | None = None
-        """Why the block is given up."""
+        """Why the block is aborted."""
 
     def end(self) -> None:
-        """Raise `StoppedError` in the main thread, from any thread: nothing is in flight any more."""
+        """Raise `StoppedError` in the main thread, from any thread, once nothing is in flight."""
         if self.number is not None:
             signal.setitimer(signal.ITIMER_REAL, 1e-3)
 
     def give_up(self, cause: str) -> None:
-        """Raise `FatalError` from the block, from any thread; only where signals can be handled."""
+        """Raise `FatalError` from the block, from any thread. Works only where signals can be handled."""
         if self.cause is None:
             self.cause = cause
-            # Without a handler, the timer's signal would end the process.
+            # Without a handler, the timer's signal would terminate the process.
             if callable(signal.getsignal(signal.SIGALRM)):
                 signal.setitimer(signal.ITIMER_REAL, 1e-3)
 
 
 @contextmanager
 def cancel_on_signal() -> Iterator[None]:
-    """Within the block, a signal raises `StoppedError`."""
+    """Raise `StoppedError` on a signal within the block."""
     with _handled(SIGNALS, _stop):
         yield
 
 
 @contextmanager
 def drain_on_signal(grace_seconds: float) -> Iterator[StopRequest]:
-    """Within the block, the first signal is taken note of; a second, or the end of the grace, raises.
+    """Record the first signal within the block; raise on a second one or at the end of the grace period.
 
     Args:
-        grace_seconds: From the first signal; more than 0.
+        grace_seconds: Grace period after the first signal in seconds, more than 0.
 
     Raises:
-        StoppedError: A second signal, the grace's end, or `StopRequest.end`.
-        FatalError: `StopRequest.give_up`.
+        StoppedError: A second signal came, the grace period ended, or `StopRequest.end` was called.
+        FatalError: `StopRequest.give_up` was called.
     """
     request = StopRequest()
 
@@ -81,14 +81,14 @@ def drain_on_signal(grace_seconds: float) -> Iterator[StopRequest]:
 
     def ended(number: int, frame: FrameType | None) -> None:
         if request.cause is not None:
-            raise _GivenUpError
+            raise _AbortedError
         if request.number is not None:
             _stop(request.number, frame)
 
     with _handled(SIGNALS, first), _handled((signal.SIGALRM,), ended):
         try:
             yield request
-        except _GivenUpError:
+        except _AbortedError:
             raise FatalError(str(request.cause)) from None
         finally:
             if threading.current_thread() is threading.main_thread():
@@ -97,7 +97,7 @@ def drain_on_signal(grace_seconds: float) -> Iterator[StopRequest]:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Put back, after the block, the handlers that a library replaces in it."""
+    """Restore, after the block, the handlers that a library replaces in it."""
     with _restored(SIGNALS):
         yield
 
@@ -119,7 +119,7 @@ def _handled(
 
 @contextmanager
 def _restored(numbers: tuple[signal.Signals, ...]) -> Iterator[None]:
-    """Only a process's main thread may set handlers; elsewhere they stay as they are."""
+    """Restore the handlers after the block. Outside the main thread, which alone may set them, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

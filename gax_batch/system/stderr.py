@@ -1,4 +1,4 @@
-"""Keeps what native libraries print away from the person, unless something fails."""
+"""Hide what native libraries print, unless something fails."""
 
 import os
 import sys
@@ -12,11 +12,11 @@ from typing import Any, TextIO, cast
 
 @contextmanager
 def quiet_native_stderr() -> Iterator[None]:
-    """Hold back what C++ code (TensorFlow, Ray) writes to file descriptor 2; show it if the block raises.
+    """Hold back what C++ code (TensorFlow, Ray) writes to file descriptor 2. Show it if the block raises.
 
-    Python's own `sys.stderr` goes on as before.
+    Python's own `sys.stderr` is not affected.
     """
-    with tempfile.TemporaryFile() as held, _diverted(held.fileno()) as kept:
+    with tempfile.TemporaryFile() as held, _redirected(held.fileno()) as kept:
         try:
             yield
         except BaseException:
@@ -27,8 +27,8 @@ def quiet_native_stderr() -> Iterator[None]:
 
 @contextmanager
 def native_stderr_in(log: Path) -> Iterator[None]:
-    """Let what C++ code writes to file descriptor 2 go to a file; an empty one is removed."""
-    with log.open("ab") as file, _diverted(file.fileno()):
+    """Redirect what C++ code writes to file descriptor 2 to a file. Delete the file if it stays empty."""
+    with log.open("ab") as file, _redirected(file.fileno()):
         try:
             yield
         finally:
@@ -38,10 +38,10 @@ def native_stderr_in(log: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet_threads(threads: Container[threading.Thread]) -> Iterator[None]:
-    """Drop what some threads print on `sys.stdout`; everyone else prints as before.
+    """Discard what some threads print on `sys.stdout`. Other threads print as before.
 
     Args:
-        threads: Those of a library that prints and has no option against it.
+        threads: Threads of a library that prints and has no option to prevent it.
     """
     with redirect_stdout(cast(TextIO, _Stdout(sys.stdout, threads))):
         yield
@@ -62,8 +62,8 @@ class _Stdout:
 
 
 @contextmanager
-def _diverted(descriptor: int) -> Iterator[int]:
-    """Make file descriptor 2 another's; yields one that goes where 2 went."""
+def _redirected(descriptor: int) -> Iterator[int]:
+    """Redirect file descriptor 2 to another. Yield a descriptor of where it led before."""
     sys.stderr.flush()
     kept = os.dup(2)
     python_stderr = sys.stderr

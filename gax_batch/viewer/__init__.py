@@ -1,1 +1,1 @@
-"""What a person looks at: the report, the explorer, notebooks, and single images."""
+"""Views of a catalog for a person: the report, the explorer, notebooks, and single images."""

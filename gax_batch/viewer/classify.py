@@ -39,7 +39,7 @@ def classify_images(
     decoder: Decoder,
     warn: Callable[[str], None] = _ignore,
 ) -> list[dict[str, Any]]:
-    """Classify images.
+    """Classify images in this process.
 
     Args:
         uris: Paths or URIs of the images.
@@ -95,7 +95,7 @@ def render_json(rows: list[dict[str, Any]]) -> str:
 def render_trees(rows: list[dict[str, Any]]) -> str:
     """Return the tree of each image as text: every answer with a bar, its fraction and its 90 % interval.
 
-    The most likely path is bold; questions that fewer than `RARE` of the volunteers are asked are dim.
+    The most likely path is bold. Questions that fewer than `RARE` of the volunteers are asked are dim.
     """
     console = Console(width=max(_WIDTH, Console().width))
     with console.capture() as capture:
@@ -113,7 +113,7 @@ def render_trees(rows: list[dict[str, Any]]) -> str:
             console.print(head, style="bold", markup=False, highlight=False)
             console.print(_tree(row["answers"]))
         console.print(
-            "Fractions of all volunteers who would say so; ▓ is the lower, ░ the upper part of the "
+            "Fractions of all volunteers who would give the answer; ▓ is the lower, ░ the upper part of the "
             "calibrated 90 % interval.",
             highlight=False,
             soft_wrap=True,
@@ -155,12 +155,12 @@ def check_plot(path: str) -> None:
         UsageError: The file's name does not end in one of `PLOT_SUFFIXES`, or Matplotlib is not installed.
     """
     if not path.lower().endswith(PLOT_SUFFIXES):
-        raise UsageError(f"--plot {path} is no kind of picture; name a {', '.join(PLOT_SUFFIXES)} file")
+        raise UsageError(f"--plot {path} is not a supported picture; name a {', '.join(PLOT_SUFFIXES)} file")
     require_extra("viewer", "gax classify --plot", "matplotlib")
 
 
 def save_plot(rows: list[dict[str, Any]], decoder: Decoder, path: str) -> None:
-    """Draw each image and its tree, as a picture in the format that the file's suffix names.
+    """Draw each image and its tree as a picture, in the format of the file's suffix.
 
     Args:
         rows: Result of `classify_images`; rejected images are omitted.
@@ -174,13 +174,13 @@ def save_plot(rows: list[dict[str, Any]], decoder: Decoder, path: str) -> None:
 
     drawn = [row for row in rows if "rejected" not in row]
     if not drawn:
-        raise UsageError(f"no image could be read, so that there is nothing to draw in {path}")
+        raise UsageError(f"no image could be read, so nothing can be drawn in {path}")
     width, height = figure_size(lay_out(_as_galaxy(drawn[0])))
     figure = Figure(figsize=(width, height * len(drawn)))
     for place, row in enumerate(drawn):
         bottom = 1 - (place + 1) / len(drawn)
         axes = plot_tree(_as_galaxy(row), figure.add_axes((0, bottom, 1, 0.94 / len(drawn))))
-        # The first column of the tree has room above its blocks.
+        # The first column of the tree has space above its blocks.
         inset = axes.inset_axes((0.006, 0.77, 0.085, 0.22))
         inset.imshow(decoder.decode(_read(row["image"]))[0])
         inset.set_axis_off()

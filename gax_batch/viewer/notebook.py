@@ -36,41 +36,41 @@ _SHOWN = 3
 
 
 class Snapshot:
-    """One snapshot, opened by `gax_batch.open_catalog`; it never changes, whatever runs commit meanwhile.
+    """One snapshot, opened by `gax_batch.open_catalog`. It never changes, even if runs commit new snapshots.
 
     Attributes:
-        uri: The catalog's URI.
-        version: The snapshot's number.
+        uri: URI of the catalog.
+        version: Number of the snapshot.
     """
 
     def __init__(self, uri: str, version: int | None = None, sources: str | None = None) -> None:
-        """Open it; see `gax_batch.open_catalog`."""
+        """Open the snapshot, see `gax_batch.open_catalog`."""
         self._sources = sources
         self._catalog = open_existing(uri, version)
         self.uri = self._catalog.uri
         self.version = int(self._catalog.version or 0)
 
     def __len__(self) -> int:
-        """How many galaxies there are."""
+        """Return the number of galaxies."""
         return self._catalog.galaxy_count()
 
     def __repr__(self) -> str:
         return f"<snapshot {self.version} of {self.uri}: {len(self):,} galaxies>"
 
     def to_arrow(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-        """The galaxies, in memory, in no order.
+        """Return the galaxies as an Arrow table in memory, in any order.
 
         Args:
-            columns: Names of columns of the catalog; all of them if None.
-            where: An expression that they fulfill, as that of `gax publish --where`; none if None. The
-                galaxies stream by, and only those that fulfill it are kept.
+            columns: Names of columns of the catalog; None for all.
+            where: Condition of the galaxies, an expression as for `gax publish --where`; None for all
+                galaxies. Galaxies are streamed, and only those that match are kept.
 
         Returns:
-            N rows; each field's metadata has its unit, UCD and description.
+            N rows. Each field's metadata has its unit, UCD and description.
 
         Raises:
-            UsageError: An unknown column, an expression that is not allowed, or a part of the snapshot is
-                gone.
+            UsageError: A column is unknown, the expression is not allowed, or a part of the snapshot is
+                missing.
 
         >>> import gax_batch
         >>> snapshot = gax_batch.open_catalog("catalog")
@@ -92,7 +92,7 @@ class Snapshot:
         return _whole(names, self._selected(names, where))
 
     def to_pandas(self, columns: Sequence[str] | None = None, where: str | None = None) -> "pd.DataFrame":
-        """As `to_arrow`, as a pandas data frame; null numbers are NaN.
+        """Return the galaxies as a pandas data frame, with the arguments of `to_arrow`. Null numbers are NaN.
 
         >>> import gax_batch
         >>> snapshot = gax_batch.open_catalog("catalog")
@@ -103,12 +103,12 @@ class Snapshot:
         return frame
 
     def to_polars(self, columns: Sequence[str] | None = None, where: str | None = None) -> "pl.DataFrame":
-        """As `to_arrow`, as a Polars data frame, mostly without a copy.
+        """Return the galaxies as a Polars data frame, mostly without a copy.
 
-        Needs `pip install 'gax-batch[export]'`.
+        Takes the arguments of `to_arrow`. Needs `pip install 'gax-batch[export]'`.
 
         Raises:
-            UsageError: Polars is not installed, or as those of `to_arrow`.
+            UsageError: Polars is not installed, or as for `to_arrow`.
 
         >>> import gax_batch
         >>> gax_batch.open_catalog("catalog").to_polars(["galaxy_id", "ra"]).shape
@@ -120,9 +120,9 @@ class Snapshot:
         return pl.DataFrame(pl.from_arrow(self.to_arrow(columns, where)))
 
     def to_astropy(self, columns: Sequence[str] | None = None, where: str | None = None) -> "Table":
-        """As `to_arrow`, as an Astropy table whose columns have units, descriptions and UCDs.
+        """Return the galaxies as an Astropy table with units, descriptions and UCDs.
 
-        Columns with nulls are masked; UCDs are in `column.meta["ucd"]`.
+        Takes the arguments of `to_arrow`. Columns with nulls are masked. UCDs are in `column.meta["ucd"]`.
 
         >>> import gax_batch
         >>> table = gax_batch.open_catalog("catalog").to_astropy(["galaxy_id", "dec"])
@@ -141,36 +141,34 @@ class Snapshot:
         return table
 
     def to_lsdb(self, columns: Sequence[str] | None = None, where: str | None = None) -> "lsdb.Catalog":
-        """As `to_arrow`, as a catalog of LSDB, which crossmatches with others on the sky.
+        """Return the galaxies as a catalog of LSDB, which crossmatches it with others.
 
-        Galaxies without a position are left out. All the others are in memory: a survey of more than a
-        million is better published (`gax publish --format hats`) and opened by `lsdb.open_catalog`. Needs
-        `pip install 'gax-batch[export]'`.
+        Takes the arguments of `to_arrow`. Galaxies without a position are omitted. All others are in memory:
+        publish a survey of more than a million galaxies (`gax publish --format hats`) and open it with
+        `lsdb.open_catalog` instead. Needs `pip install 'gax-batch[export]'`.
 
         Raises:
-            UsageError: LSDB is not installed, no galaxy has a position, or as those of `to_arrow`.
+            UsageError: LSDB is not installed, no galaxy has a position, or as for `to_arrow`.
         """
         require_extra("export", "to_lsdb", "lsdb")
         names = list(GALAXIES.names if columns is None else columns)
         rows = self.to_arrow(list(dict.fromkeys([*names, "ra", "dec"])), where)
         placed = rows.filter(pc.and_(rows["ra"].is_valid(), rows["dec"].is_valid()))
         if not len(placed):
-            raise UsageError(
-                f"none of these {len(rows):,} galaxies has a position: LSDB has no place for them"
-            )
+            raise UsageError(f"none of these {len(rows):,} galaxies has a position, which LSDB needs")
         import lsdb
 
-        # LSDB reads the types of Arrow; pandas' own of text would come back as another one.
+        # Keep the types of Arrow: pandas' own type of text would come back as another one.
         frame = placed.to_pandas(types_mapper=_arrow_type)
         return lsdb.from_dataframe(frame, ra_column="ra", dec_column="dec", catalog_name="galaxies")
 
     def galaxies(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
-        """Some galaxies, as `to_arrow`, in the order of their ids.
+        """Return some galaxies, as `to_arrow`, in the order of their ids.
 
-        The ids of all parts are looked through, and only the parts that hold the galaxies are read.
+        Searches the ids of all parts, and reads only the parts that contain the galaxies.
 
         Args:
-            ids: `galaxy_id` of each, N; one may come twice.
+            ids: `galaxy_id` of each of N galaxies, with or without repetitions.
             columns: As for `to_arrow`.
 
         Raises:
@@ -203,14 +201,14 @@ class Snapshot:
         return rows.take(places).select(names if columns is None else list(columns))
 
     def rejects(self) -> pa.Table:
-        """The cutouts that could not be cataloged, in memory, in no order.
+        """Return the cutouts that could not be cataloged, in memory, in any order.
 
         Returns:
             One row each: `galaxy_id`, `source_uri`, `source_version`, `stage`, `reason`, `detail`,
             `attempts`, `unit_id`, `run_id`.
 
         Raises:
-            FatalError: A part of the snapshot is gone.
+            FatalError: A part of the snapshot is missing.
 
         >>> import gax_batch
         >>> gax_batch.open_catalog("catalog").rejects().column_names[3:5]
@@ -219,16 +217,16 @@ class Snapshot:
         return self._catalog.rejects()
 
     def cutouts(self, ids: Sequence[str]) -> npt.NDArray[np.uint8]:
-        """The pixels that the models saw, read again from the survey's own files.
+        """Return the pixels that the models saw, read again from the survey's own files.
 
         Args:
             ids: `galaxy_id` of each.
 
         Returns:
-            `uint8 [N, 64, 64, 3]`, RGB, in the order of the ids.
+            RGB cutouts, uint8 `[N, 64, 64, 3]`, in the order of the ids.
 
         Raises:
-            UsageError: A galaxy is not in the snapshot, or its source is gone, changed or unreadable.
+            UsageError: A galaxy is not in the snapshot, or its source is missing, changed or unreadable.
 
         >>> import gax_batch
         >>> pixels = gax_batch.open_catalog("catalog").cutouts(["000001", "000003"])
@@ -242,10 +240,10 @@ class Snapshot:
             place = min(found.missing)
             reject = found.missing[place]
             raise UsageError(
-                f"{len(found.missing):,} of {len(rows):,} cutouts cannot be read, as that of "
+                f"{len(found.missing):,} of {len(rows):,} cutouts cannot be read, such as that of "
                 f"{rows['galaxy_id'][place].as_py()} ({reject.reason}: {reject.detail}); bring the survey's "
-                "files back, leave these galaxies out, or name the folder that the files are in now, which "
-                "also accepts files that were touched: open_catalog(..., sources=FOLDER)"
+                "files back, omit these galaxies, or name the folder that contains the files now, which "
+                "also accepts files with other modification times: open_catalog(..., sources=FOLDER)"
             )
         place_of = {name: place for place, name in enumerate(each)}
         return found.pixels[[place_of[name] for name in ids]]
@@ -253,11 +251,11 @@ class Snapshot:
     def conditional(
         self, questions: Sequence[str] | None = None, where: str | None = None, bundle: str | None = None
     ) -> pa.Table:
-        """The fractions of the volunteers who are asked each question, with 90 % intervals.
+        """Return the fractions of the volunteers who are asked each question, with 90 % intervals.
 
-        These are the fractions that Galaxy Zoo's tables hold as `..._debiased`. They are derived from the
-        columns of the catalog and the calibration of its bundle. The intervals hold for galaxies at which at
-        least one volunteer is asked; they are wide where few are expected to be.
+        These are the fractions in the `..._debiased` columns of Galaxy Zoo's tables. They are derived from
+        the columns of the catalog and the calibration of its bundle. The intervals are for galaxies for which
+        at least one volunteer is asked. They are wide where few volunteers are expected to be asked.
 
         Args:
             questions: Names of questions, or their beginnings (`t04`); all of them if None.
@@ -270,7 +268,7 @@ class Snapshot:
 
         Raises:
             UsageError: Another bundle made the catalog, the bundle has no intervals of conditional fractions,
-                there is no such question, or as those of `to_arrow`.
+                the question does not exist, or as for `to_arrow`.
         """
         fitted = Conditional.of_bundle(load_bundle(bundle))
         asked = gz2.QUESTIONS if questions is None else [gz2.find_question(name) for name in questions]
@@ -280,19 +278,19 @@ class Snapshot:
         return _whole(names, (fitted.add_to(part).select(names) for part in rows))
 
     def draws(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The draws of some galaxies from the posterior; needs a catalog of `gax run --keep-draws`.
+        """Return posterior draws of some galaxies. Needs a catalog of `gax run --keep-draws`.
 
         Draw k of all galaxies is the same network: the mean over galaxies of draw k is one draw of the mean.
 
         Args:
-            ids: `galaxy_id` of each, N; one may come twice.
+            ids: `galaxy_id` of each of N galaxies, with or without repetitions.
 
         Returns:
-            float32 `[N, S, 37]` cumulative fractions in the order of the ids and of `gax_batch.gz2.ANSWERS`,
-            exact to 0.0005.
+            Cumulative fractions, float32 `[N, S, 37]`, in the order of the ids and of
+            `gax_batch.gz2.ANSWERS`, accurate to 0.0005.
 
         Raises:
-            UsageError: The catalog keeps no draws, or has none of these galaxies.
+            UsageError: The catalog does not contain draws, or none of these galaxies.
 
         >>> import gax_batch
         >>> draws = gax_batch.open_catalog("catalog").draws(["000001", "000003"])
@@ -351,7 +349,7 @@ def _whole(names: Sequence[str], tables: Iterable[pa.Table]) -> pa.Table:
 
 
 def _plain(values: pa.ChunkedArray) -> Any:
-    """An array that Astropy takes: masked if there are nulls."""
+    """Return an array that Astropy accepts: masked if it has nulls."""
     text = pa.types.is_string(values.type)
     mask = pc.is_null(values).to_numpy()
     filled = pc.fill_null(values, pa.scalar("" if text else 0, values.type)).to_numpy()

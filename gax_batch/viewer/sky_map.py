@@ -137,7 +137,7 @@ def picture(view: View, cells: Cells) -> str:
     shown = _cells_of(view)
     count = _counts(cells[cells >= 0] >> 2 * (CELL_ORDER - view.order), shown, view.order)
     bright = np.log1p(count) / np.log1p(max(count.max(), 1))
-    # Drawn anew for each answer and sent over loopback: time is what counts.
+    # The picture is redrawn for each answer and sent over loopback, so speed matters more than size.
     return png_uri(_colored(shown, np.where(count > 0, bright, np.nan)), effort=1)
 
 
@@ -145,9 +145,9 @@ def whole_sky(values: Floats, title: str) -> str:
     """Draw a map of the whole sky with a scale of its colors, as an SVG element.
 
     Args:
-        values: Value of each HEALPix cell, float64 `[12 * 4**WHOLE_SKY_ORDER]`; NaN where there is none.
+        values: Value of each HEALPix cell, float64 `[12 * 4**WHOLE_SKY_ORDER]`; NaN without a value.
             At least one cell has a value.
-        title: What the values are.
+        title: Description of the values.
     """
     view = View()
     low, high = float(np.nanmin(values)), float(np.nanmax(values))

@@ -1,7 +1,7 @@
 """The tree of questions of one galaxy: one drawing, which a page shows as SVG and Matplotlib draws on axes.
 
-Questions are blocks in columns, and a branch is as wide as likely. A terminal shows the same tree as text, in
-the order of `walk`.
+Questions are blocks in columns. The width of a branch is its probability. A terminal shows the same tree as
+text, in the order of `walk`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ WIDEST_BRANCH = 26.0
 PADDING = 12
 BAR = BLOCK - 2 * PADDING
 RARE = 0.05
-"""Fraction of the volunteers below which a question hardly matters: it is drawn fainter."""
+"""Fraction of the volunteers below which a question is drawn fainter, since it hardly matters."""
 
 _PER_INCH = 100
 _FRACTION, _SPREAD, _INK, _LINE = "#2b62a8", "#b5531c", "#20242b", "#d9d7d1"
@@ -162,7 +162,7 @@ def plot_tree(row: Mapping[str, Any], axes: "Axes | None" = None) -> "Axes":
     if axes is None:
         from matplotlib import pyplot
 
-        # A notebook shows the figures that pyplot knows.
+        # A notebook shows only figures that pyplot manages.
         axes = pyplot.figure(figsize=figure_size(drawing)).add_axes((0, 0, 1, 0.94))
     axes.set(xlim=(0, drawing.width), ylim=(drawing.height, 0), aspect="equal")
     axes.set_axis_off()

@@ -54,7 +54,7 @@ def finished(galaxies, tmp_path_factory):
         )
         patch.setattr(networks, "DENSE", {name: replace(r, steps=2) for name, r in recipe.DENSE.items()})
         # No clear class is in the sample that calibrates.
-        patch.setattr(networks, "_tell", lambda *_: None)
+        patch.setattr(networks, "_report_errors", lambda *_: None)
         patch.setattr(networks.regression, "PAIRS", 8)
         patch.setattr(assemble, "DRAWS", 4)
         patch.setattr(data, "load", lambda *_: galaxies)

@@ -1,1 +1,1 @@
-"""What a bundle or a catalog is worth: errors, coverage, anomalies, measured against labels."""
+"""Evaluation of a bundle or a catalog against labels: errors, coverage, anomalies."""

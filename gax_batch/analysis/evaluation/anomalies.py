@@ -1,6 +1,6 @@
-"""What is no galaxy: stars, blank sky, noise, cosmic rays and artifacts, on the sky of real cutouts.
+"""Images that are not galaxies: stars, blank sky, noise, cosmic rays and artifacts, on real sky.
 
-Real background is taken from the cutouts' own corners, so that only the object differs.
+The background comes from the cutouts' own corners, so that only the object differs.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,15 @@ _CORNER = 16
 
 
 def anomalies(cutouts: Images, seed: int, count: int = 64) -> dict[str, Images]:
-    """Synthetic non-galaxies.
+    """Return synthetic images that are not galaxies.
 
     Args:
-        cutouts: real ones `[N, 64, 64, 3]`, whose sky is used.
-        seed: the same gives the same.
-        count: of each kind.
+        cutouts: Real cutouts whose sky is used, uint8 `[N, 64, 64, 3]`.
+        seed: Seed of the random numbers.
+        count: Number of images of each kind.
 
     Returns:
-        `[count, 64, 64, 3]` by name of `KINDS`.
+        Images, uint8 `[count, 64, 64, 3]`, by name of `KINDS`.
     """
     rng = np.random.default_rng([seed, 64])
     makers: dict[str, Callable[[Float, np.random.Generator], Float]] = {
@@ -42,12 +42,12 @@ def anomalies(cutouts: Images, seed: int, count: int = 64) -> dict[str, Images]:
 
 
 def turned(cutouts: Images) -> Images:
-    """Cutouts turned by 90 degrees."""
+    """Return cutouts rotated by 90 degrees."""
     return np.ascontiguousarray(np.rot90(cutouts, 1, (1, 2)))
 
 
 def auc(inside: npt.NDArray[np.float32], outside: npt.NDArray[np.float32]) -> float:
-    """Probability that an outside score is above an inside one (Mann-Whitney U); ties count half."""
+    """Return the probability that an outside score exceeds an inside one (Mann-Whitney U, ties half)."""
     ordered = np.sort(inside)
     below = np.searchsorted(ordered, outside, "left")
     ties = np.searchsorted(ordered, outside, "right") - below
@@ -55,7 +55,7 @@ def auc(inside: npt.NDArray[np.float32], outside: npt.NDArray[np.float32]) -> fl
 
 
 def _sky(cutout: Images, rng: np.random.Generator) -> Float:
-    """A cutout's sky: pixels of its darkest corner, each placed at random. `[64, 64, 3]`, 0 to 255."""
+    """Return a cutout's sky: pixels of its darkest corner, each placed at random. `[64, 64, 3]`, 0 to 255."""
     low, high = slice(0, _CORNER), slice(64 - _CORNER, 64)
     corners = [cutout[a, b].reshape(-1, 3) for a in (low, high) for b in (low, high)]
     pixels = min(corners, key=lambda c: float(c.std()))
@@ -63,7 +63,7 @@ def _sky(cutout: Images, rng: np.random.Generator) -> Float:
 
 
 def _star(sky: Float, rng: np.random.Generator) -> Float:
-    """One to three point sources of a Moffat profile (beta 3), one of them at the center."""
+    """Return one to three point sources of a Moffat profile (beta 3), one of them at the center."""
     y, x = np.mgrid[:64, :64] - 31.5
     image = sky.copy()
     for index in range(rng.integers(1, 4)):
@@ -79,7 +79,7 @@ def _noise(sky: Float, rng: np.random.Generator) -> Float:
 
 
 def _cosmic_rays(sky: Float, rng: np.random.Generator) -> Float:
-    """Straight, one-pixel tracks in one of the bands each."""
+    """Return straight, one-pixel tracks in one of the bands each."""
     image = sky.copy()
     for _ in range(rng.integers(3, 9)):
         start, angle, length = rng.uniform(8, 56, 2), rng.uniform(0, 2 * np.pi), rng.uniform(4, 30)
@@ -91,7 +91,7 @@ def _cosmic_rays(sky: Float, rng: np.random.Generator) -> Float:
 
 
 def _artifact(sky: Float, rng: np.random.Generator) -> Float:
-    """A satellite's trail, a bleeding column or a missing half, in full brightness."""
+    """Return a satellite trail, a bleeding column or a missing half, at full brightness."""
     image = sky.copy()
     y, x = np.mgrid[:64, :64] - 31.5
     kind = rng.integers(0, 3)

@@ -1,4 +1,4 @@
-"""Judge the intervals of conditional fractions: those of the volunteers who are asked a question."""
+"""Evaluate the intervals of conditional fractions: those of the volunteers who are asked a question."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,18 +18,18 @@ Float = npt.NDArray[np.float32]
 
 
 def conditional_metrics(fitted: Predictive, prob: Float, std: Float, labels: Labels) -> dict[str, Any]:
-    """Return how often 90 % intervals of conditional fractions hold, how wide they are, and the RMSE.
+    """Return the coverage and width of 90 % intervals of conditional fractions, and the RMSE.
 
-    Only galaxies at which somebody was asked the question count.
+    Only galaxies for which at least one volunteer was asked the question count.
 
     Args:
-        fitted: The distribution of conditional fractions.
-        prob: `[N, 37]` cumulative fractions.
-        std: `[N, 37]` their spreads.
-        labels: Of the same galaxies.
+        fitted: Distribution of conditional fractions.
+        prob: Predicted cumulative fractions, float32 `[N, 37]`.
+        std: Their standard deviations, float32 `[N, 37]`.
+        labels: Labels of the same galaxies.
 
     Returns:
-        Numbers overall, and by question that some galaxy was asked.
+        Numbers overall, and by question that was asked for at least one galaxy.
     """
     lo, hi = fitted.interval(prob, std, INTERVAL)
     cells = Cells(lo, hi, replace(labels, cumulative=labels.conditional), fitted.expected(prob))
@@ -37,7 +37,7 @@ def conditional_metrics(fitted: Predictive, prob: Float, std: Float, labels: Lab
     def summary(chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
         found = cells.summary(chosen)
         galaxies = int((cells.known & chosen).any(axis=1).sum())
-        # Who knows a conditional fraction was asked.
+        # A known conditional fraction implies that the question was asked.
         return {"galaxies": galaxies} | {name: found[name] for name in ("coverage", "width", "rmse")}
 
     masks = {q.name: np.equal(QUESTION_OF, number) for number, q in enumerate(gz2.QUESTIONS)}
@@ -47,7 +47,7 @@ def conditional_metrics(fitted: Predictive, prob: Float, std: Float, labels: Lab
 
 def table(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return the header and the rows of a table of what `conditional_metrics` returned."""
-    rows: list[tuple[str, ...]] = [("question", "galaxies asked", "RMSE", "hold", "width")]
+    rows: list[tuple[str, ...]] = [("question", "galaxies asked", "RMSE", "coverage", "width")]
     for name, values in (*found["questions"].items(), ("all", found)):
         numbers = f"{values['rmse']:.4f}", f"{values['coverage']:.1%}", f"{values['width']:.3f}"
         rows.append((name, f"{values['galaxies']:,}", *numbers))

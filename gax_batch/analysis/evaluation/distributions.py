@@ -29,12 +29,12 @@ def crps(predictive: npt.NDArray[Any], levels: npt.NDArray[Any], truth: npt.NDAr
     Each quantile stands for the levels up to halfway to its neighbors, so levels need not be equidistant.
 
     Args:
-        predictive: `[L, ...]` quantiles, not decreasing along the first axis.
-        levels: `[L]` increasing levels between 0 and 1.
-        truth: `[...]`; NaN where unknown.
+        predictive: Quantiles, float `[L, ...]`, non-decreasing along the first axis.
+        levels: Increasing levels between 0 and 1, float `[L]`.
+        truth: True values, float `[...]`; NaN if unknown.
 
     Returns:
-        float64 `[...]`, in units of the truth; NaN where that is unknown.
+        float64 `[...]`, in units of the truth; NaN if that is unknown.
     """
     levels = np.asarray(levels, np.float64)
     edges = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [1.0]])
@@ -48,16 +48,16 @@ def crps(predictive: npt.NDArray[Any], levels: npt.NDArray[Any], truth: npt.NDAr
 def interval_score(
     lo: npt.NDArray[Any], hi: npt.NDArray[Any], truth: npt.NDArray[Any], level: float
 ) -> Values:
-    """Return Winkler's score of central intervals: width, and a penalty for each miss; smaller is better.
+    """Return Winkler's score of central intervals: the width, and a penalty for each miss. Smaller is better.
 
     Args:
-        lo: `[...]` lower ends.
-        hi: `[...]` upper ends.
-        truth: `[...]`; NaN where unknown.
+        lo: Lower ends, float `[...]`.
+        hi: Upper ends, float `[...]`.
+        truth: True values, float `[...]`; NaN if unknown.
         level: Probability of the intervals.
 
     Returns:
-        float64 `[...]`; NaN where the truth is unknown.
+        float64 `[...]`; NaN if the truth is unknown.
     """
     low, high = np.asarray(lo, np.float64), np.asarray(hi, np.float64)
     miss = np.maximum(low - truth, 0) + np.maximum(truth - high, 0)
@@ -69,13 +69,13 @@ def pit_range(
 ) -> tuple[Values, Values]:
     """Return the range of levels that the truth has in its predictive distribution.
 
-    Between two quantiles the level is interpolated and the range is one number. At a point mass it has the
-    levels of all equal quantiles; beyond the outermost quantiles it reaches to 0 or 1.
+    Between two quantiles the level is interpolated and the range is one number. At a point mass it contains
+    the levels of all equal quantiles. Beyond the outermost quantiles it extends to 0 or 1.
 
     Args:
-        predictive: `[L, ...]` quantiles, not decreasing along the first axis.
-        levels: `[L]` increasing levels between 0 and 1.
-        truth: `[...]`, all known.
+        predictive: Quantiles, float `[L, ...]`, non-decreasing along the first axis.
+        levels: Increasing levels between 0 and 1, float `[L]`.
+        truth: True values, float `[...]`, all known.
 
     Returns:
         Lower and upper end, float64 `[...]` each.
@@ -90,7 +90,7 @@ def pit_range(
     part = (truth - left.astype(np.float64)) / np.where(inner, right - left, 1)
     between = padded[below] + part * (padded[np.minimum(below + 1, count + 1)] - padded[below])
     tied = upto > below
-    # The lowest quantile starts its point mass at 0, the highest one ends it at 1.
+    # The point mass of the lowest quantile begins at level 0, that of the highest one ends at level 1.
     low = np.where(tied & (below > 0), padded[np.minimum(below + 1, count + 1)], padded[below])
     high = np.where(tied & (upto < count), padded[upto], padded[np.minimum(upto + 1, count + 1)])
     return np.where(inner, between, low), np.where(inner, between, high)
@@ -105,16 +105,16 @@ def pit_cumulative(low: Values, high: Values, at: npt.ArrayLike) -> Values:
 
 
 def distribution_metrics(predictive: Float, levels: npt.NDArray[Any], labels: Labels) -> dict[str, Any]:
-    """Judge predictive distributions of cumulative fractions.
+    """Evaluate predictive distributions of cumulative fractions.
 
     Args:
-        predictive: float32 `[L, N, 37]` quantiles, not decreasing along the first axis.
-        levels: `[L]` increasing levels between 0 and 1.
-        labels: Of the N galaxies; with at least one known fraction.
+        predictive: Quantiles, float32 `[L, N, 37]`, non-decreasing along the first axis.
+        levels: Increasing levels between 0 and 1, float `[L]`.
+        labels: Labels of the N galaxies, with at least one known fraction.
 
     Returns:
         For all known fractions (`all`), for those of the questions that a galaxy was asked (`asked`), and for
-        each question among the galaxies that were asked it (`questions`): `fractions` (how many), `crps`,
+        each question among the galaxies that were asked it (`questions`): `fractions` (their number), `crps`,
         `interval_score` by level of each central interval, `pit` (shares of `PIT_BINS` equal bins, which are
         equal for calibrated distributions) and `calibration_error` (mean over the levels of the distance
         between a level and the share of fractions below its quantile).
@@ -158,17 +158,18 @@ def quantiles_of_intervals(
     """Return central intervals, and the prediction as the median, as quantiles.
 
     Args:
-        predicted: `[N, 37]`, inside of all intervals.
-        intervals: Lower and upper ends `[N, 37]` by level, such as `0.9`; a wider one for a larger level.
+        predicted: Predictions, float32 `[N, 37]`, inside all intervals.
+        intervals: Lower and upper ends, float32 `[N, 37]`, by level, such as `0.9`. A larger level has a
+            wider interval.
 
     Returns:
-        `[L, N, 37]` quantiles and their `[L]` levels.
+        Quantiles, float32 `[L, N, 37]`, and their levels, float64 `[L]`.
     """
     narrow = sorted(intervals, key=float)
     rows = [intervals[name][0] for name in reversed(narrow)] + [predicted] + [intervals[n][1] for n in narrow]
     tails = [(1 - float(name)) / 2 for name in reversed(narrow)]
     levels = np.array([*tails, 0.5, *(1 - tail for tail in reversed(tails))])
-    # Intervals of separately fitted levels can cross by a rounding.
+    # Rounding can make intervals of separately fitted levels cross.
     return np.maximum.accumulate(np.stack(rows), axis=0), levels
 
 

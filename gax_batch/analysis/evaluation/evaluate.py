@@ -1,4 +1,4 @@
-"""`gax evaluate`: judge a bundle or a catalog against a table of labels, as JSON and one page of plots."""
+"""`gax evaluate`: evaluate a bundle or a catalog against a table of labels, as JSON and a page of plots."""
 
 import json
 import math
@@ -43,21 +43,21 @@ def evaluate_catalog(
     definition: str | None = None,
     allow_other_definition: bool = False,
 ) -> dict[str, Any]:
-    """Judge the galaxies of a catalog that a table labels and that did not train its bundle.
+    """Evaluate a catalog on labeled galaxies that were not used to train its bundle.
 
     Args:
-        uri: The catalog.
+        uri: URI of the catalog.
         table: Labels, see `gax_batch.analysis.labels.read_labels`.
         output: Folder for `evaluation.json` and `evaluation.html`.
         say: Called with each line.
-        bundle: Folder or URI of the catalog's bundle, which states the definition and the training galaxies;
-            the shipped one when None.
+        bundle: Folder or URI of the catalog's bundle, which has the definition and the training galaxies;
+            None for the shipped one.
         definition: Definition of the catalog's fractions, if its bundle is not available.
-        allow_other_definition: Whether labels of another definition are compared too.
+        allow_other_definition: Whether labels of another definition are also compared.
 
     Raises:
-        UsageError: The labels are bad or of another definition, the catalog's definition is not known, or no
-            galaxy is left to judge.
+        UsageError: The labels are faulty or of another definition, the catalog's definition is unknown, or
+            no galaxy remains for the evaluation.
     """
     kinds = ("prob", "std", "lo", "hi")
     columns = [f"{answer}_{kind}" for kind in kinds for answer in gz2.ANSWERS]
@@ -66,7 +66,7 @@ def evaluate_catalog(
     labels = read_labels(table, definition_of(manifest))
     facts = _compare_definitions(labels, manifest, allow_other_definition, say)
     place = {name: row for row, name in enumerate(rows["galaxy_id"].to_pylist())}
-    labels = _labelled(labels, set(place), "galaxies of the catalog", say)
+    labels = _labeled(labels, set(place), "galaxies of the catalog", say)
     by_id = training_set.trained_by_id(manifest, labels)
     facts |= _training_facts(manifest, by_id, np.zeros_like(by_id), say)
     labels = labels.take(np.flatnonzero(~by_id))
@@ -91,25 +91,26 @@ def evaluate_bundle(
     *,
     allow_other_definition: bool = False,
 ) -> dict[str, Any]:
-    """Judge a bundle on labelled images that it was not trained on.
+    """Evaluate a bundle on labeled images that were not used to train it.
 
     Args:
-        bundle: Folder or URI; the shipped one when None.
+        bundle: Folder or URI of the bundle; None for the shipped one.
         table: Labels, see `gax_batch.analysis.labels.read_labels`.
-        images: Folder, prefix or glob, or a local folder of zips; an image's name is its galaxy's id.
+        images: Folder, prefix or glob, or a local folder of zips. The name of an image is its galaxy's id.
         output: Folder for `evaluation.json` and `evaluation.html`.
-        draws: Weight draws.
+        draws: Number of weight draws.
         say: Called with each line.
-        allow_other_definition: Whether labels of another definition are compared too.
+        allow_other_definition: Whether labels of another definition are also compared.
 
     Raises:
-        UsageError: The labels are bad or of another definition, or no galaxy with an image is left to judge.
+        UsageError: The labels are faulty or of another definition, or no galaxy with an image remains for the
+            evaluation.
     """
     loaded = load_bundle(bundle)
     labels = read_labels(table, definition_of(loaded.manifest))
     facts = _compare_definitions(labels, loaded.manifest, allow_other_definition, say)
     found, read = _find_images(images)
-    labels = _labelled(labels, set(found), "images", say)
+    labels = _labeled(labels, set(found), "images", say)
     cutouts, readable = _decode(read([found[name] for name in labels.ids]), say)
     labels = labels.take(readable)
     by_id = training_set.trained_by_id(loaded.manifest, labels)
@@ -127,7 +128,7 @@ def evaluate_bundle(
 def _classify(
     bundle: Bundle, cutouts: npt.NDArray[np.uint8], draws: int, say: Say
 ) -> tuple[Summary, dict[str, Any]]:
-    """Return the predictions, and what a turn changes and how well anomalies are recognized."""
+    """Return the predictions, and the results on rotated images and on anomalies."""
     with quiet_native_stderr():
         from gax_batch.models.engine import Engine
 
@@ -149,7 +150,7 @@ def _classify(
 
 
 def definition_of(manifest: Manifest) -> str:
-    """Return which definition of `gax_batch.analysis.labels.DEFINITIONS` a bundle's fractions have."""
+    """Return the definition, of `gax_batch.analysis.labels.DEFINITIONS`, of a bundle's fractions."""
     # Bundles that do not state it were trained on Hart et al. 2016's weighted votes.
     return str(manifest.get("definition", WEIGHTED))
 
@@ -158,12 +159,12 @@ def catalog_manifest(bundle_ids: set[str], bundle: str | None, definition: str |
     """Return the manifest of the bundle that made a catalog.
 
     Args:
-        bundle_ids: Those of the catalog's rows.
-        bundle: Folder or URI of a bundle; the shipped one when None.
-        definition: What the manifest would state, for a catalog of another bundle.
+        bundle_ids: Bundle ids of the catalog's rows.
+        bundle: Folder or URI of a bundle; None for the shipped one.
+        definition: Definition that the manifest would have, for a catalog of another bundle.
 
     Raises:
-        UsageError: The catalog is of another bundle and no definition is given.
+        UsageError: Another bundle made the catalog, and no definition is given.
     """
     loaded = load_bundle(bundle)
     if bundle_ids == {loaded.bundle_id}:
@@ -172,7 +173,7 @@ def catalog_manifest(bundle_ids: set[str], bundle: str | None, definition: str |
         names = ", ".join(sorted(bundle_ids)[:EXAMPLES])
         raise UsageError(
             f"the catalog was made by {names}, not by {loaded.bundle_id} alone, so the definition of "
-            "its fractions is not known; name its bundle with --bundle, or state --definition"
+            "its fractions is unknown; name its bundle with --bundle, or set --definition"
         )
     return {"definition": definition}
 
@@ -184,26 +185,26 @@ def _compare_definitions(labels: Labels, manifest: Manifest, allowed: bool, say:
         if not allowed:
             raise UsageError(
                 f"{text}, which are different quantities; use labels of that definition, or "
-                "--allow-other-definition to compare them all the same"
+                "--allow-other-definition to compare them nevertheless"
             )
-        say(f"warning: {text}: the errors contain the difference of the definitions")
+        say(f"warning: {text}: the errors include the difference between the definitions")
     return {"definition": {"predictions": predicted, "labels": labels.definition}}
 
 
 def _training_facts(manifest: Manifest, by_id: Mask, by_pixels: Mask, say: Say) -> dict[str, Any]:
-    """Report how many galaxies trained the bundle; refuse if no other galaxy is left."""
+    """Report how many galaxies were used to train the bundle. Refuse if no other galaxy is left."""
     recorded = training_set.is_recorded(manifest)
     trained = int((by_id | by_pixels).sum())
     if not recorded:
-        say("  the training galaxies of the bundle are not known: some of them may be among these")
+        say("  the training galaxies of the bundle are unknown: some of them may be among these")
     elif trained:
         say(
-            f"  left out: {trained:,} that trained the bundle ({int(by_id.sum()):,} by id, "
+            f"  omitted: {trained:,} that were used to train the bundle ({int(by_id.sum()):,} by id, "
             f"{int(by_pixels.sum()):,} by pixels)"
         )
     if trained == len(by_id):
         raise UsageError(
-            f"all {trained:,} labelled galaxies trained the bundle, so none is left to judge it; use others"
+            f"all {trained:,} labeled galaxies were used to train the bundle; use others to evaluate it"
         )
     return {
         "trained_the_bundle": {
@@ -215,18 +216,18 @@ def _training_facts(manifest: Manifest, by_id: Mask, by_pixels: Mask, say: Say) 
     }
 
 
-def _labelled(labels: Labels, known: set[str], what: str, say: Say) -> Labels:
+def _labeled(labels: Labels, known: set[str], what: str, say: Say) -> Labels:
     there = np.array([name in known for name in labels.ids])
     used = there & (labels.voted | _of_a_class(labels) | (labels.largest >= 0))
     if not used.any():
-        raise UsageError(f"none of the {len(labels):,} labelled galaxies is among the {what}")
-    say(f"{int(used.sum()):,} labelled galaxies")
+        raise UsageError(f"none of the {len(labels):,} labeled galaxies is among the {what}")
+    say(f"{int(used.sum()):,} labeled galaxies")
     for kind, count, names in (
         ("labels without", (~there).sum(), [n for n, t in zip(labels.ids, there, strict=True) if not t]),
         ("without a label among the", len(known) - there.sum(), sorted(known - set(labels.ids))),
     ):
         if count:
-            say(f"  left out: {int(count):,} {kind} {what} ({', '.join(names[:EXAMPLES])}, ...)")
+            say(f"  omitted: {int(count):,} {kind} {what} ({', '.join(names[:EXAMPLES])}, ...)")
     return labels.take(np.flatnonzero(used))
 
 
@@ -237,7 +238,7 @@ def _of_a_class(labels: Labels) -> Mask:
 def _find_images(
     images: str,
 ) -> tuple[Mapping[str, Any], Callable[[Sequence[Any]], Iterable[tuple[str, bytes]]]]:
-    """Where each image is by its galaxy's id, and what reads such places, with their names."""
+    """Return the place of each image by its galaxy's id, and a function that reads images from places."""
     path = storage.local_path(images)
     if path is not None and holds_zips(path):
         return list_images(path), read_images
@@ -254,9 +255,9 @@ def _decode(
             cutouts.append(Decoder().decode(data)[0])
             rows.append(row)
         except RejectError as error:
-            say(f"  left out: {name}: {error}")
+            say(f"  omitted: {name}: {error}")
     if not cutouts:
-        raise UsageError("none of the labelled images can be read")
+        raise UsageError("none of the labeled images can be read")
     return np.stack(cutouts), np.array(rows, np.intp)
 
 
@@ -266,7 +267,7 @@ def _intervals(manifest: Manifest, summary: Summary) -> dict[str, tuple[Float, F
 
 
 def _judge_conditional(manifest: Manifest, summary: Summary, labels: Labels) -> dict[str, Any]:
-    """Judge the intervals of conditional fractions, which bundles of earlier releases lack."""
+    """Evaluate the intervals of conditional fractions, which bundles of earlier releases lack."""
     asked = manifest["calibration"]["combinations"]["bayesian+svr"].get("conditional")
     if asked is None or not labels.voted.any():
         return {}
@@ -280,13 +281,16 @@ def judge(
     intervals: dict[str, tuple[Float, Float]],
     appearance: Mapping[str, npt.NDArray[np.float64]] | None = None,
 ) -> dict[str, Any]:
-    """Return what labels say of predictions.
+    """Compare predictions with labels.
 
     Args:
-        labels: of N galaxies.
+        labels: Labels of N galaxies.
         values: `prob`, `std`, `lo` and `hi`, float32 `[N, 37]` each.
-        intervals: lower and upper ends `[N, 37]` by level.
-        appearance: what `looks.measure` found in their images; None without images.
+        intervals: Lower and upper ends, float32 `[N, 37]`, by level.
+        appearance: Result of `looks.measure` on their images; None without images.
+
+    Returns:
+        The metrics, as plain data.
     """
     voted, largest = np.flatnonzero(labels.voted), np.flatnonzero(labels.largest >= 0)
     clear = np.flatnonzero(_of_a_class(labels))
@@ -351,23 +355,23 @@ def _lines(result: dict[str, Any]) -> list[str]:
         )
         for level, found in result["intervals"].items():
             lines.append(
-                f"{float(level):.0%} intervals hold {found['coverage']:.1%} of the fractions, "
+                f"{float(level):.0%} intervals contain {found['coverage']:.1%} of the fractions, "
                 f"{found.get('coverage_asked', math.nan):.1%} where asked, mean width {found['width']:.3f}"
             )
     if "conditional" in result:
         found = result["conditional"]
         lines.append(
-            f"90% intervals hold {found['coverage']:.1%} of the conditional fractions, mean width "
+            f"90% intervals contain {found['coverage']:.1%} of the conditional fractions, mean width "
             f"{found['width']:.3f}"
         )
     if "distribution" in result:
         found = result["distribution"]["all"]
         lines.append(f"CRPS {found['crps']:.4f}, calibration error {found['calibration_error']:.3f}")
     if "clear_classes" in result:
-        lines.append(f"five clear classes: {result['clear_classes']['accuracy']:.1%} right")
+        lines.append(f"five clear classes: {result['clear_classes']['accuracy']:.1%} correct")
     if "largest" in result:
-        lines.append(f"largest of the 37 fractions: {result['largest']['accuracy']:.1%} right")
+        lines.append(f"largest of the 37 fractions: {result['largest']['accuracy']:.1%} correct")
     if "out_of_distribution" in result:
         lines.append(f"out-of-distribution AUC {result['out_of_distribution']['auc']:.3f}")
-        lines.append(f"a turn by 90 degrees changes the blend by {result['rotation_mean_change']:.4f}")
+        lines.append(f"a rotation by 90 degrees changes the blend by {result['rotation_mean_change']:.4f}")
     return lines

@@ -1,4 +1,4 @@
-"""Labelled images on a local disk: a folder of images or of zips of images, or one zip."""
+"""Labeled images on a local disk: a folder of images or of zips of images, or one zip."""
 
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -9,16 +9,16 @@ from gax_batch.errors import UsageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 Place = tuple[Path, str]
-"""The folder or zip of an image, and its name in it."""
+"""Folder or zip of an image, and its name in it."""
 
 
 def list_images(place: Path) -> dict[str, Place]:
-    """Return where each image of a folder or a zip is: its folder or zip, and its name within, by galaxy id.
+    """Return the place of each image of a folder or a zip by galaxy id: its folder or zip, and its name.
 
-    A galaxy's id is the stem of the file's name. A folder may hold zips of images too.
+    A galaxy's id is the stem of the file's name. A folder may also contain zips of images.
 
     Raises:
-        UsageError: there is no such folder or zip, or two images have one id.
+        UsageError: The folder or zip does not exist, or two images have the same id.
     """
     if place.is_dir():
         names = [(place, p.relative_to(place).as_posix()) for p in sorted(place.rglob("*"))]
@@ -33,15 +33,13 @@ def list_images(place: Path) -> dict[str, Place]:
         path = PurePosixPath(name)
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in path.parts:
             if path.stem in images:
-                raise UsageError(
-                    f"{place} holds two images of {path.stem}: {images[path.stem][1]} and {name}"
-                )
+                raise UsageError(f"{place} has two images of {path.stem}: {images[path.stem][1]} and {name}")
             images[path.stem] = where, name
     return images
 
 
 def holds_zips(place: Path) -> bool:
-    """Whether a path is a zip or a folder with zips below it."""
+    """Return whether a path is a zip or a folder with zips below it."""
     return next(place.rglob("*.zip"), None) is not None if place.is_dir() else zipfile.is_zipfile(place)
 
 

@@ -1,6 +1,6 @@
-"""Coverage and errors by the look of the image: the size, brightness and sharpness of the galaxy in it.
+"""Coverage and errors by the appearance of the galaxy in the image: size, brightness and sharpness.
 
-Images of the challenge are scaled to the size of the galaxy, so that "size" is how far its light reaches
+Images of the challenge are scaled to the size of the galaxy. "Size" is therefore how far its light extends
 within the cutout, and a galaxy that is small on the sky has a blurred image.
 """
 
@@ -18,12 +18,12 @@ from gax_batch.models import appearance
 Doubles = npt.NDArray[np.float64]
 FIFTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 NOTE = (
-    "Size is how far the galaxy's light reaches in the image, brightness its total light, sharpness that at "
-    "the scale of one pixel. Each fifth has as many galaxies, from the small, faint or blurred ones (1) to "
-    "the large, bright or sharp ones (5)."
+    "Size is how far the galaxy's light extends in the image, brightness its total light, sharpness that at "
+    "the scale of one pixel. All fifths are equally large, from the small, faint or blurred galaxies "
+    "(1) to the large, bright or sharp ones (5)."
 )
-# The statistic of each look, and whether it grows (1) or falls (-1) with it: the light of a large galaxy is
-# further away from the center.
+# The statistic of each look, and whether it increases (1) or decreases (-1) with it: the light of a large
+# galaxy is farther from the center.
 _STATISTICS = {"size": ("light_middle", -1), "brightness": ("brightness", 1), "sharpness": ("sharpness", 1)}
 
 
@@ -34,8 +34,8 @@ def measure(cutouts: npt.NDArray[np.uint8]) -> dict[str, Doubles]:
         cutouts: uint8 `[N, 64, 64, 3]`, RGB.
 
     Returns:
-        `size`, `brightness` and `sharpness`, float64 `[N]`, natural logarithms. `size` is that of the light
-        over the light within 8 pixels of the center; for the others see `appearance.STATISTICS`.
+        `size`, `brightness` and `sharpness`, float64 `[N]`, natural logarithms. `size` is that of the total
+        light divided by the light within 8 pixels of the center. For the others see `appearance.STATISTICS`.
     """
     places = {statistic.name: index for index, statistic in enumerate(appearance.STATISTICS)}
     measured = appearance.measure(cutouts)
@@ -46,8 +46,8 @@ def by_fifth(cells: Cells, found: Mapping[str, Doubles]) -> dict[str, list[dict[
     """Return coverage, width and RMSE by fifth of the galaxies.
 
     Args:
-        cells: Of N galaxies.
-        found: What `measure` found in their images, `[N]` by look.
+        cells: Intervals and labels of N galaxies.
+        found: Result of `measure` on their images, float64 `[N]` by look.
 
     Returns:
         By look, the summaries of `Cells.groups` by rank over N, from the smallest, faintest or least sharp
@@ -62,9 +62,9 @@ def by_fifth(cells: Cells, found: Mapping[str, Doubles]) -> dict[str, list[dict[
 
 
 def table(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return the header and the rows of a table of what `by_fifth` returned."""
+    """Return the header and the rows of a table of the result of `by_fifth`."""
     rows: list[tuple[str, ...]] = [
-        ("image", "fifth", "fractions", "RMSE", "hold", "hold where asked", "width", "width where asked")
+        ("image", "fifth", "fractions", "RMSE", "coverage", "where asked", "width", "width where asked")
     ]
     keys = {"rmse": ".4f", "coverage": ".1%", "coverage_asked": ".1%", "width": ".3f", "width_asked": ".3f"}
     for look, groups in found.items():

@@ -1,8 +1,8 @@
-"""Numbers that judge predictions against labels. NumPy and SciPy only.
+"""Metrics of predictions against labels. This module needs only NumPy and SciPy.
 
 RMSE over the 37 columns is the Galaxy Zoo challenge's metric (Dieleman, Willett & Dambre 2015); the
 votes' likelihood is a Dirichlet-multinomial per question (Walmsley et al. 2020, MNRAS 491, 1554). Labels may
-lack columns: fractions that are not known are in no mean.
+lack columns: unknown fractions do not enter a mean.
 """
 
 import math
@@ -29,25 +29,25 @@ LEVELS = (0.5, 0.68, 0.9, 0.95)
 CONCENTRATION = 30.0
 RISK_STEPS = 10
 TENTHS = tuple(step / 10 for step in range(11))
-# Shares of volunteers who are asked a question: most galaxies are at the low end.
+# Boundaries of the share of volunteers who are asked a question: most galaxies are at the low end.
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-# Fractions and interval ends that are equal in decimals may differ in the last binary place.
+# Fractions and interval ends that are equal as decimals may differ in the last binary digit.
 _EQUAL = 1e-6
 
 
 def rmse(predicted: Float, truth: Float) -> float:
-    """Return the root of the mean squared error over all known fractions; `truth` is NaN where unknown."""
+    """Return the root mean squared error over all known fractions. `truth` is NaN if unknown."""
     return math.sqrt(float(np.nanmean(np.square(predicted - truth, dtype=np.float64))))
 
 
 def squared_error(predicted: Float, labels: Labels) -> npt.NDArray[np.float64]:
-    """Return the mean squared error of each galaxy's known fractions, `[N]`; all galaxies have some."""
+    """Return the mean squared error of each galaxy's known fractions, `[N]`. Each galaxy must have some."""
     error = np.square(predicted - labels.cumulative, dtype=np.float64)
     return np.asarray(np.nanmean(error, axis=1))
 
 
 def asked(labels: Labels) -> Mask:
-    """Return whether a question is known and any volunteer was asked it, bool `[N, 11]`."""
+    """Return whether a question is known and was asked to at least one volunteer, bool `[N, 11]`."""
     known = labels.known[:, [question.start for question in gz2.QUESTIONS]]
     return np.asarray(known & (labels.share_asked > 0))
 
@@ -61,13 +61,13 @@ def votes_nll(predicted: Float, labels: Labels, concentration: float = CONCENTRA
     """Return the negative log likelihood of each galaxy's votes by question.
 
     Args:
-        predicted: `[N, 37]` cumulative fractions.
-        labels: Of the same galaxies.
+        predicted: Predicted cumulative fractions, float32 `[N, 37]`.
+        labels: Labels of the same galaxies.
         concentration: Sum of a question's Dirichlet parameters.
 
     Returns:
-        float64 `[N, 11]`, nats, without multinomial coefficients; zero where nobody was asked or nothing is
-        known.
+        float64 `[N, 11]`, nats, without multinomial coefficients; zero if no volunteer was asked or the votes
+        are unknown.
     """
     probability = np.maximum(gz2.conditional(predicted).astype(np.float64), 1e-6)
     fractions, reached = labels.fractions, labels.reached.astype(np.float64)
@@ -82,7 +82,7 @@ def votes_nll(predicted: Float, labels: Labels, concentration: float = CONCENTRA
 
 
 def vote_noise(labels: Labels) -> float:
-    """Return the RMSE that the finite number of votes alone gives to a perfect prediction."""
+    """Return the RMSE of a perfect prediction that results from the finite number of votes."""
     voted = labels.voted
     truth, volunteers = labels.cumulative[voted], labels.volunteers[voted]
     return math.sqrt(float(np.nanmean(truth * (1 - truth) / volunteers[:, None])))
@@ -91,8 +91,8 @@ def vote_noise(labels: Labels) -> float:
 def point_metrics(predicted: Float, labels: Labels) -> dict[str, Any]:
     """Return RMSE and votes' likelihood, overall and by question.
 
-    The likelihood of a galaxy is summed over its known questions. A question's numbers are of the galaxies
-    that have it; a question that no galaxy has is left out.
+    The likelihood of a galaxy is summed over its known questions. The numbers of a question are of the
+    galaxies for which it is known. A question that is known for no galaxy is omitted.
     """
     truth, likelihood = labels.cumulative, votes_nll(predicted, labels)
     known = labels.known
@@ -131,21 +131,21 @@ def reliability(predicted: Float, labels: Labels) -> list[dict[str, Any]]:
 
 
 def coverage(lo: Float, hi: Float, labels: Labels, predicted: Float | None = None) -> dict[str, Any]:
-    """Return how often intervals hold the vote fraction, and how wide they are.
+    """Return how often intervals contain the vote fraction, and how wide they are.
 
-    Values named `_asked` are of the galaxies at which somebody was asked the question. Their fractions are
-    larger than those of the average galaxy and harder to hold.
+    Values named `_asked` are of the galaxies for which at least one volunteer was asked the question. Their
+    fractions are larger than average and harder to cover.
 
     Args:
-        lo: `[N, 37]` lower ends.
-        hi: `[N, 37]` upper ends.
-        labels: Of the same galaxies; with at least one known fraction.
-        predicted: `[N, 37]` cumulative fractions. If given, the result also has the coverage by tenth of the
-            predicted fraction (`by_fraction`), and by the predicted share of volunteers who are asked
-            (`by_share`, without the two questions that everybody is asked).
+        lo: Lower ends, float32 `[N, 37]`.
+        hi: Upper ends, float32 `[N, 37]`.
+        labels: Labels of the same galaxies, with at least one known fraction.
+        predicted: Predicted cumulative fractions, float32 `[N, 37]`. If given, the result also has the
+            coverage by tenth of the predicted fraction (`by_fraction`), and by the predicted share of
+            volunteers who are asked (`by_share`, without the two questions that everybody is asked).
 
     Returns:
-        Numbers overall, by question (those that some galaxy was asked), and by groups that are not empty.
+        Numbers overall, by question (those asked for at least one galaxy), and by groups that are not empty.
     """
     known, cells = labels.known, Cells(lo, hi, labels)
     everywhere = np.ones(gz2.N_ANSWERS, bool)
@@ -171,16 +171,17 @@ def coverage(lo: Float, hi: Float, labels: Labels, predicted: Float | None = Non
 
 
 class Cells:
-    """Which of `[N, 37]` intervals hold their fraction, and summaries over some of them."""
+    """Whether each of `[N, 37]` intervals contains its fraction, and summaries over some of them."""
 
     def __init__(self, lo: Float, hi: Float, labels: Labels, predicted: Float | None = None) -> None:
         """Compare intervals with labels.
 
         Args:
-            lo: `[N, 37]` lower ends.
-            hi: `[N, 37]` upper ends.
-            labels: Of the same galaxies.
-            predicted: `[N, 37]` cumulative fractions. If given, summaries have their RMSE too.
+            lo: Lower ends, float32 `[N, 37]`.
+            hi: Upper ends, float32 `[N, 37]`.
+            labels: Labels of the same galaxies.
+            predicted: Predicted cumulative fractions, float32 `[N, 37]`. If given, summaries also have their
+                RMSE.
         """
         truth = labels.cumulative
         self.inside = (truth >= lo - _EQUAL) & (truth <= hi + _EQUAL)
@@ -202,13 +203,13 @@ class Cells:
     def groups(
         self, values: npt.NDArray[np.floating[Any]], edges: Sequence[float], chosen: Mask
     ) -> list[dict[str, Any]]:
-        """Return the summaries of groups by value, without empty ones.
+        """Return the summaries of groups by value, without empty groups.
 
         Args:
-            values: `[N, 37]`, or `[N, 1]` for a value of each galaxy.
-            edges: Edges of the groups. A value that is an edge belongs to the upper group; values beyond the
+            values: Values, float `[N, 37]`, or `[N, 1]` for one value per galaxy.
+            edges: Edges of the groups. A value that is an edge belongs to the upper group. Values beyond the
                 outer edges belong to the outer groups.
-            chosen: Which answers are counted, `[37]`.
+            chosen: Whether each answer counts, bool `[37]`.
         """
         group = np.digitize(values, edges[1:-1])
         result = []
@@ -221,11 +222,11 @@ class Cells:
 
 
 def risk_coverage(error: npt.NDArray[Any], uncertainty: npt.NDArray[Any]) -> list[float]:
-    """Return the RMSE of the most certain 10, 20, ... 100 % of galaxies; it falls towards the certain ones.
+    """Return the RMSE of the most certain 10, 20, ... 100 % of galaxies.
 
     Args:
-        error: Mean squared error of each galaxy, `[N]`.
-        uncertainty: What the model states of each galaxy, `[N]`.
+        error: Mean squared error of each galaxy, float `[N]`.
+        uncertainty: Uncertainty that the model predicts for each galaxy, float `[N]`.
     """
     ordered = np.cumsum(error[np.argsort(uncertainty, kind="stable")], dtype=np.float64)
     counts = [max(1, round(len(error) * step / RISK_STEPS)) for step in range(1, RISK_STEPS + 1)]
@@ -233,12 +234,12 @@ def risk_coverage(error: npt.NDArray[Any], uncertainty: npt.NDArray[Any]) -> lis
 
 
 def clear_metrics(predicted: Float, classes: npt.NDArray[np.int8]) -> dict[str, Any]:
-    """Return the accuracy on galaxies of a clear class, and true (rows) against predicted classes.
+    """Return the accuracy on galaxies of a clear class, and a table of true (rows) and predicted classes.
 
-    Galaxies of an unknown class, or of none of the five, are not counted.
+    Galaxies of an unknown class, or of none of the five, do not count.
 
     Args:
-        predicted: `[N, 37]` cumulative fractions.
+        predicted: Predicted cumulative fractions, float32 `[N, 37]`.
         classes: int8 `[N]`, see `Labels.classes`.
     """
     clear = (classes >= 0) & (classes != NO_CLASS)
@@ -263,8 +264,8 @@ def largest_metrics(predicted: Float, largest: npt.NDArray[np.int8]) -> dict[str
     """Return how often the largest of the 37 fractions is the predicted one.
 
     Args:
-        predicted: `[N, 37]` cumulative fractions.
-        largest: int8 `[N]`, see `Labels.largest`; galaxies of -1 are not counted.
+        predicted: Predicted cumulative fractions, float32 `[N, 37]`.
+        largest: int8 `[N]`, see `Labels.largest`. Galaxies of -1 do not count.
     """
     known = largest >= 0
     found = np.argmax(predicted[known][:, list(LARGEST_COLUMNS)], axis=1)

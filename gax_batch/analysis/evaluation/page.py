@@ -12,12 +12,12 @@ STYLE = (
     "td,th{padding:.2em .6em;text-align:right}caption{padding:.4em}.warning{color:#a01c1c;font-weight:bold}"
 )
 LEVEL = "0.9"
-"""The level of the catalog's intervals, which the plots by question and by group show."""
+"""Level of the catalog's intervals, which the plots by question and by group show."""
 NOMINAL = ("nominal", float(LEVEL))
 _ASKED_NOTE = (
-    "Most fractions are near 0, because few volunteers are asked most questions, and intervals hold them "
-    "easily. Coverage among the galaxies that were asked a question, and by the share of volunteers that the "
-    "model expects to be asked, shows where intervals fail."
+    "Most fractions are near 0, because few volunteers are asked most questions, and intervals contain them "
+    "easily. Coverage among the galaxies for which a question was asked, and by the share of volunteers that "
+    "the model expects to be asked, shows where intervals fail."
 )
 
 
@@ -71,11 +71,11 @@ def _warnings(result: Mapping[str, Any]) -> str:
     if definition and definition["predictions"] != definition["labels"]:
         lines.append(
             f"The labels are {definition['labels']} fractions, the predictions {definition['predictions']} "
-            "ones: errors and coverage contain the difference between these quantities."
+            "ones: errors and coverage include the difference between these quantities."
         )
     trained = result.get("trained_the_bundle")
     if trained and not trained["known"]:
-        lines.append("The training galaxies of the bundle are not known: some of them may be among these.")
+        lines.append("The training galaxies of the bundle are unknown: some of them may be among these.")
     return "".join(f'<p class="warning">{escape(line)}</p>' for line in lines)
 
 
@@ -85,7 +85,7 @@ def _summary(result: Mapping[str, Any]) -> str:
     if "definition" in result:
         lines.append(f"definition of the predicted fractions: {result['definition']['predictions']}")
     if result.get("trained_the_bundle", {}).get("galaxies"):
-        lines.append(f"left out: {result['trained_the_bundle']['galaxies']} galaxies that trained the bundle")
+        lines.append(f"omitted: {result['trained_the_bundle']['galaxies']} galaxies used to train the bundle")
     if "points" in result:
         lines.append(
             f"RMSE {result['points']['rmse']:.4f}, of which vote noise {result['vote_noise_rmse']:.4f}"
@@ -98,10 +98,10 @@ def _summary(result: Mapping[str, Any]) -> str:
             f"calibration error {found['calibration_error']:.3f}"
         )
     if "largest" in result:
-        lines.append(f"largest of the 37 fractions right for {result['largest']['accuracy']:.1%}")
+        lines.append(f"largest of the 37 fractions correct for {result['largest']['accuracy']:.1%}")
     if "out_of_distribution" in result:
         lines += [f"{name}: {value:.3f}" for name, value in result["out_of_distribution"].items()]
-        lines.append(f"mean change under a turn by 90 degrees {result['rotation_mean_change']:.4f}")
+        lines.append(f"mean change under a rotation by 90 degrees {result['rotation_mean_change']:.4f}")
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
@@ -123,7 +123,7 @@ def _reliability(result: Mapping[str, Any]) -> str:
 
 
 def risk_coverage(errors: Mapping[str, Sequence[float]]) -> str:
-    """Draw the error of growing shares of the galaxies, the most certain ones first.
+    """Draw the error of increasing shares of the galaxies, beginning with the most certain ones.
 
     Args:
         errors: RMSE of equally spaced shares, the last of which is all galaxies, by the measure of certainty.
@@ -228,7 +228,7 @@ def _table(result: Mapping[str, Any]) -> str:
 
 
 def _lines(caption: str, rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; the first row is the header."""
+    """Return a table. The first row is the header."""
     head, *body = (
         "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
         for tag, row in zip(("th", *["td"] * len(rows)), rows, strict=False)
@@ -248,5 +248,5 @@ def _confusion(found: Mapping[str, Any]) -> str:
         f"<tr><th>{escape(name)}</th>{''.join(f'<td>{count}</td>' for count in row)}</tr>"
         for name, row in zip(found["classes"], found["confusion"], strict=True)
     )
-    caption = f"true class (rows) against predicted: {found['accuracy']:.1%} right"
+    caption = f"true class (rows) against predicted: {found['accuracy']:.1%} correct"
     return f"<table><caption>{caption}</caption><tr><th></th>{head}</tr>{rows}</table>"

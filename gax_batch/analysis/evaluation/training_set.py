@@ -1,4 +1,4 @@
-"""Recognize galaxies that trained a bundle, which must not judge it.
+"""Recognize galaxies that were used to train a bundle, which must not evaluate it.
 
 A bundle keeps sorted digests of its training galaxies: `training.ids_sha256` of their numbering and
 identifier, and `training.pixels_sha256` of their cutouts, since one image can have two identifiers.
@@ -15,7 +15,7 @@ from gax_batch.analysis.labels import Labels
 
 Mask = npt.NDArray[np.bool_]
 DIGITS = 12
-"""Hexadecimal digits of each digest: among 100,000 galaxies, two share one with a probability of 2e-5."""
+"""Hexadecimal digits of each digest. Two of 100,000 galaxies share one with a probability of 2e-5."""
 IDS, PIXELS = "ids_sha256", "pixels_sha256"
 
 
@@ -34,17 +34,17 @@ def pixel_digests(cutouts: npt.NDArray[np.uint8]) -> list[str]:
 
 
 def is_recorded(manifest: Mapping[str, Any]) -> bool:
-    """Return whether a bundle's manifest records which galaxies trained it."""
+    """Return whether a bundle's manifest records its training galaxies."""
     return IDS in manifest.get("training", {})
 
 
 def trained_by_id(manifest: Mapping[str, Any], labels: Labels) -> Mask:
-    """Return which galaxies trained the bundle, by their identifiers, bool `[N]`."""
+    """Return whether each galaxy was used to train the bundle, by its identifier, bool `[N]`."""
     return _among(manifest, IDS, id_digests(labels))
 
 
 def trained_by_pixels(manifest: Mapping[str, Any], cutouts: npt.NDArray[np.uint8]) -> Mask:
-    """Return which galaxies trained the bundle, by the pixels of their cutouts, bool `[N]`."""
+    """Return whether each galaxy was used to train the bundle, by the pixels of its cutout, bool `[N]`."""
     return _among(manifest, PIXELS, pixel_digests(cutouts))
 
 

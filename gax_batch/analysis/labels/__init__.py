@@ -1,6 +1,6 @@
-"""Labels of galaxies: vote fractions, all or some of them, or the fact of which thresholds they pass.
+"""Labels of galaxies: all or some vote fractions, or the thresholds that the fractions pass.
 
-`rows` holds the labels, `classes` the clear classes and their thresholds, `tables` reads published tables,
+`rows` defines the labels, `classes` the clear classes and their thresholds. `tables` reads published tables,
 and `joining` merges tables about the same galaxies.
 """
 

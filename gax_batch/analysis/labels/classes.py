@@ -7,7 +7,7 @@ from gax_batch import gz2
 
 CLEAR_CLASSES = ("round", "in_between", "cigar", "edge_on", "spiral")
 NO_CLASS = len(CLEAR_CLASSES)
-"""The class of a galaxy that is certainly none of the five."""
+"""Class of a galaxy that is certainly none of the five."""
 CLASS_CONDITIONS: tuple[tuple[tuple[int, float], ...], ...] = (
     ((0, 0.469), (15, 0.5)),
     ((0, 0.469), (16, 0.5)),
@@ -15,9 +15,9 @@ CLASS_CONDITIONS: tuple[tuple[tuple[int, float], ...], ...] = (
     ((1, 0.43), (3, 0.602)),
     ((1, 0.43), (4, 0.715), (7, 0.619)),
 )
-"""For each class: pairs of a column and the least cumulative fraction that it must have."""
+"""For each class, pairs of a column and its minimum cumulative fraction."""
 STRICT_SPIRAL = 0.69
-"""Some tables ask this of Class4.1 for a spiral instead of 0.619."""
+"""Minimum of Class4.1 for a spiral in some tables, instead of 0.619."""
 LARGEST_COLUMNS = tuple(
     column for q in gz2.QUESTIONS if q.parent is None for column in range(q.start, q.stop)
 )
@@ -25,16 +25,16 @@ LARGEST_COLUMNS = tuple(
 
 
 def clear_class(cumulative: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
-    """Return which of the five clear classes each galaxy is most likely to be.
+    """Return the most likely of the five clear classes for each galaxy.
 
-    Fractions scatter alike about their predictions, so the likeliest class is the one whose weakest condition
-    is exceeded by most, or missed by least.
+    Errors of all fractions have similar sizes. The likeliest class is therefore the one whose weakest
+    condition is exceeded by most, or missed by least.
 
     Args:
-        cumulative: float32 `[N, 37]` cumulative fractions.
+        cumulative: Cumulative fractions, float32 `[N, 37]`.
 
     Returns:
-        `[N]` index into `CLEAR_CLASSES`.
+        Index into `CLEAR_CLASSES`, `[N]`.
     """
     margins = [
         np.min([cumulative[:, column] - limit for column, limit in conditions], axis=0)

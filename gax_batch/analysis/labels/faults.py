@@ -15,13 +15,13 @@ def refuse_faults(subject: str, ids: Sequence[str], faults: Mapping[str, Rows], 
     """Raise if any row has a fault.
 
     Args:
-        subject: What is refused, for the message.
+        subject: Subject of the message: the refused table.
         ids: Identifiers of the N rows.
-        faults: Which rows have a fault, bool `[N]`, by the kind of fault.
+        faults: By kind of fault, whether each row has it, bool `[N]`.
         remedy: What the user can do, for the message.
 
     Raises:
-        UsageError: At least one row has a fault. The message counts each kind and names examples.
+        UsageError: At least one row has a fault. The message counts each kind and gives examples.
     """
     lines = []
     for kind, rows in faults.items():
@@ -34,7 +34,7 @@ def refuse_faults(subject: str, ids: Sequence[str], faults: Mapping[str, Rows], 
 
 
 def duplicated(ids: Sequence[str]) -> Rows:
-    """Return which rows have no identifier or that of an earlier row, bool `[N]`."""
+    """Return whether each row lacks an identifier or has that of an earlier row, bool `[N]`."""
     seen: set[str] = set()
     repeated = np.zeros(len(ids), bool)
     for row, name in enumerate(ids):

@@ -1,4 +1,4 @@
-"""Merge tables about the same galaxies: what each table knows of a galaxy becomes one row."""
+"""Merge tables about the same galaxies into one row per galaxy."""
 
 from collections.abc import Sequence
 
@@ -23,10 +23,10 @@ _SPIRAL = CLEAR_CLASSES.index("spiral")
 
 
 def join(parts: Sequence[Labels]) -> Labels:
-    """Merge tables of one numbering and definition.
+    """Merge tables with the same numbering and definition.
 
     Args:
-        parts: At least one table; each without duplicated identifiers.
+        parts: At least one table, each without duplicate identifiers.
 
     Returns:
         One row per galaxy, in the order in which the galaxies first appear.
@@ -66,7 +66,7 @@ def join(parts: Sequence[Labels]) -> Labels:
 
 
 def _merge(merged: Labels, part: Labels, rows: npt.NDArray[np.intp]) -> dict[str, Rows]:
-    """Write what a table knows into the merged rows; return which of its rows disagree with them."""
+    """Write a table's values into the merged rows. Return which of its rows contradict them."""
     before = merged.take(rows)
     classified = (before.classes >= 0) & (part.classes >= 0)
     disagree = (before.classes != part.classes) | (before.strict != part.strict)
@@ -87,14 +87,14 @@ def _merge(merged: Labels, part: Labels, rows: npt.NDArray[np.intp]) -> dict[str
 
 
 def contradictions(labels: Labels) -> dict[str, Rows]:
-    """Return which rows have a class or a largest fraction that their known fractions exclude.
+    """Return the rows with a class or a largest fraction that contradicts their known fractions.
 
     Returns:
-        bool `[N]` by kind of contradiction. Fractions within `ROUNDING` of a threshold contradict nothing.
+        bool `[N]` by kind of contradiction. Fractions within `ROUNDING` of a threshold do not contradict.
     """
     return {
-        "a class that the fractions exclude": _excluded_class(labels),
-        "a largest fraction that the fractions exclude": _excluded_largest(labels),
+        "a class that contradicts the fractions": _excluded_class(labels),
+        "a largest fraction that contradicts the fractions": _excluded_largest(labels),
     }
 
 

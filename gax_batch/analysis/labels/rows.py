@@ -12,32 +12,32 @@ from gax_batch.errors import UsageError
 Float = npt.NDArray[np.float32]
 DEBIASED, WEIGHTED = "debiased", "weighted"
 DEFINITIONS = (DEBIASED, WEIGHTED)
-"""Two quantities that are called vote fractions.
+"""Definitions of vote fractions, which are two different quantities.
 
-`debiased`: what volunteers would say if the galaxy were near; the Galaxy Zoo challenge's fractions, and the
-debiased columns of Hart et al. 2016. `weighted`: the votes for the image as it is.
+`debiased`: fractions that volunteers would give if the galaxy were near; those of the Galaxy Zoo challenge,
+and the debiased columns of Hart et al. 2016. `weighted`: votes for the image as it is.
 """
 NUMBERINGS = ("asset_id", "GalaxyID")
-"""Two ways to number galaxies; one number can mean two galaxies."""
+"""Ways to number galaxies. One number can mean two galaxies."""
 # The challenge does not publish numbers of votes; about 40 people classified a galaxy (Willett et al. 2013).
 CHALLENGE_VOTES = 40.0
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What is known of N galaxies.
+    """Labels of N galaxies.
 
     Attributes:
         ids: Identifiers of the galaxies, without duplicates.
-        cumulative: float32 `[N, 37]` cumulative vote fractions; NaN where unknown.
-        volunteers: float32 `[N]`, how many people classified the galaxy: `CHALLENGE_VOTES` where this is not
-            published, 0 where there are no fractions.
-        classes: int8 `[N]`, index into `CLEAR_CLASSES`, `NO_CLASS` for certainly none of the five, or -1
-            where unknown.
-        strict: bool `[N]`, False for a spiral that does not hold with `STRICT_SPIRAL`, True for all others.
-        largest: int8 `[N]`, index into `LARGEST_COLUMNS` of the largest fraction, or -1 where unknown.
-        definition: One of `DEFINITIONS`: the quantity that the fractions are.
-        numbering: One of `NUMBERINGS`: what the identifiers mean.
+        cumulative: Cumulative vote fractions, float32 `[N, 37]`; NaN if unknown.
+        volunteers: Number of people who classified each galaxy, float32 `[N]`: `CHALLENGE_VOTES` if this is
+            not published, 0 without fractions.
+        classes: Index into `CLEAR_CLASSES`, int8 `[N]`; `NO_CLASS` for certainly none of the five, or -1 if
+            unknown.
+        strict: bool `[N]`, False for a spiral that does not satisfy `STRICT_SPIRAL`, True for all others.
+        largest: Index into `LARGEST_COLUMNS` of the largest fraction, int8 `[N]`; -1 if unknown.
+        definition: The definition of the fractions, one of `DEFINITIONS`.
+        numbering: The meaning of the identifiers, one of `NUMBERINGS`.
     """
 
     ids: list[str]
@@ -54,36 +54,36 @@ class Labels:
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
-        """Bool `[N, 37]`: whether the fraction is known."""
+        """Whether each fraction is known, bool `[N, 37]`."""
         return np.isfinite(self.cumulative)
 
     @property
     def voted(self) -> npt.NDArray[np.bool_]:
-        """Bool `[N]`: whether any fraction is known."""
+        """Whether any fraction of each galaxy is known, bool `[N]`."""
         return np.asarray(self.known.any(axis=1))
 
     @property
     def complete(self) -> npt.NDArray[np.bool_]:
-        """Bool `[N]`: whether all 37 fractions are known."""
+        """Whether all 37 fractions of each galaxy are known, bool `[N]`."""
         return np.asarray(self.known.all(axis=1))
 
     @property
     def fractions(self) -> Float:
-        """Float32 `[N, 37]` conditional fractions; equal ones where unknown or where nobody was asked."""
+        """Conditional fractions, float32 `[N, 37]`; equal ones if unknown or if nobody was asked."""
         return np.asarray(gz2.conditional(np.nan_to_num(self.cumulative)), np.float32)
 
     @property
     def conditional(self) -> Float:
-        """Float32 `[N, 37]` conditional fractions; NaN where unknown or where nobody was asked."""
+        """Conditional fractions, float32 `[N, 37]`; NaN if unknown or if nobody was asked."""
         columns = [self.cumulative[:, question.columns] for question in gz2.QUESTIONS]
         answered = [np.broadcast_to(v.sum(axis=1, keepdims=True) > 0, v.shape) for v in columns]
         return np.where(np.concatenate(answered, axis=1), self.fractions, np.float32(np.nan))
 
     @property
     def share_asked(self) -> Float:
-        """Float32 `[N, 11]`: the fraction of volunteers who were asked each question; NaN where unknown.
+        """Fraction of volunteers who were asked each question, float32 `[N, 11]`; NaN if unknown.
 
-        Where the answer that leads to a known question is unknown, the question's own answers sum to it.
+        If the answer that leads to a known question is unknown, the question's own answers sum to it.
         """
         shares = np.empty((len(self), gz2.N_QUESTIONS), np.float32)
         for index, question in enumerate(gz2.QUESTIONS):
@@ -94,13 +94,13 @@ class Labels:
 
     @property
     def reached(self) -> Float:
-        """Float32 `[N, 11]`: votes that reached each question; 0 where unknown or unanswered."""
+        """Number of votes that reached each question, float32 `[N, 11]`; 0 if unknown or not answered."""
         totals = [self.cumulative[:, question.columns].sum(axis=1) for question in gz2.QUESTIONS]
         answered = np.stack(totals, axis=1) > 0
         return np.where(answered, self.volunteers[:, None] * self.share_asked, np.float32(0))
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Labels":
-        """Return some rows, in the order given."""
+        """Return some rows, in the given order."""
         return replace(
             self,
             ids=[self.ids[int(i)] for i in rows],
@@ -121,12 +121,12 @@ class Labels:
         definition: str,
         numbering: str,
     ) -> "Labels":
-        """Return labels that are fractions alone.
+        """Return labels that consist only of fractions.
 
         Args:
             ids: Identifiers of N galaxies.
-            cumulative: `[N, 37]` cumulative fractions; NaN where unknown.
-            volunteers: How many people classified each galaxy, `[N]` or one number.
+            cumulative: Cumulative fractions, float `[N, 37]`; NaN if unknown.
+            volunteers: Number of people who classified each galaxy, `[N]` or one number.
             definition: One of `DEFINITIONS`.
             numbering: One of `NUMBERINGS`.
         """
@@ -159,16 +159,16 @@ class Labels:
 
 
 def require_alike(parts: Sequence[Labels]) -> None:
-    """Check that tables have one definition and one numbering.
+    """Check that tables have the same definition and the same numbering.
 
     Raises:
-        UsageError: They do not.
+        UsageError: They differ.
     """
     definitions = sorted({part.definition for part in parts})
     numberings = sorted({part.numbering for part in parts})
     if len(definitions) > 1:
         raise UsageError(
-            f"the tables hold fractions of different definitions ({' and '.join(definitions)}), which are "
+            f"the tables have fractions of different definitions ({' and '.join(definitions)}), which are "
             "different quantities; use tables of one definition"
         )
     if len(numberings) > 1:

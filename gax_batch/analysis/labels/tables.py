@@ -1,4 +1,4 @@
-"""Read tables of labels as published; the header says which kind a table is.
+"""Read tables of labels as published. The header determines the kind of a table.
 
 Fractions: Hart et al. 2016 (MNRAS 461, 3663), weighted or debiased (`asset_id, t01_..._weighted_fraction` or
 `..._debiased`), and the Galaxy Zoo challenge's CSV (`GalaxyID, Class1.1 ... Class11.6`, or some of its
@@ -22,7 +22,7 @@ from gax_batch.errors import UsageError
 Values = npt.NDArray[np.float64]
 Table = list[dict[str, str]]
 DEBIASED_COLUMNS = tuple(f"{answer}_debiased" for answer in gz2.ANSWERS)
-# Published fractions are rounded to three digits, of up to seven answers, and now and then lack a vote.
+# Published fractions are rounded to three digits, have up to seven answers, and sometimes lack a vote.
 SUM_TOLERANCE = 0.03
 _VOLUNTEERS = "total_classifications"
 _LARGEST = {gz2.CHALLENGE_COLUMNS[column]: index for index, column in enumerate(LARGEST_COLUMNS)}
@@ -33,10 +33,10 @@ def read_labels(uri: str, definition: str | None = None) -> Labels:
 
     Args:
         uri: A CSV file in UTF-8.
-        definition: Which fractions to read from a table that has both definitions; `weighted` if None.
+        definition: Definition of the fractions to read from a table with both; None for `weighted`.
 
     Raises:
-        UsageError: The table cannot be read, is of no known kind, or has faults (all of them are counted).
+        UsageError: The table cannot be read, has an unknown kind, or has faults, all of which are counted.
     """
     header, rows = _read(uri)
     names = set(header)
@@ -72,19 +72,19 @@ def _read(uri: str) -> tuple[list[str], Table]:
     reader = csv.DictReader(io.StringIO(text))
     header, rows = list(reader.fieldnames or ()), list(reader)
     if not rows:
-        raise UsageError(f"{uri} holds no galaxies")
+        raise UsageError(f"{uri} has no galaxies")
     return header, rows
 
 
 def _hart16(uri: str, rows: Table, definition: str) -> Labels:
-    """Read conditional fractions; debiased ones of a question need not sum to 1."""
+    """Read conditional fractions. Debiased ones of a question need not sum to 1."""
     ids = _texts(rows, "asset_id")
     columns = gz2.HART16_COLUMNS if definition == WEIGHTED else DEBIASED_COLUMNS
     values, volunteers = _numbers(rows, columns), _volunteers(rows)
     sums = _sums(values)
     empty = sums == 0
     wrong = empty if definition == DEBIASED else np.abs(sums - 1) > SUM_TOLERANCE
-    # A question that nobody was asked has only zeros, which the questions for everybody must not have.
+    # A question that nobody was asked has only zeros, which is wrong for questions that everybody is asked.
     unfit = wrong & (~empty | np.array([question.parent is None for question in gz2.QUESTIONS]))
     _refuse(uri, ids, _value_faults(ids, values, unfit, volunteers))
     cumulative = _down_the_tree(values)
@@ -92,7 +92,7 @@ def _hart16(uri: str, rows: Table, definition: str) -> Labels:
 
 
 def _challenge(uri: str, rows: Table, names: set[str]) -> Labels:
-    """Read cumulative fractions of whole questions; under asset ids they are Hart's weighted ones."""
+    """Read cumulative fractions of whole questions. Asset ids mean those of Hart et al. (weighted)."""
     numbering = "GalaxyID" if "GalaxyID" in names else "asset_id"
     ids = _texts(rows, numbering)
     present = np.array([name in names for name in gz2.CHALLENGE_COLUMNS])
@@ -172,12 +172,12 @@ def _down_the_tree(values: Values, present: Rows | None = None) -> Values:
     """Normalize each question's answers to the fraction of volunteers who were asked it.
 
     Args:
-        values: `[N, 37]` conditional or cumulative fractions; NaN where a column is absent.
-        present: bool `[37]`, the columns that the table has; all of them if None.
+        values: Conditional or cumulative fractions, float `[N, 37]`; NaN if a column is missing.
+        present: Columns of the table, bool `[37]`; None for all.
 
     Returns:
-        `[N, 37]` cumulative fractions. An unanswered question has zeros where almost nobody was asked, and is
-        unknown, like what follows from it, where more than `SUM_TOLERANCE` of the volunteers were.
+        Cumulative fractions, float `[N, 37]`. An unanswered question has zeros if almost nobody was asked. If
+        more than `SUM_TOLERANCE` of the volunteers were asked, it and the questions below it are unknown.
     """
     out = np.full(values.shape, np.nan)
     for index in gz2.TOPOLOGICAL:
@@ -215,7 +215,7 @@ def _texts(rows: Table, column: str) -> list[str]:
 
 
 def _numbers(rows: Table, columns: Sequence[str]) -> Values:
-    """Return `[N, columns]`; NaN where a cell is empty or not a number."""
+    """Return numbers, float `[N, columns]`; NaN if a cell is empty or not a number."""
     return np.array([[_number(row[name]) for name in columns] for row in rows], np.float64)
 
 
@@ -227,20 +227,20 @@ def _number(text: str | None) -> float:
 
 
 def _volunteers(rows: Table) -> Values:
-    """Return how many people classified each galaxy, `[N]`."""
+    """Return the number of people who classified each galaxy, `[N]`."""
     if _VOLUNTEERS in rows[0]:
         return _numbers(rows, (_VOLUNTEERS,))[:, 0]
     return np.full(len(rows), CHALLENGE_VOTES)
 
 
 def _value_faults(ids: Sequence[str], values: Values, unfit: Rows, volunteers: Values) -> dict[str, Rows]:
-    """Return which rows have which fault; a row is counted under the first that it has.
+    """Return the rows with each kind of fault. A row counts only for its first fault.
 
     Args:
         ids: Identifiers of N rows.
-        values: `[N, columns]` fractions.
-        unfit: bool `[N, 11]`: the question's sum contradicts the tree.
-        volunteers: `[N]`, how many people classified each galaxy.
+        values: Fractions, float `[N, columns]`.
+        unfit: Whether the sum of each question contradicts the tree, bool `[N, 11]`.
+        volunteers: Number of people who classified each galaxy, `[N]`.
     """
     found = np.zeros(len(ids), bool)
     tests = {
@@ -257,4 +257,4 @@ def _value_faults(ids: Sequence[str], values: Values, unfit: Rows, volunteers: V
 
 
 def _refuse(uri: str, ids: Sequence[str], faults: dict[str, Rows]) -> None:
-    refuse_faults(f"{uri}: bad labels", ids, faults, "correct or remove these rows")
+    refuse_faults(f"{uri}: faulty labels", ids, faults, "correct or remove these rows")

@@ -1,1 +1,1 @@
-"""`gax explore`: a catalog in a local browser, to filter, to look at, and to take a selection from."""
+"""`gax explore`: a catalog in a local browser, to filter and view galaxies and to export a selection."""

@@ -64,9 +64,9 @@ class SameOriginMiddleware:
 
         asked = dict(scope["headers"])
         foreign = asked.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin")
-        # A link to a page may stand anywhere.
+        # Links to a page are allowed from any site.
         if foreign and asked.get(b"sec-fetch-dest") != b"document":
-            await PlainTextResponse("asked for by another site\n", 403)(scope, receive, guarded)
+            await PlainTextResponse("requested by another site\n", 403)(scope, receive, guarded)
             return
         await self._app(scope, receive, guarded)
 
@@ -129,14 +129,14 @@ class Pages:
         asked = request.query_params
         form = next((form for form in SUFFIXES if form == asked.get("format")), None)
         if form is None:
-            raise UsageError(f"the format is none of {', '.join(SUFFIXES)}")
+            raise UsageError(f"the format must be one of {', '.join(SUFFIXES)}")
         filters = Filters.parse({name: asked[name] for name in FIELDS if name in asked})
         ids: list[str] | None = None
         if asked.get("take") == "first":
             ids = self._survey.first(filters, _whole_number(request, "count", 10))
         elif asked.get("take") == "checked":
             ids = asked.getlist("galaxy")
-        # The file has to outlive this call: the answer is sent after it.
+        # The file has to outlive this call, since it is sent later.
         folder = tempfile.TemporaryDirectory(prefix="gax-")
         try:
             path = Path(folder.name) / f"galaxies.{SUFFIXES[form]}"
@@ -151,7 +151,7 @@ class Pages:
         """Return a style sheet or the script."""
         name = request.path_params["name"]
         if name not in _FILES:
-            return PlainTextResponse("there is no such file\n", 404)
+            return PlainTextResponse("this file does not exist\n", 404)
         folder, kind = _FILES[name]
         return Response((folder / name).read_bytes(), media_type=kind)
 
@@ -207,5 +207,5 @@ def _fields(request: Request, names: tuple[str, ...]) -> dict[str, str]:
 def _whole_number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, str(default))
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
-        raise UsageError(f"{name} is {text[:20]!r}, which is no whole number from 1")
+        raise UsageError(f"{name} is {text[:20]!r}, which is not a whole number from 1")
     return int(text)

@@ -1,7 +1,7 @@
-"""The columns of a snapshot that questions are asked of, each read once from the catalog's parts.
+"""The columns of a snapshot that filters use, each read once from the catalog's parts.
 
-They lie in files that are mapped into memory, so that a survey larger than memory can be asked too: four
-bytes a galaxy and number on the disk of `TMPDIR`.
+They are stored in files that are mapped into memory, so that a survey may be larger than memory. Each number
+of a galaxy takes four bytes on the disk of `TMPDIR`.
 """
 
 import threading
@@ -18,17 +18,17 @@ from gax_batch.catalog.snapshots import Catalog
 from gax_batch.errors import UsageError
 
 Places = npt.NDArray[np.int64]
-"""Galaxies, each by its number from 0 in the order of the snapshot's parts."""
+"""Indices of galaxies, from 0 in the order of the snapshot's parts, int64."""
 
 FIRST = ("galaxy_id", "ra", "dec", "gz2_class", "flags", "ood_score")
-"""What many questions need."""
+"""Columns that many filters need."""
 
 
 class Columns:
     """Columns of all N galaxies, in the order of the snapshot's parts."""
 
     def __init__(self, catalog: Catalog, folder: Path) -> None:
-        """Read the columns that many questions need.
+        """Read the columns that many filters need.
 
         Args:
             catalog: A snapshot.
@@ -42,7 +42,7 @@ class Columns:
         self._parts = catalog.parts()
         self._loaded: dict[str, pa.ChunkedArray] = {}
         self._lock = threading.Lock()
-        # In one pass: what takes long is to open the parts.
+        # Read them in one pass: opening the parts takes most of the time.
         self.ids = self.table(FIRST)["galaxy_id"]
         self._starts = np.cumsum([0, *(len(chunk) for chunk in self.ids.chunks)])
 
@@ -50,7 +50,7 @@ class Columns:
         return len(self.ids)
 
     def table(self, names: Sequence[str]) -> pa.Table:
-        """Some columns of all galaxies; what was asked for before is not read again."""
+        """Return some columns of all galaxies. A column is read only once."""
         with self._lock:
             missing = [name for name in dict.fromkeys(names) if name not in self._loaded]
             if missing:
@@ -58,23 +58,23 @@ class Columns:
             return pa.table({name: self._loaded[name] for name in dict.fromkeys(names)})
 
     def floats(self, name: str) -> npt.NDArray[np.float64]:
-        """A column of numbers, `[N]`; NaN where it is null."""
+        """Return a column of numbers, float64 `[N]`; NaN where it is null."""
         values: npt.NDArray[np.float64] = self.table([name])[name].to_numpy().astype(np.float64)
         return values
 
     def place(self, galaxy_id: str) -> int:
-        """Where a galaxy is.
+        """Return the index of a galaxy.
 
         Raises:
-            UsageError: It is not in the snapshot.
+            UsageError: The galaxy is not in the snapshot.
         """
         place = int(pc.index(self.ids, pa.scalar(galaxy_id, pa.string())).as_py())
         if place < 0:
-            raise UsageError(f"there is no galaxy {galaxy_id!r} in snapshot {self._catalog.version}")
+            raise UsageError(f"galaxy {galaxy_id!r} is not in snapshot {self._catalog.version}")
         return place
 
     def rows(self, places: Places, names: Sequence[str]) -> pa.Table:
-        """Columns of a few galaxies, read from their parts, in the order of `places`."""
+        """Return columns of a few galaxies, read from their parts, in the order of `places`."""
         order = np.argsort(places, kind="stable")
         ascending = places[order]
         part_of = np.searchsorted(self._starts, ascending, side="right") - 1
@@ -91,7 +91,7 @@ class Columns:
         schema = pa.schema([GALAXIES.field(name).remove_metadata().with_nullable(True) for name in names])
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
             for rows in self._catalog.batches(names):
-                # One batch for each part, also for one without galaxies.
+                # Write one batch for each part, even for a part without galaxies.
                 writer.write_batch(_one_batch(rows.cast(schema)))
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         self._loaded |= dict(zip(table.column_names, table.columns, strict=True))

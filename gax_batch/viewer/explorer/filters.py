@@ -1,4 +1,4 @@
-"""Which galaxies a person asks for: the fields of a form, and the one expression that they come to."""
+"""Filters of galaxies: the fields of a form, and the expression that combines them."""
 
 import math
 import re
@@ -19,7 +19,7 @@ MEASURES: dict[str, str] = {
     "mutual_info": "mutual information of the question, nats",
     "ood": "out-of-distribution score",
 }
-"""What uncertainty may mean; the first two are the answer's, the next two its question's."""
+"""Measures of uncertainty. The first two are of the answer, the next two of its question."""
 ORDERS: dict[str, str] = {
     "catalog": "as in the catalog",
     "most_probable": "most probable first",
@@ -46,22 +46,22 @@ _SIGN = re.compile(r"[!%_]")
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The filled-in form; None or an empty text does not restrict.
+    """The fields of the form. None or an empty text means no restriction.
 
     Attributes:
-        answer: One of `gz2.ANSWERS`, which the bounds of probability and uncertainty are of.
-        prob_min: Least expected fraction of it.
-        prob_max: Largest.
+        answer: One of `gz2.ANSWERS`, to which the limits of probability and uncertainty apply.
+        prob_min: Minimum expected fraction of the answer.
+        prob_max: Maximum expected fraction of the answer.
         measure: One of `MEASURES`.
-        measure_min: Least uncertainty by that measure.
-        measure_max: Largest.
-        ra: Center of a cone, degrees.
-        dec: Likewise.
-        radius: Of the cone, degrees.
-        id: Identifiers, separated by commas; `*` stands for any characters.
-        where: An expression over columns, as that of `gax publish --where`.
+        measure_min: Minimum uncertainty by that measure.
+        measure_max: Maximum uncertainty by that measure.
+        ra: Right ascension of the center of a cone, degrees.
+        dec: Declination of the center of a cone, degrees.
+        radius: Radius of the cone, degrees.
+        id: Identifiers, separated by commas. `*` stands for any characters.
+        where: An expression over columns, as for `gax publish --where`.
         order: One of `ORDERS`.
-        flags: Whether each named flag must be set; others do not matter.
+        flags: Whether each named flag must be set. Other flags do not matter.
     """
 
     answer: str = gz2.ANSWERS[0]
@@ -80,10 +80,10 @@ class Filters:
 
     @classmethod
     def parse(cls, values: Mapping[str, str]) -> "Filters":
-        """Read the fields of a form; `flag_NAME` is `with` or `without`.
+        """Read the fields of a form. `flag_NAME` is `with` or `without`.
 
         Raises:
-            UsageError: An unknown field, a value that is not of its range, or a cone that is not whole.
+            UsageError: A field is unknown, a value is out of range, or a cone is incomplete.
         """
         flags: list[tuple[str, bool]] = []
         known: dict[str, str | float] = {}
@@ -100,9 +100,7 @@ class Filters:
             elif name in ("id", "where"):
                 known[name] = text.strip()
             else:
-                raise UsageError(
-                    f"{name} = {text[:60]!r} is nothing to filter by; use the fields of the form"
-                )
+                raise UsageError(f"{name} = {text[:60]!r} is not a filter; use the fields of the form")
         cone = [name for name in ("ra", "dec", "radius") if name in known]
         if len(cone) in (1, 2):
             raise UsageError("a cone on the sky needs all of ra, dec and radius, in degrees")
@@ -110,13 +108,13 @@ class Filters:
 
     @property
     def question(self) -> gz2.Question:
-        """Of the answer."""
+        """The question of the answer."""
         column = gz2.ANSWERS.index(self.answer)
         return next(q for q in gz2.QUESTIONS if q.start <= column < q.stop)
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """The columns whose difference, or the one column that, is the measure of uncertainty."""
+        """The one column that is the measure of uncertainty, or the two whose difference is."""
         return {
             "width": (f"{self.answer}_hi", f"{self.answer}_lo"),
             "std": (f"{self.answer}_std",),
@@ -126,11 +124,11 @@ class Filters:
         }[self.measure]
 
     def expression(self) -> str | None:
-        """What galaxies must fulfill, in SQL over the catalog's columns; None if all are asked for."""
+        """The condition in SQL over the catalog's columns; None for all galaxies."""
         return " AND ".join(self._conditions()) or None
 
     def python(self, catalog: str, version: int) -> str:
-        """The same in one line of Python, which gives a pandas data frame in the same order."""
+        """Return one line of Python that gives the same galaxies as a pandas data frame in the same order."""
         where = self.expression()
         asked = "" if where is None else f"where={where!r}"
         line = f"import gax_batch; gax_batch.open_catalog({catalog!r}, {version}).to_pandas({asked})"
@@ -147,7 +145,7 @@ class Filters:
         return f"{line}.sort_values({column!r}, ascending={ascending})"
 
     def command(self, catalog: str, version: int) -> str:
-        """The same galaxies, published from a shell."""
+        """Return the shell command that publishes the same galaxies."""
         words = ["gax", "publish", "--catalog", catalog, "--version", str(version)]
         words += ["--format", "votable", "--output", "galaxies.vot"]
         where = self.expression()
@@ -163,19 +161,19 @@ class Filters:
         if self.id:
             yield _named(self.id)
         if self.where:
-            # The line's end closes a comment, if there is one.
+            # A line break ends a comment in the expression.
             yield f"({self.where}\n)" if "--" in self.where else f"({self.where})"
 
 
 def cone(ra: float, dec: float, radius: float) -> str:
-    """Galaxies within a radius of a position, all in degrees, by the haversine formula."""
+    """Return the condition for a cone, all arguments in degrees, by the haversine formula."""
     across = f"cos(radians(dec)) * cos(radians({dec!r})) * pow(sin(radians(ra - {ra!r}) / 2), 2)"
     haversine = f"pow(sin(radians(dec - {dec!r}) / 2), 2) + {across}"
     return f"2 * degrees(asin(sqrt(least(1, {haversine})))) <= {radius!r}"
 
 
 def any_of(ids: Sequence[str]) -> str:
-    """Galaxies of these identifiers."""
+    """Return the condition for galaxies of these identifiers."""
     return f"galaxy_id IN ({', '.join(map(_text, ids))})"
 
 
@@ -188,7 +186,7 @@ def _bounds(quantity: str, low: float | None, high: float | None) -> Iterator[st
 
 def _named(text: str) -> str:
     ids = [name.strip() for name in text.split(",") if name.strip()]
-    # LIKE's own signs mean themselves here.
+    # Escape the special characters of LIKE.
     patterns = [_SIGN.sub(r"!\g<0>", name).replace("*", "%") for name in ids if "*" in name]
     globs = [f"galaxy_id LIKE {_text(pattern)} ESCAPE '!'" for pattern in patterns]
     whole = [name for name in ids if "*" not in name]
@@ -208,7 +206,7 @@ def _number(name: str, text: str) -> float:
         value = math.nan
     if not (math.isfinite(value) and low <= value <= high):
         limit = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
-        raise UsageError(f"{name.replace('_', ' ')} is {text[:60]!r}, which is no number {limit}")
+        raise UsageError(f"{name.replace('_', ' ')} is {text[:60]!r}, which is not a number {limit}")
     return value
 
 

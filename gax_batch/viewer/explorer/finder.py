@@ -1,4 +1,4 @@
-"""The galaxies of a snapshot that filters ask for, in their order."""
+"""Find the galaxies of a snapshot that match filters, in their order."""
 
 import tempfile
 import threading
@@ -14,13 +14,13 @@ from gax_batch.viewer.explorer.columns import Columns, Places
 from gax_batch.viewer.explorer.filters import Filters
 
 _KEPT = 4
-"""Answers that are kept, for the next page of the same question: eight bytes a galaxy each."""
+"""Number of cached results, for the next page of the same filters. Each takes eight bytes per galaxy."""
 _AT_ONCE = 4_000_000
-"""Galaxies that the database looks at in one go, within its memory."""
+"""Galaxies that the database processes at once, within its memory limit."""
 
 
 class Finder:
-    """Answers filters, one at a time."""
+    """Evaluates filters, one at a time."""
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
@@ -28,7 +28,7 @@ class Finder:
         self._lock = threading.Lock()
 
     def find(self, filters: Filters) -> Places:
-        """The galaxies, int64 `[M]`, in the order asked for; of equals the first in the catalog comes first.
+        """Return the galaxies, int64 `[M]`, in the requested order. Of equal ones, the first row comes first.
 
         Raises:
             UsageError: The expression is not allowed or cannot be evaluated.
@@ -44,7 +44,7 @@ class Finder:
             return self._answers[key]
 
     def _matching(self, expression: str | None, more: tuple[str, ...]) -> Places:
-        """The galaxies for which an expression is true; `more` columns are read in the same pass."""
+        """Return the galaxies for which an expression is true. `more` columns are read in the same pass."""
         if expression is None:
             return np.arange(len(self._columns))
         with tempfile.TemporaryDirectory(prefix="gax-") as folder, Scratch(Path(folder)) as scratch:
@@ -60,7 +60,7 @@ class Finder:
         columns = _sorted_by(filters)
         if not columns:
             return places
-        # By hand, since a database would sort rows that nobody looks at.
+        # Sort in NumPy, since a database would sort whole rows, of which few are shown.
         values = self._columns.floats(columns[0])[places]
         for column in columns[1:]:
             values = values - self._columns.floats(column)[places]
@@ -68,7 +68,7 @@ class Finder:
 
 
 def _sorted_by(filters: Filters) -> tuple[str, ...]:
-    """The column, or the two whose difference, the order goes by."""
+    """Return the column, or the two whose difference, by which galaxies are ordered."""
     if filters.order == "catalog":
         return ()
     return filters.terms if filters.order.endswith("uncertain") else (f"{filters.answer}_prob",)

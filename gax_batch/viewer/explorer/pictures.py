@@ -1,4 +1,4 @@
-"""Cutouts as pictures, read from the survey's own files a page at a time, while the page is on its way."""
+"""Cutouts as pictures, read from the survey's files one page at a time, while the page is being sent."""
 
 import threading
 from collections import OrderedDict
@@ -21,11 +21,11 @@ class Pictures:
     """Pictures by `galaxy_id`."""
 
     def __init__(self, find: Find, read: Read) -> None:
-        """Make an empty store.
+        """Create an empty store.
 
         Args:
-            find: Gives the columns `NEEDED` of one galaxy of the catalog.
-            read: Reads the cutouts of galaxies of which these columns are given, in their order.
+            find: Returns the columns `NEEDED` of one galaxy of the catalog.
+            read: Reads the cutouts of galaxies, given these columns, in their order.
         """
         self._find, self._read = find, read
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="cutouts")
@@ -33,10 +33,10 @@ class Pictures:
         self._lock = threading.Lock()
 
     def fetch(self, galaxies: pa.Table) -> None:
-        """Begin to read cutouts that will be asked for, all at once.
+        """Start reading cutouts that will be requested soon, all at once.
 
         Args:
-            galaxies: The columns `NEEDED` of them, no galaxy twice.
+            galaxies: The columns `NEEDED` of the galaxies, without duplicates.
         """
         with self._lock:
             known = pa.array(self._batches, pa.string())
@@ -48,17 +48,17 @@ class Pictures:
                 self._batches.popitem(last=False)
 
     def get(self, galaxy_id: str) -> tuple[bytes, str]:
-        """A picture and its media type; where the cutout cannot be read, one that says why.
+        """Return a picture and its media type. If the cutout cannot be read, the picture states why.
 
         Raises:
-            UsageError: It is not in the catalog.
+            UsageError: The galaxy is not in the catalog.
             FatalError: The plan of a run is damaged.
-            TransientError: The catalog's store kept failing; the next call tries again.
+            TransientError: The catalog's store kept failing. The next call tries again.
         """
         with self._lock:
             batch = self._batches.get(galaxy_id)
         if batch is None:
-            # Nobody fetched it, or so long ago that it was given up.
+            # It was never fetched, or was fetched so long ago that it was dropped.
             return self._pictures(self._find(galaxy_id))[galaxy_id]
         try:
             return batch.result()[galaxy_id]
@@ -68,7 +68,7 @@ class Pictures:
                     self._batches.pop(galaxy_id, None)
 
     def close(self) -> None:
-        """Read nothing more."""
+        """Stop reading cutouts."""
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def _pictures(self, galaxies: pa.Table) -> dict[str, tuple[bytes, str]]:

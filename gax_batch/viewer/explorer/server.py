@@ -1,4 +1,4 @@
-"""`gax explore`: the pages of a snapshot, served to this machine alone until Ctrl-C."""
+"""`gax explore`: serve the pages of a snapshot to this machine only, until Ctrl-C."""
 
 import socket
 import tempfile
@@ -20,28 +20,28 @@ def explore(uri: str, version: int | None, port: int, say: Say, sources: str | N
     """Serve a snapshot's pages.
 
     Args:
-        uri: The catalog.
-        version: The snapshot's number; the newest if None.
-        port: To listen on; 0 for a free one.
+        uri: URI of the catalog.
+        version: Number of the snapshot; None for the newest.
+        port: Port to listen on; 0 for a free one.
         say: Called with each line.
-        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
+        sources: Folder or prefix that now contains the survey's files, see `gax_batch.open_catalog`.
 
     Raises:
-        UsageError: There is no such snapshot, it cannot be read whole, or the port is taken.
+        UsageError: The snapshot does not exist or cannot be read completely, or the port is in use.
         TransientError: The store kept failing.
     """
     catalog = open_existing(uri, version)
     with listen(port) as listener, tempfile.TemporaryDirectory(prefix="gax-") as folder:
         say(f"reading snapshot {catalog.version} of {catalog.uri}: {catalog.galaxy_count():,} galaxies")
         survey = Survey(catalog, Path(folder), sources)
-        say(f"explore it at http://{ADDRESS}:{listener.getsockname()[1]}/ (Ctrl-C ends)")
+        say(f"explore it at http://{ADDRESS}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
         with suppress(KeyboardInterrupt):
             make_server(survey).run(sockets=[listener])
         survey.pictures.close()
 
 
 def make_server(survey: Survey) -> uvicorn.Server:
-    """A server of the pages, which is given its socket when it is run."""
+    """Return a server of the pages, which receives its socket when it is run."""
     config = uvicorn.Config(
         make_app(survey), log_level="warning", access_log=False, lifespan="off", ws="none"
     )
@@ -50,14 +50,12 @@ def make_server(survey: Survey) -> uvicorn.Server:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket that only this machine reaches.
+    """Return a socket that only this machine can reach.
 
     Raises:
-        UsageError: The port is taken, or not ours to take.
+        UsageError: The port is in use, or this user may not use it.
     """
     try:
         return socket.create_server((ADDRESS, port))
     except OSError as error:
-        raise UsageError(
-            f"port {port} cannot be listened on ({error.strerror}); choose another --port"
-        ) from error
+        raise UsageError(f"cannot listen on port {port} ({error.strerror}); choose another --port") from error

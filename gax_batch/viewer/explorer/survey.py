@@ -28,7 +28,7 @@ from gax_batch.viewer.tree import TreeDrawing, lay_out
 
 PAGE = 24
 MOST_BY_NAME = 200
-"""Galaxies that an expression of their names has room for."""
+"""Maximum number of galaxies in an expression of their names."""
 
 SUFFIXES = {Format.CSV: "csv", Format.VOTABLE: "vot", Format.FITS: "fits", Format.PARQUET: "parquet"}
 
@@ -76,7 +76,7 @@ class Survey:
     """A snapshot that stays open while its pages are served."""
 
     def __init__(self, catalog: Catalog, folder: Path, sources: str | None = None) -> None:
-        """Read what every request needs: identifiers and positions.
+        """Read the columns that every request needs: identifiers and positions.
 
         Args:
             catalog: The snapshot.
@@ -84,7 +84,7 @@ class Survey:
             sources: Current place of the survey's files; see `gax_batch.open_catalog`.
 
         Raises:
-            UsageError: A part of the snapshot is gone or unreadable.
+            UsageError: A part of the snapshot is missing or unreadable.
             TransientError: The store kept failing.
         """
         self.catalog, self.version = catalog, int(catalog.version or 0)
@@ -104,13 +104,14 @@ class Survey:
         """Return a page of the galaxies that match; the last page if there are fewer pages.
 
         Raises:
-            UsageError: The expression is not allowed or cannot be evaluated, or a part is gone.
+            UsageError: The expression is not allowed or cannot be evaluated, or a part is missing.
             TransientError: The store kept failing.
         """
         places = self._finder.find(filters)
         pages = max(-(-len(places) // PAGE), 1)
         page = min(page, pages)
-        # The columns by which cutouts are read come along: opening the parts is what takes long.
+        # Read the columns that locate cutouts in the same pass, since opening the parts takes most of the
+        # time.
         rows = self._columns.rows(places[(page - 1) * PAGE : page * PAGE], _ON_PAGES)
         self.pictures.fetch(rows.select(NEEDED))
         cards = [
@@ -157,13 +158,14 @@ class Survey:
             path: Path of the file.
 
         Raises:
-            UsageError: No or too many galaxies, an unknown column, or text that the format cannot hold.
-            FatalError: A part is gone or unreadable.
+            UsageError: No or too many galaxies, an unknown column, or text that the format does not
+                allow.
+            FatalError: A part is missing or unreadable.
             TransientError: The store kept failing.
         """
         if ids is not None and not 0 < len(ids) <= MOST_BY_NAME:
             raise UsageError(
-                f"{len(ids):,} galaxies cannot be taken one by one, but 1 to {MOST_BY_NAME}; for more, bound "
+                f"{len(ids):,} galaxies cannot be taken one by one, but 1 to {MOST_BY_NAME}; for more, limit "
                 "a probability or an uncertainty and take all that match"
             )
         where = filters.expression() if ids is None else any_of(ids)

@@ -1,1 +1,1 @@
-"""The page that a person reads after a run: one HTML file, made of the catalog alone, with no model."""
+"""The report of a run: one HTML file, made only from the catalog, without a model."""

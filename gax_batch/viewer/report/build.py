@@ -65,7 +65,8 @@ def write_report(
         URI of the page.
 
     Raises:
-        UsageError: There is no such snapshot, it cannot be read whole, or the output cannot be written.
+        UsageError: The snapshot does not exist or cannot be read completely, or the output cannot be
+            written.
         TransientError: The store kept failing.
     """
     catalog = open_existing(uri, version)
@@ -131,7 +132,7 @@ def _environment() -> jinja2.Environment:
 def _place(catalog: Catalog, history: Sequence[Entry]) -> str:
     run_id = _run_id(history)
     if run_id is None:
-        raise UsageError(f"snapshot {catalog.version} is of no run; name the page's file by --output")
+        raise UsageError(f"snapshot {catalog.version} is not of a run; name the page's file with --output")
     return layout.run_report(catalog.uri, run_id)
 
 
@@ -194,7 +195,7 @@ def _changes(catalog: Catalog, history: Sequence[Entry]) -> tuple[Changes | None
     """Return the changes of the snapshot, or None and the reason why they are not known."""
     earlier = next((e for e in history[1:] if "run_id" in e.facts), None)
     if earlier is None:
-        return None, "This is the first snapshot: there is none to compare it with."
+        return None, "This is the first snapshot, so it cannot be compared with another."
     try:
         before = open_existing(catalog.uri, earlier.version)
         with tempfile.TemporaryDirectory(prefix="gax-") as folder:
@@ -220,7 +221,7 @@ def _drawings(found: SnapshotSummary, runs: Sequence[dict[str, Any]]) -> dict[st
 
 
 def _population(catalog: Catalog) -> dict[str, Any]:
-    """Return the fractions of the whole snapshot by question, or the reason why there are none."""
+    """Return the fractions of the whole snapshot by question, or the reason why it has none."""
     try:
         rows = population(catalog.uri, version=catalog.version)
     except UsageError as error:
@@ -243,14 +244,14 @@ def _population(catalog: Catalog) -> dict[str, Any]:
 
 
 def _calibration(found: SnapshotSummary, record: dict[str, Any] | None) -> dict[str, Any]:
-    """Draw the held-out numbers of the bundle's manifest, or return the reason why there are none."""
+    """Draw the numbers on held-out galaxies in the bundle's manifest, or return why it has none."""
     uri = None if record is None else record["settings"].get("bundle")
     try:
         bundle = load_bundle(uri)
     except UsageError as error:
         return {"missing": f"The bundle cannot be read: {error}"}
     if bundle.bundle_id not in found.bundles:
-        return {"missing": f"The bundle that is here, {bundle.bundle_id}, made none of these galaxies."}
+        return {"missing": f"The available bundle, {bundle.bundle_id}, made none of these galaxies."}
     metrics: dict[str, Any] = bundle.manifest.get("metrics", {})
     shown: dict[str, Any] = {"bundle_id": bundle.bundle_id, "metrics": metrics, "drawings": []}
     intervals: dict[str, Any] = metrics.get("intervals", {})

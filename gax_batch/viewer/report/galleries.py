@@ -16,7 +16,7 @@ from gax_batch.viewer.report.gather import CLASSES, SHOWN, SnapshotSummary
 SHOWN_ANSWERS = 4
 
 Pictures = Mapping[str, tuple[str | None, str]]
-"""A data URI, or None and why there is none, by `galaxy_id`."""
+"""A data URI, or None and the reason why it is missing, by `galaxy_id`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class GalaxyCard:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Galaxies under a heading; `empty` is the text that is shown if there are none."""
+    """Galaxies under a heading; `empty` is the text that is shown if it has none."""
 
     name: str
     title: str
@@ -61,13 +61,13 @@ _TEXTS = {
     ),
     "far": (
         "Most out of distribution",
-        "The farthest from everything the model has seen.",
+        "The most different from all galaxies on which the model was trained.",
         "score",
         "The catalog has no out-of-distribution scores.",
     ),
     "disagree": (
         "Largest disagreement of Bayesian CNN and CNN-SVR",
-        "The CNN-SVR alone against its blend with the Bayesian CNN: total variation distance, summed over "
+        "Total variation distance between the CNN-SVR alone and its blend with the Bayesian CNN, summed over "
         "the questions.",
         "distance",
         "The catalog has no fractions by the CNN-SVR.",
@@ -178,7 +178,7 @@ _CONTEXT = {
 
 
 def _pictures(catalog: str, tables: Iterable[pa.Table], sources: str | None) -> Pictures:
-    """Return a data URI, or the reason why there is none, by `galaxy_id`; read each galaxy once."""
+    """Return a data URI, or the reason why it is missing, by `galaxy_id`. Read each galaxy once."""
     needed = [table.select(list(NEEDED)) for table in tables if len(table)]
     if not needed:
         return {}

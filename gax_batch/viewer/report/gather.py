@@ -35,11 +35,11 @@ CLASSES = {
     "t08_odd_feature_a24_merger": "mergers",
     "t01_smooth_or_features_a03_star_or_artifact": "stars and artifacts",
 }
-"""Answers whose surest galaxies are shown."""
+"""Answers of which the galaxies with the largest fractions are shown."""
 
 QUANTITIES = ("prob", "lo", "hi")
-# What a gallery shows the largest of; the blend is of the Bayesian CNN and the CNN-SVR, so that its distance
-# from the latter alone is the larger, the farther the two are apart.
+# Scores of the galleries. The distance of the blend from the CNN-SVR alone increases with that of the
+# Bayesian CNN from the CNN-SVR.
 SCORES: dict[str, selection.Score] = {
     "far": selection.SCORES["ood"],
     "disagree": selection.SCORES["disagreement"],

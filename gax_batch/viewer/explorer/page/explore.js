@@ -1,9 +1,9 @@
-// A cone is drawn on the map by pressing on its center and dragging; two lines can be copied. All else is plain HTML.
+// Draws a cone on the map by pressing on its center and dragging, and copies two lines. All else is plain HTML.
 "use strict";
 
 const rad = Math.PI / 180;
 
-// As `View.unproject` of the server: null outside the sky.
+// The same as `View.unproject` of the server: null outside the sky.
 function position(view, x, y) {
   if (view.radius === null) {
     if ((x / 2) ** 2 + y ** 2 > 1) return null;
@@ -89,7 +89,7 @@ function offerCopy(code) {
   code.parentElement.after(button);
 }
 
-// A galaxy that is checked is meant to be taken.
+// Checking a galaxy selects the checked galaxies for the download.
 function takeChecked(form) {
   document.addEventListener("change", (event) => {
     if (event.target.matches("input[type=checkbox][name=galaxy]")) form.elements.take.value = "checked";
@@ -97,7 +97,7 @@ function takeChecked(form) {
   });
 }
 
-// Fields that are empty do not belong in the address.
+// Omit empty fields from the address.
 function tidy(form) {
   form.addEventListener("formdata", (event) => {
     for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
