@@ -13,6 +13,7 @@ from benchmarks.flipout import Float, flipout
 from benchmarks.galaxies import jpegs
 from benchmarks.suite import Lab, Row, Sample, Target, Work, in_turns, rates
 from gax_batch.imaging.cutout import IMAGE_SIDE, decode_cutout
+from gax_batch.models import DEFAULT_DRAWS as DRAWS
 from gax_batch.models import Precision
 from gax_batch.models.bayesian import ORIENTATIONS
 from gax_batch.models.bundle import Bundle, load_bundle
@@ -20,7 +21,6 @@ from gax_batch.models.engine import ROWS, Engine
 from gax_batch.models.layers import FILTERS
 from gax_batch.system.machine import faster_precision
 
-DRAWS = 32
 COUNT = 32
 # Draws to measure the Monte Carlo error with, relative to 5 %.
 MANY = 256
@@ -59,13 +59,13 @@ def products(shape: tuple[int, int, int], precision: str, cores: int) -> tuple[C
 
 
 def error_of_ours(draws: Float) -> float:
-    """Variance of the mean of 32 draws: 16 means of antithetic pairs, two of each orientation."""
+    """Variance of the mean of `DRAWS` draws: the means of antithetic pairs, two of each orientation."""
     pairs = draws.reshape(-1, 2, ORIENTATIONS, *draws.shape[1:]).mean(axis=1)
     return float(pairs.var(axis=0, ddof=1).mean()) / (DRAWS // 2)
 
 
 def error_of_flipout(draws: Float) -> float:
-    """Variance of the mean of 32 independent passes."""
+    """Variance of the mean of `DRAWS` independent passes."""
     return float(draws.var(axis=0, ddof=1).mean()) / DRAWS
 
 
