@@ -8,7 +8,6 @@ from typing import Any
 import generated
 import pytest
 from manuals import PAGES, README, ROOT, SPANISH, TUTORIAL, page, shown_commands
-from pydantic import BaseModel, Field
 from typer.main import get_command
 
 from gax_batch.catalog.schema import COLUMNS, Flag
@@ -17,6 +16,7 @@ from gax_batch.cli import app
 from gax_batch.gz2 import ANSWERS, DEFINITION, QUESTION_NAMES, in_words
 from gax_batch.imaging.cutout import ImageFlag
 from gax_batch.imaging.limits import ImageLimits, ListingLimits
+from gax_batch.models import DEFAULT_DRAWS
 from gax_batch.models.bundle import load_bundle
 from gax_batch.rejects import MEANING
 
@@ -39,18 +39,13 @@ def test_every_command_and_option_is_in_the_reference():
     check("gax", get_command(app))
 
 
-def test_nested_settings_are_listed_by_their_path():
-    class Inner(BaseModel):
-        draws: int | None = Field(32, ge=2, description="Weight *draws*.")
-
-    class Outer(BaseModel):
-        inference: Inner = Inner()
-        input: str = Field(description="Images.")
-
-    assert generated.settings(Outer).splitlines()[2:] == [
-        r"| `inference.draws` | `int`; at least 2 | 32 | Weight \*draws\*. |",
-        "| `input` | `str` | required | Images. |",
-    ]
+def test_a_setting_is_listed_with_its_type_limits_and_default():
+    rows = [row.strip("| ").split(" | ") for row in generated.settings().splitlines()]
+    shown = {row[0].strip("`"): row[1:3] for row in rows if len(row) == 4}
+    assert shown["input"] == ["`str`", "required"]
+    assert shown["draws"] == ["`int`; at least 2; at most 1,024", str(DEFAULT_DRAWS)]
+    assert shown["models"] == ["list of `bayesian`, `svr`, `classic`", "bayesian, svr"]
+    assert shown["limit"] == ["`int`; at least 1", "all"]
 
 
 def test_every_reason_is_explained():
@@ -82,8 +77,8 @@ def test_every_flag_is_named():
 
 def test_the_settings_have_their_defaults():
     rows = [row.split(" | ") for row in generated.settings().splitlines() if row.startswith("| `")]
-    defaults = {row[0].strip("| `").rpartition(".")[2]: row[2] for row in rows}
-    expected = {"draws": "32", "models": "bayesian, svr", "unit_size": "4096"}
+    defaults = {row[0].strip("| `"): row[2] for row in rows}
+    expected = {"unit_size": "4096"}
     image, listing = ImageLimits(), ListingLimits()
     limits = {
         "max_image_bytes": image.bytes,
