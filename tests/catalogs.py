@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,6 +41,13 @@ def visible_rejects(catalog: str) -> list[str]:
     return sorted(
         name for file in files if file.exists() for name in pq.read_table(file)["galaxy_id"].to_pylist()
     )
+
+
+def run_record(catalog: Path) -> dict[str, Any]:
+    """The record of a catalog's only run."""
+    (path,) = (catalog / "runs").rglob("run.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 def age(catalog: str, days: float) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import write_zips
 from browsers import BROWSER
 from fakes import FakeEngine, write_images
 from surveys import new_folder
@@ -68,6 +69,19 @@ def stored_unit(task: unit.UnitTask, options: unit.UnitOptions) -> tuple[Part, u
     part = unit.write(unit.infer(unit.read(task, options), FakeEngine(), options), options).part
     assert part is not None
     return part, options
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """A folder of five images, named by their number."""
+    write_images(tmp_path / "plain", 5)
+    return tmp_path / "plain"
+
+
+@pytest.fixture
+def image_zips(tmp_path: Path, image_folder: Path) -> Path:
+    """A folder that holds the images of `image_folder`, three of them in zips."""
+    return write_zips(tmp_path / "zips", image_folder)
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 """Stand-ins that workers can import by name: a survey's images and an engine without TensorFlow."""
 
 import os
-import shutil
 import time
-import zipfile
-from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
@@ -101,20 +98,3 @@ def halve(number: int) -> int:
     if number % 2:
         raise UsageError(f"{number} is odd")
     return number // 2
-
-
-def pack_zip(archive: Path, folder: Path, names: Iterable[str], prefix: str = "") -> None:
-    """Put files of a folder into a zip."""
-    with zipfile.ZipFile(archive, "w") as opened:
-        for name in names:
-            opened.write(folder / name, f"{prefix}{name}")
-
-
-def write_zips(place: Path, folder: Path) -> Path:
-    """The five images of a folder: three in two zips, one of them in a folder, and two beside them."""
-    (place / "more").mkdir(parents=True)
-    pack_zip(place / "first.zip", folder, ["000000.jpg"], "images_training_rev1/")
-    pack_zip(place / "more" / "second.zip", folder, ["000001.jpg", "000002.jpg"])
-    for name in ("000003.jpg", "more/000004.jpg"):
-        shutil.copy(folder / name.removeprefix("more/"), place / name)
-    return place

@@ -1,5 +1,8 @@
 """Small sets of labelled galaxies for the tests of the training."""
 
+import csv
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,14 @@ from training.images import FINE_SIDE, WINDOW_SIDE
 # The questions of the challenge's tables of 17 columns.
 FEW_QUESTIONS = (0, 1, 5, 6, 7)
 FEW_COLUMNS = np.array([c for q in FEW_QUESTIONS for c in range(37)[gz2.QUESTIONS[q].columns]])
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Write a table and return its path, as a command takes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+    return str(path)
 
 
 def random_fractions(*shape: int, seed: int = 0) -> np.ndarray:

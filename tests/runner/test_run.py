@@ -22,6 +22,7 @@ import hostile
 import numpy as np
 import pyarrow as pa
 import pytest
+from catalogs import run_record
 from fakes import FakeEngine, fake_engine, known_draws, write_images
 from wording import numbers_in
 
@@ -90,11 +91,6 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(pipeline, "ray_session", lambda _: nullcontext(""))
     monkeypatch.setattr(pipeline, "execute", one_by_one)
-
-
-def record_of(survey: Path) -> dict[str, Any]:
-    (path,) = (survey / "catalog" / "runs").rglob("run.json")
-    return json.loads(path.read_text())
 
 
 def test_a_survey_becomes_a_catalog_and_a_second_run_has_nothing_to_do(survey, fake):
@@ -287,7 +283,7 @@ def test_whatever_ends_a_run_is_in_its_record(survey, no_ray, monkeypatch, error
     monkeypatch.setattr(pipeline, "execute", execute)
     with pytest.raises(type(error)):
         catalog_run(survey)
-    found = record_of(survey)
+    found = run_record(survey / "catalog")
     assert (found["status"], found["cause"], found["snapshot"]) == (status, str(error), None)
     assert found["exit_code"] == getattr(error, "exit_code", 130 if status == "interrupted" else 4)
 
@@ -296,7 +292,7 @@ def test_a_library_that_exits_ends_a_run_with_the_exit_code_of_its_record(survey
     monkeypatch.setattr(pipeline, "execute", lambda *_: sys.exit("Ray ended it"))
     with pytest.raises(FatalError, match="Ray ended it") as caught:
         catalog_run(survey)
-    assert record_of(survey)["exit_code"] == caught.value.exit_code
+    assert run_record(survey / "catalog")["exit_code"] == caught.value.exit_code
 
 
 UNCOMMITTED = record.Outcome(record.FAILED, 4).messages
@@ -321,7 +317,7 @@ def test_an_error_after_the_commit_leaves_a_complete_run_that_names_it(survey, n
 
     monkeypatch.setattr(Catalog, "commit", commit_and_fail)
     outcome, lines = catalog_run(survey)
-    found = record_of(survey)
+    found = run_record(survey / "catalog")
     assert (outcome.exit_code, outcome.version) == (0, Catalog(str(survey / "catalog")).version)
     assert (found["status"], found["exit_code"], found["snapshot"]) == ("complete", 0, outcome.version)
     assert found["cause"] == str(error)
@@ -355,9 +351,9 @@ def test_a_record_that_cannot_be_written_is_completed_by_the_next_run(survey, no
         outcome, lines = catalog_run(survey)
     assert outcome.exit_code == 0
     assert any("too busy" in line for line in lines)
-    assert record_of(survey)["status"] == "running"
+    assert run_record(survey / "catalog")["status"] == "running"
     catalog_run(survey)
-    found = record_of(survey)
+    found = run_record(survey / "catalog")
     assert (found["status"], found["snapshot"]) == ("complete", outcome.version)
 
 
@@ -407,7 +403,7 @@ def test_the_record_of_a_run_at_work_is_renewed(survey, no_ray, monkeypatch):
     with pytest.raises(FatalError):
         catalog_run(survey)
     assert len(set(written)) >= 3
-    assert record_of(survey)["status"] == "failed"
+    assert run_record(survey / "catalog")["status"] == "failed"
 
 
 RESUMED = """

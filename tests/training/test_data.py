@@ -1,11 +1,10 @@
-import csv
 import shutil
 import zipfile
 
 import numpy as np
 import pytest
 from fakes import galaxy_image
-from labelled import FEW_COLUMNS, random_fractions, unlabelled
+from labelled import FEW_COLUMNS, random_fractions, unlabelled, write_csv
 
 from gax_batch import gz2 as tree
 from gax_batch.analysis.evaluation.training_set import trained_by_id
@@ -19,12 +18,6 @@ WHOLE, SOME, FACTS, HART = range(1000, 1040), range(1040, 1046), range(1046, 105
 TWIN_OF = {1050: 1000, 1051: 1044}
 
 
-def write_table(path, columns, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as stream:
-        csv.writer(stream).writerows([columns, *rows])
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Two sets whose numbers collide: galaxies 1050 to 1055 of one are not those of the other."""
@@ -32,29 +25,29 @@ def made(tmp_path_factory):
     challenge, gz2 = tmp_path / "challenge", tmp_path / "gz2"
     truth = random_fractions(46).astype(np.float64)
     columns = np.array(tree.CHALLENGE_COLUMNS)
-    write_table(
+    write_csv(
         challenge / "solutions_37.csv",
         ["GalaxyID", *columns],
         [[i, *row] for i, row in zip(WHOLE, truth, strict=False)],
     )
-    write_table(
+    write_csv(
         challenge / "solutions_17.csv",
         ["GalaxyID", *columns[FEW_COLUMNS]],
         [[i, *row[FEW_COLUMNS]] for i, row in zip(SOME, truth[40:], strict=True)],
     )
     classes = [[i, "spiral" if i % 2 else "round", 0 if i % 2 else 1] for i in FACTS[:6]]
-    write_table(challenge / "class5.csv", ["galaxy_id", "class5", "strict"], classes)
-    write_table(challenge / "class5_none.csv", ["galaxy_id"], [[i] for i in FACTS[6:]])
-    write_table(challenge / "argmax.csv", ["GalaxyID", "argmax"], [[i, "Class6.2"] for i in FACTS])
-    write_table(challenge / "gz2_twins.csv", ["asset_id", "GalaxyID"], TWIN_OF.items())
+    write_csv(challenge / "class5.csv", ["galaxy_id", "class5", "strict"], classes)
+    write_csv(challenge / "class5_none.csv", ["galaxy_id"], [[i] for i in FACTS[6:]])
+    write_csv(challenge / "argmax.csv", ["GalaxyID", "argmax"], [[i, "Class6.2"] for i in FACTS])
+    write_csv(challenge / "gz2_twins.csv", ["asset_id", "GalaxyID"], TWIN_OF.items())
     asked = tree.conditional(random_fractions(6, seed=5).astype(np.float64))
     votes = tree.conditional(random_fractions(6, seed=6).astype(np.float64))
-    write_table(
+    write_csv(
         gz2 / "hart16_debiased.csv",
         ["asset_id", *DEBIASED_COLUMNS],
         [[i, *row] for i, row in zip(HART, asked, strict=True)],
     )
-    write_table(
+    write_csv(
         gz2 / "hart16_votes.csv",
         ["asset_id", "total_classifications", *tree.HART16_COLUMNS],
         [[i, 30, *row] for i, row in zip(HART, votes, strict=True)],
@@ -179,7 +172,7 @@ def test_galaxies_stay_in_their_sample_when_others_are_added(folder, galaxies):
     before = dict(zip(galaxies.keys, galaxies.sample.tolist(), strict=True))
     truth = random_fractions(20, seed=9).astype(np.float64)
     place = folder / "more"
-    write_table(
+    write_csv(
         place / "solutions_37.csv",
         ["GalaxyID", *tree.CHALLENGE_COLUMNS],
         [[i, *row] for i, row in zip(range(20), truth, strict=True)],
