@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 from catalogs import run_record
-from fakes import write_images
+from galaxy_images import write_images
+from message_facts import numbers_in
 from waiting import wait_for
-from wording import numbers_in
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.runner import record
 
 UNITS = 10
-GAX = [sys.executable, str(Path(__file__).with_name("gax_with_fakes.py"))]
+GAX = [sys.executable, str(Path(__file__).with_name("gax_with_fake_engine.py"))]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import generated
 import pytest
-from manuals import PAGES, README, ROOT, SPANISH, TUTORIAL, page, shown_commands
+from doc_pages import PAGES, README, ROOT, SPANISH, TUTORIAL, page, shown_commands
 from typer.main import get_command
 
 from gax_batch.catalog.schema import COLUMNS, Flag

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from archives import write_tar
-from fakes import galaxy_image, jpeg_bytes, write_images
+from catalogs import catalog_of
+from galaxy_images import galaxy_image, jpeg_bytes, write_images
+from message_facts import numbers_in
 from PIL import Image
-from sky import write_field, write_table
-from surveys import catalog_of
+from sky_fields import write_field, write_table
 from typer.testing import CliRunner
-from wording import numbers_in
 
 from gax_batch.analysis.cutouts import PLAN_GONE
 from gax_batch.analysis.zooniverse import MANIFEST, select_subjects

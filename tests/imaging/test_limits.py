@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from archives import write_tar
 from astropy.io import fits
-from fluxes import cube, galaxy, stored
-from hostile import encoded, jpeg_of_scans, png_claiming, tiff_of_numbers
-from hostile import galaxy as pixels
+from bad_images import encoded, jpeg_of_scans, png_claiming, tiff_of_numbers
+from bad_images import galaxy as pixels
+from fits_images import cube, galaxy, stored
+from listings import listed
+from message_facts import numbers_in
 from PIL import Image
-from surveys import listed
-from wording import numbers_in
 
 from gax_batch.errors import UsageError
 from gax_batch.imaging.cutout import decode_cutout

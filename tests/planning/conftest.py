@@ -1,7 +1,7 @@
 """A catalog to plan against."""
 
 import pytest
-from surveys import FakeCatalog, cataloged_survey
+from listings import FakeCatalog, cataloged_survey
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """One galaxy_id belongs to one galaxy: who keeps it, who takes it over."""
 
 import pytest
-from surveys import FakeCatalog, listing, member, planned, rows_now, shard_row
+from listings import FakeCatalog, listing, member, planned, rows_now, shard_row
 
 from gax_batch.errors import UsageError
 

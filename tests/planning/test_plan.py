@@ -8,17 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from surveys import (
-    BAD_VERSION,
-    GONE_VERSION,
-    FakeCatalog,
-    listing,
-    member,
-    planned,
-    rows_now,
-    shard_row,
-)
-from wording import numbers_in
+from listings import BAD_VERSION, GONE_VERSION, FakeCatalog, listing, member, planned, rows_now, shard_row
+from message_facts import numbers_in
 
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.planning.plan import Plan, read_unit_members

@@ -18,13 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import hostile
+import bad_images
 import numpy as np
 import pyarrow as pa
 import pytest
 from catalogs import run_record
-from fakes import FakeEngine, fake_engine, known_draws, write_images
-from wording import numbers_in
+from fake_engine import FakeEngine, fake_engine, known_draws
+from galaxy_images import write_images
+from message_facts import numbers_in
 
 from gax_batch import gz2
 from gax_batch.analysis.population import population
@@ -150,17 +151,17 @@ def test_a_run_that_rejects_too_much_stops_before_its_commit_and_keeps_its_parts
 
 def test_a_folder_of_good_and_bad_files_gives_exactly_the_expected_rejects(shared_ray, survey, fake):
     images = survey / "images"
-    for name, (make, _) in hostile.BAD.items():
+    for name, (make, _) in bad_images.BAD.items():
         (images / name).write_bytes(make())
     (images / "empty.jpg").write_bytes(b"")
     (images / "again").mkdir()
-    (images / "again" / "000001.png").write_bytes(hostile.encoded(hostile.galaxy()))
+    (images / "again" / "000001.png").write_bytes(bad_images.encoded(bad_images.galaxy()))
     (images / "notes.txt").write_text("no galaxy")
     positions = "galaxy_id,ra,dec\n000000,12.5,-3\n000002,400,0\n000003,10,95\n000004,,\n"
     (survey / "positions.csv").write_text(positions)
     outcome, lines = catalog_run(survey, positions=str(survey / "positions.csv"), max_rejects=1)
     assert outcome.exit_code == 0
-    expected = {name.rsplit(".", 1)[0]: ("decode", reason) for name, (_, reason) in hostile.BAD.items()}
+    expected = {name.rsplit(".", 1)[0]: ("decode", reason) for name, (_, reason) in bad_images.BAD.items()}
     # The first file of each id stays: "again/000001.png" sorts behind "000001.jpg", "no_height.png" too.
     expected |= {
         "empty": ("read", "empty_file"),
@@ -176,7 +177,7 @@ def test_a_folder_of_good_and_bad_files_gives_exactly_the_expected_rejects(share
     assert found.pop("no_height") == {("plan", "duplicate_id"), ("decode", "zero_pixels")}
     expected.pop("no_height")
     assert found == {galaxy: {cause} for galaxy, cause in expected.items()}
-    assert len(rejects) == len(hostile.BAD) + 4
+    assert len(rejects) == len(bad_images.BAD) + 4
     table = rows(survey)
     assert table["galaxy_id"].to_pylist() == [f"{i:06d}" for i in range(60) if i not in (2, 3)]
     assert (table["ra"][0].as_py(), table["dec"][0].as_py()) == (12.5, -3.0)
@@ -410,7 +411,7 @@ RESUMED = """
 import sys
 from functools import partial
 sys.path.insert(0, {tests!r})
-from fakes import fake_engine
+from fake_engine import fake_engine
 from gax_batch.runner import run
 from gax_batch.runner.settings import load_settings
 from gax_batch.cli.demo import run_demo

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from archives import tar_bytes
 from astropy.io import fits
+from bad_images import encoded
 from catalogs import catalog_without_ray
-from hostile import encoded
-from sky import ARCSEC, header
-from surveys import listed, new_folder
+from listings import listed, new_folder
+from sky_fields import ARCSEC, header
 
 from gax_batch import storage
 from gax_batch.imaging.decoding import Decoder

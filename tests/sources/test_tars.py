@@ -7,8 +7,8 @@ import tarfile
 import numpy as np
 import pytest
 from archives import write_tar
-from hostile import encoded, galaxy
-from surveys import listed
+from bad_images import encoded, galaxy
+from listings import listed
 
 from gax_batch.errors import UsageError
 from gax_batch.imaging.cutout import ImageLimits

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from fakes import galaxy_image
+from galaxy_images import galaxy_image
 
 from gax_batch.analysis.evaluation.image_files import list_images
 from gax_batch.errors import UsageError

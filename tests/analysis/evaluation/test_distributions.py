@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import scoringrules
-from labelled import labels_of
+from labeled_galaxies import labels_of
 from scipy.stats import norm
 
 from gax_batch import gz2

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from fakes import FakeEngine, write_images
-from labelled import write_csv
+from fake_engine import FakeEngine
+from galaxy_images import write_images
+from labeled_galaxies import write_csv
 from typer.testing import CliRunner
 
 from gax_batch import gz2, storage

@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from labelled import write_csv
+from labeled_galaxies import write_csv
 
 from gax_batch import gz2
 from gax_batch.analysis import labels

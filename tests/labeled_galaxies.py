@@ -1,4 +1,4 @@
-"""Small sets of labelled galaxies for the tests of the training."""
+"""Small sets of labeled galaxies, and tables of labels."""
 
 import csv
 from collections.abc import Iterable
@@ -51,7 +51,7 @@ def labels_of(cumulative: np.ndarray) -> Labels:
     return Labels.of_fractions(ids, cumulative, 40, definition="debiased", numbering="GalaxyID")
 
 
-def unlabelled(count: int, **known: Any) -> Galaxies:
+def unlabeled(count: int, **known: Any) -> Galaxies:
     """Galaxies of which nothing is known but what is given."""
     fields: dict[str, Any] = {
         "keys": [f"GalaxyID:{i}" for i in range(count)],
@@ -88,7 +88,7 @@ def bright_and_faint(count: int = 16) -> Galaxies:
     place = np.arange(count) % 4
     held = (count > 12) & (kind < 2)
     sample = np.where(held & (place == 2), CALIBRATE, np.where(held & (place == 3), REPORT, TRAIN))
-    return unlabelled(
+    return unlabeled(
         count,
         cumulative=cumulative,
         trust=np.where(kind == 2, 0.57, 1).astype(np.float32),
