@@ -17,7 +17,7 @@ FEW_QUESTIONS = (0, 1, 5, 6, 7)
 FEW_COLUMNS = np.array([c for q in FEW_QUESTIONS for c in range(37)[gz2.QUESTIONS[q].columns]])
 
 
-def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     """Write a table and return its path, as a command takes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as stream:

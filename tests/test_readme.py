@@ -16,7 +16,6 @@ from gax_batch.cli import app
 from gax_batch.gz2 import ANSWERS, DEFINITION, QUESTION_NAMES, in_words
 from gax_batch.imaging.cutout import ImageFlag
 from gax_batch.imaging.limits import ImageLimits, ListingLimits
-from gax_batch.models import DEFAULT_DRAWS
 from gax_batch.models.bundle import load_bundle
 from gax_batch.rejects import MEANING
 
@@ -43,7 +42,7 @@ def test_a_setting_is_listed_with_its_type_limits_and_default():
     rows = [row.strip("| ").split(" | ") for row in generated.settings().splitlines()]
     shown = {row[0].strip("`"): row[1:3] for row in rows if len(row) == 4}
     assert shown["input"] == ["`str`", "required"]
-    assert shown["draws"] == ["`int`; at least 2; at most 1,024", str(DEFAULT_DRAWS)]
+    assert shown["crop"][0] == "`float`; greater than 0; at most 1"
     assert shown["models"] == ["list of `bayesian`, `svr`, `classic`", "bayesian, svr"]
     assert shown["limit"] == ["`int`; at least 1", "all"]
 
@@ -77,8 +76,8 @@ def test_every_flag_is_named():
 
 def test_the_settings_have_their_defaults():
     rows = [row.split(" | ") for row in generated.settings().splitlines() if row.startswith("| `")]
-    defaults = {row[0].strip("| `"): row[2] for row in rows}
-    expected = {"unit_size": "4096"}
+    defaults = {row[0].strip("| `").rpartition(".")[2]: row[2] for row in rows}
+    expected = {"draws": "32", "models": "bayesian, svr", "unit_size": "4096"}
     image, listing = ImageLimits(), ListingLimits()
     limits = {
         "max_image_bytes": image.bytes,

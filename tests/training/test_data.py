@@ -4,7 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 from galaxy_images import galaxy_image
-from labeled_galaxies import FEW_COLUMNS, random_fractions, unlabeled, write_csv
+from labeled_galaxies import FEW_COLUMNS, random_fractions, unlabeled, write_table
 
 from gax_batch import gz2 as tree
 from gax_batch.analysis.evaluation.training_set import trained_by_id
@@ -25,29 +25,29 @@ def made(tmp_path_factory):
     challenge, gz2 = tmp_path / "challenge", tmp_path / "gz2"
     truth = random_fractions(46).astype(np.float64)
     columns = np.array(tree.CHALLENGE_COLUMNS)
-    write_csv(
+    write_table(
         challenge / "solutions_37.csv",
         ["GalaxyID", *columns],
         [[i, *row] for i, row in zip(WHOLE, truth, strict=False)],
     )
-    write_csv(
+    write_table(
         challenge / "solutions_17.csv",
         ["GalaxyID", *columns[FEW_COLUMNS]],
         [[i, *row[FEW_COLUMNS]] for i, row in zip(SOME, truth[40:], strict=True)],
     )
     classes = [[i, "spiral" if i % 2 else "round", 0 if i % 2 else 1] for i in FACTS[:6]]
-    write_csv(challenge / "class5.csv", ["galaxy_id", "class5", "strict"], classes)
-    write_csv(challenge / "class5_none.csv", ["galaxy_id"], [[i] for i in FACTS[6:]])
-    write_csv(challenge / "argmax.csv", ["GalaxyID", "argmax"], [[i, "Class6.2"] for i in FACTS])
-    write_csv(challenge / "gz2_twins.csv", ["asset_id", "GalaxyID"], TWIN_OF.items())
+    write_table(challenge / "class5.csv", ["galaxy_id", "class5", "strict"], classes)
+    write_table(challenge / "class5_none.csv", ["galaxy_id"], [[i] for i in FACTS[6:]])
+    write_table(challenge / "argmax.csv", ["GalaxyID", "argmax"], [[i, "Class6.2"] for i in FACTS])
+    write_table(challenge / "gz2_twins.csv", ["asset_id", "GalaxyID"], TWIN_OF.items())
     asked = tree.conditional(random_fractions(6, seed=5).astype(np.float64))
     votes = tree.conditional(random_fractions(6, seed=6).astype(np.float64))
-    write_csv(
+    write_table(
         gz2 / "hart16_debiased.csv",
         ["asset_id", *DEBIASED_COLUMNS],
         [[i, *row] for i, row in zip(HART, asked, strict=True)],
     )
-    write_csv(
+    write_table(
         gz2 / "hart16_votes.csv",
         ["asset_id", "total_classifications", *tree.HART16_COLUMNS],
         [[i, 30, *row] for i, row in zip(HART, votes, strict=True)],
@@ -172,7 +172,7 @@ def test_galaxies_stay_in_their_sample_when_others_are_added(folder, galaxies):
     before = dict(zip(galaxies.keys, galaxies.sample.tolist(), strict=True))
     truth = random_fractions(20, seed=9).astype(np.float64)
     place = folder / "more"
-    write_csv(
+    write_table(
         place / "solutions_37.csv",
         ["GalaxyID", *tree.CHALLENGE_COLUMNS],
         [[i, *row] for i, row in zip(range(20), truth, strict=True)],

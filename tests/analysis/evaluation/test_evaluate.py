@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from fake_engine import FakeEngine
 from galaxy_images import write_images
-from labeled_galaxies import write_csv
+from labeled_galaxies import write_table
 from typer.testing import CliRunner
 
 from gax_batch import gz2, storage
@@ -36,14 +36,14 @@ def truth():
 def table(tmp_path, truth):
     """Weighted votes of g0 to g29."""
     header = ["asset_id", "total_classifications", *gz2.HART16_COLUMNS]
-    return write_csv(tmp_path / "votes.csv", header, [[f"g{i}", 40, *row] for i, row in enumerate(truth)])
+    return write_table(tmp_path / "votes.csv", header, [[f"g{i}", 40, *row] for i, row in enumerate(truth)])
 
 
 @pytest.fixture
 def challenge(tmp_path, truth):
     """The same as debiased fractions."""
     rows = [[f"g{i}", *row] for i, row in enumerate(gz2.cumulative(truth))]
-    return write_csv(tmp_path / "challenge.csv", ["GalaxyID", *gz2.CHALLENGE_COLUMNS], rows)
+    return write_table(tmp_path / "challenge.csv", ["GalaxyID", *gz2.CHALLENGE_COLUMNS], rows)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_catalog_is_judged_on_the_galaxies_it_shares_with_the_labels(catalog, 
 
 
 def test_labels_of_other_galaxies_are_refused(catalog, tmp_path):
-    path = write_csv(tmp_path / "classes.csv", ["galaxy_id", "class5"], [["1", "spiral"]])
+    path = write_table(tmp_path / "classes.csv", ["galaxy_id", "class5"], [["1", "spiral"]])
     with pytest.raises(UsageError, match=r"\b1\b"):
         evaluate.evaluate_catalog("a-catalog", path, str(tmp_path), print, allow_other_definition=True)
 
@@ -230,11 +230,11 @@ def test_a_bundle_is_judged_by_the_look_of_the_images_that_did_not_train_it(
 def test_tables_of_facts_judge_classes_and_the_largest_fraction(images, manifest, tmp_path):
     manifest["definition"] = "debiased"
     classes = [["g0", "spiral"], ["g1", "round"], ["g2", ""]]
-    path = write_csv(tmp_path / "classes.csv", ["galaxy_id", "class5"], classes)
+    path = write_table(tmp_path / "classes.csv", ["galaxy_id", "class5"], classes)
     found = evaluate.evaluate_bundle(None, path, images, str(tmp_path / "out"), 4, print)
     assert found["clear_classes"]["galaxies"] == 2
     assert "points" not in found
-    path = write_csv(tmp_path / "largest.csv", ["GalaxyID", "argmax"], [["g0", "Class1.1"]])
+    path = write_table(tmp_path / "largest.csv", ["GalaxyID", "argmax"], [["g0", "Class1.1"]])
     found = evaluate.evaluate_bundle(None, path, images, str(tmp_path / "out"), 4, print)
     assert found["largest"]["galaxies"] == 1
 
@@ -243,7 +243,7 @@ def test_some_questions_of_the_challenge_judge_these_questions(images, truth, ma
     manifest["definition"] = "debiased"
     columns = gz2.CHALLENGE_COLUMNS[:5]
     rows = [[f"g{i}", *row[:5]] for i, row in enumerate(gz2.cumulative(truth))]
-    path = write_csv(tmp_path / "some.csv", ["GalaxyID", *columns], rows)
+    path = write_table(tmp_path / "some.csv", ["GalaxyID", *columns], rows)
     found = evaluate.evaluate_bundle(None, path, images, str(tmp_path / "out"), 4, print)
     assert found["fractions"] == COUNT * 5
     assert set(found["points"]["questions"]) == set(gz2.QUESTION_NAMES[:2])
