@@ -1,4 +1,4 @@
-"""32 draws of the Bayesian CNN, compared with 32 calls of Flipout layers and with plain matrix products."""
+"""The Bayesian CNN's 32 draws beside Flipout layers called 32 times, and beside plain matrix products."""
 
 import math
 import os
@@ -13,6 +13,7 @@ from benchmarks.flipout import Float, flipout
 from benchmarks.galaxies import jpegs
 from benchmarks.suite import Lab, Row, Sample, Target, Work, in_turns, rates
 from gax_batch.imaging.cutout import IMAGE_SIDE, decode_cutout
+from gax_batch.models import DEFAULT_DRAWS as DRAWS
 from gax_batch.models import Precision
 from gax_batch.models.bayesian import ORIENTATIONS
 from gax_batch.models.bundle import Bundle, load_bundle
@@ -20,9 +21,8 @@ from gax_batch.models.engine import ROWS, Engine
 from gax_batch.models.layers import FILTERS
 from gax_batch.system.machine import faster_precision
 
-DRAWS = 32
 COUNT = 32
-# Number of draws for measuring the Monte Carlo error, with a relative accuracy of 5 %.
+# Draws to measure the Monte Carlo error with, relative to 5 %.
 MANY = 256
 PEERS = {"eager": Target(14, of_ratio=True), "tf.function": Target(8, of_ratio=True)}
 PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float32")
@@ -32,14 +32,14 @@ PRODUCT_OPERATIONS = 4e10
 
 
 def operations(bundle: Bundle) -> float:
-    """Return the multiplications and additions of one draw's direct convolutions for one galaxy."""
+    """Multiplications and additions of one draw's direct convolutions for one galaxy."""
     sides = [IMAGE_SIDE // 2**index for index in range(len(FILTERS))]
     shapes = [bundle.arrays["bayesian"][f"block_{index}/mean"].shape for index in range(len(FILTERS))]
     return float(sum(2 * side**2 * math.prod(shape) for side, shape in zip(sides, shapes, strict=True)))
 
 
 def products(shape: tuple[int, int, int], precision: str, cores: int) -> tuple[Callable[[], Any], float]:
-    """Return a function of matrix products, one on each core like the engine's draws, and its operations."""
+    """Matrix products, one on each core at a time as the engine's draws; and their operations."""
     rows, inner, columns = shape
     rng = np.random.default_rng(0)
     left = tf.cast(rng.random((cores, rows, inner), np.float32), precision)
@@ -59,18 +59,18 @@ def products(shape: tuple[int, int, int], precision: str, cores: int) -> tuple[C
 
 
 def error_of_ours(draws: Float) -> float:
-    """Return the variance of the mean of 32 draws: 16 antithetic pairs, two of each orientation."""
+    """Variance of the mean of `DRAWS` draws: the means of antithetic pairs, two of each orientation."""
     pairs = draws.reshape(-1, 2, ORIENTATIONS, *draws.shape[1:]).mean(axis=1)
     return float(pairs.var(axis=0, ddof=1).mean()) / (DRAWS // 2)
 
 
 def error_of_flipout(draws: Float) -> float:
-    """Return the variance of the mean of 32 independent passes."""
+    """Variance of the mean of `DRAWS` independent passes."""
     return float(draws.var(axis=0, ddof=1).mean()) / DRAWS
 
 
 def peak(turns: dict[str, Sample], amounts: dict[str, float]) -> Sample:
-    """Return the operations a second of the fastest product, in 1e9, turn by turn."""
+    """The fastest product's operations a second, in 1e9, turn by turn."""
     speeds = {n: Sample(tuple(amounts[n] / s / 1e9 for s in turns[n].values)) for n in amounts}
     return max(speeds.values(), key=lambda sample: sample.median)
 
@@ -86,7 +86,7 @@ def run(lab: Lab) -> Iterator[Row]:
         speed = rates(in_turns(works, turns=lab.turns), len(images))
         many = Engine(bundle, models=("bayesian",), draws=MANY).draws(images)
         ours, theirs = error_of_ours(many), error_of_flipout(peer("tf.function", MANY // 4))
-    # The variance is inversely proportional to the number of draws, and so is the time to the same error.
+    # The variance falls as one over the draws, so the time to the same error falls with it.
     fair = Sample(tuple(value * theirs / ours for value in speed["ours"].values))
     for way, target in PEERS.items():
         name, other = f"Flipout layers called {DRAWS} times, {way}", speed[way]
@@ -98,7 +98,7 @@ def run(lab: Lab) -> Iterator[Row]:
 
 
 def shares(lab: Lab, bundle: Bundle, images: npt.NDArray[np.uint8]) -> Iterator[Row]:
-    """Yield the convolutions' operations a second with those of matrix products, in each precision."""
+    """The convolutions' operations a second beside those of matrix products, in each precision."""
     work = DRAWS * len(images) * operations(bundle)
     engines = {p: Engine(bundle, models=("bayesian",), draws=DRAWS, precision=p) for p in PRECISIONS}
     matrices = {(p, s): products(s, p, os.cpu_count() or 1) for p in PRECISIONS for s in PRODUCTS}

@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pyarrow as pa
-from exploring import serving
+from explorer_server import serving
 
 from benchmarks.suite import Lab, Row, Sample, Target
 from gax_batch import gz2

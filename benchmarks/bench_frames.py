@@ -13,8 +13,8 @@ from astropy.io import fits
 from astropy.nddata import Cutout2D
 from astropy.visualization import make_lupton_rgb
 from astropy.wcs import WCS
+from listings import listed
 from scipy.ndimage import zoom
-from surveys import listed
 
 from benchmarks.suite import Lab, Row, Sample, Target, in_turns
 from gax_batch.imaging.decoding import Decoder

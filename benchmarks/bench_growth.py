@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from fakes import FakeEngine
-from surveys import listing, member
+from fake_engine import FakeEngine
+from listings import listing, member
 
 from benchmarks.suite import Lab, Row, Sample, Target
 from benchmarks.usage import KINDS, Usage

@@ -17,11 +17,11 @@ import tensorflow as tf
 
 from benchmarks.galaxies import jpegs
 from gax_batch.imaging.cutout import decode_cutout
+from gax_batch.models import DEFAULT_DRAWS as DRAWS
 from gax_batch.models import Precision
 from gax_batch.models.bundle import Bundle, load_bundle
 from gax_batch.models.engine import GPU_ROWS, Engine
 
-DRAWS = 32
 CHOICES = (("bayesian",), ("bayesian", "svr"))
 EXPECTED = 64
 

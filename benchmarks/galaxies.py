@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from hostile import encoded, galaxy
+from bad_images import encoded, galaxy
 from s3 import ceph
 from s3.servers import environment, make_bucket, moto
 

@@ -3,18 +3,26 @@
 import json
 import os
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from surveys import run_units
+from fake_engine import FakeEngine
+from listings import new_folder
 
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.cluster import unit
+from gax_batch.cluster.progress import RunCounts
+from gax_batch.cluster.unit import UnitOptions, UnitResult, UnitTask, infer, read, write
 from gax_batch.imaging.decoding import Decoder
-from gax_batch.planning.plan import make_plan
-from gax_batch.sources import Source
+from gax_batch.planning.plan import Plan, make_plan
+from gax_batch.runner import record
+from gax_batch.runner.record import Clock, Outcome, Run
+from gax_batch.runner.settings import load_settings
+from gax_batch.sources import Source, open_source
 
 META = {"bundle_id": "bundle"}
 
@@ -42,6 +50,13 @@ def visible_rejects(catalog: str) -> list[str]:
     )
 
 
+def run_record(catalog: Path) -> dict[str, Any]:
+    """The record of a catalog's only run."""
+    (path,) = (catalog / "runs").rglob("run.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
 def age(catalog: str, days: float) -> None:
     """Make everything in a catalog so many days older: its objects, and the times that its log notes."""
     then = time.time() - days * 86_400
@@ -65,10 +80,49 @@ def commit_nothing(catalog: str, until: int) -> None:
         (log / f"{version:020}.json").write_text(json.dumps(entry))
 
 
+def run_units(plan: Plan, options: UnitOptions, engine: Any = None) -> Iterator[UnitResult]:
+    """Store, read, infer and write a plan's units, as a run does but without Ray."""
+    engine = engine or FakeEngine()
+    for planned, place in zip(plan.units, plan.write(options.catalog, options.run_id), strict=True):
+        task = UnitTask(*place, planned.unit_id, planned.fingerprint, planned.members, planned.whole)
+        yield write(infer(read(task, options), engine, options), options)
+
+
+def catalog_of(survey: Path, options: UnitOptions, source: Source | None = None, engine: Any = None) -> str:
+    """Catalog a survey in units of 5, without Ray but with the record that a run leaves."""
+    catalog, clock, counts = Catalog(options.catalog), Clock(), RunCounts()
+    plan = make_plan(
+        (source or open_source(str(survey))).list_members(),
+        catalog.members(),
+        catalog.units(),
+        settings_fingerprint=options.settings_fingerprint,
+        unit_size=5,
+        folder=new_folder(),
+    )
+    clock.lap("plan")
+    settings = load_settings(None, {"input": str(survey), "catalog": options.catalog})
+    run = Run(
+        run_id=options.run_id,
+        started=datetime.now(UTC),
+        catalog=catalog.uri,
+        bundle_id=options.bundle_id,
+        settings=settings.model_dump(mode="json"),
+        settings_fingerprint=options.settings_fingerprint,
+        plan=plan,
+        reference=options.reference,
+    )
+    for result in run_units(plan, options, engine):
+        counts.add(result)
+    clock.lap("process")
+    version = catalog.commit(counts.parts, run_id=options.run_id, metadata={"bundle_id": options.bundle_id})
+    record.store(run.catalog, record.describe(run, counts, clock, Outcome("complete", 0, version)))
+    return options.catalog
+
+
 def catalog_without_ray(source: Source, catalog: str, folder: Path, *, unit_size: int = 512) -> Catalog:
     """Catalog a survey in this process, with the fake engine: each step of a run but Ray's."""
     found = Catalog(catalog)
-    options = unit.UnitOptions(found.uri, "s", "bundle", "run", Decoder())
+    options = UnitOptions(found.uri, "s", "bundle", "run", Decoder())
     plan = make_plan(
         source.list_members(), [], {}, settings_fingerprint="s", unit_size=unit_size, folder=folder
     )

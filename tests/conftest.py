@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import write_zips
 from browsers import BROWSER
-from fakes import FakeEngine, write_images
-from surveys import new_folder
+from fake_engine import FakeEngine
+from galaxy_images import write_images
+from listings import new_folder
 
 from gax_batch.catalog.parts import Part
 from gax_batch.catalog.snapshots import Catalog
@@ -17,7 +19,7 @@ from gax_batch.imaging.decoding import Decoder
 from gax_batch.planning.plan import make_plan
 from gax_batch.sources import open_source
 
-# Ray's workers import the stand-ins of tests/fakes.py by name, and the package of this checkout.
+# Ray's workers import the engine of tests/fake_engine.py by name, and the package of this checkout.
 os.environ["PYTHONPATH"] = os.pathsep.join(str(path) for path in Path(__file__).parents[:2])
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -68,6 +70,19 @@ def stored_unit(task: unit.UnitTask, options: unit.UnitOptions) -> tuple[Part, u
     part = unit.write(unit.infer(unit.read(task, options), FakeEngine(), options), options).part
     assert part is not None
     return part, options
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """A folder of five images, named by their number."""
+    write_images(tmp_path / "plain", 5)
+    return tmp_path / "plain"
+
+
+@pytest.fixture
+def image_zips(tmp_path: Path, image_folder: Path) -> Path:
+    """A folder that holds the images of `image_folder`, three of them in zips."""
+    return write_zips(tmp_path / "zips", image_folder)
 
 
 @pytest.fixture

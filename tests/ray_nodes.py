@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 from waiting import free_port, wait_for
 
+from gax_batch.errors import UsageError
+
 BIN = Path(sys.executable).parent
 
 
@@ -76,3 +78,10 @@ def ray_cluster(*head: str, workers: int = 0) -> Iterator[tuple[str, dict[str, s
         for _ in range(workers):
             nodes.enter_context(ray_node(environment, "--address", address, "--num-cpus", "1"))
         yield address, environment
+
+
+def halve(number: int) -> int:
+    """A task for Ray's workers, which import it by name; it refuses odd numbers."""
+    if number % 2:
+        raise UsageError(f"{number} is odd")
+    return number // 2

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from wording import numbers_in
+from message_facts import numbers_in
 
 from benchmarks.records import Record, agreement, joined
 from benchmarks.suite import Row, Sample, Target, in_turns, rates

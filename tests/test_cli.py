@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from fakes import galaxy_image
+from galaxy_images import galaxy_image
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner

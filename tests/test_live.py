@@ -1,6 +1,5 @@
 """A run at a real terminal, and real signals: what is shown, what is kept, how it ends."""
 
-import json
 import os
 import pty
 import re
@@ -10,18 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fakes import write_images
+from catalogs import run_record
+from galaxy_images import write_images
+from message_facts import numbers_in
 from waiting import wait_for
-from wording import numbers_in
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.runner import record
 
 UNITS = 10
-GAX = [sys.executable, str(Path(__file__).with_name("gax_with_fakes.py"))]
+GAX = [sys.executable, str(Path(__file__).with_name("gax_with_fake_engine.py"))]
 
 
 @pytest.fixture
@@ -88,12 +87,6 @@ class Terminal:
         os.close(self._mine)
 
 
-def record_of(folder: Path) -> dict[str, Any]:
-    (path,) = (folder / "catalog" / "runs").rglob("run.json")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
 def interrupted(exit_code: int) -> str:
     """What a run says at its end that was interrupted before its commit."""
     (line,) = record.Outcome(record.INTERRUPTED, exit_code).messages
@@ -114,7 +107,8 @@ def test_ctrl_c_at_a_terminal_keeps_what_is_in_flight_and_says_how_to_go_on(tmp_
         assert re.search(rf"\b\d+ \w+ {total}", shown)
     assert "Ctrl-C" in shown
     assert interrupted(130) in " ".join(shown.split())
-    assert (record_of(tmp_path)["status"], record_of(tmp_path)["exit_code"]) == ("interrupted", 130)
+    left = run_record(tmp_path / "catalog")
+    assert (left["status"], left["exit_code"]) == ("interrupted", 130)
     # What the engine had begun is stored, nothing was begun afterwards, nothing is visible yet.
     assert 2 <= parts(tmp_path) == begun(tmp_path) < UNITS
     assert Catalog(str(tmp_path / "catalog")).version is None
@@ -136,7 +130,8 @@ def test_a_second_signal_stops_at_once_and_the_next_run_goes_on(tmp_path, comman
     run.send_signal(signal.SIGTERM)
     output, _ = run.communicate(timeout=15)
     assert run.returncode == 143
-    assert (record_of(tmp_path)["status"], record_of(tmp_path)["exit_code"]) == ("interrupted", 143)
+    left = run_record(tmp_path / "catalog")
+    assert (left["status"], left["exit_code"]) == ("interrupted", 143)
     assert interrupted(143) in output
     assert parts(tmp_path) == 0
     again = subprocess.run(

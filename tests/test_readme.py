@@ -7,8 +7,7 @@ from typing import Any
 
 import generated
 import pytest
-from manuals import PAGES, README, ROOT, SPANISH, TUTORIAL, page, shown_commands
-from pydantic import BaseModel, Field
+from doc_pages import PAGES, README, ROOT, SPANISH, TUTORIAL, page, shown_commands
 from typer.main import get_command
 
 from gax_batch.catalog.schema import COLUMNS, Flag
@@ -39,18 +38,13 @@ def test_every_command_and_option_is_in_the_reference():
     check("gax", get_command(app))
 
 
-def test_nested_settings_are_listed_by_their_path():
-    class Inner(BaseModel):
-        draws: int | None = Field(32, ge=2, description="Weight *draws*.")
-
-    class Outer(BaseModel):
-        inference: Inner = Inner()
-        input: str = Field(description="Images.")
-
-    assert generated.settings(Outer).splitlines()[2:] == [
-        r"| `inference.draws` | `int`; at least 2 | 32 | Weight \*draws\*. |",
-        "| `input` | `str` | required | Images. |",
-    ]
+def test_a_setting_is_listed_with_its_type_limits_and_default():
+    rows = [row.strip("| ").split(" | ") for row in generated.settings().splitlines()]
+    shown = {row[0].strip("`"): row[1:3] for row in rows if len(row) == 4}
+    assert shown["input"] == ["`str`", "required"]
+    assert shown["crop"][0] == "`float`; greater than 0; at most 1"
+    assert shown["models"] == ["list of `bayesian`, `svr`, `classic`", "bayesian, svr"]
+    assert shown["limit"] == ["`int`; at least 1", "all"]
 
 
 def test_every_reason_is_explained():

@@ -11,9 +11,9 @@ import pytest
 import sep
 from astropy.io import fits
 from astropy.wcs import WCS
-from fakes import fake_engine
+from fake_engine import fake_engine
+from listings import listed
 from PIL import Image
-from surveys import listed
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.imaging.decoding import Decoder

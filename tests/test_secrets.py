@@ -13,7 +13,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import fake_engine, jpeg_bytes
+from fake_engine import fake_engine
+from galaxy_images import jpeg_bytes
 from s3.servers import environment, make_bucket, moto
 from typer.testing import CliRunner
 

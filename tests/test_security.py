@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import CommitProperties, DeltaTable
 from deltalake.transaction import AddAction
-from surveys import listed
+from listings import listed
 
 from gax_batch.catalog import layout
 from gax_batch.catalog.snapshots import Catalog

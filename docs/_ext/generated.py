@@ -10,9 +10,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
 from gax_batch import gz2
@@ -101,34 +99,19 @@ def _option(option: Any, context: typer.Context) -> list[str]:
     return [names + kind, default, _markdown(option.help or "")]
 
 
-def settings(model: type[BaseModel] = RunSettings) -> str:
-    """Return a table of every setting for each panel, with nested models flattened to `outer.inner`."""
+def settings() -> str:
+    """Return one table of the settings for each panel."""
     panels: dict[str, list[list[str]]] = {}
-    for name, field in _fields(model):
+    for name, field in RunSettings.model_fields.items():
         row = [f"`{name}`", _kind(field), _default(field), _markdown(field.description or "")]
-        panels.setdefault(str(_metadata(field).get("panel", "")), []).append(row)
-    tables = {panel: table(["setting", "type", "default", "meaning"], rows) for panel, rows in panels.items()}
-    return "\n\n".join(f"## {panel}\n\n{text}" if panel else text for panel, text in tables.items())
-
-
-def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in model.model_fields.items():
-        nested = _nested(field.annotation)
-        if nested is not None:
-            yield from _fields(nested, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field
+        panels.setdefault(_metadata(field)["panel"], []).append(row)
+    head = ["setting", "type", "default", "meaning"]
+    return "\n\n".join(f"## {panel}\n\n{table(head, rows)}" for panel, rows in panels.items())
 
 
 def _metadata(field: FieldInfo) -> Mapping[str, Any]:
     extra = field.json_schema_extra
     return extra if isinstance(extra, dict) else {}
-
-
-def _nested(annotation: Any) -> type[BaseModel] | None:
-    choices = [annotation, *(get_args(annotation) if get_origin(annotation) is not dict else ())]
-    found = (kind for kind in choices if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return next(found, None)
 
 
 def _kind(field: FieldInfo) -> str:
@@ -148,16 +131,16 @@ def _names(annotation: Any) -> list[str]:
         return [name for kind in inner if kind is not NoneType for name in _names(kind)]
     if origin is dict:
         return ["mapping"]
-    return _names(inner[0]) if origin in (tuple, list, Annotated) else [annotation.__name__]
+    return _names(inner[0]) if origin in (tuple, Annotated) else [annotation.__name__]
 
 
 def _default(field: FieldInfo) -> str:
-    value = field.get_default(call_default_factory=True) if not field.is_required() else PydanticUndefined
-    if value is PydanticUndefined:
+    if field.is_required():
         return "required"
+    value = field.get_default(call_default_factory=True)
     if value is None or value == {}:
         return str(_metadata(field).get("absent", "none"))
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple):
         return ", ".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from fakes import ANCHOR, LEANS, known_draws
+from fake_engine import ANCHOR, LEANS, known_draws
 from scipy import stats
 
 from gax_batch import gz2

@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from conditionals import CHOICES, calibrated_bundle, calibration, write_calibrated_part
-from published import Survey, write_part
+from conditional_calibration import CHOICES, calibrated_bundle, calibration, write_calibrated_part
+from published_catalogs import Survey, write_part
 
 from gax_batch import gz2
 from gax_batch.analysis.conditional import NAMES, NEEDED, Conditional

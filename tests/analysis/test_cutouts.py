@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import write_images
-from surveys import catalog_of
+from catalogs import catalog_of
+from galaxy_images import write_images
 
 import gax_batch
 from gax_batch import storage

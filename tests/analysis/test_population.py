@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import ANCHOR, LEANS, FakeEngine, write_images
-from surveys import new_folder
+from fake_engine import ANCHOR, LEANS, FakeEngine
+from galaxy_images import write_images
+from listings import new_folder
+from message_facts import numbers_in
 from typer.testing import CliRunner
-from wording import numbers_in
 
 from gax_batch import gz2, storage
 from gax_batch.analysis.population import CAUTION, population, render_csv, render_json, render_table

@@ -1,23 +1,22 @@
 """`gax select`: images read again from every kind of source, and a manifest as Zooniverse's tools read it."""
 
 import csv
-import io
 import json
 import re
 import shutil
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import galaxy_image, jpeg_bytes, write_images
+from archives import write_tar
+from catalogs import catalog_of
+from galaxy_images import galaxy_image, jpeg_bytes, write_images
+from message_facts import numbers_in
 from PIL import Image
-from sky import write_field, write_table
-from surveys import catalog_of
+from sky_fields import write_field, write_table
 from typer.testing import CliRunner
-from wording import numbers_in
 
 from gax_batch.analysis.cutouts import PLAN_GONE
 from gax_batch.analysis.zooniverse import MANIFEST, select_subjects
@@ -130,16 +129,12 @@ def write_pixels(folder: Path) -> None:
     )
 
 
-def write_tar(folder: Path) -> None:
+def write_tar_shard(folder: Path) -> None:
     folder.mkdir()
-    with tarfile.open(folder / "a.tar", "w") as tar:
-        for i in range(COUNT):
-            entry = tarfile.TarInfo(f"s{i}.jpg")
-            entry.size = len(jpeg_bytes(i))
-            tar.addfile(entry, io.BytesIO(jpeg_bytes(i)))
+    write_tar(folder / "a.tar", *((f"s{i}.jpg", jpeg_bytes(i)) for i in range(COUNT)))
 
 
-@pytest.mark.parametrize("make", [write_shard, write_tar])
+@pytest.mark.parametrize("make", [write_shard, write_tar_shard])
 def test_images_of_shards_are_copied(options, tmp_path, make):
     make(tmp_path / "survey")
     rows, _, _ = chosen(catalog_of(tmp_path / "survey", options), tmp_path / "votes", 7)
@@ -182,7 +177,7 @@ def test_a_shard_that_is_gone_does_not_keep_the_others(options, tmp_path):
     assert subjects.reasons == {"missing": 3}
 
 
-@pytest.mark.parametrize("make", [write_shard, write_tar])
+@pytest.mark.parametrize("make", [write_shard, write_tar_shard])
 def test_a_vacuumed_plan_is_not_needed_for_shards(options, tmp_path, make):
     make(tmp_path / "survey")
     catalog = catalog_of(tmp_path / "survey", options)

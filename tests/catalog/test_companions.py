@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from catalogs import age, local
-from fakes import FakeEngine, known_draws
+from fake_engine import FakeEngine, known_draws
 
 from gax_batch import storage
 from gax_batch.catalog import companions, layout

@@ -1,22 +1,17 @@
 """A catalog on a real S3 interface: the commit's safety rests on what the server does."""
 
 import pytest
+from catalogs import META, galaxies
 from deltalake import DeltaTable
 
 from gax_batch.catalog.parts import find_finished
 from gax_batch.catalog.snapshots import Catalog, read_run_record, write_run_record
 from gax_batch.errors import UsageError
 
-META = {"bundle_id": "bundle"}
-
 
 @pytest.fixture
 def root(s3_bucket, request) -> str:
     return f"{s3_bucket}/{request.node.name}/catalog"
-
-
-def galaxies(root: str) -> list[str]:
-    return sorted(Catalog(root).galaxies(["galaxy_id"])["galaxy_id"].to_pylist())
 
 
 def test_create_commit_replace_and_read_back(root, make_part):

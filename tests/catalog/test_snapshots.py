@@ -9,7 +9,7 @@ from astropy.table import Table as AstropyTable
 from astropy.table import vstack
 from catalogs import META, galaxies, local, rejects, visible_rejects
 from deltalake import DeltaTable
-from surveys import new_folder
+from listings import new_folder
 
 from gax_batch.catalog import delta, layout
 from gax_batch.catalog import parts as module

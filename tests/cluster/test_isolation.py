@@ -5,7 +5,7 @@ import sys
 import time
 
 import pytest
-from wording import numbers_in
+from message_facts import numbers_in
 
 from gax_batch.cluster.isolation import MAX_POISON, PAUSES_SECONDS, WorkerFailure, save_unit
 from gax_batch.cluster.unit import UnitResult, UnitState, UnitTask

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
-from fakes import write_images
-from observed import dashboard_queries, rule_groups
+from galaxy_images import write_images
+from observability import dashboard_queries, rule_groups
 from ray_nodes import ray_cluster
 from waiting import free_port, http_status, wait_for
 
@@ -26,7 +26,7 @@ from gax_batch.cluster.pipeline import ray_session
 from gax_batch.errors import UsageError
 from gax_batch.system.machine import Resources
 
-GAX = [sys.executable, Path(__file__).parents[1] / "gax_with_fakes.py"]
+GAX = [sys.executable, Path(__file__).parents[1] / "gax_with_fake_engine.py"]
 
 Query = Callable[[str], list[dict[str, Any]]]
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import ray
 import ray.data
-from fakes import FakeEngine
+from fake_engine import FakeEngine
 
 from gax_batch.cluster import pipeline
 from gax_batch.system.machine import MIB, Resources

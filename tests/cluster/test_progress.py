@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from wording import numbers_in
+from message_facts import numbers_in
 
 from gax_batch.catalog.parts import Part
 from gax_batch.cluster.progress import Progress, RunCounts, duration

@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import fake_engine, write_images
-from wording import numbers_in
+from fake_engine import fake_engine
+from galaxy_images import write_images
+from message_facts import numbers_in
 
 from gax_batch.analysis.population import population
 from gax_batch.catalog.draws import read_draws

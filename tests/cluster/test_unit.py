@@ -5,8 +5,8 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import FakeEngine
-from simulated import galaxies
+from fake_engine import FakeEngine
+from simulated_galaxies import galaxies
 
 from gax_batch.catalog.parts import find_finished
 from gax_batch.cluster import unit

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pytest
-from fakes import FakeEngine
+from fake_engine import FakeEngine
 
 from gax_batch.cluster import workers
 from gax_batch.cluster.unit import UnitResult, UnitStatus

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import kuberay
+import kuberay_schemas
 import kubernetes_validate
 import pytest
 import yaml
@@ -81,7 +81,7 @@ def test_kubernetes_own_objects_are_valid_and_hold_no_unknown_field(rendered, ov
 def test_kuberays_objects_are_valid_and_hold_no_unknown_field(rendered, schemas, overlay):
     for document in rendered[overlay]:
         if document["kind"] in RAY:
-            assert kuberay.problems(document, kuberay.load(schemas, document["kind"])) == []
+            assert kuberay_schemas.problems(document, kuberay_schemas.load(schemas, document["kind"])) == []
 
 
 def test_the_schema_check_finds_a_typo_a_wrong_type_and_a_broken_rule(rendered, schemas):
@@ -91,7 +91,7 @@ def test_the_schema_check_finds_a_typo_a_wrong_type_and_a_broken_rule(rendered, 
         "backoffLimit": "two",
         "deletionStrategy": {"onSuccess": {"policy": "DeleteCluster"}},
     }
-    found = dict(kuberay.problems(job | {"spec": spec}, kuberay.load(schemas, "RayJob")))
+    found = dict(kuberay_schemas.problems(job | {"spec": spec}, kuberay_schemas.load(schemas, "RayJob")))
     assert "entrypont" in found["spec"]
     assert "integer" in found["spec.backoffLimit"]
     assert "onFailure" in found["spec.deletionStrategy"]

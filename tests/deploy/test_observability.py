@@ -10,7 +10,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from observed import OBSERVABILITY, dashboard_queries, rule_groups
+from observability import OBSERVABILITY, dashboard_queries, rule_groups
 
 from gax_batch.cluster.kubernetes.rayjob import pods
 from gax_batch.cluster.metrics import COUNTERS, GAUGES, HISTOGRAMS

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from deltalake import DeltaTable
-from fakes import write_images
+from galaxy_images import write_images
 from ray_nodes import BIN, ray_cluster
 from waiting import free_port, http_status, wait_for
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from published import Survey, write_part
+from published_catalogs import Survey, write_part
 
 
 @pytest.fixture

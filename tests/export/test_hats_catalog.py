@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy import units
 from astropy.coordinates import SkyCoord
-from published import FIELD, PER_PART, SMOOTH, Survey, write_part
+from published_catalogs import FIELD, PER_PART, SMOOTH, Survey, write_part
 
 from gax_batch.catalog.schema import ADDED_COLUMNS, COLUMNS, GALAXIES
 from gax_batch.errors import FatalError, UsageError

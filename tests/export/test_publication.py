@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
-from conditionals import calibrated_bundle, write_calibrated_part
-from fakes import halve
-from published import SMOOTH, Survey, write_part
+from conditional_calibration import calibrated_bundle, write_calibrated_part
+from published_catalogs import SMOOTH, Survey, write_part
+from ray_nodes import halve
 from typer.testing import CliRunner
 
 from gax_batch.analysis.conditional import NAMES, Conditional

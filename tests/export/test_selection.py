@@ -1,8 +1,8 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from conditionals import calibrated_bundle, write_calibrated_part
-from published import SMOOTH, Survey
+from conditional_calibration import calibrated_bundle, write_calibrated_part
+from published_catalogs import SMOOTH, Survey
 
 from gax_batch.analysis.conditional import NAMES, Conditional
 from gax_batch.catalog.schema import GALAXIES

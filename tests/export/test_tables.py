@@ -13,7 +13,7 @@ import pytest
 from astropy import units
 from astropy.io import fits, votable
 from astropy.table import Table
-from published import SMOOTH, Survey
+from published_catalogs import SMOOTH, Survey
 
 from gax_batch.catalog.schema import COLUMNS, GALAXIES
 from gax_batch.errors import FatalError, UsageError

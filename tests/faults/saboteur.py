@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import ray
-from fakes import FakeEngine
+from fake_engine import FakeEngine
 
 from gax_batch.cluster import workers
 from gax_batch.cluster.unit import UnitOptions, UnitResult

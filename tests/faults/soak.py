@@ -22,7 +22,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from fakes import fake_engine
+from fake_engine import fake_engine
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.cluster import pipeline

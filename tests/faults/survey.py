@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from fakes import galaxy_image, write_images
 from faults import saboteur
+from galaxy_images import galaxy_image, write_images
 from PIL import Image
 
 from gax_batch import storage

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes import jpeg_bytes, write_images
 from faults.survey import Survey, parts
+from galaxy_images import jpeg_bytes, write_images
 from slow.night import KILLS
 from waiting import wait_for
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from catalogs import catalog_without_ray
 from faults import saboteur
-from surveys import new_folder
+from listings import new_folder
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.sources import open_source

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from astropy.io import fits
-from fluxes import cube, galaxy, stored
-from hostile import encoded
-from hostile import galaxy as pixels
+from bad_images import encoded
+from bad_images import galaxy as pixels
+from fits_images import cube, galaxy, stored
 from PIL import Image
 
 SIDE = 16

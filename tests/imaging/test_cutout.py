@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import BAD, encoded, galaxy
+from bad_images import BAD, encoded, galaxy
 from PIL import Image
 
 from gax_batch.imaging.cutout import (

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from astropy.io import fits
-from fluxes import Fluxes, cube, galaxy, stored
+from fits_images import Fluxes, cube, galaxy, stored
 
 from gax_batch.imaging.cutout import ImageFlag, ImageLimits
 from gax_batch.imaging.decoding import Decoder

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hostile import BAD, encoded, galaxy
+from bad_images import BAD, encoded, galaxy
 from PIL import Image
 
 from gax_batch.imaging import jpeg

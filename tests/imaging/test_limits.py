@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from archives import write_tar
 from astropy.io import fits
-from fluxes import cube, galaxy, stored
-from hostile import encoded, jpeg_of_scans, png_claiming, tiff_of_numbers
-from hostile import galaxy as pixels
+from bad_images import encoded, jpeg_of_scans, png_claiming, tiff_of_numbers
+from bad_images import galaxy as pixels
+from fits_images import cube, galaxy, stored
+from listings import listed
+from message_facts import numbers_in
 from PIL import Image
-from surveys import listed
-from wording import numbers_in
 
 from gax_batch.errors import UsageError
 from gax_batch.imaging.cutout import decode_cutout
@@ -193,15 +194,6 @@ def test_the_header_of_a_frame_is_bounded(pack: Callable[[bytes], bytes]):
 # --- tars
 
 
-def tar_of(path: Path, *entries: tuple[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, data in entries:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
 def header_of(kind: bytes, size: int) -> bytes:
     info = tarfile.TarInfo("a.png")
     info.type, info.size = kind, size
@@ -238,7 +230,7 @@ def test_headers_that_lead_elsewhere_are_refused(tmp_path, size):
 
 
 def test_a_tar_has_so_many_entries(tmp_path):
-    path = tar_of(tmp_path / "t.tar", *((f"{i}.json", b"{}") for i in range(5)), ("a.png", b"x"))
+    path = write_tar(tmp_path / "t.tar", *((f"{i}.json", b"{}") for i in range(5)), ("a.png", b"x"))
     assert len(listed(open_source(str(path), limits=ListingLimits(shard_members=6)))) == 1
     with pytest.raises(UsageError, match=r" 5 .*--max-shard-members"):
         listed(open_source(str(path), limits=ListingLimits(shard_members=5)))
@@ -246,7 +238,7 @@ def test_a_tar_has_so_many_entries(tmp_path):
 
 def test_positions_without_an_image_are_not_kept(tmp_path):
     filler = b'{"ra": 1, "x": "' + b"x" * 60_000 + b'"}'
-    path = tar_of(tmp_path / "t.tar", *((f"{i}.json", filler) for i in range(1500)), ("a.png", b"x"))
+    path = write_tar(tmp_path / "t.tar", *((f"{i}.json", filler) for i in range(1500)), ("a.png", b"x"))
     with cheaply(64):
         assert len(listed(open_source(str(path)))) == 1
 

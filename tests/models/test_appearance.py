@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from simulated import OTHER_CAMERAS, galaxies
+from simulated_galaxies import OTHER_CAMERAS, galaxies
 
 from gax_batch.models.appearance import STATISTICS, measure
 

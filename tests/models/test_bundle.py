@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from fakes import write_images
+from galaxy_images import write_images
 from typer.testing import CliRunner
 
 from gax_batch.cli import app

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulated import OTHER_CAMERAS, galaxies
+from simulated_galaxies import OTHER_CAMERAS, galaxies
 
 from gax_batch.errors import UsageError
 from gax_batch.imaging.cutout import decode_cutout

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from surveys import FakeCatalog, listing, member, new_folder, planned, shard_row
+from listings import FakeCatalog, listing, member, new_folder, planned, shard_row
 
 from gax_batch.planning import partition as module
 from gax_batch.planning.plan import Plan, make_plan, read_unit_members

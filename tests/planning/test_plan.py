@@ -8,18 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from surveys import (
-    BAD_VERSION,
-    GONE_VERSION,
-    FakeCatalog,
-    cataloged_survey,
-    listing,
-    member,
-    planned,
-    rows_now,
-    shard_row,
-)
-from wording import numbers_in
+from listings import BAD_VERSION, GONE_VERSION, FakeCatalog, listing, member, planned, rows_now, shard_row
+from message_facts import numbers_in
 
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.planning.plan import Plan, read_unit_members
@@ -176,11 +166,6 @@ def test_unit_ids_and_fingerprints_are_plain_sha256():
     now = f"{uris[0]}\x1f1\x1fa\x1f{ra}\x1f{dec}\x1f\0\x1f{uris[1]}\x1f1\x1fb\x1f\0\x1f\0\x1f\0\x1f"
     first, second = (hashlib.sha256(text.encode()).hexdigest()[:16] for text in (born, now))
     assert facts(plan) == [(first, second, "new", 2)]
-
-
-@pytest.fixture
-def cataloged() -> FakeCatalog:
-    return cataloged_survey()
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import jpeg_bytes
-from surveys import new_folder, run_units
+from catalogs import run_units
+from galaxy_images import jpeg_bytes
+from listings import new_folder
 
 from gax_batch.catalog import layout
 from gax_batch.catalog.compaction import compact

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from manuals import page
+from doc_pages import page
 
 from gax_batch.runner.cluster_size import (
     CORE_RATE,

@@ -9,8 +9,8 @@ import sys
 from typing import Any
 
 import pytest
+from message_facts import numbers_in
 from rich.console import Console
-from wording import numbers_in
 
 from gax_batch.catalog.parts import Part
 from gax_batch.cluster import progress

@@ -4,8 +4,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fakes import fake_engine, write_images
-from wording import numbers_in
+from fake_engine import fake_engine
+from galaxy_images import write_images
+from message_facts import numbers_in
 
 from gax_batch.errors import UsageError
 from gax_batch.runner import estimate as module

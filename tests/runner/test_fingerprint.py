@@ -9,9 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import N_DRAWS, galaxy_image, write_images
-from surveys import new_folder, run_units
-from wording import numbers_in
+from catalogs import run_units
+from fake_engine import N_DRAWS
+from galaxy_images import galaxy_image, write_images
+from listings import new_folder
+from message_facts import numbers_in
 
 from gax_batch.analysis.population import population
 from gax_batch.catalog import layout

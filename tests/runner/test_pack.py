@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import write_images
-from surveys import listed
+from galaxy_images import write_images
+from listings import listed
 
 from gax_batch.errors import UsageError
 from gax_batch.imaging.decoding import Decoder

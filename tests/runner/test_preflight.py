@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fakes import write_images
+from galaxy_images import write_images
 
 from gax_batch.runner.preflight import survey_problems
 from gax_batch.runner.settings import load_settings

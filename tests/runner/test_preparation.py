@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from astropy.io import fits
-from fluxes import cube, galaxy, stored
-from sky import write_field, write_table
-from surveys import new_folder
-from wording import numbers_in
+from fits_images import cube, galaxy, stored
+from listings import new_folder
+from message_facts import numbers_in
+from sky_fields import write_field, write_table
 
 from gax_batch.catalog.layout import parts_folder
 from gax_batch.catalog.snapshots import Catalog

@@ -18,12 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import hostile
+import bad_images
 import numpy as np
 import pyarrow as pa
 import pytest
-from fakes import FakeEngine, fake_engine, known_draws, write_images
-from wording import numbers_in
+from catalogs import run_record
+from fake_engine import FakeEngine, fake_engine, known_draws
+from galaxy_images import write_images
+from message_facts import numbers_in
 
 from gax_batch import gz2
 from gax_batch.analysis.population import population
@@ -92,11 +94,6 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "execute", one_by_one)
 
 
-def record_of(survey: Path) -> dict[str, Any]:
-    (path,) = (survey / "catalog" / "runs").rglob("run.json")
-    return json.loads(path.read_text())
-
-
 def test_a_survey_becomes_a_catalog_and_a_second_run_has_nothing_to_do(survey, fake):
     bad = survey / "images" / "000007.jpg"
     bad.write_bytes(bad.read_bytes()[:400])
@@ -154,17 +151,17 @@ def test_a_run_that_rejects_too_much_stops_before_its_commit_and_keeps_its_parts
 
 def test_a_folder_of_good_and_bad_files_gives_exactly_the_expected_rejects(shared_ray, survey, fake):
     images = survey / "images"
-    for name, (make, _) in hostile.BAD.items():
+    for name, (make, _) in bad_images.BAD.items():
         (images / name).write_bytes(make())
     (images / "empty.jpg").write_bytes(b"")
     (images / "again").mkdir()
-    (images / "again" / "000001.png").write_bytes(hostile.encoded(hostile.galaxy()))
+    (images / "again" / "000001.png").write_bytes(bad_images.encoded(bad_images.galaxy()))
     (images / "notes.txt").write_text("no galaxy")
     positions = "galaxy_id,ra,dec\n000000,12.5,-3\n000002,400,0\n000003,10,95\n000004,,\n"
     (survey / "positions.csv").write_text(positions)
     outcome, lines = catalog_run(survey, positions=str(survey / "positions.csv"), max_rejects=1)
     assert outcome.exit_code == 0
-    expected = {name.rsplit(".", 1)[0]: ("decode", reason) for name, (_, reason) in hostile.BAD.items()}
+    expected = {name.rsplit(".", 1)[0]: ("decode", reason) for name, (_, reason) in bad_images.BAD.items()}
     # The first file of each id stays: "again/000001.png" sorts behind "000001.jpg", "no_height.png" too.
     expected |= {
         "empty": ("read", "empty_file"),
@@ -180,7 +177,7 @@ def test_a_folder_of_good_and_bad_files_gives_exactly_the_expected_rejects(share
     assert found.pop("no_height") == {("plan", "duplicate_id"), ("decode", "zero_pixels")}
     expected.pop("no_height")
     assert found == {galaxy: {cause} for galaxy, cause in expected.items()}
-    assert len(rejects) == len(hostile.BAD) + 4
+    assert len(rejects) == len(bad_images.BAD) + 4
     table = rows(survey)
     assert table["galaxy_id"].to_pylist() == [f"{i:06d}" for i in range(60) if i not in (2, 3)]
     assert (table["ra"][0].as_py(), table["dec"][0].as_py()) == (12.5, -3.0)
@@ -287,7 +284,7 @@ def test_whatever_ends_a_run_is_in_its_record(survey, no_ray, monkeypatch, error
     monkeypatch.setattr(pipeline, "execute", execute)
     with pytest.raises(type(error)):
         catalog_run(survey)
-    found = record_of(survey)
+    found = run_record(survey / "catalog")
     assert (found["status"], found["cause"], found["snapshot"]) == (status, str(error), None)
     assert found["exit_code"] == getattr(error, "exit_code", 130 if status == "interrupted" else 4)
 
@@ -296,7 +293,7 @@ def test_a_library_that_exits_ends_a_run_with_the_exit_code_of_its_record(survey
     monkeypatch.setattr(pipeline, "execute", lambda *_: sys.exit("Ray ended it"))
     with pytest.raises(FatalError, match="Ray ended it") as caught:
         catalog_run(survey)
-    assert record_of(survey)["exit_code"] == caught.value.exit_code
+    assert run_record(survey / "catalog")["exit_code"] == caught.value.exit_code
 
 
 UNCOMMITTED = record.Outcome(record.FAILED, 4).messages
@@ -321,7 +318,7 @@ def test_an_error_after_the_commit_leaves_a_complete_run_that_names_it(survey, n
 
     monkeypatch.setattr(Catalog, "commit", commit_and_fail)
     outcome, lines = catalog_run(survey)
-    found = record_of(survey)
+    found = run_record(survey / "catalog")
     assert (outcome.exit_code, outcome.version) == (0, Catalog(str(survey / "catalog")).version)
     assert (found["status"], found["exit_code"], found["snapshot"]) == ("complete", 0, outcome.version)
     assert found["cause"] == str(error)
@@ -355,9 +352,9 @@ def test_a_record_that_cannot_be_written_is_completed_by_the_next_run(survey, no
         outcome, lines = catalog_run(survey)
     assert outcome.exit_code == 0
     assert any("too busy" in line for line in lines)
-    assert record_of(survey)["status"] == "running"
+    assert run_record(survey / "catalog")["status"] == "running"
     catalog_run(survey)
-    found = record_of(survey)
+    found = run_record(survey / "catalog")
     assert (found["status"], found["snapshot"]) == ("complete", outcome.version)
 
 
@@ -407,14 +404,14 @@ def test_the_record_of_a_run_at_work_is_renewed(survey, no_ray, monkeypatch):
     with pytest.raises(FatalError):
         catalog_run(survey)
     assert len(set(written)) >= 3
-    assert record_of(survey)["status"] == "failed"
+    assert run_record(survey / "catalog")["status"] == "failed"
 
 
 RESUMED = """
 import sys
 from functools import partial
 sys.path.insert(0, {tests!r})
-from fakes import fake_engine
+from fake_engine import fake_engine
 from gax_batch.runner import run
 from gax_batch.runner.settings import load_settings
 from gax_batch.cli.demo import run_demo

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from astropy.io import fits
-from fakes import FakeEngine, fake_engine, write_images
-from fluxes import galaxy
-from wording import numbers_in
+from fake_engine import FakeEngine, fake_engine
+from fits_images import galaxy
+from galaxy_images import write_images
+from message_facts import numbers_in
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.cluster import pipeline

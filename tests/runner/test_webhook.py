@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from wording import numbers_in
+from message_facts import numbers_in
 
 from gax_batch.errors import UsageError
 from gax_batch.runner.settings import load_settings

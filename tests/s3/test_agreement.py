@@ -1,7 +1,6 @@
 """The same galaxies give the same rows, however they are packed and wherever they lie."""
 
 import io
-import tarfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,11 +8,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from archives import tar_bytes
 from astropy.io import fits
+from bad_images import encoded
 from catalogs import catalog_without_ray
-from hostile import encoded
-from sky import ARCSEC, header
-from surveys import listed, new_folder
+from listings import listed, new_folder
+from sky_fields import ARCSEC, header
 
 from gax_batch import storage
 from gax_batch.imaging.decoding import Decoder
@@ -55,16 +55,6 @@ def multi_extension(planes: npt.NDArray[np.float32]) -> bytes:
     return fits_bytes(fits.PrimaryHDU(), *(fits.ImageHDU(plane[::-1], name=band) for band, plane in bands))
 
 
-def tar_of(images: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, data in images.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    return buffer.getvalue()
-
-
 def parquet_of(images: dict[str, bytes]) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"galaxy_id": NAMES, "image": list(images.values())}), sink)
@@ -81,7 +71,7 @@ def write_packages(root: str) -> None:
         for name, data in images.items():
             storage.write_bytes(f"{root}/{kind}/{name}", data)
     for kind, images in (("png", png), ("jpeg", jpeg)):
-        storage.write_bytes(f"{root}/{kind}-tar/survey.tar", tar_of(images))
+        storage.write_bytes(f"{root}/{kind}-tar/survey.tar", tar_bytes(*images.items()))
         storage.write_bytes(f"{root}/{kind}-parquet/survey.parquet", parquet_of(images))
         for originals in (False, True):
             packed = f"{root}/{kind}-{'originals' if originals else 'cutouts'}"

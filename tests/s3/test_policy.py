@@ -7,10 +7,10 @@ from pathlib import Path
 
 import boto3
 import pytest
-from fakes import jpeg_bytes
+from catalogs import catalog_of
+from galaxy_images import jpeg_bytes
 from s3 import ceph
 from s3.servers import environment, make_bucket
-from surveys import catalog_of
 
 from gax_batch import storage
 from gax_batch.catalog.snapshots import Catalog

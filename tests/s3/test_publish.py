@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
-from published import write_part
+from published_catalogs import write_part
 
 from gax_batch import storage
 from gax_batch.catalog import layout

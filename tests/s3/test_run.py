@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from catalogs import catalog_without_ray
-from fakes import fake_engine, jpeg_bytes, write_images
-from surveys import new_folder
+from fake_engine import fake_engine
+from galaxy_images import jpeg_bytes, write_images
+from listings import new_folder
 
 from gax_batch import storage
 from gax_batch.catalog.snapshots import Catalog

@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hostile import encoded, galaxy
-from sky import write_field, write_table
-from surveys import listed
+from bad_images import encoded, galaxy
+from listings import listed
+from sky_fields import write_field, write_table
 
 from gax_batch import storage
 from gax_batch.errors import UsageError

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from surveys import listed
+from listings import listed
 
 from gax_batch import gz2
 from gax_batch.errors import UsageError

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fakes import fake_engine
+from fake_engine import fake_engine
 
 from gax_batch.catalog import delta
 from gax_batch.cluster import pipeline, unit

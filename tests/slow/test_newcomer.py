@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from browsers import BROWSER, shown
-from fakes import write_images
-from manuals import TUTORIAL
-from newcomers import START_SECONDS, explored, gax
-from sky import write_field
+from doc_pages import TUTORIAL
+from galaxy_images import write_images
+from gax_process import START_SECONDS, explored, gax
+from sky_fields import write_field
 
 import gax_batch
 from benchmarks.suite import SHARED

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from fakes import jpeg_bytes
+from galaxy_images import jpeg_bytes
 from s3 import ceph
 from s3.servers import environment, make_bucket, moto
 from slow.night import KILLS

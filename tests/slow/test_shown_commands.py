@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes import galaxy_image, jpeg_bytes, write_images
-from manuals import README, RUN_IN_ORDER, SPANISH, page, shown_commands
-from newcomers import explored, gax
+from doc_pages import README, RUN_IN_ORDER, SPANISH, page, shown_commands
+from galaxy_images import galaxy_image, jpeg_bytes, write_images
+from gax_process import explored, gax
 from s3 import ceph
 from s3.servers import environment, make_bucket, moto
-from sky import write_field, write_table
+from sky_fields import write_field, write_table
 from waiting import http_status
 
 from gax_batch import storage

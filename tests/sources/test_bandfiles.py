@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 from astropy.io import fits
-from fluxes import cube, galaxy, stored
-from surveys import listed
+from fits_images import cube, galaxy, stored
+from listings import listed
 
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.imaging.cutout import ImageFlag, ImageLimits

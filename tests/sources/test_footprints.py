@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from astropy.io import fits
-from sky import header
+from sky_fields import header
 
 from gax_batch.imaging.wcs import Projection
 from gax_batch.sources import footprints as module

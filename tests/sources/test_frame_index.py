@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sky import write_field, write_table
-from surveys import listed
+from listings import listed
+from sky_fields import write_field, write_table
 
 from gax_batch import storage
 from gax_batch.errors import TransientError, UsageError

@@ -11,8 +11,8 @@ import pytest
 import sep
 from astropy.io import fits
 from astropy.wcs import WCS
-from sky import ARCSEC, header, write_field, write_table
-from surveys import listed
+from listings import listed
+from sky_fields import ARCSEC, header, write_field, write_table
 
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.imaging.cutout import ImageFlag, ImageLimits

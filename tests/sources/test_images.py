@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from astropy.io import fits
-from hostile import BAD, encoded, galaxy
-from surveys import listed
+from bad_images import BAD, encoded, galaxy
+from listings import listed
 
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.imaging.cutout import ImageFlag, ImageLimits, decode_cutout

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from astropy import units
 from astropy.table import Table
-from hostile import encoded, galaxy
-from surveys import listed
+from bad_images import encoded, galaxy
+from listings import listed
 
 from gax_batch.errors import UsageError
 from gax_batch.sources import open_source

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hostile import encoded, galaxy
-from surveys import listed
+from bad_images import encoded, galaxy
+from listings import listed
 
 from gax_batch import storage
 from gax_batch.errors import FatalError, TransientError, UsageError

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from labelled import bright_and_faint, random_fractions
+from labeled_galaxies import bright_and_faint, random_fractions
 
 from gax_batch import gz2
 from gax_batch.errors import UsageError

@@ -2,7 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from labelled import unlabelled
+from labeled_galaxies import unlabeled
 
 from gax_batch.errors import UsageError
 from training import assemble, build, data, networks, recipe
@@ -41,7 +41,7 @@ def test_another_recipe_is_refused(tmp_path, monkeypatch, table):
 def calls(monkeypatch):
     """Loading, training and assembling leave their names instead."""
     made = []
-    monkeypatch.setattr(data, "load", lambda *_: unlabelled(3))
+    monkeypatch.setattr(data, "load", lambda *_: unlabeled(3))
     monkeypatch.setattr(networks, "run", lambda training: made.append(("train", training.seed)))
     monkeypatch.setattr(
         assemble, "assemble", lambda _g, _w, _o, seed, weights, _s: made.append((weights, seed)) or "id"

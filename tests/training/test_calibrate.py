@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from labelled import blurred, labels_of, partly, random_fractions
+from labeled_galaxies import blurred, labels_of, partly, random_fractions
 
 from gax_batch import gz2
 from gax_batch.analysis.evaluation import metrics

@@ -1,11 +1,10 @@
-import csv
 import shutil
 import zipfile
 
 import numpy as np
 import pytest
-from fakes import galaxy_image
-from labelled import FEW_COLUMNS, random_fractions, unlabelled
+from galaxy_images import galaxy_image
+from labeled_galaxies import FEW_COLUMNS, random_fractions, unlabeled, write_table
 
 from gax_batch import gz2 as tree
 from gax_batch.analysis.evaluation.training_set import trained_by_id
@@ -17,12 +16,6 @@ from training.data import CALIBRATE, REPORT, TRAIN
 
 WHOLE, SOME, FACTS, HART = range(1000, 1040), range(1040, 1046), range(1046, 1056), range(1050, 1056)
 TWIN_OF = {1050: 1000, 1051: 1044}
-
-
-def write_table(path, columns, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as stream:
-        csv.writer(stream).writerows([columns, *rows])
 
 
 @pytest.fixture(scope="module")
@@ -239,15 +232,15 @@ def test_too_few_representative_galaxies_and_missing_parts_are_refused(folder):
 
 
 def test_the_digest_follows_keys_labels_and_samples():
-    galaxies = unlabelled(4, cumulative=random_fractions(4))
+    galaxies = unlabeled(4, cumulative=random_fractions(4))
     before = galaxies.digest()
-    assert unlabelled(4, cumulative=random_fractions(4)).digest() == before
+    assert unlabeled(4, cumulative=random_fractions(4)).digest() == before
     changed = random_fractions(4)
     changed[0, 0] += 1e-3
     others = [
-        unlabelled(4, cumulative=changed),
-        unlabelled(4, cumulative=random_fractions(4), classes=np.full(4, 2, np.int8)),
-        unlabelled(4, cumulative=random_fractions(4), sample=np.full(4, REPORT, np.int8)),
-        unlabelled(4, cumulative=random_fractions(4), keys=["a", "b", "c", "d"]),
+        unlabeled(4, cumulative=changed),
+        unlabeled(4, cumulative=random_fractions(4), classes=np.full(4, 2, np.int8)),
+        unlabeled(4, cumulative=random_fractions(4), sample=np.full(4, REPORT, np.int8)),
+        unlabeled(4, cumulative=random_fractions(4), keys=["a", "b", "c", "d"]),
     ]
     assert all(other.digest() != before for other in others)

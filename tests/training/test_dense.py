@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from labelled import bright_and_faint, unlabelled
+from labeled_galaxies import bright_and_faint, unlabeled
 
 from gax_batch import gz2
 from gax_batch.analysis.labels import CLASS_CONDITIONS
@@ -32,7 +32,7 @@ def planted():
     known = np.arange(COUNT) >= 160
     classes = np.where(known, np.where(cause > 0, 0, 4), -1).astype(np.int8)
     truth[known] = np.nan
-    galaxies = unlabelled(COUNT, cumulative=truth, classes=classes)
+    galaxies = unlabeled(COUNT, cumulative=truth, classes=classes)
     return views, galaxies, targets_of(galaxies), Batches.of(galaxies, 3)
 
 

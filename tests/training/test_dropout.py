@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from labelled import bright_and_faint
+from labeled_galaxies import bright_and_faint
 
 from gax_batch import gz2
 from gax_batch.models import classic

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from fakes import galaxy_image, write_images, write_zips
+from galaxy_images import galaxy_image
 
 from gax_batch.analysis.evaluation.image_files import list_images
 from gax_batch.errors import UsageError
@@ -9,19 +9,8 @@ from training import images
 from training.images import FINE_SIDE, WINDOW_SIDE
 
 
-@pytest.fixture
-def folder(tmp_path):
-    write_images(tmp_path / "plain", 5)
-    return tmp_path / "plain"
-
-
-@pytest.fixture
-def zips(tmp_path, folder):
-    return write_zips(tmp_path / "zips", folder)
-
-
-def test_a_folder_of_zips_is_read_as_the_folder_of_their_images(folder, zips, tmp_path):
-    plain, zipped = list_images(folder), list_images(zips)
+def test_a_folder_of_zips_is_read_as_the_folder_of_their_images(image_folder, image_zips, tmp_path):
+    plain, zipped = list_images(image_folder), list_images(image_zips)
     assert set(plain) == set(zipped) == {f"00000{i}" for i in range(5)}
     windows = [
         images.write_windows(tmp_path / f"{name}.npy", [found[key] for key in sorted(found)])
@@ -31,9 +20,9 @@ def test_a_folder_of_zips_is_read_as_the_folder_of_their_images(folder, zips, tm
     assert windows[0].shape == (5, WINDOW_SIDE, WINDOW_SIDE, 3)
 
 
-def test_images_that_cannot_be_decoded_are_refused_and_leave_no_file(folder, tmp_path):
-    (folder / "000002.jpg").write_bytes(b"broken")
-    places = list(list_images(folder).values())
+def test_images_that_cannot_be_decoded_are_refused_and_leave_no_file(image_folder, tmp_path):
+    (image_folder / "000002.jpg").write_bytes(b"broken")
+    places = list(list_images(image_folder).values())
     with pytest.raises(UsageError, match=r"1 .*000002\.jpg"):
         images.write_windows(tmp_path / "windows.npy", places)
     assert not list(tmp_path.glob("windows*"))
@@ -53,8 +42,8 @@ def test_the_center_of_a_window_is_the_cutout_of_inference_and_fine_ones_show_th
     assert np.abs(means - window).max() <= 1
 
 
-def test_windows_are_decoded_once_and_mapped(folder, tmp_path, monkeypatch):
-    places = list(list_images(folder).values())
+def test_windows_are_decoded_once_and_mapped(image_folder, tmp_path, monkeypatch):
+    places = list(list_images(image_folder).values())
     first = images.write_windows(tmp_path / "windows.npy", places)
     monkeypatch.setattr(images, "_decode", None)
     again = images.write_windows(tmp_path / "windows.npy", places)
@@ -63,10 +52,10 @@ def test_windows_are_decoded_once_and_mapped(folder, tmp_path, monkeypatch):
     assert not again.flags.writeable
 
 
-def test_the_digest_follows_the_files(folder):
-    places = list(list_images(folder).values())
+def test_the_digest_follows_the_files(image_folder):
+    places = list(list_images(image_folder).values())
     before = images.digest(places)
     assert images.digest(places) == before
     assert images.digest(places[1:]) != before
-    (folder / "000001.jpg").write_bytes(b"longer or shorter")
+    (image_folder / "000001.jpg").write_bytes(b"longer or shorter")
     assert images.digest(places) != before

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from labelled import random_fractions
+from labeled_galaxies import random_fractions
 from scipy import special, stats
 
 from gax_batch import gz2

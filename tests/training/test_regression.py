@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from labelled import FEW_QUESTIONS, partly, random_fractions
+from labeled_galaxies import FEW_QUESTIONS, partly, random_fractions
 from sklearn.svm import SVR
 
 from gax_batch import gz2

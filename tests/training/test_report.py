@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from labelled import blurred, labels_of, partly, random_fractions
+from labeled_galaxies import blurred, labels_of, partly, random_fractions
 
 from gax_batch.analysis.labels import Labels
 from gax_batch.models import uncertainty

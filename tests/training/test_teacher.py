@@ -6,8 +6,8 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import tensorflow as tf
-from fakes import galaxy_image
-from labelled import unlabelled
+from galaxy_images import galaxy_image
+from labeled_galaxies import unlabeled
 from scipy import signal
 
 from gax_batch.errors import FatalError, UsageError
@@ -219,7 +219,7 @@ def test_predictions_are_means_over_rotations_of_the_fine_centers(monkeypatch):
     monkeypatch.setattr(teacher, "BATCH", 2)
     fine = np.random.default_rng(4).integers(0, 256, (4, FINE_SIDE, FINE_SIDE, 3), dtype=np.uint8)
     rows = np.array([3, 0, 1])
-    found = teacher.predict(Corner(), unlabelled(4, fine=fine), rows)
+    found = teacher.predict(Corner(), unlabeled(4, fine=fine), rows)
     margin = (FINE_SIDE - teacher.SIDE) // 2
     last = FINE_SIDE - margin - 1
     expected = np.zeros((3, 37))

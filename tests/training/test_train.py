@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tf_keras as keras
-from labelled import bright_and_faint, unlabelled
+from labeled_galaxies import bright_and_faint, unlabeled
 
 from gax_batch.errors import FatalError
 from gax_batch.models import bayesian, classic, svr
@@ -53,7 +53,7 @@ def test_no_galaxy_of_another_sample_trains():
 def test_weighted_votes_alone_and_the_fact_of_no_class_are_of_the_last_kind():
     weighted = np.full((3, 37), np.nan, np.float32)
     weighted[0] = 0.5
-    galaxies = unlabelled(3, weighted=weighted, classes=np.array([-1, 5, 2], np.int8))
+    galaxies = unlabeled(3, weighted=weighted, classes=np.array([-1, 5, 2], np.int8))
     assert [kind.tolist() for kind in Batches.of(galaxies, 7).kinds] == [[], [], [], [2], [0, 1]]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fakes import FakeEngine
+from fake_engine import FakeEngine
 from PIL import Image
-from simulated import OTHER_CAMERAS, Images, galaxies
+from simulated_galaxies import OTHER_CAMERAS, Images, galaxies
 
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.models.bundle import load_bundle

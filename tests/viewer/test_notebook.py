@@ -9,9 +9,9 @@ from dataclasses import replace
 import matplotlib as mpl
 import numpy as np
 import pytest
-from conditionals import calibrated_bundle, write_calibrated_part
-from fakes import known_draws
-from published import SMOOTH, Survey, write_part
+from conditional_calibration import calibrated_bundle, write_calibrated_part
+from fake_engine import known_draws
+from published_catalogs import SMOOTH, Survey, write_part
 
 import gax_batch
 from gax_batch import gz2

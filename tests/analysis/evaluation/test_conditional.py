@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from labelled import labels_of, random_fractions
+from labeled_galaxies import labels_of, random_fractions
 
 from gax_batch import gz2
 from gax_batch.analysis.evaluation.conditional import conditional_metrics

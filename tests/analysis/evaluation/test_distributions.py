@@ -1,18 +1,13 @@
 import numpy as np
 import pytest
 import scoringrules
+from labeled_galaxies import labels_of
 from scipy.stats import norm
 
 from gax_batch import gz2
 from gax_batch.analysis.evaluation import distributions
-from gax_batch.analysis.labels import Labels
 
 LEVELS = (np.arange(20) + 0.5) / 20
-
-
-def labels_of(cumulative):
-    ids = [str(i) for i in range(len(cumulative))]
-    return Labels.of_fractions(ids, cumulative, 40.0, definition="debiased", numbering="GalaxyID")
 
 
 def test_the_crps_is_that_of_scoringrules():

@@ -1,4 +1,3 @@
-import csv
 import json
 import re
 import zipfile
@@ -7,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from fakes import FakeEngine, write_images
+from fake_engine import FakeEngine
+from galaxy_images import write_images
+from labeled_galaxies import write_table
 from typer.testing import CliRunner
 
 from gax_batch import gz2, storage
@@ -29,12 +30,6 @@ COUNT = 30
 def truth():
     rng = np.random.default_rng(0)
     return gz2.conditional(rng.gamma(0.8, size=(COUNT, gz2.N_ANSWERS)) + 1e-3)
-
-
-def write_table(path, header, rows):
-    with path.open("w", newline="") as stream:
-        csv.writer(stream).writerows([header, *rows])
-    return str(path)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from labelled import labels_of, partly, random_fractions
+from labeled_galaxies import labels_of, partly, random_fractions
 
 from gax_batch.analysis.evaluation import looks
 from gax_batch.analysis.evaluation.metrics import Cells, asked

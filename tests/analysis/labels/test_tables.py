@@ -1,8 +1,8 @@
-import csv
 import re
 
 import numpy as np
 import pytest
+from labeled_galaxies import write_table
 
 from gax_batch import gz2
 from gax_batch.analysis import labels
@@ -15,12 +15,6 @@ def fractions(count, seed=0):
     return gz2.conditional(rng.gamma(0.8, size=(count, gz2.N_ANSWERS)) + 1e-3)
 
 
-def write(path, header, rows):
-    with path.open("w", newline="") as stream:
-        csv.writer(stream).writerows([header, *rows])
-    return str(path)
-
-
 def named(values, ids):
     ids = ids or [str(100 + i) for i in range(len(values))]
     return zip(ids, values, strict=True)
@@ -28,18 +22,18 @@ def named(values, ids):
 
 def hart16(path, values, ids=None):
     header = ["asset_id", "total_classifications", *gz2.HART16_COLUMNS]
-    return write(path, header, [[name, 40, *row] for name, row in named(values, ids)])
+    return write_table(path, header, [[name, 40, *row] for name, row in named(values, ids)])
 
 
 def debiased(path, values, ids=None):
     header = ["asset_id", *DEBIASED_COLUMNS]
-    return write(path, header, [[name, *row] for name, row in named(values, ids)])
+    return write_table(path, header, [[name, *row] for name, row in named(values, ids)])
 
 
 def challenge(path, values, ids=None, id_column="GalaxyID", columns=gz2.CHALLENGE_COLUMNS):
     places = [gz2.CHALLENGE_COLUMNS.index(name) for name in columns]
     rows = [[name, *(row[place] for place in places)] for name, row in named(values, ids)]
-    return write(path, [id_column, *columns], rows)
+    return write_table(path, [id_column, *columns], rows)
 
 
 def numbers(error):
@@ -81,7 +75,7 @@ def test_a_table_of_both_definitions_is_read_as_asked_for(tmp_path):
     weighted, corrected = fractions(2), fractions(2, seed=1)
     header = ["asset_id", "total_classifications", *gz2.HART16_COLUMNS, *DEBIASED_COLUMNS]
     rows = [[str(i), 40, *weighted[i], *corrected[i]] for i in range(2)]
-    path = write(tmp_path / "both.csv", header, rows)
+    path = write_table(tmp_path / "both.csv", header, rows)
     for definition, expected in (("weighted", weighted), ("debiased", corrected)):
         read = labels.read_labels(path, definition)
         assert read.definition == definition
@@ -131,24 +125,26 @@ def test_a_question_of_which_answers_lack_is_refused(tmp_path):
 
 def test_classes_are_facts_without_votes(tmp_path):
     rows = [["1", "spiral", 0], ["2", "", 1], ["3", "round", 1], ["4", "spiral", 1]]
-    read = labels.read_labels(write(tmp_path / "c.csv", ["galaxy_id", "class5", "strict"], rows))
+    read = labels.read_labels(write_table(tmp_path / "c.csv", ["galaxy_id", "class5", "strict"], rows))
     assert read.classes.tolist() == [4, -1, 0, 4]
     assert read.strict.tolist() == [False, True, True, True]
     assert not read.voted.any()
     # Without the column, spirals meet the stricter threshold.
-    plain = labels.read_labels(write(tmp_path / "d.csv", ["galaxy_id", "class5"], [row[:2] for row in rows]))
+    plain = labels.read_labels(
+        write_table(tmp_path / "d.csv", ["galaxy_id", "class5"], [row[:2] for row in rows])
+    )
     assert plain.strict.all()
 
 
 def test_galaxies_of_none_of_the_classes(tmp_path):
-    read = labels.read_labels(write(tmp_path / "n.csv", ["galaxy_id"], [["1"], ["7"]]))
+    read = labels.read_labels(write_table(tmp_path / "n.csv", ["galaxy_id"], [["1"], ["7"]]))
     assert read.ids == ["1", "7"]
     assert np.all(read.classes == labels.NO_CLASS)
 
 
 def test_the_largest_fraction(tmp_path):
     rows = [["1", "Class6.2"], ["2", "Class1.1"], ["3", ""]]
-    read = labels.read_labels(write(tmp_path / "l.csv", ["GalaxyID", "argmax"], rows))
+    read = labels.read_labels(write_table(tmp_path / "l.csv", ["GalaxyID", "argmax"], rows))
     assert read.largest.tolist() == [4, 0, -1]
     assert np.all(read.classes == -1)
 
@@ -208,16 +204,16 @@ def test_every_kind_of_fault_is_told_at_once(tmp_path):
 )
 def test_bad_facts_are_counted_and_refused(tmp_path, header, row):
     with pytest.raises(UsageError, match=r"bad\.csv(.|\n)*\b1 "):
-        labels.read_labels(write(tmp_path / "bad.csv", header, [row]))
+        labels.read_labels(write_table(tmp_path / "bad.csv", header, [row]))
 
 
 def test_unknown_tables_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"x\.csv.*\b2\b.*asset_id"):
-        labels.read_labels(write(tmp_path / "x.csv", ["a", "galaxy_id"], [["1", "2"]]))
+        labels.read_labels(write_table(tmp_path / "x.csv", ["a", "galaxy_id"], [["1", "2"]]))
     with pytest.raises(UsageError, match=r"absent\.csv"):
         labels.read_labels(str(tmp_path / "absent.csv"))
     with pytest.raises(UsageError, match=r"z\.csv"):
-        labels.read_labels(write(tmp_path / "z.csv", ["galaxy_id", "class5"], []))
+        labels.read_labels(write_table(tmp_path / "z.csv", ["galaxy_id", "class5"], []))
 
 
 def test_published_tables_of_galaxy_zoo_2_are_read(shared_data):

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import pytest
 import yaml
 from kubernetes_api import RUNNING, SUCCEEDED, KubernetesApi, failed, serve
+from message_facts import numbers_in
 from typer.testing import CliRunner
 from waiting import wait_for
-from wording import numbers_in
 
 from gax_batch.cli import app
 from gax_batch.cluster.kubernetes.api import connect

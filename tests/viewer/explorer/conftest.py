@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from exploring import serving
-from published import Survey, write_part
-from shown import catalog_twice, survey_of_hostile_names
+from explorer_server import serving
+from hostile_catalogs import catalog_twice, survey_of_hostile_names
+from published_catalogs import Survey, write_part
 
 from gax_batch.catalog.snapshots import Catalog
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from exploring import serving
-from shown import HOSTILE
+from explorer_server import serving
+from hostile_catalogs import HOSTILE
 from typer.testing import CliRunner
 
 from gax_batch.catalog.snapshots import Catalog

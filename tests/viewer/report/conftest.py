@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from shown import catalog_twice, survey_of_hostile_names
+from hostile_catalogs import catalog_twice, survey_of_hostile_names
 
 from gax_batch.viewer.report.build import write_report
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import write_images
-from shown import HOSTILE
-from simulated import galaxies
-from surveys import catalog_of
+from catalogs import catalog_of
+from galaxy_images import write_images
+from hostile_catalogs import HOSTILE
+from simulated_galaxies import galaxies
 from typer.testing import CliRunner
 
 from gax_batch import gz2

@@ -1,24 +1,16 @@
-"""Listings and a catalog without storage, for the tests of planning; and small real catalogs without Ray."""
+"""Listings of surveys, and a catalog in memory, for the tests of planning."""
 
 import atexit
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-from fakes import FakeEngine
 
-from gax_batch.catalog.snapshots import KNOWN_SCHEMA, Catalog
-from gax_batch.cluster.progress import RunCounts
-from gax_batch.cluster.unit import UnitOptions, UnitResult, UnitTask, infer, read, write
+from gax_batch.catalog.snapshots import KNOWN_SCHEMA
 from gax_batch.planning.plan import Plan, make_plan, read_unit_members
-from gax_batch.runner import record
-from gax_batch.runner.record import Clock, Outcome, Run
-from gax_batch.runner.settings import load_settings
-from gax_batch.sources import Source, open_source, read_positions
+from gax_batch.sources import Source, read_positions
 from gax_batch.sources.base import MEMBER_SCHEMA, check_ids
 
 BAD_VERSION = "corrupt"
@@ -137,42 +129,3 @@ def cataloged_survey() -> FakeCatalog:
     catalog = FakeCatalog()
     catalog.apply(catalog.plan(rows_now()))
     return catalog
-
-
-def run_units(plan: Plan, options: UnitOptions, engine: Any = None) -> Iterator[UnitResult]:
-    """Store, read, infer and write a plan's units, as a run does but without Ray."""
-    engine = engine or FakeEngine()
-    for planned, place in zip(plan.units, plan.write(options.catalog, options.run_id), strict=True):
-        task = UnitTask(*place, planned.unit_id, planned.fingerprint, planned.members, planned.whole)
-        yield write(infer(read(task, options), engine, options), options)
-
-
-def catalog_of(survey: Path, options: UnitOptions, source: Source | None = None, engine: Any = None) -> str:
-    """Catalog a survey in units of 5, without Ray but with the record that a run leaves."""
-    catalog, clock, counts = Catalog(options.catalog), Clock(), RunCounts()
-    plan = make_plan(
-        (source or open_source(str(survey))).list_members(),
-        catalog.members(),
-        catalog.units(),
-        settings_fingerprint=options.settings_fingerprint,
-        unit_size=5,
-        folder=new_folder(),
-    )
-    clock.lap("plan")
-    settings = load_settings(None, {"input": str(survey), "catalog": options.catalog})
-    run = Run(
-        run_id=options.run_id,
-        started=datetime.now(UTC),
-        catalog=catalog.uri,
-        bundle_id=options.bundle_id,
-        settings=settings.model_dump(mode="json"),
-        settings_fingerprint=options.settings_fingerprint,
-        plan=plan,
-        reference=options.reference,
-    )
-    for result in run_units(plan, options, engine):
-        counts.add(result)
-    clock.lap("process")
-    version = catalog.commit(counts.parts, run_id=options.run_id, metadata={"bundle_id": options.bundle_id})
-    record.store(run.catalog, record.describe(run, counts, clock, Outcome("complete", 0, version)))
-    return options.catalog

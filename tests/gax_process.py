@@ -1,4 +1,4 @@
-"""What a newcomer does in a shell: the command `gax`, and its page while it is served."""
+"""The command `gax` as a process, and the address of `gax explore` while it runs."""
 
 import os
 import re

@@ -1,5 +1,8 @@
-"""Small sets of labelled galaxies for the tests of the training."""
+"""Small sets of labeled galaxies, and tables of labels."""
 
+import csv
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,14 @@ from training.images import FINE_SIDE, WINDOW_SIDE
 # The questions of the challenge's tables of 17 columns.
 FEW_QUESTIONS = (0, 1, 5, 6, 7)
 FEW_COLUMNS = np.array([c for q in FEW_QUESTIONS for c in range(37)[gz2.QUESTIONS[q].columns]])
+
+
+def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Write a table and return its path, as a command takes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+    return str(path)
 
 
 def random_fractions(*shape: int, seed: int = 0) -> np.ndarray:
@@ -40,7 +51,7 @@ def labels_of(cumulative: np.ndarray) -> Labels:
     return Labels.of_fractions(ids, cumulative, 40, definition="debiased", numbering="GalaxyID")
 
 
-def unlabelled(count: int, **known: Any) -> Galaxies:
+def unlabeled(count: int, **known: Any) -> Galaxies:
     """Galaxies of which nothing is known but what is given."""
     fields: dict[str, Any] = {
         "keys": [f"GalaxyID:{i}" for i in range(count)],
@@ -77,7 +88,7 @@ def bright_and_faint(count: int = 16) -> Galaxies:
     place = np.arange(count) % 4
     held = (count > 12) & (kind < 2)
     sample = np.where(held & (place == 2), CALIBRATE, np.where(held & (place == 3), REPORT, TRAIN))
-    return unlabelled(
+    return unlabeled(
         count,
         cumulative=cumulative,
         trust=np.where(kind == 2, 0.57, 1).astype(np.float32),

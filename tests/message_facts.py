@@ -1,4 +1,4 @@
-"""The facts of a text for people, whatever its words and their order."""
+"""The numbers in a message for people, whatever its words and their order."""
 
 import re
 

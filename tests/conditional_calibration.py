@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from labelled import random_fractions
-from published import PER_PART, write_part
+from labeled_galaxies import random_fractions
+from published_catalogs import PER_PART, write_part
 
 from gax_batch import gz2
 from gax_batch.catalog.parts import Part

@@ -1,4 +1,4 @@
-"""What the component for Prometheus and Grafana asks for."""
+"""What the Kubernetes component for Prometheus and Grafana queries."""
 
 import json
 from pathlib import Path

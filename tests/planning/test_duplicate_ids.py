@@ -1,14 +1,9 @@
 """One galaxy_id belongs to one galaxy: who keeps it, who takes it over."""
 
 import pytest
-from surveys import FakeCatalog, cataloged_survey, listing, member, planned, rows_now, shard_row
+from listings import FakeCatalog, listing, member, planned, rows_now, shard_row
 
 from gax_batch.errors import UsageError
-
-
-@pytest.fixture
-def cataloged() -> FakeCatalog:
-    return cataloged_survey()
 
 
 class TestDuplicateIds:

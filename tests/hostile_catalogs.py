@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from fakes import FakeEngine, write_images
-from surveys import catalog_of
+from catalogs import catalog_of
+from fake_engine import FakeEngine
+from galaxy_images import write_images
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.cluster.unit import UnitOptions

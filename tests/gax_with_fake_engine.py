@@ -9,7 +9,7 @@ import os
 import termios
 from functools import partial
 
-from fakes import fake_engine
+from fake_engine import fake_engine
 
 from gax_batch.cli import main
 from gax_batch.runner import run

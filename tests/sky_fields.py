@@ -1,4 +1,4 @@
-"""Fields of Gaussian galaxies at positions, and tables that tell of them."""
+"""Fields of Gaussian galaxies at positions, and tables of these positions."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,44 +1,14 @@
-"""Stand-ins that workers can import by name: a survey's images and an engine without TensorFlow."""
+"""An engine without TensorFlow, whose draws are known; Ray's workers import it by name."""
 
 import os
-import shutil
 import time
-import zipfile
-from collections.abc import Iterable
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from gax_batch import gz2
-from gax_batch.errors import FatalError, UsageError
+from gax_batch.errors import FatalError
 from gax_batch.models.uncertainty import Summary
-
-
-def galaxy_image(number: int, side: int = 106) -> Image.Image:
-    """A soft, colored blob that differs from number to number."""
-    rng = np.random.default_rng(number)
-    y, x = np.mgrid[:side, :side] - side / 2
-    profile = np.exp(-np.hypot(x, y * rng.uniform(1, 3)) / (side * rng.uniform(0.05, 0.12)))
-    color = rng.uniform(120, 250, 3)
-    noise = rng.normal(0, 4, (side, side, 3))
-    return Image.fromarray(np.clip(profile[..., None] * color + noise + 10, 0, 255).astype(np.uint8))
-
-
-def write_images(folder: Path, count: int, first: int = 0) -> None:
-    """Write `count` distinct JPEG galaxies named by their number."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(first, first + count):
-        galaxy_image(number).save(folder / f"{number:06d}.jpg", quality=92)
-
-
-def jpeg_bytes(number: int) -> bytes:
-    """One galaxy's JPEG."""
-    buffer = BytesIO()
-    galaxy_image(number).save(buffer, format="JPEG", quality=92)
-    return buffer.getvalue()
-
 
 N_DRAWS = 4
 # Draw k leans by LEANS[k] from the galaxy's own fractions to those of ANCHOR, the same for every galaxy.
@@ -94,27 +64,3 @@ def fake_engine(
 ) -> FakeEngine:
     """An engine factory with the signature of `gax_batch.runner.run.load_engine`."""
     return FakeEngine(log, seconds, fail_on)
-
-
-def halve(number: int) -> int:
-    """A task for workers, which refuses odd numbers."""
-    if number % 2:
-        raise UsageError(f"{number} is odd")
-    return number // 2
-
-
-def pack_zip(archive: Path, folder: Path, names: Iterable[str], prefix: str = "") -> None:
-    """Put files of a folder into a zip."""
-    with zipfile.ZipFile(archive, "w") as opened:
-        for name in names:
-            opened.write(folder / name, f"{prefix}{name}")
-
-
-def write_zips(place: Path, folder: Path) -> Path:
-    """The five images of a folder: three in two zips, one of them in a folder, and two beside them."""
-    (place / "more").mkdir(parents=True)
-    pack_zip(place / "first.zip", folder, ["000000.jpg"], "images_training_rev1/")
-    pack_zip(place / "more" / "second.zip", folder, ["000001.jpg", "000002.jpg"])
-    for name in ("000003.jpg", "more/000004.jpg"):
-        shutil.copy(folder / name.removeprefix("more/"), place / name)
-    return place

@@ -1,4 +1,4 @@
-"""Really made bad and odd images, shared by the tests of imaging and of the sources."""
+"""Damaged, oversized and unusual images, generated on demand."""
 
 import io
 import struct
