@@ -1,8 +1,12 @@
 """The site of the documentation: `make docs` builds it, with warnings as errors."""
 
 import os
+import re
 import sys
 from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
@@ -31,8 +35,10 @@ exclude_patterns = ["_ext"]
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+toc_object_entries_show_parents = "hide"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_rtype = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -49,6 +55,7 @@ html_title = "gax-batch"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_use_index = False
 # Pages without siblings have nothing to list beside them.
 html_sidebars = {"benchmarks": [], "index": []}
 html_theme_options = {
@@ -58,3 +65,15 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
 }
+
+
+def keep_percentages_together(app: Sphinx, document: nodes.document) -> None:
+    """Put a no-break space between a number and its percent sign, except in code."""
+    for text in list(document.findall(nodes.Text)):
+        if not isinstance(text.parent, nodes.literal | nodes.FixedTextElement):
+            text.parent.replace(text, nodes.Text(re.sub(r"(?<=\d) (?=%)", "\u00a0", text)))
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the transformation to the build."""
+    app.connect("doctree-read", keep_percentages_together)

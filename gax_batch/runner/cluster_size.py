@@ -133,8 +133,9 @@ def lines(sizing: Sizing, *, core_price: float | None, gpu_price: float | None, 
 def table(hours: float = 20.0) -> list[str]:
     """The table of docs/guides/kubernetes.md: four surveys on nodes without a GPU, in Markdown."""
     rows = [
-        f"| galaxies | core hours | in {hours:g} h: engines of 6 cores | hours | node: store, and spill "
-        "| head's `/tmp` | driver | packed input |",
+        f"| galaxies | core hours | engines of 6 cores, for {hours:g} h | hours "
+        "| each node: object store, and its overflow on disk | head's `/tmp` | memory of the driver "
+        "| packed input |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for exponent in (6, 7, 8, 9):
