@@ -7,13 +7,11 @@ ModelName = Literal["bayesian", "svr", "classic"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 DEFAULT_MODELS: tuple[ModelName, ...] = ("bayesian", "svr")
-DEFAULT_DRAWS = 32
+DEFAULT_DRAWS = 64
 """Draws of the Bayesian CNN, unless another number is asked for."""
 
-DRAW_SET = 16
-"""Draws of the Bayesian CNN that see all orientations, each twice: by antithetic weights."""
-FIRST_DRAWS = 2 * DRAW_SET
-"""Draws that every galaxy gets: one set has no scatter within an orientation to tell its error by."""
+DEFAULT_PASSES = 8
+"""Passes through the convolutions that carry them, unless another number is asked for."""
 
 # Before anything imports TensorFlow: its start-up notices are not for the person who reads a run's log.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -3,13 +3,14 @@
 Training perturbs the weights of each example pseudo-independently (Flipout, Wen et al. 2018, ICLR).
 Inference fixes S weight draws `mean + deviation * noise` instead and shows every galaxy the same S
 networks: ordinary convolutions, and model errors that stay correlated over a whole survey, as they are.
-Draws come in antithetic pairs, `mean + deviation * noise` and `mean - deviation * noise` (Hammersley &
-Morton 1956): whatever is linear in the weights leaves their mean exactly.
+Several draws share the convolutions of one pass (`gax_batch.models.nesting`). Passes and heads come in
+antithetic pairs, `mean + deviation * noise` and `mean - deviation * noise` (Hammersley & Morton 1956):
+whatever is linear in the weights leaves their mean exactly.
 """
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,18 @@ import numpy.typing as npt
 import scipy.special
 
 from gax_batch.gz2 import N_ANSWERS
-from gax_batch.models import DRAW_SET, FIRST_DRAWS, layers
+from gax_batch.models import layers
+from gax_batch.models.nesting import PASS_SET, Nesting
 from gax_batch.models.runtime import tf
 
-KERNELS = ("block_0", "block_1", "block_2", "hidden", "logits")
+CONVOLUTIONS = ("block_0", "block_1", "block_2")
+DENSE = ("hidden", "logits")
+KERNELS = (*CONVOLUTIONS, *DENSE)
 # In units of the prior's. Training moves them, from where the convolutions still tell galaxies apart.
 FIRST_DEVIATION = 0.03
 FIRST_DENSE_DEVIATION = 0.2
-ORIENTATIONS = DRAW_SET // 2
+# Streams of noise of a pass's heads; those below are the convolutions'.
+_HEADS = 1 << 20
 
 
 def _fan_in(shape: Any) -> int:
@@ -117,7 +122,7 @@ def _build(seed: int) -> Any:
 
 def deviations(model: Any) -> list[Any]:
     """The variables behind the deviations of the convolutions' posterior."""
-    convolutions = [model.get_layer(name) for name in KERNELS[: len(layers.FILTERS)]]
+    convolutions = [model.get_layer(name) for name in CONVOLUTIONS]
     return [layer.kernel_posterior.distribution.scale.pretransformed_input for layer in convolutions]
 
 
@@ -135,62 +140,58 @@ def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
     return arrays
 
 
-def noise(seed: int, draw: int, shapes: list[tuple[int, ...]]) -> list[npt.NDArray[np.float32]]:
-    """Standard normal noise of one weight draw, one array per shape.
+def noise(seed: int, stream: int, shapes: list[tuple[int, ...]]) -> list[npt.NDArray[np.float32]]:
+    """Standard normal noise of one stream, one array per shape.
 
-    Raw bits of NumPy's Philox counter generator, a stable stream, with the key (seed, draw), through
-    the inverse normal distribution: draw k is the same on every machine and for any number of draws.
+    Raw bits of NumPy's Philox counter generator, a stable stream, with the key (seed, stream), through
+    the inverse normal distribution: the same on every machine and for any number of draws.
     """
     sizes = [math.prod(shape) for shape in shapes]
-    generator = np.random.Philox(key=np.array([seed, draw], np.uint64))
+    generator = np.random.Philox(key=np.array([seed, stream], np.uint64))
     bits = generator.random_raw(sum(sizes)) >> np.uint64(11)
     normal = scipy.special.ndtri((bits.astype(np.float64) + 0.5) * 2.0**-53).astype(np.float32)
     parts = np.split(normal, np.cumsum(sizes)[:-1])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def draw_kernels(
-    arrays: Mapping[str, npt.NDArray[np.float32]], seed: int, draw: int
-) -> dict[str, npt.NDArray[np.float32]]:
-    """The kernels of one weight draw, `mean + deviation * noise`, by layer.
+def pass_kernels(arrays: layers.Arrays, seed: int, number: int) -> dict[str, npt.NDArray[np.float32]]:
+    """The convolutions' kernels of one pass, `mean + deviation * noise`, by layer.
 
-    Draws k and k + 8 see the same orientation, and their noises add up to zero, for k mod 16 below 8. The
-    first 8 draws see all orientations.
+    The passes p and p + 4 of a set of 8 (see `gax_batch.models.nesting`) have opposite noises.
     """
-    shapes = [arrays[f"{name}/mean"].shape for name in KERNELS]
-    mirrored = draw // ORIENTATIONS % 2 == 1
-    noises = noise(seed, draw - ORIENTATIONS if mirrored else draw, shapes)
+    whole, position = divmod(number, PASS_SET)
+    mirrored, pair = divmod(position, PASS_SET // 2)
+    return _kernels(arrays, CONVOLUTIONS, seed, whole * (PASS_SET // 2) + pair, mirrored=bool(mirrored))
+
+
+def head_kernels(
+    arrays: layers.Arrays, seed: int, number: int, head: int
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The dense layers' kernels of one head of a pass, by layer; 2 h and 2 h + 1 have opposite noises."""
+    pair, mirrored = divmod(head, 2)
+    stream = (number + 1) * _HEADS + pair
+    return _kernels(arrays, DENSE, seed, stream, mirrored=bool(mirrored))
+
+
+def _kernels(
+    arrays: layers.Arrays, names: Sequence[str], seed: int, stream: int, *, mirrored: bool
+) -> dict[str, npt.NDArray[np.float32]]:
+    noises = noise(seed, stream, [arrays[f"{name}/mean"].shape for name in names])
     sign = np.float32(-1 if mirrored else 1)
     return {
         name: arrays[f"{name}/mean"] + sign * arrays[f"{name}/deviation"] * epsilon
-        for name, epsilon in zip(KERNELS, noises, strict=True)
+        for name, epsilon in zip(names, noises, strict=True)
     }
 
 
-def stages(draws: int) -> list[range]:
-    """Draws to make one after the other until there are enough: whole sets, each time as many as before."""
-    ends = [FIRST_DRAWS]
-    while ends[-1] < draws:
-        ends.append(min(2 * ends[-1], draws))
-    return [range(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
+def orientation(number: int) -> int:
+    """The orientation that a pass sees, see `layers.turned_back`; antithetic passes differ by 180 degrees.
 
-
-def monte_carlo_error(draws: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Standard error of the mean over draws, which come in antithetic pairs for each orientation.
-
-    A pair's mean is one independent sample (Owen 2013, Monte Carlo theory, methods and examples, section
-    8.2), and the orientations are strata (ibid., section 8.4): what counts is the scatter of the pairs
-    that see the same one.
-
-    Args:
-        draws: `[S, N, 37]` cumulative fractions of two or more whole sets of 16.
-
-    Returns:
-        `[N]`, the largest over the answers.
+    Pooled features change little under a turn by 180 degrees, so that what the weights change by opposite
+    amounts is still opposite.
     """
-    pairs = draws.reshape(-1, 2, ORIENTATIONS, *draws.shape[1:]).mean(axis=1)
-    variance = pairs.var(axis=0, ddof=1).mean(axis=0) / (ORIENTATIONS * len(pairs))
-    return np.asarray(np.sqrt(variance).max(axis=-1), np.float32)
+    mirrored, pair = divmod(number % PASS_SET, PASS_SET // 2)
+    return (0, 1, 4, 5)[pair] + 2 * mirrored
 
 
 class Predictor:
@@ -202,7 +203,8 @@ class Predictor:
         dtype: Any,
         *,
         seed: int,
-        draws: range,
+        nesting: Nesting,
+        first: int = 0,
         parallel: int = 1,
         products: bool = False,
     ) -> None:
@@ -212,41 +214,48 @@ class Predictor:
             arrays: The posterior, as `export_weights` gives it.
             dtype: Of the convolutions.
             seed: Of the bundle.
-            draws: Which, S of them, from a multiple of 8 on.
-            parallel: Draws at once, each on one thread.
+            nesting: Which passes and heads make the draws.
+            first: The first draw to make, that of a whole set of passes.
+            parallel: Passes at once, each on one thread.
             products: Run the first block as a matrix product (see `layers.patches`), for GPUs.
         """
         self._parallel, self._products = parallel, products
-        convolutions = KERNELS[: len(layers.FILTERS)]
+        places = [nesting.place(draw) for draw in range(first, nesting.draws)]
+        passes = sorted({number for number, _ in places})
+        heads = 1 + max(head for _, head in places)
         stacks: dict[str, list[Any]] = {name: [] for name in KERNELS}
-        for draw in draws:
-            for name, kernel in draw_kernels(arrays, seed, draw).items():
-                if name in convolutions:
-                    kernel = layers.turned_back(kernel, draw % ORIENTATIONS).astype(dtype.as_numpy_dtype)
-                if name == convolutions[0] and products:
-                    kernel = layers.as_product(kernel)
-                stacks[name].append(kernel)
+        for number in passes:
+            for name, kernel in pass_kernels(arrays, seed, number).items():
+                kernel = layers.turned_back(kernel, orientation(number)).astype(dtype.as_numpy_dtype)
+                stacks[name].append(layers.as_product(kernel) if name == KERNELS[0] and products else kernel)
+            each = [head_kernels(arrays, seed, number, head) for head in range(heads)]
+            for name in DENSE:
+                stacks[name].append(np.stack([kernels[name] for kernels in each]))
         self._kernels = {name: tf.constant(np.stack(stack)) for name, stack in stacks.items()}
         self._arrays = {
             name: tf.constant(value)
             for name, value in arrays.items()
             if not name.endswith(("/mean", "/deviation"))
         }
-        self._count = len(draws)
+        # In the order of the draws; a last set that is not whole leaves out the last heads of some passes.
+        self._order = [(number - passes[0]) * heads + head for number, head in places]
+        self._count = len(passes)
 
     def __call__(self, images: Any) -> Any:
-        """Probabilities `[S, N, 37]` float32 of images `[N, 64, 64, 3]`; draw k sees orientation k mod 8."""
+        """Probabilities `[S, N, 37]` float32 of images `[N, 64, 64, 3]`, in the order of the draws."""
         inputs = layers.patches(images) if self._products else images
-        # A rolled loop: an unrolled one takes seconds to trace, and as many draws' activations to run.
-        return tf.map_fn(
+        # A rolled loop: an unrolled one takes seconds to trace, and as many passes' activations to run.
+        logits = tf.map_fn(
             lambda k: self._one(inputs, {name: stack[k] for name, stack in self._kernels.items()}),
             tf.range(self._count),
             parallel_iterations=self._parallel,
             fn_output_signature=tf.float32,
         )
+        ordered = tf.gather(tf.reshape(logits, (-1, *logits.shape[2:])), self._order)
+        return layers.cumulative_probabilities(ordered)
 
     def _one(self, inputs: Any, kernels: dict[str, Any]) -> Any:
-        convolutions = [kernels[name] for name in KERNELS[: len(layers.FILTERS)]]
-        x = layers.trunk(inputs, convolutions, self._arrays, "SAME")
+        """Logits `[H, N, 37]` of one pass and its heads."""
+        x = layers.trunk(inputs, [kernels[name] for name in CONVOLUTIONS], self._arrays, "SAME")
         x = tf.nn.relu(x @ kernels["hidden"] + self._arrays["hidden/bias"])
-        return layers.cumulative_probabilities(x @ kernels["logits"] + self._arrays["logits/bias"])
+        return x @ kernels["logits"] + self._arrays["logits/bias"]

@@ -25,7 +25,7 @@ from gax_batch.imaging.cutout import IMAGE_SIDE
 from gax_batch.models import (
     DEFAULT_DRAWS,
     DEFAULT_MODELS,
-    DRAW_SET,
+    DEFAULT_PASSES,
     Precision,
     bayesian,
     classic,
@@ -33,6 +33,7 @@ from gax_batch.models import (
     uncertainty,
 )
 from gax_batch.models.bundle import MODELS, Bundle
+from gax_batch.models.nesting import DEFAULT, Nesting, mean_variance, stages
 from gax_batch.models.runtime import tf
 from gax_batch.models.uncertainty import Float, Summary
 from gax_batch.system.cpus import logical_cpus
@@ -56,10 +57,11 @@ class Engine:
         bundle: see `gax_batch.models.bundle.load_bundle`.
         models: which networks to run, any of `bayesian`, `svr`, `classic`.
         draws: weight draws of the Bayesian CNN; the first draws are the same for every number of them.
-        target_error: draw 32, 64, 128, ... up to `draws` times for each galaxy until the Monte Carlo error
-            of the Bayesian CNN's mean is at most this for every answer (see
-            `bayesian.monte_carlo_error`); always all draws by default. Only `summarize` draws more than
-            the first 32, which alone it keeps, so that every galaxy has the same.
+        passes: passes through the convolutions that carry the draws (see `gax_batch.models.nesting`).
+        target_error: draw 128, 256, 512, ... up to `draws` times for each galaxy, 8 draws by pass, until the
+            Monte Carlo error of the Bayesian CNN's mean is at most this for every answer (see
+            `nesting.mean_variance`); always all draws by default. Only `summarize` draws more than 128
+            times, and it keeps the first 64 draws alone, so that every galaxy has the same.
         precision: of the convolutions; `auto` is this machine's faster one. Dense layers, output head and
             regressions are float32 always.
         threads: TensorFlow's threads, 0 for one per core; the first engine of a process decides.
@@ -77,6 +79,7 @@ class Engine:
         *,
         models: Sequence[str] = DEFAULT_MODELS,
         draws: int = DEFAULT_DRAWS,
+        passes: int = DEFAULT_PASSES,
         target_error: float | None = None,
         precision: Precision = "auto",
         threads: int = 0,
@@ -85,11 +88,11 @@ class Engine:
         unknown = sorted(set(models) - set(MODELS))
         if unknown or not models:
             raise UsageError(f"models {', '.join(unknown) or '(none)'}: choose from {', '.join(MODELS)}")
-        if draws < 1:
-            raise UsageError(f"draws must be at least 1, not {draws}")
-        if target_error is not None and ("bayesian" not in models or draws % DRAW_SET):
+        if draws < 1 or passes < 1:
+            raise UsageError(f"draws and passes must be at least 1, not {draws} and {passes}")
+        if target_error is not None and ("bayesian" not in models or draws % DEFAULT.draws):
             raise UsageError(
-                f"a target error needs the model bayesian and draws that are a multiple of {DRAW_SET}"
+                f"a target error needs the model bayesian and draws that are a multiple of {DEFAULT.draws}"
             )
         if micro_batch % ROWS:
             raise UsageError(f"micro_batch must be a multiple of {ROWS}, not {micro_batch}")
@@ -97,17 +100,26 @@ class Engine:
         gpu = _configure(threads)
         parallel = 1 if gpu else threads
         self._micro_batch = micro_batch or (GPU_ROWS if gpu else ROWS)
-        first, *more = bayesian.stages(draws) if target_error is not None else [range(draws)]
-        self._n_draws, self._target_error = len(first), target_error
+        nesting = Nesting.of(draws, passes)
+        self._target_error = target_error
+        more: list[range] = []
+        if target_error is not None:
+            first, *more = stages(draws)
+            nesting = replace(DEFAULT, draws=len(first))
+        self._n_draws = nesting.draws
         dtype = tf.as_dtype(faster_precision() if precision == "auto" else precision)
         try:
             self._calibration = uncertainty.Calibration.of_bundle(bundle.manifest["calibration"], models)
-            predictors = _predictors(bundle, set(models), dtype, first, parallel, gpu)
+            predictors = _predictors(bundle, set(models), dtype, nesting, 0, parallel, gpu)
         except KeyError as error:
             raise UsageError(f"the bundle {bundle.bundle_id} lacks {error}; use another bundle") from None
+        self._svr_draws = 2 * len(bundle.arrays["svr"]["svr/half_dual"]) if "svr" in models else 0
         self._run = _compile(predictors, dtype, self._micro_batch, xla=gpu)
-        refining = [_predictors(bundle, {"bayesian"}, dtype, stage, parallel, gpu) for stage in more]
-        self._more = [_compile(stage, dtype, self._micro_batch, xla=gpu) for stage in refining]
+        refining = [
+            _predictors(bundle, {"bayesian"}, dtype, replace(DEFAULT, draws=s.stop), s.start, parallel, gpu)
+            for s in more
+        ]
+        self._more = [_compile(each, dtype, self._micro_batch, xla=gpu) for each in refining]
 
     def summarize(self, images: Images) -> Summary:
         """Classify cutouts.
@@ -122,7 +134,8 @@ class Engine:
             FatalError: a model returned NaN or infinity.
         """
         if not len(images):
-            return _no_galaxies(self._n_draws if "bayesian" in self._calibration.models else 0)
+            draws = self._n_draws if self._target_error is None else DEFAULT.draws
+            return _no_galaxies(draws if "bayesian" in self._calibration.models else 0)
         if self._target_error is not None:
             return self._refined(images, self._target_error)
         # A GPU makes draws faster than one core summarizes them.
@@ -152,7 +165,7 @@ class Engine:
         if "bayesian" in shapes:
             shapes["bayesian"] = (self._n_draws, 0, N_ANSWERS)
         if "svr" in shapes:
-            shapes |= {"closeness": (0,), "svr_draws": (DRAW_SET, 0, N_ANSWERS)}
+            shapes |= {"closeness": (0,), "svr_draws": (self._svr_draws, 0, N_ANSWERS)}
         parts = {name: [np.empty(shape, np.float32)] for name, shape in shapes.items()}
         for outputs, count in self._outputs(images, self._run):
             for name, values in uncertainty.rows_of(outputs, np.arange(count)).items():
@@ -192,7 +205,9 @@ class Engine:
         parts: list[Summary] = []
         rows: list[npt.NDArray[np.int64]] = []
         for more in [*self._more, None]:
-            enough = bayesian.monte_carlo_error(outputs["bayesian"]) <= target
+            draws = outputs["bayesian"]
+            blocks = replace(DEFAULT, draws=len(draws)).blocks()
+            enough = np.sqrt(mean_variance(draws, blocks).max(axis=-1)) <= target
             if more is None:
                 enough[:] = True
             rows.append(left[enough])
@@ -211,7 +226,7 @@ class Engine:
             # The last galaxy stands for the padding: see ROWS.
             rows = np.minimum(np.arange(start, start + self._micro_batch), count - 1)
             summary = uncertainty.summarize(self._calibration, uncertainty.rows_of(outputs, rows))
-            summary = replace(summary, draws=summary.draws[:, : self._n_draws])
+            summary = replace(summary, draws=summary.draws[:, : DEFAULT.draws])
             yield summary.head(min(count - start, self._micro_batch))
 
     def _outputs(self, images: Images, run: Any) -> Iterator[tuple[dict[str, Float], int]]:
@@ -274,13 +289,18 @@ def _configure(threads: int) -> bool:
 
 
 def _predictors(
-    bundle: Bundle, models: set[str], dtype: Any, draws: range, parallel: int, gpu: bool
+    bundle: Bundle, models: set[str], dtype: Any, nesting: Nesting, first: int, parallel: int, gpu: bool
 ) -> dict[str, Any]:
     predictors: dict[str, Any] = {}
     if "bayesian" in models:
-        seed = int(bundle.manifest["seed"])
         predictors["bayesian"] = bayesian.Predictor(
-            bundle.arrays["bayesian"], dtype, seed=seed, draws=draws, parallel=parallel, products=gpu
+            bundle.arrays["bayesian"],
+            dtype,
+            seed=int(bundle.manifest["seed"]),
+            nesting=nesting,
+            first=first,
+            parallel=parallel,
+            products=gpu,
         )
     if "classic" in models:
         predictors["classic"] = classic.Predictor(bundle.arrays["classic"], dtype, parallel=parallel)

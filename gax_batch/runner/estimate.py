@@ -151,6 +151,7 @@ def measure(sample: TimedCutouts, settings: RunSettings, bundle_id: str, resourc
             bundle_id=bundle_id,
             models=settings.models,
             draws=settings.draws,
+            passes=settings.passes,
             target_error=settings.target_error,
             precision=settings.precision,
         )

@@ -332,6 +332,11 @@ def resources_of(settings: RunSettings, units: Sequence[Unit] = ()) -> tuple[Res
     )
     resources = replace(resources, engine_cpus=settings.engine_cpus, engine_gpus=settings.engine_gpus)
     need = predict_memory(
-        resources, units=len(units), unit_size=largest, draws=settings.draws, kept_draws=kept
+        resources,
+        units=len(units),
+        unit_size=largest,
+        passes=settings.most_passes,
+        draws=settings.draws,
+        kept_draws=kept,
     )
     return resources, need

@@ -28,8 +28,10 @@ DRIVER_BYTES = 300 * MIB
 RAY_BYTES = 300 * MIB
 READER_BYTES = 150 * MIB
 ENGINE_BYTES = 900 * MIB
-# The kernels of one weight draw, the copies made while they are stacked, and while its fractions are summed.
-DRAW_BYTES = 6 * MIB
+# The convolutions' kernels of one pass and the dense layers' of one draw, with the copies that are made while
+# they are stacked; of a draw, also its fractions while they are summed.
+PASS_BYTES = 5 * MIB
+DRAW_BYTES = 1 * MIB
 # The 37 fractions of one galaxy and one draw that is kept, as float16.
 KEPT_BYTES = 2 * 37
 # What the driver keeps of each unit, nearly all of it in Ray: 57 and 59 kB in two runs of `make bench`
@@ -192,7 +194,7 @@ def lay_out(resources: Resources, cpus: int, gpus: int, units: int) -> Layout:
 
 
 def predict_memory(
-    resources: Resources, *, units: int, unit_size: int, draws: int, kept_draws: int = 0
+    resources: Resources, *, units: int, unit_size: int, passes: int, draws: int, kept_draws: int = 0
 ) -> MemoryNeed:
     """Predict what a run still needs of this machine: on a cluster the driver's memory alone.
 
@@ -200,6 +202,7 @@ def predict_memory(
         resources: what the run will use.
         units: units that the run works on.
         unit_size: cutouts of the largest unit.
+        passes: passes through the convolutions that each engine holds.
         draws: weight draws that each engine holds.
         kept_draws: of them, those that are stored for every galaxy.
     """
@@ -209,11 +212,12 @@ def predict_memory(
         return MemoryNeed(driver, 0, 0, 0, 0)
     unit = unit_size * CUTOUT_BYTES
     kept = 3 * unit_size * kept_draws * KEPT_BYTES
+    weights = passes * PASS_BYTES + draws * DRAW_BYTES
     return MemoryNeed(
         driver=driver,
         ray=RAY_BYTES,
         readers=(resources.cpus + 1) * (READER_BYTES + 2 * unit + kept),
-        engines=(resources.workers or 1) * (ENGINE_BYTES + draws * DRAW_BYTES + unit + kept),
+        engines=(resources.workers or 1) * (ENGINE_BYTES + weights + unit + kept),
         object_store=resources.object_store_bytes,
     )
 
