@@ -35,7 +35,7 @@ def plain(tensor: Any) -> npt.NDArray[Any]:
 def export(bundle: Bundle, models: tuple[str, ...], folder: Path) -> dict[str, npt.NDArray[Any]]:
     """Write one program and return its weights, by names that are the same for the same bits."""
     folder.mkdir(parents=True, exist_ok=True)
-    with patch("gax_batch.models.engine._configure", lambda threads: True):
+    with patch("gax_batch.models.engine.configure", lambda threads: True):
         run = Engine(bundle, models=models, draws=DRAWS, precision="bfloat16")._run
     function = run.get_concrete_function()
     program = run.experimental_get_compiler_ir(tf.zeros((GPU_ROWS, 64, 64, 3), tf.uint8))(stage="stablehlo")

@@ -34,10 +34,10 @@ from gax_batch.models import (
 )
 from gax_batch.models.bundle import MODELS, Bundle
 from gax_batch.models.nesting import DEFAULT, Nesting, mean_variance, stages
-from gax_batch.models.runtime import tf
+from gax_batch.models.precision import faster, measure_rates
+from gax_batch.models.runtime import configure, tf
 from gax_batch.models.uncertainty import Float, Summary
 from gax_batch.system.cpus import logical_cpus
-from gax_batch.system.machine import faster_precision
 
 Images = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class Engine:
         if micro_batch % ROWS:
             raise UsageError(f"micro_batch must be a multiple of {ROWS}, not {micro_batch}")
         threads = threads or logical_cpus()
-        gpu = _configure(threads)
+        gpu = configure(threads)
         parallel = 1 if gpu else threads
         self._micro_batch = micro_batch or (GPU_ROWS if gpu else ROWS)
         nesting = Nesting.of(draws, passes)
@@ -107,7 +107,7 @@ class Engine:
             first, *more = stages(draws)
             nesting = replace(DEFAULT, draws=len(first))
         self._n_draws = nesting.draws
-        dtype = tf.as_dtype(faster_precision() if precision == "auto" else precision)
+        dtype = tf.as_dtype(faster(measure_rates(threads)) if precision == "auto" else precision)
         try:
             self._calibration = uncertainty.Calibration.of_bundle(bundle.manifest["calibration"], models)
             predictors = _predictors(bundle, set(models), dtype, nesting, 0, parallel, gpu)
@@ -269,23 +269,6 @@ def _checked(outputs: dict[str, Float]) -> dict[str, Float]:
     if "svr" in outputs:
         outputs["svr"], outputs["svr_draws"] = uncertainty.svr_fractions(outputs["svr"])
     return outputs
-
-
-def _configure(threads: int) -> bool:
-    """Set TensorFlow up before its first use, unless it runs already; whether there is a GPU."""
-    gpus = tf.config.list_physical_devices("GPU")
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-    except RuntimeError:
-        return bool(gpus)
-    if gpus:
-        # Autotuned or atomic kernels, XLA's too, and TF32 would change the bits from one process to the next.
-        tf.config.experimental.enable_op_determinism()
-        tf.config.experimental.enable_tensor_float_32_execution(False)
-    return bool(gpus)
 
 
 def _predictors(

@@ -75,7 +75,7 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
     Calibration.of_bundle(bundle.manifest["calibration"], settings.models)
     reference = Reference.of_bundle(bundle.manifest)
     catalog = Catalog(settings.catalog)
-    settings = settle_precision(settings, bundle, catalog)
+    settings = settle_precision(settings, bundle, catalog, say)
     fingerprint = settings_fingerprint(settings, bundle)
     say_what_redoes(settings, bundle, catalog, fingerprint, say)
     _require_memory(settings)

@@ -119,21 +119,6 @@ def cluster_address(asked: str | None = None) -> str | None:
     return None if address == "local" else address
 
 
-def faster_precision() -> Literal["float32", "bfloat16"]:
-    """The faster arithmetic of this machine's convolutions: bfloat16 on a GPU or with AMX, else float32.
-
-    Measured: where a CPU has bfloat16 instructions but no AMX tiles, or has neither, TensorFlow's bfloat16
-    convolutions run at 0.5 to 0.9 of the rate of float32.
-    """
-    if Path("/proc/driver/nvidia/gpus").is_dir():
-        return "bfloat16"
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return "float32"
-    return "bfloat16" if "amx_bf16" in flags else "float32"
-
-
 def available_bytes() -> int:
     """Memory that may still be taken: the machine's, or the control group's where that is less."""
     free = int(psutil.virtual_memory().available)
