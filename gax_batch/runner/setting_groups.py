@@ -194,7 +194,7 @@ class CatalogSettings(Settings):
     )
     keep_draws: bool = Field(
         False,
-        description="Store the draws of every galaxy as float16: about 2 kB per galaxy at 32 draws.",
+        description="Store the draws of every galaxy as float16: about 5 kB per galaxy at 64 draws.",
         json_schema_extra=in_panel("Catalog"),
     )
     population_order: int | None = Field(
@@ -202,7 +202,7 @@ class CatalogSettings(Settings):
         ge=0,
         le=5,
         description="Order of the HEALPix cells that `gax population` can distinguish; null in YAML for no "
-        "cells. Each cell with galaxies takes about 7 kB per unit at 32 draws.",
+        "cells. Each cell with galaxies takes about 14 kB per unit at 64 draws.",
         json_schema_extra=in_panel("Catalog"),
     )
     population_bins: Bins = Field(

@@ -50,7 +50,7 @@ def test_every_option_is_a_setting_and_every_setting_an_option(
 
 def test_what_packs_and_classifies_needs_no_catalog():
     assert check_settings(PackSettings, {"input": "images", "output": "packed"}).unit_size == 4096
-    assert check_settings(ClassifySettings, {"images": ["a.jpg"]}).draws == 32
+    assert check_settings(ClassifySettings, {"images": ["a.jpg"]}).draws == 64
     with pytest.raises(UsageError, match="--output"):
         check_settings(PackSettings, {"input": "images"})
     for kind, given in (
@@ -181,7 +181,7 @@ def test_what_config_show_prints_is_read_back(tmp_path):
     file = tmp_path / "survey.yaml"
     file.write_text(describe_settings(settings))
     assert load_settings(str(file), {}) == settings
-    assert yaml.safe_load(describe_settings())["draws"] == 32
+    assert yaml.safe_load(describe_settings())["draws"] == 64
 
 
 def test_azures_container_is_no_secret():
