@@ -275,10 +275,13 @@ class InferenceSettings(ModelSettings):
     @classmethod
     def _in_sets(cls, value: float | None, info: ValidationInfo) -> float | None:
         draws, models = info.data.get("draws", DEFAULT.draws), info.data.get("models", ("bayesian",))
-        if value is not None and (draws % DEFAULT.draws or draws < 2 * DEFAULT.draws):
-            raise ValueError(f"needs draws that are a multiple of {DEFAULT.draws}, and at least two times it")
         if value is not None and "bayesian" not in models:
             raise ValueError("needs bayesian among the models")
+        if value is not None and (draws % DEFAULT.draws or draws < 2 * DEFAULT.draws):
+            raise ValueError(
+                f"needs draws that are a multiple of {DEFAULT.draws} and at least {2 * DEFAULT.draws}, such as "
+                f"{8 * DEFAULT.draws}, not {draws}"
+            )
         return value
 
     @property
