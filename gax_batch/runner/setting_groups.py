@@ -279,8 +279,8 @@ class InferenceSettings(ModelSettings):
             raise ValueError("needs bayesian among the models")
         if value is not None and (draws % DEFAULT.draws or draws < 2 * DEFAULT.draws):
             raise ValueError(
-                f"needs draws that are a multiple of {DEFAULT.draws} and at least {2 * DEFAULT.draws}, such as "
-                f"{8 * DEFAULT.draws}, not {draws}"
+                f"needs draws that are a multiple of {DEFAULT.draws} and at least {2 * DEFAULT.draws}, not "
+                f"{draws}; try {8 * DEFAULT.draws}"
             )
         return value
 
