@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.afternoon import DRAWS
+from benchmarks.afternoon import DRAWS as SCRIPT_DRAWS
 from benchmarks.galaxies import jpegs, write_jpegs
 from benchmarks.suite import Lab, Row, Sample, Target
 from benchmarks.usage import ENGINES, KINDS, Usage
 from gax_batch.imaging.cutout import decode_cutout
+from gax_batch.models import DEFAULT_DRAWS
 from gax_batch.models.bundle import load_bundle
 from gax_batch.models.engine import Engine
 from gax_batch.runner.pack import pack_survey
@@ -85,7 +86,7 @@ def rows_in(folder: Path) -> int:
 
 def cataloging(survey: Path, count: int, output: Path) -> ProcessTimes:
     """Return the times of `gax run`."""
-    command = ["-c", "from gax_batch.cli import main; main()", "run", "--draws", str(DRAWS)]
+    command = ["-c", "from gax_batch.cli import main; main()", "run"]
     command += ["--input", str(survey), "--catalog", str(output), "--unit-size", str(UNIT)]
     spent = process(*command)
     assert rows_in(output / "galaxies") == count
@@ -109,7 +110,7 @@ def between(way: Way, counts: tuple[int, int], turn: str) -> tuple[float, dict[s
 
 def run(lab: Lab) -> Iterator[Row]:
     surveys, out = Surveys(lab.folder / "surveys"), lab.folder / "out"
-    engine = Engine(load_bundle(), draws=DRAWS)
+    engine = Engine(load_bundle())
     images = np.stack([decode_cutout(data)[0] for data in jpegs(ENGINE)])
     counts, fewer = ((UNIT, 2 * UNIT), (16, 32)) if lab.quick else (OURS, SCRIPT)
 
@@ -141,10 +142,10 @@ def run(lab: Lab) -> Iterator[Row]:
             yield Row(f"{name}, of it CPU, {kind}", "ms a galaxy", ours, *beside)
 
     samples = {name: Sample(tuple(values)) for name, values in speeds.items()}
-    what = f"whole run, {DRAWS} draws"
-    script = ("afternoon script", samples["script"], Target(8, of_ratio=True))
+    what = f"whole run, {DEFAULT_DRAWS} draws"
+    script = (f"afternoon script, {SCRIPT_DRAWS} draws", samples["script"], Target(9, of_ratio=True))
     yield Row(f"{what}, loose JPEGs", "galaxies/s", samples["loose"], *script)
     yield from profile("loose", "afternoon script", "script")
-    limit = ("the engine alone", samples["engine"], Target(0.92, of_ratio=True))
+    limit = ("the engine alone", samples["engine"], Target(0.85, of_ratio=True))
     yield Row(f"{what}, packed shards", "galaxies/s", samples["packed"], *limit)
     yield from profile("packed", "the engine alone", "engine")

@@ -17,7 +17,6 @@ import tensorflow as tf
 
 from benchmarks.galaxies import jpegs
 from gax_batch.imaging.cutout import decode_cutout
-from gax_batch.models import DEFAULT_DRAWS as DRAWS
 from gax_batch.models import Precision
 from gax_batch.models.bundle import Bundle, load_bundle
 from gax_batch.models.engine import GPU_ROWS, Engine
@@ -35,8 +34,8 @@ def plain(tensor: Any) -> npt.NDArray[Any]:
 def export(bundle: Bundle, models: tuple[str, ...], folder: Path) -> dict[str, npt.NDArray[Any]]:
     """Write one program. Return its weights by names that are the same for the same bits."""
     folder.mkdir(parents=True, exist_ok=True)
-    with patch("gax_batch.models.engine._configure", lambda threads: True):
-        run = Engine(bundle, models=models, draws=DRAWS, precision="bfloat16")._run
+    with patch("gax_batch.models.engine.configure", lambda threads: True):
+        run = Engine(bundle, models=models, precision="bfloat16")._run
     function = run.get_concrete_function()
     program = run.experimental_get_compiler_ir(tf.zeros((GPU_ROWS, 64, 64, 3), tf.uint8))(stage="stablehlo")
     (folder / "program.mlir").write_text(program)
@@ -50,7 +49,7 @@ def export(bundle: Bundle, models: tuple[str, ...], folder: Path) -> dict[str, n
 
 def answers(bundle: Bundle, precision: Precision, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return every draw as computed on this machine's CPU."""
-    return Engine(bundle, models=("bayesian",), draws=DRAWS, precision=precision).draws(images)
+    return Engine(bundle, models=("bayesian",), precision=precision).draws(images)
 
 
 def main() -> None:

@@ -106,7 +106,7 @@ cli.main()
 def test_config_show_prints_every_setting():
     result = CliRunner().invoke(app, ["config", "show"])
     assert result.exit_code == 0
-    assert "draws: 32" in result.output
+    assert "draws: 64" in result.output
     assert "unit_size: 4096" in result.output
 
 

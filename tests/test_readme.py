@@ -77,7 +77,7 @@ def test_every_flag_is_named():
 def test_the_settings_have_their_defaults():
     rows = [row.split(" | ") for row in generated.settings().splitlines() if row.startswith("| `")]
     defaults = {row[0].strip("| `").rpartition(".")[2]: row[2] for row in rows}
-    expected = {"draws": "32", "models": "bayesian, svr", "unit_size": "4096"}
+    expected = {"draws": "64", "models": "bayesian, svr", "unit_size": "4096"}
     image, listing = ImageLimits(), ListingLimits()
     limits = {
         "max_image_bytes": image.bytes,

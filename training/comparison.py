@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gax_batch.analysis import combine
 from gax_batch.analysis.combine import Estimate
 from gax_batch.analysis.labels import Labels
 from gax_batch.catalog.sums import EXPECTED
+from gax_batch.models.nesting import DEFAULT
 from training import report
 
 Float = npt.NDArray[np.float32]
@@ -65,7 +67,7 @@ def population(draws: Float) -> Estimate:
         square=np.square(values).sum(axis=1).mean(axis=0),
         product=(values * gz2.parents(values)).sum(axis=1).mean(axis=0),
     )
-    return combine.estimate(moments, EXPECTED, combine.ALL, LEVEL)
+    return combine.estimate(moments, EXPECTED, combine.ALL, LEVEL, replace(DEFAULT, draws=len(draws)))
 
 
 def compare_halves(first: Estimate, second: Estimate) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,7 @@ from gax_batch.catalog.sums import (
     values_of,
 )
 from gax_batch.errors import UsageError
+from gax_batch.models.nesting import DEFAULT, Nesting
 from gax_batch.runner.fingerprint import Provenance
 
 CAUTION = (
@@ -61,8 +62,7 @@ class Fraction:
             or `most_likely` for a fraction of the galaxies, counted by the most likely path through the tree.
         of: `all` of them, or those that are `asked` the question.
         value: The fraction, a mean over draws.
-        model_std: Standard error from the uncertainty of the model, `sqrt((1 + 1 / S) B)` with the variance
-            B over S draws.
+        model_std: Standard error from the uncertainty of the model, see `combine.estimate`.
         sampling_std: Standard error from the finite number of galaxies.
         lo: Lower end of the interval.
         hi: Upper end of the interval.
@@ -119,7 +119,8 @@ def population(
             f"{catalog} has no draws to estimate from: it has no galaxies, or was made without the Bayesian "
             "CNN; add bayesian to --models and run again"
         )
-    return [row for part in _by_bin(sums) for row in _fractions(part, questions, level)]
+    nesting = _nesting(opened, len(pc.unique(sums["draw"].drop_null())))
+    return [row for part in _by_bin(sums) for row in _fractions(part, questions, level, nesting)]
 
 
 def render_table(rows: Sequence[Fraction], level: float) -> str:
@@ -197,6 +198,14 @@ def _coherent_keys(catalog: Catalog) -> list[str]:
     return [name.key for name in names]
 
 
+def _nesting(catalog: Catalog, draws: int) -> Nesting:
+    """Return how the draws of the catalog share passes; by default where the record of its run is lost."""
+    made = Provenance(catalog).made(catalog.parts()[0].settings_fingerprint)
+    if made is None or made.settings.target_error is not None:
+        return replace(DEFAULT, draws=draws)
+    return Nesting.of(draws, made.settings.passes)
+
+
 def _stored_sums(catalog: Catalog, keys: Sequence[str], grouping: str) -> Iterator[pa.Table]:
     """Yield the sums of one grouping. Refuse units with galaxies that were not summed by it."""
     galaxies = {name.key for name, rows in catalog.galaxies_by_part().items() if rows}
@@ -234,12 +243,14 @@ def _by_bin(sums: pa.Table) -> Iterator[pa.Table]:
         yield sums.filter(pc.equal(bins, value) if value.is_valid else pc.is_null(bins))
 
 
-def _fractions(sums: pa.Table, questions: Sequence[gz2.Question], level: float) -> Iterator[Fraction]:
+def _fractions(
+    sums: pa.Table, questions: Sequence[gz2.Question], level: float, nesting: Nesting
+) -> Iterator[Fraction]:
     moments = _moments(sums)
     first = sums.slice(0, 1).to_pylist()[0]
     label = (first["grouping"], first["bin"], first["low"], first["high"], moments.galaxies)
     estimates = {
-        (statistic, of): estimate(moments, statistic, of, level)
+        (statistic, of): estimate(moments, statistic, of, level, nesting)
         for statistic in (EXPECTED, MOST_LIKELY)
         for of in (ALL, ASKED)
     }

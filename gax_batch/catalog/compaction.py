@@ -37,13 +37,14 @@ class Compaction:
     version: int | None
 
 
-def compact(uri: str, unit_size: int, *, draws: int) -> Compaction:
+def compact(uri: str, unit_size: int, *, passes: int, draws: int) -> Compaction:
     """Merge units of less than half the size, in one commit; no row changes.
 
     Args:
         uri: URI of the catalog.
         unit_size: Maximum number of cutouts of a merged unit.
-        draws: Draws per galaxy of the later runs that must be able to redo a merged unit.
+        passes: Passes through the convolutions of the later runs that must be able to redo a merged unit.
+        draws: Their draws per galaxy.
 
     Raises:
         UsageError: There is no catalog, a run on this machine could not hold a merged unit in memory, or
@@ -53,7 +54,7 @@ def compact(uri: str, unit_size: int, *, draws: int) -> Compaction:
     """
     catalog = open_existing(uri)
     groups = list(_groups(catalog, min(unit_size, MAX_UNIT_SIZE)))
-    _require_memory(catalog, groups, draws)
+    _require_memory(catalog, groups, passes, draws)
     merged = [(group, _merge(catalog, group)) for group in groups]
     old = [name.unit_id for group, _ in merged for name in group]
     before = len(catalog.parts())
@@ -88,7 +89,7 @@ def _groups(catalog: Catalog, unit_size: int) -> Iterator[list[PartName]]:
             yield group
 
 
-def _require_memory(catalog: Catalog, groups: Sequence[Sequence[PartName]], draws: int) -> None:
+def _require_memory(catalog: Catalog, groups: Sequence[Sequence[PartName]], passes: int, draws: int) -> None:
     """Refuse to make units that a later run could not redo, by the memory that is predicted for runs."""
     sizes, available = catalog.planned(), available_bytes()
     largest = max(sizes.values(), default=0)
@@ -105,7 +106,9 @@ def _require_memory(catalog: Catalog, groups: Sequence[Sequence[PartName]], draw
             kept_draws=kept,
             address="local",
         )
-        need = predict_memory(use, units=1, unit_size=size, draws=max(kept, draws), kept_draws=kept)
+        need = predict_memory(
+            use, units=1, unit_size=size, passes=passes, draws=max(kept, draws), kept_draws=kept
+        )
         require_memory(need, available)
 
 

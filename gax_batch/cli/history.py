@@ -8,7 +8,7 @@ import typer
 
 from gax_batch.cli.app import app
 from gax_batch.imaging.limits import DEFAULT_UNIT_SIZE, MAX_UNIT_SIZE
-from gax_batch.models import DEFAULT_DRAWS
+from gax_batch.models import DEFAULT_DRAWS, DEFAULT_PASSES
 
 catalog_app = typer.Typer(help="A catalog's snapshots: compare, go back, keep small.", no_args_is_help=True)
 app.add_typer(catalog_app, name="catalog")
@@ -116,7 +116,7 @@ def compact(
     """
     from gax_batch.catalog.compaction import compact as merge
 
-    done = merge(catalog, unit_size, draws=DEFAULT_DRAWS)
+    done = merge(catalog, unit_size, passes=DEFAULT_PASSES, draws=DEFAULT_DRAWS)
     typer.echo(f"{done.before:,} units are {done.after:,} now, at snapshot {done.version}")
 
 

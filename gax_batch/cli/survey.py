@@ -134,6 +134,7 @@ def classify(
         bundle=settings.bundle,
         models=settings.models,
         draws=settings.draws,
+        passes=settings.passes,
         precision=settings.precision,
         decoder=decoder,
         warn=partial(typer.echo, err=True),

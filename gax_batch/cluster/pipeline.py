@@ -29,6 +29,7 @@ from gax_batch.cluster.unit import Summarizer, UnitOptions, UnitResult, UnitStat
 from gax_batch.cluster.unit_tracker import READING, Step, StepLimit, TrackerView
 from gax_batch.cluster.workers import Classifier, SingleUnitActor, Steps, read_block, write_block
 from gax_batch.errors import FatalError, GaxError, UsageError
+from gax_batch.models.precision import Rates, measure_rates
 from gax_batch.rejects import Reject
 from gax_batch.system.machine import STEP_CPUS, Layout, Resources, lay_out
 from gax_batch.system.signals import handlers_kept
@@ -212,6 +213,19 @@ def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iter
         raise FatalError(f"a task failed: {_root_cause(error)}") from error
     except ray.exceptions.RayError as error:
         raise FatalError(f"a task was lost: {_root_cause(error)}") from error
+
+
+def rates_of_cluster(threads: int) -> Rates | None:
+    """Measure both precisions of the convolutions on a node of the session's cluster; None if it has GPUs.
+
+    Args:
+        threads: Those of an engine; 0 for all of the node.
+
+    Raises:
+        FatalError: The task failed.
+    """
+    _, gpus = _cluster_size()
+    return None if gpus else next(map_tasks(measure_rates, [threads]))
 
 
 @dataclass(frozen=True, slots=True)

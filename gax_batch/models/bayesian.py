@@ -3,13 +3,14 @@
 Training perturbs the weights of each example pseudo-independently (Flipout, Wen et al. 2018, ICLR). Inference
 instead fixes S weight draws `mean + deviation * noise` and applies the same S networks to every galaxy. They
 are ordinary convolutions, and their model errors stay correlated over a whole survey, as real model errors
-are. Draws come in antithetic pairs, `mean + deviation * noise` and `mean - deviation * noise` (Hammersley &
-Morton 1956): contributions that are linear in the weights cancel exactly in their mean.
+are. Several draws share the convolutions of one pass (`gax_batch.models.nesting`). Passes and dense layers
+come in antithetic pairs, `mean + deviation * noise` and `mean - deviation * noise` (Hammersley & Morton
+1956): contributions that are linear in the weights cancel exactly in their mean.
 """
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,18 @@ import numpy.typing as npt
 import scipy.special
 
 from gax_batch.gz2 import N_ANSWERS
-from gax_batch.models import DRAW_SET, FIRST_DRAWS, layers
+from gax_batch.models import layers
+from gax_batch.models.nesting import PASS_SET, Nesting
 from gax_batch.models.runtime import tf
 
-KERNELS = ("block_0", "block_1", "block_2", "hidden", "logits")
+CONVOLUTIONS = ("block_0", "block_1", "block_2")
+DENSE = ("hidden", "logits")
+KERNELS = (*CONVOLUTIONS, *DENSE)
 # Initial standard deviation in units of the prior's. At this value convolutions still distinguish galaxies.
 FIRST_DEVIATION = 0.03
 FIRST_DENSE_DEVIATION = 0.2
-ORIENTATIONS = DRAW_SET // 2
+# Streams of noise of a pass's heads; those below are the convolutions'.
+_HEADS = 1 << 20
 
 
 def _fan_in(shape: Any) -> int:
@@ -117,7 +122,7 @@ def _build(seed: int) -> Any:
 
 def deviations(model: Any) -> list[Any]:
     """Return the variables that determine the standard deviations of the convolutions' posterior."""
-    convolutions = [model.get_layer(name) for name in KERNELS[: len(layers.FILTERS)]]
+    convolutions = [model.get_layer(name) for name in CONVOLUTIONS]
     return [layer.kernel_posterior.distribution.scale.pretransformed_input for layer in convolutions]
 
 
@@ -135,75 +140,80 @@ def export_weights(model: Any) -> dict[str, npt.NDArray[np.float32]]:
     return arrays
 
 
-def noise(seed: int, draw: int, shapes: list[tuple[int, ...]]) -> list[npt.NDArray[np.float32]]:
-    """Return the standard normal noise of one weight draw, one array per shape.
+def noise(seed: int, stream: int, shapes: list[tuple[int, ...]]) -> list[npt.NDArray[np.float32]]:
+    """Return the standard normal noise of one stream, one array per shape.
 
-    Raw bits of NumPy's Philox counter generator, a stable stream with the key (seed, draw), pass through the
-    inverse normal distribution. Draw k is therefore the same on every machine and for any number of draws.
+    Raw bits of NumPy's Philox counter generator, a stable stream with the key (seed, stream), pass through
+    the inverse normal distribution. They are the same on every machine and for any number of draws.
 
     Args:
         seed: Seed of the bundle.
-        draw: Number of the draw.
+        stream: Number of the stream.
         shapes: Shapes of the arrays.
 
     Returns:
         float32 arrays of these shapes.
     """
     sizes = [math.prod(shape) for shape in shapes]
-    generator = np.random.Philox(key=np.array([seed, draw], np.uint64))
+    generator = np.random.Philox(key=np.array([seed, stream], np.uint64))
     bits = generator.random_raw(sum(sizes)) >> np.uint64(11)
     normal = scipy.special.ndtri((bits.astype(np.float64) + 0.5) * 2.0**-53).astype(np.float32)
     parts = np.split(normal, np.cumsum(sizes)[:-1])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def draw_kernels(
-    arrays: Mapping[str, npt.NDArray[np.float32]], seed: int, draw: int
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the kernels of one weight draw, `mean + deviation * noise`, by layer.
+def pass_kernels(arrays: layers.Arrays, seed: int, number: int) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the kernels of the convolutions of one pass, `mean + deviation * noise`, by layer.
 
-    Draws k and k + 8 (k mod 16 below 8) have the same orientation and opposite noise. The first 8 draws have
-    all orientations.
+    Passes p and p + 4 of a set of 8 (see `gax_batch.models.nesting`) have opposite noise.
 
     Args:
         arrays: The posterior, as `export_weights` returns it.
         seed: Seed of the bundle.
-        draw: Number of the draw.
+        number: Number of the pass.
     """
-    shapes = [arrays[f"{name}/mean"].shape for name in KERNELS]
-    mirrored = draw // ORIENTATIONS % 2 == 1
-    noises = noise(seed, draw - ORIENTATIONS if mirrored else draw, shapes)
+    whole, position = divmod(number, PASS_SET)
+    mirrored, pair = divmod(position, PASS_SET // 2)
+    return _kernels(arrays, CONVOLUTIONS, seed, whole * (PASS_SET // 2) + pair, mirrored=bool(mirrored))
+
+
+def head_kernels(
+    arrays: layers.Arrays, seed: int, number: int, head: int
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the kernels of the dense layers of one head, by layer.
+
+    Heads 2 h and 2 h + 1 have opposite noise.
+
+    Args:
+        arrays: The posterior, as `export_weights` returns it.
+        seed: Seed of the bundle.
+        number: Number of the pass.
+        head: Number of the head within the pass.
+    """
+    pair, mirrored = divmod(head, 2)
+    stream = (number + 1) * _HEADS + pair
+    return _kernels(arrays, DENSE, seed, stream, mirrored=bool(mirrored))
+
+
+def _kernels(
+    arrays: layers.Arrays, names: Sequence[str], seed: int, stream: int, *, mirrored: bool
+) -> dict[str, npt.NDArray[np.float32]]:
+    noises = noise(seed, stream, [arrays[f"{name}/mean"].shape for name in names])
     sign = np.float32(-1 if mirrored else 1)
     return {
         name: arrays[f"{name}/mean"] + sign * arrays[f"{name}/deviation"] * epsilon
-        for name, epsilon in zip(KERNELS, noises, strict=True)
+        for name, epsilon in zip(names, noises, strict=True)
     }
 
 
-def stages(draws: int) -> list[range]:
-    """Return the ranges of draws to compute in turn: whole sets, doubling the number of draws each time."""
-    ends = [FIRST_DRAWS]
-    while ends[-1] < draws:
-        ends.append(min(2 * ends[-1], draws))
-    return [range(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
+def orientation(number: int) -> int:
+    """Return the orientation of a pass, see `layers.turned_back`; antithetic passes differ by 180 degrees.
 
-
-def monte_carlo_error(draws: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the standard error of the mean over draws, which come in antithetic pairs per orientation.
-
-    The mean of a pair is one independent sample (Owen 2013, Monte Carlo theory, methods and examples, section
-    8.2), and the orientations are strata (ibid., section 8.4). The error therefore follows from the scatter
-    of pairs with the same orientation.
-
-    Args:
-        draws: Cumulative fractions, float32 `[S, N, 37]`, in two or more whole sets of 16.
-
-    Returns:
-        float32 `[N]`, the largest error over the answers.
+    A rotation by 180 degrees changes pooled features little, so that opposite changes of the weights still
+    have nearly opposite effects.
     """
-    pairs = draws.reshape(-1, 2, ORIENTATIONS, *draws.shape[1:]).mean(axis=1)
-    variance = pairs.var(axis=0, ddof=1).mean(axis=0) / (ORIENTATIONS * len(pairs))
-    return np.asarray(np.sqrt(variance).max(axis=-1), np.float32)
+    mirrored, pair = divmod(number % PASS_SET, PASS_SET // 2)
+    return (0, 1, 4, 5)[pair] + 2 * mirrored
 
 
 class Predictor:
@@ -215,7 +225,8 @@ class Predictor:
         dtype: Any,
         *,
         seed: int,
-        draws: range,
+        nesting: Nesting,
+        first: int = 0,
         parallel: int = 1,
         products: bool = False,
     ) -> None:
@@ -225,44 +236,48 @@ class Predictor:
             arrays: The posterior, as `export_weights` returns it.
             dtype: Data type of the convolutions.
             seed: Seed of the bundle.
-            draws: Numbers of the S draws, starting at a multiple of 8.
-            parallel: Number of concurrent draws, each on one thread.
+            nesting: Passes and heads of the draws.
+            first: First draw to compute, a multiple of the draws of a set of passes.
+            parallel: Number of concurrent passes, each on one thread.
             products: Run the first block as a matrix product (see `layers.patches`), for GPUs.
         """
         self._parallel, self._products = parallel, products
-        convolutions = KERNELS[: len(layers.FILTERS)]
+        places = [nesting.place(draw) for draw in range(first, nesting.draws)]
+        passes = sorted({number for number, _ in places})
+        heads = 1 + max(head for _, head in places)
         stacks: dict[str, list[Any]] = {name: [] for name in KERNELS}
-        for draw in draws:
-            for name, kernel in draw_kernels(arrays, seed, draw).items():
-                if name in convolutions:
-                    kernel = layers.turned_back(kernel, draw % ORIENTATIONS).astype(dtype.as_numpy_dtype)
-                if name == convolutions[0] and products:
-                    kernel = layers.as_product(kernel)
-                stacks[name].append(kernel)
+        for number in passes:
+            for name, kernel in pass_kernels(arrays, seed, number).items():
+                kernel = layers.turned_back(kernel, orientation(number)).astype(dtype.as_numpy_dtype)
+                stacks[name].append(layers.as_product(kernel) if name == KERNELS[0] and products else kernel)
+            each = [head_kernels(arrays, seed, number, head) for head in range(heads)]
+            for name in DENSE:
+                stacks[name].append(np.stack([kernels[name] for kernels in each]))
         self._kernels = {name: tf.constant(np.stack(stack)) for name, stack in stacks.items()}
         self._arrays = {
             name: tf.constant(value)
             for name, value in arrays.items()
             if not name.endswith(("/mean", "/deviation"))
         }
-        self._count = len(draws)
+        # In the order of the draws; a last set that is not whole leaves out the last heads of some passes.
+        self._order = [(number - passes[0]) * heads + head for number, head in places]
+        self._count = len(passes)
 
     def __call__(self, images: Any) -> Any:
-        """Return probabilities, float32 `[S, N, 37]`, of images `[N, 64, 64, 3]`.
-
-        Draw k uses orientation k mod 8.
-        """
+        """Probabilities `[S, N, 37]` float32 of images `[N, 64, 64, 3]`, in the order of the draws."""
         inputs = layers.patches(images) if self._products else images
-        # A rolled loop. An unrolled one takes seconds to trace, and holds the activations of all draws.
-        return tf.map_fn(
+        # A rolled loop: an unrolled one takes seconds to trace, and as many passes' activations to run.
+        logits = tf.map_fn(
             lambda k: self._one(inputs, {name: stack[k] for name, stack in self._kernels.items()}),
             tf.range(self._count),
             parallel_iterations=self._parallel,
             fn_output_signature=tf.float32,
         )
+        ordered = tf.gather(tf.reshape(logits, (-1, *logits.shape[2:])), self._order)
+        return layers.cumulative_probabilities(ordered)
 
     def _one(self, inputs: Any, kernels: dict[str, Any]) -> Any:
-        convolutions = [kernels[name] for name in KERNELS[: len(layers.FILTERS)]]
-        x = layers.trunk(inputs, convolutions, self._arrays, "SAME")
+        """Logits `[H, N, 37]` of one pass and its heads."""
+        x = layers.trunk(inputs, [kernels[name] for name in CONVOLUTIONS], self._arrays, "SAME")
         x = tf.nn.relu(x @ kernels["hidden"] + self._arrays["hidden/bias"])
-        return layers.cumulative_probabilities(x @ kernels["logits"] + self._arrays["logits/bias"])
+        return x @ kernels["logits"] + self._arrays["logits/bias"]

@@ -25,7 +25,7 @@ from gax_batch.imaging.cutout import IMAGE_SIDE
 from gax_batch.models import (
     DEFAULT_DRAWS,
     DEFAULT_MODELS,
-    DRAW_SET,
+    DEFAULT_PASSES,
     Precision,
     bayesian,
     classic,
@@ -33,10 +33,11 @@ from gax_batch.models import (
     uncertainty,
 )
 from gax_batch.models.bundle import MODELS, Bundle
-from gax_batch.models.runtime import tf
+from gax_batch.models.nesting import DEFAULT, Nesting, mean_variance, stages
+from gax_batch.models.precision import faster, measure_rates
+from gax_batch.models.runtime import configure, tf
 from gax_batch.models.uncertainty import Float, Summary
 from gax_batch.system.cpus import logical_cpus
-from gax_batch.system.machine import faster_precision
 
 Images = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -56,10 +57,12 @@ class Engine:
         bundle: The bundle, see `gax_batch.models.bundle.load_bundle`.
         models: Networks to run, any of `bayesian`, `svr`, `classic`.
         draws: Number of weight draws of the Bayesian CNN. The first draws are the same for every number.
-        target_error: Draw 32, 64, 128, ... up to `draws` times for each galaxy until the Monte Carlo error
-            of the Bayesian CNN's mean is at most this for every answer (see
-            `bayesian.monte_carlo_error`). None for always `draws`. Only `summarize` makes more draws than
-            the first 32. It keeps only these 32, so that every galaxy has the same number.
+        passes: Number of passes through the convolutions, which the draws share (see
+            `gax_batch.models.nesting`).
+        target_error: Draw 128, 256, 512, ... up to `draws` times for each galaxy, 8 times per pass, until
+            the Monte Carlo error of the Bayesian CNN's mean is at most this for every answer (see
+            `nesting.mean_variance`). None for always `draws`. Only `summarize` makes more draws than the
+            first 128. It keeps only the first 64, so that every galaxy has the same number.
         precision: Data type of the convolutions. `auto` is the faster one on this machine. Dense layers, the
             output head and the regressions always use float32.
         threads: Number of TensorFlow's threads, 0 for one per core. The first engine of a process decides.
@@ -77,6 +80,7 @@ class Engine:
         *,
         models: Sequence[str] = DEFAULT_MODELS,
         draws: int = DEFAULT_DRAWS,
+        passes: int = DEFAULT_PASSES,
         target_error: float | None = None,
         precision: Precision = "auto",
         threads: int = 0,
@@ -85,29 +89,38 @@ class Engine:
         unknown = sorted(set(models) - set(MODELS))
         if unknown or not models:
             raise UsageError(f"models {', '.join(unknown) or '(none)'}: choose from {', '.join(MODELS)}")
-        if draws < 1:
-            raise UsageError(f"draws must be at least 1, not {draws}")
-        if target_error is not None and ("bayesian" not in models or draws % DRAW_SET):
+        if draws < 1 or passes < 1:
+            raise UsageError(f"draws and passes must be at least 1, not {draws} and {passes}")
+        if target_error is not None and ("bayesian" not in models or draws % DEFAULT.draws):
             raise UsageError(
-                f"a target error needs the model bayesian and draws that are a multiple of {DRAW_SET}"
+                f"a target error needs the model bayesian and draws that are a multiple of {DEFAULT.draws}"
             )
         if micro_batch % ROWS:
             raise UsageError(f"micro_batch must be a multiple of {ROWS}, not {micro_batch}")
         threads = threads or logical_cpus()
-        gpu = _configure(threads)
+        gpu = configure(threads)
         parallel = 1 if gpu else threads
         self._micro_batch = micro_batch or (GPU_ROWS if gpu else ROWS)
-        first, *more = bayesian.stages(draws) if target_error is not None else [range(draws)]
-        self._n_draws, self._target_error = len(first), target_error
-        dtype = tf.as_dtype(faster_precision() if precision == "auto" else precision)
+        nesting = Nesting.of(draws, passes)
+        self._target_error = target_error
+        more: list[range] = []
+        if target_error is not None:
+            first, *more = stages(draws)
+            nesting = replace(DEFAULT, draws=len(first))
+        self._n_draws = nesting.draws
+        dtype = tf.as_dtype(faster(measure_rates(threads)) if precision == "auto" else precision)
         try:
             self._calibration = uncertainty.Calibration.of_bundle(bundle.manifest["calibration"], models)
-            predictors = _predictors(bundle, set(models), dtype, first, parallel, gpu)
+            predictors = _predictors(bundle, set(models), dtype, nesting, 0, parallel, gpu)
         except KeyError as error:
             raise UsageError(f"the bundle {bundle.bundle_id} lacks {error}; use another bundle") from None
+        self._svr_draws = 2 * len(bundle.arrays["svr"]["svr/half_dual"]) if "svr" in models else 0
         self._run = _compile(predictors, dtype, self._micro_batch, xla=gpu)
-        refining = [_predictors(bundle, {"bayesian"}, dtype, stage, parallel, gpu) for stage in more]
-        self._more = [_compile(stage, dtype, self._micro_batch, xla=gpu) for stage in refining]
+        refining = [
+            _predictors(bundle, {"bayesian"}, dtype, replace(DEFAULT, draws=s.stop), s.start, parallel, gpu)
+            for s in more
+        ]
+        self._more = [_compile(each, dtype, self._micro_batch, xla=gpu) for each in refining]
 
     def summarize(self, images: Images) -> Summary:
         """Classify cutouts.
@@ -122,7 +135,8 @@ class Engine:
             FatalError: A model returned NaN or infinity.
         """
         if not len(images):
-            return _no_galaxies(self._n_draws if "bayesian" in self._calibration.models else 0)
+            draws = self._n_draws if self._target_error is None else DEFAULT.draws
+            return _no_galaxies(draws if "bayesian" in self._calibration.models else 0)
         if self._target_error is not None:
             return self._refined(images, self._target_error)
         # A GPU computes draws faster than one core summarizes them.
@@ -155,7 +169,7 @@ class Engine:
         if "bayesian" in shapes:
             shapes["bayesian"] = (self._n_draws, 0, N_ANSWERS)
         if "svr" in shapes:
-            shapes |= {"closeness": (0,), "svr_draws": (DRAW_SET, 0, N_ANSWERS)}
+            shapes |= {"closeness": (0,), "svr_draws": (self._svr_draws, 0, N_ANSWERS)}
         parts = {name: [np.empty(shape, np.float32)] for name, shape in shapes.items()}
         for outputs, count in self._outputs(images, self._run):
             for name, values in uncertainty.rows_of(outputs, np.arange(count)).items():
@@ -195,7 +209,9 @@ class Engine:
         parts: list[Summary] = []
         rows: list[npt.NDArray[np.int64]] = []
         for more in [*self._more, None]:
-            enough = bayesian.monte_carlo_error(outputs["bayesian"]) <= target
+            draws = outputs["bayesian"]
+            blocks = replace(DEFAULT, draws=len(draws)).blocks()
+            enough = np.sqrt(mean_variance(draws, blocks).max(axis=-1)) <= target
             if more is None:
                 enough[:] = True
             rows.append(left[enough])
@@ -214,7 +230,7 @@ class Engine:
             # Pad with the last galaxy: see ROWS.
             rows = np.minimum(np.arange(start, start + self._micro_batch), count - 1)
             summary = uncertainty.summarize(self._calibration, uncertainty.rows_of(outputs, rows))
-            summary = replace(summary, draws=summary.draws[:, : self._n_draws])
+            summary = replace(summary, draws=summary.draws[:, : DEFAULT.draws])
             yield summary.head(min(count - start, self._micro_batch))
 
     def _outputs(self, images: Images, run: Any) -> Iterator[tuple[dict[str, Float], int]]:
@@ -259,31 +275,19 @@ def _checked(outputs: dict[str, Float]) -> dict[str, Float]:
     return outputs
 
 
-def _configure(threads: int) -> bool:
-    """Set up TensorFlow before its first use, unless it runs already. Return whether a GPU is present."""
-    gpus = tf.config.list_physical_devices("GPU")
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-    except RuntimeError:
-        return bool(gpus)
-    if gpus:
-        # Autotuned or atomic kernels (also of XLA) and TF32 would change the bits between processes.
-        tf.config.experimental.enable_op_determinism()
-        tf.config.experimental.enable_tensor_float_32_execution(False)
-    return bool(gpus)
-
-
 def _predictors(
-    bundle: Bundle, models: set[str], dtype: Any, draws: range, parallel: int, gpu: bool
+    bundle: Bundle, models: set[str], dtype: Any, nesting: Nesting, first: int, parallel: int, gpu: bool
 ) -> dict[str, Any]:
     predictors: dict[str, Any] = {}
     if "bayesian" in models:
-        seed = int(bundle.manifest["seed"])
         predictors["bayesian"] = bayesian.Predictor(
-            bundle.arrays["bayesian"], dtype, seed=seed, draws=draws, parallel=parallel, products=gpu
+            bundle.arrays["bayesian"],
+            dtype,
+            seed=int(bundle.manifest["seed"]),
+            nesting=nesting,
+            first=first,
+            parallel=parallel,
+            products=gpu,
         )
     if "classic" in models:
         predictors["classic"] = classic.Predictor(bundle.arrays["classic"], dtype, parallel=parallel)

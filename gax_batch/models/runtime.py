@@ -27,4 +27,25 @@ def _absent(*names: str) -> Iterator[None]:
 with _absent(*KERAS):
     import tensorflow as tf
 
-__all__ = ["tf"]
+__all__ = ["configure", "tf"]
+
+
+def configure(threads: int) -> bool:
+    """Set TensorFlow up before its first use, unless it runs already. Return whether there is a GPU.
+
+    Args:
+        threads: Operations at once, each of which runs on one thread.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError:
+        return bool(gpus)
+    if gpus:
+        # Autotuned or atomic kernels (also of XLA) and TF32 would change the bits between processes.
+        tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    return bool(gpus)

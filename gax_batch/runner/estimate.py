@@ -69,7 +69,7 @@ def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True, budget:
     """
     bundle = load_catalog_bundle(settings.bundle)
     catalog = Catalog(settings.catalog)
-    settings = settle_precision(settings, bundle, catalog)
+    settings = settle_precision(settings, bundle, catalog, say)
     fingerprint = settings_fingerprint(settings, bundle)
     say_what_redoes(settings, bundle, catalog, fingerprint, say)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
@@ -81,6 +81,7 @@ def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True, budget:
             return 0
         fits = need.total <= available_bytes()
         say(_memory_line(need, fits=fits))
+        say(f"convolutions in {settings.precision}: {settings.draws} draws, {settings.most_passes} passes")
         rates = None
         if calibrate:
             sample = read_sample(plan, settings)
@@ -151,6 +152,7 @@ def measure(sample: TimedCutouts, settings: RunSettings, bundle_id: str, resourc
             bundle_id=bundle_id,
             models=settings.models,
             draws=settings.draws,
+            passes=settings.passes,
             target_error=settings.target_error,
             precision=settings.precision,
         )

@@ -2,14 +2,14 @@
 
 A settings fingerprint has two halves, `numbers.others`. The first is a digest of what changes a row's
 numbers: units of another one are redone. The second is a digest of limits and companions: it separates the
-parts of runs with different ones, and redoes nothing by itself. Earlier fingerprints have one half for both.
+parts of runs with different ones, and redoes nothing by itself.
 """
 
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,9 +22,7 @@ from gax_batch.rejects import Reason
 from gax_batch.runner.settings import RunSettings
 
 # Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
-RESULTS_VERSION = 6
-# The results of the releases whose fingerprints have one half.
-_UNDIVIDED_VERSION = 6
+RESULTS_VERSION = 7
 
 _LIMITED: Mapping[str, Reason] = {
     "max_image_bytes": Reason.TOO_MANY_BYTES,
@@ -39,7 +37,7 @@ _COMPANIONS = ("population_order", "population_bins", "keep_draws")
 def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
     """Return the digests of what changes a row's numbers, and of limits and companions, joined by a dot."""
     others = {name: getattr(settings, name) for name in (*_LIMITED, *_COMPANIONS)}
-    return f"{_digest(_numbers(settings, bundle.bundle_id, RESULTS_VERSION))}.{_digest(others)}"
+    return f"{_digest(_numbers(settings, bundle.bundle_id))}.{_digest(others)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +59,8 @@ class Provenance:
         self._known: dict[str, Made | None] = {}
 
     def numbers(self, fingerprint: str) -> str:
-        """Return the digest of the settings that changed the numbers of a fingerprint's rows.
-
-        Where the record of an undivided fingerprint is missing, it stands for itself.
-        """
-        half, dot, _ = fingerprint.partition(".")
-        made = None if dot else self.made(fingerprint)
-        if made is None or _undivided(made) != fingerprint:
-            return half
-        return _digest(_numbers(made.settings, made.bundle_id, _UNDIVIDED_VERSION))
+        """Return the digest of the settings that changed the numbers of a fingerprint's rows."""
+        return fingerprint.partition(".")[0]
 
     def same_numbers(self, fingerprint: str) -> set[str]:
         """Return the catalog's fingerprints whose rows have the numbers of this one."""
@@ -158,8 +149,8 @@ class Provenance:
         made = self.made(fingerprint)
         if made is None:
             return "the record of the run that made them is missing, and with it their settings"
-        before = _numbers(made.settings, made.bundle_id, RESULTS_VERSION)
-        now = _numbers(settings, bundle.bundle_id, RESULTS_VERSION)
+        before = _numbers(made.settings, made.bundle_id)
+        now = _numbers(settings, bundle.bundle_id)
         changed = [
             f"{name} {_shown(before.get(name))} -> {_shown(now.get(name))}"
             for name in sorted(before.keys() | now.keys())
@@ -179,10 +170,10 @@ def _recorded(catalog: str, run_id: str, fingerprint: str) -> Made | None:
     return Made(settings, record["bundle_id"]) if record["settings_fingerprint"] == fingerprint else None
 
 
-def _numbers(settings: RunSettings, bundle_id: str, results_version: int) -> dict[str, Any]:
+def _numbers(settings: RunSettings, bundle_id: str) -> dict[str, Any]:
     """What changes a row's numbers, besides the cutout."""
     decisive: dict[str, Any] = {
-        "results_version": results_version,
+        "results_version": RESULTS_VERSION,
         "bundle_id": bundle_id,
         "models": sorted(settings.models),
         "draws": settings.draws,
@@ -190,22 +181,14 @@ def _numbers(settings: RunSettings, bundle_id: str, results_version: int) -> dic
         "crop": settings.crop,
         "preset": settings.preset,
     }
-    if settings.target_error is not None:
+    if settings.target_error is None:
+        decisive["passes"] = settings.passes
+    else:
         decisive["target_error"] = settings.target_error
     if settings.frames:
         # Cutouts have a size of their own.
         decisive["default_radius"] = settings.default_radius
     return decisive
-
-
-def _undivided(made: Made) -> str:
-    """The fingerprint of an earlier release."""
-    settings = made.settings
-    return _digest(
-        _numbers(settings, made.bundle_id, _UNDIVIDED_VERSION)
-        | {"default_radius": settings.default_radius, "image_limits": asdict(settings.decoder.limits)}
-        | {name: getattr(settings, name) for name in _COMPANIONS}
-    )
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -75,7 +75,7 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
     Calibration.of_bundle(bundle.manifest["calibration"], settings.models)
     reference = Reference.of_bundle(bundle.manifest)
     catalog = Catalog(settings.catalog)
-    settings = settle_precision(settings, bundle, catalog)
+    settings = settle_precision(settings, bundle, catalog, say)
     fingerprint = settings_fingerprint(settings, bundle)
     say_what_redoes(settings, bundle, catalog, fingerprint, say)
     _require_memory(settings)
@@ -124,6 +124,7 @@ def load_engine(
     bundle_id: str,
     models: tuple[str, ...],
     draws: int,
+    passes: int,
     target_error: float | None,
     precision: Precision,
 ) -> Summarizer:
@@ -134,7 +135,13 @@ def load_engine(
     if loaded.bundle_id != bundle_id:
         raise FatalError(f"this worker finds the bundle {loaded.bundle_id}, but the run is of {bundle_id}")
     return Engine(
-        loaded, models=models, draws=draws, target_error=target_error, precision=precision, threads=threads
+        loaded,
+        models=models,
+        draws=draws,
+        passes=passes,
+        target_error=target_error,
+        precision=precision,
+        threads=threads,
     )
 
 
@@ -348,6 +355,7 @@ def _engine_of(run: Run, settings: RunSettings) -> Callable[[int], Summarizer]:
         bundle_id=run.bundle_id,
         models=settings.models,
         draws=settings.draws,
+        passes=settings.passes,
         target_error=settings.target_error,
         precision=settings.precision,
     )

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from gax_batch.imaging.defaults import DEFAULT_PRESET, DEFAULT_RADIUS_ARCSEC, GZ2_CROP, PresetName
 from gax_batch.imaging.limits import DEFAULT_UNIT_SIZE, MAX_UNIT_SIZE, ImageLimits, ListingLimits
-from gax_batch.models import DEFAULT_DRAWS, DEFAULT_MODELS, DRAW_SET, FIRST_DRAWS, Precision
+from gax_batch.models import DEFAULT_DRAWS, DEFAULT_MODELS, DEFAULT_PASSES, Precision
+from gax_batch.models.nesting import DEFAULT, Nesting
 from gax_batch.rejects import MAX_ATTEMPTS
 from gax_batch.runner.setting_types import (
     AutoCount,
@@ -29,6 +30,10 @@ from gax_batch.runner.setting_types import (
 if TYPE_CHECKING:
     from gax_batch.catalog.sums import Grouping
     from gax_batch.imaging.decoding import Decoder
+
+
+PASSES_PER_SECOND = 32
+"""Passes of one cutout that take a second on the slowest machine that counts as at work."""
 
 
 class InputSettings(Settings):
@@ -189,7 +194,7 @@ class CatalogSettings(Settings):
     )
     keep_draws: bool = Field(
         False,
-        description="Store the draws of every galaxy as float16: about 2 kB per galaxy at 32 draws.",
+        description="Store the draws of every galaxy as float16: about 5 kB per galaxy at 64 draws.",
         json_schema_extra=in_panel("Catalog"),
     )
     population_order: int | None = Field(
@@ -197,7 +202,7 @@ class CatalogSettings(Settings):
         ge=0,
         le=5,
         description="Order of the HEALPix cells that `gax population` can distinguish; null in YAML for no "
-        "cells. Each cell with galaxies takes about 7 kB per unit at 32 draws.",
+        "cells. Each cell with galaxies takes about 14 kB per unit at 64 draws.",
         json_schema_extra=in_panel("Catalog"),
     )
     population_bins: Bins = Field(
@@ -236,6 +241,15 @@ class ModelSettings(Settings):
         description="Weight draws from the posterior of the Bayesian CNN. Every galaxy uses the same draws.",
         json_schema_extra=in_panel("Models"),
     )
+    passes: int = Field(
+        DEFAULT_PASSES,
+        ge=2,
+        le=1024,
+        description="Passes through the convolutions that carry the draws. Draws of one pass share its "
+        "convolutions and have dense layers of their own, which cost almost nothing. More passes lower the "
+        "Monte Carlo error and take more time.",
+        json_schema_extra=in_panel("Models"),
+    )
     precision: Precision = Field(
         "auto",
         description="Number format of the convolutions: float32, bfloat16 or auto. auto is the precision "
@@ -252,23 +266,35 @@ class InferenceSettings(ModelSettings):
         gt=0,
         le=0.5,
         description="Keep drawing for a galaxy until the Monte Carlo error of every fraction of the Bayesian "
-        f"CNN is at most this value. Uses at least {FIRST_DRAWS} and at most `draws` draws. Only the first "
-        f"{FIRST_DRAWS} are stored and summed.",
+        f"CNN is at most this value. Uses {2 * DEFAULT.draws} to `draws` draws, {DEFAULT.heads} of "
+        f"each pass (`passes` is not used). Only the first {DEFAULT.draws} are stored and summed.",
         json_schema_extra=in_panel("Models", absent="all draws"),
     )
 
     @field_validator("target_error")
     @classmethod
     def _in_sets(cls, value: float | None, info: ValidationInfo) -> float | None:
-        draws, models = info.data.get("draws", DRAW_SET), info.data.get("models", ("bayesian",))
-        if value is not None and (draws % DRAW_SET or "bayesian" not in models):
-            raise ValueError(f"needs draws that are a multiple of {DRAW_SET}, and bayesian among the models")
+        draws, models = info.data.get("draws", DEFAULT.draws), info.data.get("models", ("bayesian",))
+        if value is not None and "bayesian" not in models:
+            raise ValueError("needs bayesian among the models")
+        if value is not None and (draws % DEFAULT.draws or draws < 2 * DEFAULT.draws):
+            raise ValueError(
+                f"needs draws that are a multiple of {DEFAULT.draws} and at least {2 * DEFAULT.draws}, not "
+                f"{draws}; try {8 * DEFAULT.draws}"
+            )
         return value
+
+    @property
+    def most_passes(self) -> int:
+        """Passes through the convolutions that a galaxy has at most."""
+        if self.target_error is None:
+            return Nesting.of(self.draws, self.passes).passes
+        return self.draws // DEFAULT.heads
 
     @property
     def stored_draws(self) -> int:
         """Draws that every galaxy has, from which the sums of the survey are made."""
-        return self.draws if self.target_error is None else min(self.draws, FIRST_DRAWS)
+        return self.draws if self.target_error is None else DEFAULT.draws
 
 
 class UnitSettings(Settings):
@@ -350,7 +376,7 @@ class LimitSettings(Settings):
         "auto",
         description="Seconds that reading, inferring or writing one unit may take. Then its worker is "
         "terminated, and the cutout that causes the delay is rejected. auto allows 300 s, plus 1 s per "
-        f"cutout and {DEFAULT_DRAWS} draws, plus 1 s per 4 MiB of objects.",
+        f"cutout and {PASSES_PER_SECOND} passes, plus 1 s per 4 MiB of objects.",
         json_schema_extra=in_panel("Limits"),
     )
     stall_minutes: float = Field(

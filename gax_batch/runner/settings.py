@@ -16,8 +16,8 @@ from pydantic_core import to_jsonable_python
 
 from gax_batch.cluster.unit_tracker import StepLimit
 from gax_batch.errors import UsageError
-from gax_batch.models import DEFAULT_DRAWS
 from gax_batch.runner.setting_groups import (
+    PASSES_PER_SECOND,
     CatalogSettings,
     ColorSettings,
     InferenceSettings,
@@ -50,7 +50,7 @@ class RunSettings(
     def step_limit(self) -> StepLimit:
         """Time that one step of a unit may take."""
         fixed = None if self.unit_seconds == "auto" else self.unit_seconds
-        return StepLimit(cutout_seconds=max(1.0, self.draws / DEFAULT_DRAWS), seconds=fixed)
+        return StepLimit(cutout_seconds=max(1.0, self.most_passes / PASSES_PER_SECOND), seconds=fixed)
 
 
 class PackSettings(UnitSettings, SurveySettings):

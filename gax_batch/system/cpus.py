@@ -1,7 +1,9 @@
 """The CPUs that this process may use: its affinity and the quotas of its control groups."""
 
+import hashlib
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,18 @@ def logical_cpus() -> int:
     """Return the number of CPUs that this process may use. A fractional quota is rounded up."""
     affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(affine, math.ceil(min(_quotas(), default=affine))))
+
+
+def cpu_name() -> str:
+    """Return the model of the CPU with its instruction sets' digest; other systems than Linux tell less."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in facts.items()}
+    flags = hashlib.sha256(facts.get("flags", facts.get("Features", "")).encode()).hexdigest()[:8]
+    return f"{facts.get('model name', platform.machine())} ({flags})"
 
 
 def _quotas() -> Iterator[float]:

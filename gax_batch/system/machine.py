@@ -28,8 +28,10 @@ DRIVER_BYTES = 300 * MIB
 RAY_BYTES = 300 * MIB
 READER_BYTES = 150 * MIB
 ENGINE_BYTES = 900 * MIB
-# The kernels of one weight draw, with the copies made while they are stacked and their fractions summed.
-DRAW_BYTES = 6 * MIB
+# The convolutions' kernels of one pass and the dense layers' of one draw, with the copies that are made while
+# they are stacked; of a draw, also its fractions while they are summed.
+PASS_BYTES = 5 * MIB
+DRAW_BYTES = 1 * MIB
 # The 37 fractions of one galaxy and one draw that is kept, as float16.
 KEPT_BYTES = 2 * 37
 # Memory of the driver for each unit, nearly all of it in Ray: 57 and 59 kB in two runs of `make bench`
@@ -139,22 +141,6 @@ def cluster_address(asked: str | None = None) -> str | None:
     return None if address == "local" else address
 
 
-def faster_precision() -> Literal["float32", "bfloat16"]:
-    """Return the precision in which this machine computes convolutions faster.
-
-    It is bfloat16 on a GPU or a CPU with AMX, else float32. Measured: on a CPU without AMX tiles, with
-    or without bfloat16 instructions, TensorFlow's bfloat16 convolutions run at 0.5 to 0.9 of the rate of
-    float32.
-    """
-    if Path("/proc/driver/nvidia/gpus").is_dir():
-        return "bfloat16"
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return "float32"
-    return "bfloat16" if "amx_bf16" in flags else "float32"
-
-
 def available_bytes() -> int:
     """Return the free memory in bytes of the machine, or of the control group if that is less."""
     free = int(psutil.virtual_memory().available)
@@ -231,7 +217,7 @@ def lay_out(resources: Resources, cpus: int, gpus: int, units: int) -> Layout:
 
 
 def predict_memory(
-    resources: Resources, *, units: int, unit_size: int, draws: int, kept_draws: int = 0
+    resources: Resources, *, units: int, unit_size: int, passes: int, draws: int, kept_draws: int = 0
 ) -> MemoryNeed:
     """Predict the memory that a run still needs on this machine: on a cluster, only that of the driver.
 
@@ -239,6 +225,7 @@ def predict_memory(
         resources: Resources that the run will use.
         units: Units of the run.
         unit_size: Cutouts of the largest unit.
+        passes: Passes through the convolutions that each engine holds.
         draws: Weight draws that each engine holds.
         kept_draws: Draws stored for each galaxy.
     """
@@ -248,11 +235,12 @@ def predict_memory(
         return MemoryNeed(driver, 0, 0, 0, 0)
     unit = unit_size * CUTOUT_BYTES
     kept = 3 * unit_size * kept_draws * KEPT_BYTES
+    weights = passes * PASS_BYTES + draws * DRAW_BYTES
     return MemoryNeed(
         driver=driver,
         ray=RAY_BYTES,
         readers=(resources.cpus + 1) * (READER_BYTES + 2 * unit + kept),
-        engines=(resources.workers or 1) * (ENGINE_BYTES + draws * DRAW_BYTES + unit + kept),
+        engines=(resources.workers or 1) * (ENGINE_BYTES + weights + unit + kept),
         object_store=resources.object_store_bytes,
     )
 

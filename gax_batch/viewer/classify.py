@@ -35,6 +35,7 @@ def classify_images(
     bundle: str | None,
     models: tuple[str, ...],
     draws: int,
+    passes: int,
     precision: Precision,
     decoder: Decoder,
     warn: Callable[[str], None] = _ignore,
@@ -46,6 +47,7 @@ def classify_images(
         bundle: Folder or URI of the bundle; the shipped one if None.
         models: Names of the networks to run.
         draws: Number of weight draws of the Bayesian CNN.
+        passes: Number of passes through its convolutions that carry the draws.
         precision: Precision of the convolutions.
         decoder: Decoder that turns the images into cutouts.
         warn: Function that is called with each line of a warning if the images, as a whole, differ from the
@@ -75,7 +77,7 @@ def classify_images(
         with quiet_native_stderr():
             from gax_batch.models.engine import Engine
 
-            engine = Engine(loaded, models=models, draws=draws, precision=precision)
+            engine = Engine(loaded, models=models, draws=draws, passes=passes, precision=precision)
             summary = engine.summarize(np.stack(cutouts))
         if (reference := Reference.of_bundle(loaded.manifest)) is not None:
             verdict = reference.judge(reference.count(np.stack(cutouts)))

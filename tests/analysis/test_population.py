@@ -25,7 +25,7 @@ from gax_batch.catalog.sums import Grouping
 from gax_batch.cli import app
 from gax_batch.cluster import unit
 from gax_batch.errors import UsageError
-from gax_batch.models import DEFAULT_DRAWS
+from gax_batch.models import DEFAULT_DRAWS, DEFAULT_PASSES
 from gax_batch.planning.plan import make_plan
 from gax_batch.sources import open_source, read_positions
 
@@ -154,7 +154,7 @@ def test_compacted_units_keep_their_sums_and_draws(images, options):
     catalog = run(images, replace(options, grouping=GROUPING, keep_draws=True), 8)
     ids = [f"{i:06d}" for i in range(COUNT)]
     before, draws = population(catalog, by="healpix"), read_draws(catalog, ids)
-    assert compact(catalog, 1000, draws=DEFAULT_DRAWS).after == 1
+    assert compact(catalog, 1000, passes=DEFAULT_PASSES, draws=DEFAULT_DRAWS).after == 1
     for one, two in zip(population(catalog, by="healpix"), before, strict=True):
         assert (one.bin, one.galaxies, one.answer) == (two.bin, two.galaxies, two.answer)
         assert one.value == (None if two.value is None else pytest.approx(two.value, abs=1e-9))

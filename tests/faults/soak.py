@@ -26,6 +26,7 @@ from fake_engine import fake_engine
 
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.cluster import pipeline
+from gax_batch.imaging.cutout import CUTOUT_BYTES
 from gax_batch.runner import run as run_module
 from gax_batch.runner.settings import load_settings
 from gax_batch.simulate.population import draw_population
@@ -113,13 +114,13 @@ def write_shards(folder: Path, count: int) -> None:
     folder.mkdir()
     rng = np.random.default_rng(1)
     images = pa.array(
-        [pixels.tobytes() for pixels in render(draw_population(rng, DISTINCT), rng)], pa.binary()
+        [pixels.tobytes() for pixels in render(draw_population(rng, DISTINCT), rng)], pa.binary(CUTOUT_BYTES)
     )
     for start in range(0, count, UNIT_SIZE):
         rows = range(start, min(start + UNIT_SIZE, count))
         ids = [f"sim-{number:08d}" for number in rows]
         indices = pa.array([number % DISTINCT for number in rows], pa.int32())
-        table = pa.table({"galaxy_id": ids, "image": images.take(indices)})
+        table = pa.table({"galaxy_id": ids, "cutout": images.take(indices)})
         pq.write_table(table, folder / f"{start:08d}.parquet", dictionary_pagesize_limit=64 * MIB)
 
 

@@ -8,10 +8,10 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 from gax_batch import gz2
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.models import DRAW_SET, svr
-from gax_batch.models.bayesian import monte_carlo_error
+from gax_batch.models import svr
 from gax_batch.models.bundle import Bundle, load_bundle
 from gax_batch.models.engine import Engine
+from gax_batch.models.nesting import Nesting, mean_variance
 from gax_batch.models.runtime import tf
 
 NUMBERS = (
@@ -85,15 +85,16 @@ def test_every_draw_is_consistent_and_draws_differ(engine, images):
 
 @pytest.fixture(scope="module")
 def steps(bundle, images):
-    """Summaries by 32 and by all 64 draws of every galaxy, and the Monte Carlo errors of the first."""
-    few, many = (Engine(bundle, draws=draws) for draws in (32, 64))
-    return few.summarize(images), many.summarize(images), monte_carlo_error(few.draws(images))
+    """Summaries by 128 and by all 256 draws of every galaxy, and the Monte Carlo errors of the first."""
+    few, many = (Engine(bundle, draws=8 * passes, passes=passes) for passes in (16, 32))
+    variance = mean_variance(few.draws(images), Nesting(128, 8).blocks())
+    return few.summarize(images), many.summarize(images), np.sqrt(variance.max(axis=-1))
 
 
 def test_what_a_gpu_runs_says_the_same(bundle, images, monkeypatch):
     options = {"models": ("bayesian", "classic", "svr"), "draws": 3, "micro_batch": 16}
     here = Engine(bundle, precision="float32", **options)
-    monkeypatch.setattr("gax_batch.models.engine._configure", lambda threads: True)
+    monkeypatch.setattr("gax_batch.models.engine.configure", lambda threads: True)
     there = Engine(bundle, precision="float32", **options)
     expected, found = here.outputs(images), there.outputs(images)
     assert found.keys() == expected.keys()
@@ -111,19 +112,19 @@ def test_a_large_micro_batch_is_summarized_in_pieces_in_order(bundle, images, mo
 
 
 def first_draws(summary):
-    return replace(summary, draws=summary.draws[:, :32])
+    return replace(summary, draws=summary.draws[:, :64])
 
 
 @pytest.mark.parametrize(("target", "step"), [(0.5, 0), (1e-9, 1)])
 def test_a_target_error_that_all_or_none_reach(bundle, images, steps, target, step):
-    found = Engine(bundle, draws=64, target_error=target).summarize(images)
+    found = Engine(bundle, draws=256, target_error=target).summarize(images)
     assert_same_bits(found, first_draws(steps[step]))
 
 
 def test_more_draws_are_for_those_that_need_them_whatever_the_others(bundle, images, steps):
     few, many, error = steps
     target = float(np.median(error))
-    engine = Engine(bundle, draws=64, target_error=target)
+    engine = Engine(bundle, draws=256, target_error=target)
     found = engine.summarize(images)
     for needs, expected in ((False, few), (True, many)):
         rows = np.flatnonzero((error > target) == needs)
@@ -131,12 +132,12 @@ def test_more_draws_are_for_those_that_need_them_whatever_the_others(bundle, ima
         assert_same_bits(found.take(rows), first_draws(expected).take(rows))
     order = np.random.default_rng(1).permutation(len(images))[:13]
     assert_same_bits(engine.summarize(images[order]), found.take(order))
-    assert engine.summarize(images[:0]).draws.shape == (0, 32, 37)
+    assert engine.summarize(images[:0]).draws.shape == (0, 64, 37)
 
 
-@pytest.mark.parametrize("wrong", [{"draws": 72}, {"draws": 64, "models": ("svr",)}])
+@pytest.mark.parametrize("wrong", [{"draws": 144}, {"draws": 128, "models": ("svr",)}])
 def test_a_target_error_needs_whole_sets_of_draws(bundle, wrong):
-    with pytest.raises(UsageError, match="16"):
+    with pytest.raises(UsageError, match="64"):
         Engine(bundle, target_error=0.01, **wrong)
 
 
@@ -203,7 +204,8 @@ def test_float32_and_bfloat16_nearly_agree(bundle, images):
 
 
 def test_auto_is_the_machines_faster_precision(bundle, engine, precision, images, monkeypatch):
-    monkeypatch.setattr("gax_batch.models.engine.faster_precision", lambda: precision)
+    rates = dict.fromkeys(("float32", "bfloat16"), 1.0) | {precision: 2.0}
+    monkeypatch.setattr("gax_batch.models.engine.measure_rates", lambda threads: rates)
     auto = Engine(bundle, models=("bayesian", "classic", "svr"), draws=3)
     assert_same_bits(auto.summarize(images[:3]), engine.summarize(images[:3]))
 
@@ -229,7 +231,7 @@ def test_the_regressions_draws_are_fractions_that_scatter(engine, images):
     outputs = engine.outputs(images)
     draws = outputs["svr_draws"]
     assert outputs["svr"].shape == (20, 37)
-    assert draws.shape == (DRAW_SET, 20, 37)
+    assert draws.shape == (16, 20, 37)
     assert gz2.inconsistency(draws) < 1e-5
     assert np.all((draws >= 0) & (draws <= 1))
     assert np.all(draws.std(axis=0).max(axis=1) > 0)

@@ -15,7 +15,7 @@ from gax_batch.catalog import layout
 from gax_batch.catalog.compaction import compact
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.cluster import unit
-from gax_batch.models import DEFAULT_DRAWS
+from gax_batch.models import DEFAULT_DRAWS, DEFAULT_PASSES
 from gax_batch.planning.difference import PlanCounts
 from gax_batch.planning.plan import Plan
 from gax_batch.runner.preparation import plan_run
@@ -188,7 +188,7 @@ class TestSeveralShardsOfAUnit:
         packed.night(unit_size=100)
         packed.write("e", ["e0", "e1"])
         packed.night(unit_size=100)
-        assert compact(packed.settings().catalog, 100, draws=DEFAULT_DRAWS).after == 1
+        assert compact(packed.settings().catalog, 100, passes=DEFAULT_PASSES, draws=DEFAULT_DRAWS).after == 1
         assert packed.origins == {layout.SEVERAL_ORIGINS}
         assert packed.plan().counts.unchanged == 19
         assert packed.listed == []
@@ -196,6 +196,6 @@ class TestSeveralShardsOfAUnit:
     def test_compaction_leaves_units_of_unsettled_cutouts_to_themselves(self, packed):
         packed.write("d", ["b3", "d0"])
         packed.night(unit_size=100)
-        assert compact(packed.settings().catalog, 100, draws=DEFAULT_DRAWS).after == 2
+        assert compact(packed.settings().catalog, 100, passes=DEFAULT_PASSES, draws=DEFAULT_DRAWS).after == 2
         packed.plan()
         assert [info.uri[-9:] for info in packed.listed] == ["d.parquet"]

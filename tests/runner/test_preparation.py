@@ -154,7 +154,7 @@ class Cataloged:
 
     uri = "/nowhere"
 
-    def __init__(self, *precisions: str, draws: int = 32) -> None:
+    def __init__(self, *precisions: str, draws: int = 64) -> None:
         made = [load_settings(None, GIVEN | {"precision": p, "draws": draws}) for p in precisions]
         self._fingerprints = [settings_fingerprint(settings, load_bundle()) for settings in made]
 
@@ -169,24 +169,23 @@ GIVEN: dict[str, object] = {"input": "survey", "catalog": "catalog"}
     ("cataloged", "flags", "expected"),
     [
         (Cataloged(), {}, "float32"),
-        (Cataloged(), {"ray_address": "head:6379"}, "bfloat16"),
-        (Cataloged(), {"ray_address": "head:6379", "engine_cpus": 6}, "float32"),
         (Cataloged(), {"ray_address": "head:6379", "engine_cpus": 2, "engine_gpus": 1}, "bfloat16"),
         (Cataloged(), {"precision": "bfloat16"}, "bfloat16"),
         (Cataloged("bfloat16"), {}, "bfloat16"),
         (Cataloged("bfloat16"), {"precision": "float32"}, "float32"),
         (Cataloged("float32"), {"ray_address": "head:6379"}, "float32"),
         (Cataloged("float32", "bfloat16", "bfloat16"), {}, "bfloat16"),
-        (Cataloged("bfloat16", draws=64), {}, "float32"),
+        (Cataloged("bfloat16", draws=32), {}, "float32"),
     ],
 )
 def test_auto_is_settled_by_the_catalog_then_by_the_machines(
     monkeypatch: pytest.MonkeyPatch, cataloged: Cataloged, flags: dict[str, object], expected: str
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("gax_batch.runner.preparation.faster_precision", lambda: "float32")
+    rates = {"float32": 10.0, "bfloat16": 10.9}
+    monkeypatch.setattr("gax_batch.runner.preparation.rates_of_machine", lambda: rates)
     settings = load_settings(None, GIVEN | flags)
-    settled = settle_precision(settings, load_bundle(), cataloged)  # type: ignore[arg-type]
+    settled = settle_precision(settings, load_bundle(), cataloged, print)  # type: ignore[arg-type]
     assert settled == settings.model_copy(update={"precision": expected})
 
 
@@ -194,14 +193,15 @@ def test_auto_goes_on_with_what_an_interrupted_run_has_stored(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("gax_batch.runner.preparation.faster_precision", lambda: "float32")
+    rates = {"float32": 10.0, "bfloat16": 10.9}
+    monkeypatch.setattr("gax_batch.runner.preparation.rates_of_machine", lambda: rates)
     settings = load_settings(None, GIVEN | {"catalog": str(tmp_path)})
     other = settings.model_copy(update={"precision": "bfloat16"})
     catalog = Catalog(settings.catalog)
     part = Path(parts_folder(str(tmp_path), settings_fingerprint(other, load_bundle())), "part.parquet")
     part.parent.mkdir(parents=True)
     part.write_bytes(b"stored, not committed")
-    assert settle_precision(settings, load_bundle(), catalog) == other
+    assert settle_precision(settings, load_bundle(), catalog, print) == other
 
 
 def test_memory_is_of_the_largest_unit_and_not_of_the_setting():

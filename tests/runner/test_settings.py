@@ -50,7 +50,7 @@ def test_every_option_is_a_setting_and_every_setting_an_option(
 
 def test_what_packs_and_classifies_needs_no_catalog():
     assert check_settings(PackSettings, {"input": "images", "output": "packed"}).unit_size == 4096
-    assert check_settings(ClassifySettings, {"images": ["a.jpg"]}).draws == 32
+    assert check_settings(ClassifySettings, {"images": ["a.jpg"]}).draws == 64
     with pytest.raises(UsageError, match="--output"):
         check_settings(PackSettings, {"input": "images"})
     for kind, given in (
@@ -70,10 +70,10 @@ def test_help_groups_the_options_of_a_run():
 
 def test_the_fingerprint_of_the_same_settings_stays():
     bundle = Bundle("bundle", {}, {})
-    assert settings_fingerprint(load_settings(None, MINIMAL), bundle) == "ff2fa47df944eae4.cdf41c08a3ab13d0"
+    assert settings_fingerprint(load_settings(None, MINIMAL), bundle) == "7404f2cb5d84d59d.cdf41c08a3ab13d0"
     others = {
         "models": "svr,bayesian",
-        "draws": 64,
+        "draws": 128,
         "target_error": 0.01,
         "precision": "float32",
         "crop": 0.5,
@@ -87,7 +87,7 @@ def test_the_fingerprint_of_the_same_settings_stays():
         "max_rejects": "10%",
     }
     settings = load_settings(None, MINIMAL | others)
-    assert settings_fingerprint(settings, bundle) == "2ddac9093969cc49.0b669b1ea1f3a87c"
+    assert settings_fingerprint(settings, bundle) == "f396a7e883d33591.0b669b1ea1f3a87c"
 
 
 def test_a_setting_of_the_file_may_be_null(tmp_path):
@@ -124,7 +124,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one(tmp_path):
     ("flags", "words"),
     [
         ({"draws": 1}, "draws"),
-        ({"draws": 24, "target_error": 0.01}, "16"),
+        ({"draws": 24, "target_error": 0.01}, "64"),
         ({"models": "svr", "target_error": 0.01}, "bayesian"),
         ({"target_error": 0}, "target_error"),
         ({"unit_size": 0}, "unit_size"),
@@ -181,7 +181,7 @@ def test_what_config_show_prints_is_read_back(tmp_path):
     file = tmp_path / "survey.yaml"
     file.write_text(describe_settings(settings))
     assert load_settings(str(file), {}) == settings
-    assert yaml.safe_load(describe_settings())["draws"] == 32
+    assert yaml.safe_load(describe_settings())["draws"] == 64
 
 
 def test_azures_container_is_no_secret():
@@ -204,5 +204,5 @@ def test_a_unit_has_time_for_its_own_cutouts_bytes_and_draws():
     limit = load_settings(None, MINIMAL | {"unit_size": 100}).step_limit
     assert (limit.of_unit(100), limit.of_unit(65_536)) == (400, 300 + 65_536)
     assert limit.of_unit(5, 4 * 2**30) == 305 + 1024
-    assert load_settings(None, MINIMAL | {"draws": 64}).step_limit.of_unit(100) == 500
+    assert load_settings(None, MINIMAL | {"draws": 64, "passes": 64}).step_limit.of_unit(100) == 500
     assert load_settings(None, MINIMAL | {"unit_seconds": "7.5"}).step_limit.of_unit(4096) == 7.5

@@ -158,7 +158,7 @@ def test_two_runs_at_once_lose_nothing_and_double_nothing(survey: Survey) -> Non
             # A unit that both have to do again clashes where new ones do not.
             storage.write_bytes(survey.uri(1), jpeg_bytes(1000 + attempt))
         with ThreadPoolExecutor(2) as pool:
-            both = list(pool.map(lambda draws: survey.run(ray=False, draws=draws), (32, 32 + attempt % 3)))
+            both = list(pool.map(lambda draws: survey.run(ray=False, draws=draws), (64, 64 + attempt % 3)))
         outcomes += [done.returncode for done in both]
         assert all(done.returncode in (0, 2) for done in both), [done.stderr for done in both]
         assert 0 in [done.returncode for done in both]

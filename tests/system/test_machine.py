@@ -15,7 +15,6 @@ from gax_batch.system.machine import (
     Resources,
     available_bytes,
     cluster_address,
-    faster_precision,
     lay_out,
     local_resources,
     predict_memory,
@@ -43,9 +42,14 @@ def test_the_object_store_follows_the_unit_size():
     assert resources(unit_size=8192).object_store_bytes == 2 * resources(unit_size=4096).object_store_bytes
 
 
-def predicted(units=1, unit_size=4096, draws=32, kept_draws=0, **asked):
+def predicted(units=1, unit_size=4096, passes=8, draws=32, kept_draws=0, **asked):
     return predict_memory(
-        resources(unit_size, **asked), units=units, unit_size=unit_size, draws=draws, kept_draws=kept_draws
+        resources(unit_size, **asked),
+        units=units,
+        unit_size=unit_size,
+        passes=8,
+        draws=draws,
+        kept_draws=kept_draws,
     )
 
 
@@ -141,21 +145,3 @@ def test_engines_of_a_growing_cluster_get_what_they_ask_for():
     assert use.lack(14, 3) is not None
     assert use.lack(14, 4) is None
     assert use == Layout(4, 3, 3.5, 1, None, 0.75)
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, "float32"),
-        ({"/proc/cpuinfo": "flags\t: avx2 avx512_bf16 amx_tile\n"}, "float32"),
-        ({"/proc/cpuinfo": "flags\t: avx512_bf16 amx_bf16 amx_tile\n"}, "bfloat16"),
-        ({"/proc/cpuinfo": "flags\t: avx2\n", "/proc/driver/nvidia/gpus/0": ""}, "bfloat16"),
-    ],
-)
-def test_bfloat16_is_faster_on_a_gpu_or_with_tiles(monkeypatch, tmp_path, files, expected):
-    for name, text in files.items():
-        place = tmp_path / name.lstrip("/")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
-    monkeypatch.setattr("gax_batch.system.machine.Path", lambda name: tmp_path / name.lstrip("/"))
-    assert faster_precision() == expected

@@ -7,12 +7,12 @@ from gax_batch.analysis.combine import Estimate
 from training import card, comparison, report
 
 
-def test_population_is_the_mean_over_draws_and_its_error_rubins():
-    draws = random_fractions(8, 50)
+def test_population_is_the_mean_over_draws_and_its_error_that_of_independent_passes():
+    draws = random_fractions(4, 50)
     found = comparison.population(draws)
     each = draws.astype(np.float64).mean(axis=1)
     np.testing.assert_allclose(found.value, each.mean(axis=0))
-    np.testing.assert_allclose(found.model_std, np.sqrt((1 + 1 / 8) * each.var(axis=0, ddof=1)))
+    np.testing.assert_allclose(found.model_std, np.sqrt((1 + 1 / 4) * each.var(axis=0, ddof=1)))
 
 
 def estimate(value, model_std):
