@@ -64,6 +64,17 @@ class Reporter:
         except ray.exceptions.RayError:
             return 1
 
+    def begin_load(self) -> int:
+        """Begin to load the models. Return how often this engine has begun to without an end."""
+        try:
+            return int(ray.get(self._tracker.begin_load.remote(_actor()), timeout=_ANSWER_SECONDS))
+        except ray.exceptions.RayError:
+            return 1
+
+    def end_load(self) -> None:
+        """End the loading of the models."""
+        self._tracker.end_load.remote(_actor())
+
     def advance(self, unit_id: str, cutouts: int) -> None:
         """Report how many more cutouts of a unit are inferred."""
         self._tracker.advance.remote(unit_id, cutouts)
@@ -71,6 +82,11 @@ class Reporter:
     def leave(self, unit_id: str, state: str) -> None:
         """End a step."""
         self._tracker.leave.remote(unit_id, state)
+
+
+def _actor() -> str:
+    """The actor that this process is. Unlike a process, it stays the same when Ray restarts it."""
+    return ray.get_runtime_context().get_actor_id() or worker_name()
 
 
 @contextmanager

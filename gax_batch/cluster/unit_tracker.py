@@ -93,6 +93,7 @@ class UnitTracker:
         self._tries: Counter[tuple[str, str]] = Counter()
         self._begun: Counter[tuple[str, str]] = Counter()
         self._cutouts: Counter[str] = Counter()
+        self._loads: Counter[str] = Counter()
         self._engines: set[str] = set()
         self._first_inference: float | None = None
         self._closed = False
@@ -136,6 +137,19 @@ class UnitTracker:
             self._states[unit_id] = _AFTER[state]
         elif state == WRITING:
             self.forget(unit_id)
+
+    def begin_load(self, actor: str) -> int:
+        """Begin to load the models of an engine. Return how often this has begun without an end.
+
+        Args:
+            actor: The actor of the engine, which keeps its name if Ray restarts it.
+        """
+        self._loads[actor] += 1
+        return self._loads[actor]
+
+    def end_load(self, actor: str) -> None:
+        """End the loading of the models of an engine."""
+        self._loads.pop(actor, None)
 
     def forget(self, unit_id: str) -> None:
         """Remove a unit that is stored, has failed, or is not begun."""

@@ -32,6 +32,9 @@ from gax_batch.rejects import Reject
 Load = Callable[[], Summarizer]
 """Builds the engine in the process that uses it."""
 
+MAX_LOADS = 5
+"""Maximum number of times that an engine's process may end while it loads the models."""
+
 
 class Reports(Protocol):
     """The connection of a worker to the run's tracker (see `gax_batch.cluster.unit_tracker`)."""
@@ -44,6 +47,12 @@ class Reports(Protocol):
 
     def leave(self, unit_id: str, state: str) -> None:
         """End a step."""
+
+    def begin_load(self) -> int:
+        """Begin to load the models. Return how often this engine has begun to without an end."""
+
+    def end_load(self) -> None:
+        """End the loading of the models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,19 @@ class Steps:
     reports: Reports
     limit: StepLimit
     tries: int
+
+    def load(self, load: Load) -> Summarizer:
+        """Load the models of an engine, which Ray restarts without limit if its process ends.
+
+        Raises:
+            FatalError: Loading has ended the process of this engine too often.
+        """
+        number = self.reports.begin_load()
+        if number > MAX_LOADS:
+            raise FatalError(f"loading the models has ended the process of an engine {MAX_LOADS} times")
+        models = load()
+        self.reports.end_load()
+        return models
 
     def read(
         self, task: UnitTask, options: UnitOptions, excluded: Mapping[int, Reject] = NOTHING_EXCLUDED
@@ -149,7 +171,7 @@ class Classifier:
     """
 
     def __init__(self, load: Load, options: UnitOptions, steps: Steps) -> None:
-        self._engine = ThreadPoolExecutor(1).submit(load)
+        self._engine = ThreadPoolExecutor(1).submit(steps.load, load)
         self._options, self._steps = options, steps
 
     def __call__(self, block: pa.Table) -> pa.Table:

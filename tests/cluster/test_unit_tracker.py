@@ -103,6 +103,15 @@ def test_a_step_is_under_way_until_it_ends_and_its_tries_are_counted():
     assert tracker.enter("b", INFERRING, "two") == 1
 
 
+def test_loads_without_an_end_are_counted_by_actor():
+    tracker = UnitTracker()
+    assert [tracker.begin_load("one") for _ in range(3)] == [1, 2, 3]
+    assert tracker.begin_load("two") == 1
+    tracker.end_load("one")
+    assert [tracker.begin_load(actor) for actor in ("one", "two")] == [1, 2]
+    assert tracker.view().units == {}
+
+
 def test_a_stall_is_told_again_and_again_until_something_comes():
     clock, tracker = Clock(), UnitTracker(lambda: 100.0)
     stall = Stall(60, clock=clock)

@@ -18,7 +18,7 @@ from gax_batch.cluster.unit_tracker import (
     StepLimit,
     UnitTracker,
 )
-from gax_batch.cluster.workers import Classifier, SingleUnitActor, Steps, read_block, write_block
+from gax_batch.cluster.workers import MAX_LOADS, Classifier, SingleUnitActor, Steps, read_block, write_block
 from gax_batch.errors import FatalError
 from gax_batch.rejects import Reason, Reject, Stage
 
@@ -38,6 +38,12 @@ class Reports:
 
     def leave(self, unit_id, state):
         self.tracker.leave(unit_id, state)
+
+    def begin_load(self):
+        return self.tracker.begin_load("actor")
+
+    def end_load(self):
+        self.tracker.end_load("actor")
 
 
 @pytest.fixture
@@ -102,6 +108,17 @@ def test_what_loading_the_models_raises_is_raised_where_they_are_needed(task, op
     with pytest.raises(FatalError, match="the bundle is another"):
         classifier(block)
     assert [step.state for step in reports.tracker.view().steps] == [INFERRING]
+
+
+def test_models_that_have_ended_their_process_too_often_are_not_loaded_again(task, options, reports, steps):
+    for _ in range(MAX_LOADS):
+        assert reports.begin_load() <= MAX_LOADS
+    loads = []
+    block = read_block(pa.Table.from_pylist([asdict(task)]), options, steps)
+    classifier = Classifier(lambda: loads.append(1), options, steps)
+    with pytest.raises(FatalError, match=f"{MAX_LOADS} times"):
+        classifier(block)
+    assert loads == []
 
 
 def test_a_step_that_has_ended_its_workers_too_often_is_not_begun_again(task, options, reports, steps):
