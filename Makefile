@@ -84,7 +84,7 @@ test-newcomer: $(STAMP)  ## what the documentation shows, run: its tutorial, eac
 	$(BIN)/python -m pytest tests/slow/test_newcomer.py tests/slow/test_shown_commands.py
 
 bench: $(STAMP)  ## measure speed and memory beside the plain ways (BENCH='jpeg packed' for some of it)
-	PYTHONPATH=.:tests $(BIN)/python -m benchmarks $(BENCH)
+	PYTHONPATH=.:tests $(BIN)/python -m benchmarks --document $(BENCH)
 
 train: $(STAMP)  ## train the shipped bundle again (two hours on 2 cores): make train DATA=FOLDER OUTPUT=FOLDER
 	$(BIN)/python -m training.build --data $(DATA) --output $(OUTPUT)

@@ -16,8 +16,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.page import keep
 from benchmarks.records import Record, agreement, joined
-from benchmarks.suite import Lab, SkippedError, machine
+from benchmarks.suite import Lab, SkippedError, kind_of_machine, machine
 
 COLUMNS = ("measured", "median", "spread", "unit", "peer", "peer's", "ratio", "target", "reached")
 REACHED = {True: "yes", False: "NO", None: ""}
@@ -77,6 +78,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="only check that they work")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder of the JSON")
     parser.add_argument("--against", type=Path, help="folder of another run to compare the output with")
+    parser.add_argument(
+        "--document", action="store_true", help="keep the records for the page of the documentation"
+    )
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     names = given.names or available()
@@ -98,6 +102,8 @@ def main() -> int:
     records = {name: joined([r for r in done if r is not None]) for name, done in rounds.items() if all(done)}
     for name, record in records.items():
         record.save(given.output / f"{name}.json")
+        if given.document:
+            keep(given.output / f"{name}.json", kind_of_machine())
     show(list(records.values()), console)
     if broken := sorted(rounds.keys() - records.keys()):
         console.print(f"broken: {', '.join(broken)}")

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gax_batch.models.precision import faster, rates_of_machine
+from gax_batch.system.cpus import cpu_model, vector_instructions
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 Work = Callable[[], object]
@@ -178,10 +181,17 @@ def rates(seconds: Mapping[str, Sample], amount: int) -> dict[str, Sample]:
     return {name: Sample(tuple(amount / s for s in sample.values)) for name, sample in seconds.items()}
 
 
+def kind_of_machine() -> str:
+    """Return the CPU with those of its instructions on which the speed of the models depends most."""
+    rates = rates_of_machine()
+    chosen = faster(rates)
+    return f"{cpu_model()}, {os.cpu_count()} cores, {' and '.join(vector_instructions()) or 'AVX2'}, {chosen}"
+
+
 def machine() -> dict[str, object]:
     """Return a description of this machine and the time."""
     return {
-        "processor": platform.processor() or platform.machine(),
+        "kind": kind_of_machine(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),

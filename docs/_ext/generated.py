@@ -13,6 +13,7 @@ import typer
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
+from benchmarks.page import sections
 from gax_batch import gz2
 from gax_batch.catalog.schema import (
     ANSWER_QUANTITIES,
@@ -265,6 +266,11 @@ def bundle_summary() -> str:
     )
 
 
+def measured() -> str:
+    """Return a table for each benchmark that `make bench` has kept, with the machines side by side."""
+    return "\n\n".join(f"### {title}\n\n{table(head, rows)}" for title, head, rows in sections())
+
+
 def percent(share: float) -> str:
     """Return a fraction as percent with one decimal."""
     return f"{100 * share:.1f} %"
@@ -292,6 +298,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "columns": columns,
     "rejects": rejects,
     "questions": questions,
+    "measured": measured,
     "bundle_models": bundle_models,
     "bundle_intervals": bundle_intervals,
     "bundle_summary": bundle_summary,

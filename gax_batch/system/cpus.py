@@ -17,16 +17,32 @@ def logical_cpus() -> int:
     return max(1, min(affine, math.ceil(min(_quotas(), default=affine))))
 
 
+def cpu_model() -> str:
+    """Return the name of the CPU's model; other systems than Linux tell only the architecture."""
+    return _cpu_facts().get("model name") or platform.processor() or platform.machine()
+
+
 def cpu_name() -> str:
-    """Return the model of the CPU with its instruction sets' digest; other systems than Linux tell less."""
+    """Return the model of the CPU with a digest of its instructions, which a virtual machine may hide."""
+    facts = _cpu_facts()
+    flags = hashlib.sha256(facts.get("flags", facts.get("Features", "")).encode()).hexdigest()[:8]
+    return f"{cpu_model()} ({flags})"
+
+
+def vector_instructions() -> list[str]:
+    """Return which of the instructions for large products the CPU has: AVX-512, its bfloat16, AMX."""
+    flags = _cpu_facts().get("flags", "").split()
+    names = {"avx512f": "AVX-512", "avx512_bf16": "AVX512_BF16", "amx_bf16": "AMX"}
+    return [name for flag, name in names.items() if flag in flags]
+
+
+def _cpu_facts() -> dict[str, str]:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    facts = {name.strip(): value.strip() for name, value in facts.items()}
-    flags = hashlib.sha256(facts.get("flags", facts.get("Features", "")).encode()).hexdigest()[:8]
-    return f"{facts.get('model name', platform.machine())} ({flags})"
+        return {}
+    facts = (line.split(":", 1) for line in lines if ":" in line)
+    return {name.strip(): value.strip() for name, value in facts}
 
 
 def _quotas() -> Iterator[float]:
