@@ -102,7 +102,7 @@ def main() -> int:
     records = {name: joined([r for r in done if r is not None]) for name, done in rounds.items() if all(done)}
     for name, record in records.items():
         record.save(given.output / f"{name}.json")
-        if given.document:
+        if given.document and not given.quick:
             keep(given.output / f"{name}.json", kind_of_machine())
     show(list(records.values()), console)
     if broken := sorted(rounds.keys() - records.keys()):

@@ -32,7 +32,7 @@ def sections(measured: Path = MEASURED) -> Iterator[tuple[str, list[str], list[l
     """Yield title, head and rows of the table of each benchmark, with two columns for each machine."""
     machines = [
         {path.stem: Record.load(path) for path in sorted(folder.glob("*.json"))}
-        for folder in sorted(measured.iterdir())
+        for folder in sorted(measured.glob("*/"))
     ]
     for name in sorted({name for records in machines for name in records}):
         having = [records[name] for records in machines if name in records and not records[name].skipped]
@@ -44,7 +44,8 @@ def sections(measured: Path = MEASURED) -> Iterator[tuple[str, list[str], list[l
         whats = dict.fromkeys((row.what, row.unit, row.peer) for record in having for row in record.rows)
         tables = [{(row.what, row.unit, row.peer): row for row in record.rows} for record in having]
         rows = [
-            [key[0], key[1], *(cell for rows in tables for cell in _cells(rows.get(key)))] for key in whats
+            [what, unit, *(cell for found in tables for cell in _cells(found.get((what, unit, peer))))]
+            for what, unit, peer in whats
         ]
         yield having[0].about, head, rows
 

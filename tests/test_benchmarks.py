@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from message_facts import numbers_in
 
+from benchmarks.page import keep, sections
 from benchmarks.records import Record, agreement, joined
 from benchmarks.suite import Row, Sample, Target, in_turns, rates
 
@@ -44,6 +45,24 @@ def test_rounds_are_pooled_and_runs_agree_within_their_spread(tmp_path: Path) ->
     assert [list(column.cells) for column in told.columns] == [
         *(["y"], ["s"], ["2 ± 50%"], ["4.5 ± 11%"], ["NO"], ["1 ± 0%, 1 ± 0%"], ["yes"])
     ]
+
+
+def test_kept_records_of_two_machines_are_shown_side_by_side(tmp_path: Path) -> None:
+    for kind, value in (("Old CPU, AVX2", 10.0), ("New CPU, AMX", 30.0)):
+        rows = [Row("speed", "1/s", Sample((value,)), "other", Sample((5.0,)), Target(3, of_ratio=True))]
+        if kind.startswith("New"):
+            rows.append(Row("size", "MiB", Sample((7.0,))))
+        Record("x", "About x", False, [{"kind": kind}], rows=rows).save(tmp_path / "x.json")
+        keep(tmp_path / "x.json", kind, tmp_path / "measured")
+    ((title, head, shown),) = sections(tmp_path / "measured")
+    assert title == "About x"
+    assert [head[2], head[4]] == ["New CPU, AMX", "Old CPU, AVX2"]
+    (what, unit, new, compared, old, less), (_, _, size, *rest) = shown
+    assert (what, unit, new, old) == ("speed", "1/s", "30 ± 0%", "10 ± 0%")
+    assert "6 times other" in compared
+    assert compared.endswith("yes)")
+    assert less.endswith("no)")
+    assert (size, rest) == ("7 ± 0%", ["", "", ""])
 
 
 def test_a_ratio_is_of_the_same_turn() -> None:
