@@ -9,6 +9,7 @@ ends like an image.
 import csv
 import difflib
 import io
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -21,13 +22,14 @@ from PIL import Image
 from gax_batch import gz2, storage
 from gax_batch.analysis.cutouts import PLAN_GONE, find_again
 from gax_batch.analysis.selection import CRITERIA, ChosenGalaxies, select
-from gax_batch.cluster.progress import Say
 from gax_batch.errors import FatalError, TransientError, UsageError
 from gax_batch.imaging.cutout import IMAGE_SIDE, ImageFlag
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
 from gax_batch.sources import Found, Pixels, Stored, visit_members
 from gax_batch.storage.listing import list_objects
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.csv"
 MAX_IMAGE_BYTES = 1_000 * 1024
@@ -187,10 +189,9 @@ def select_subjects(
     count: int,
     diverse: bool,
     output: str,
-    say: Say,
     sources: str | None = None,
 ) -> Subjects:
-    """Select galaxies, write them as subjects, and say what became of them.
+    """Select galaxies, write them as subjects, and log what became of them.
 
     Args:
         catalog: The catalog's URI.
@@ -199,7 +200,6 @@ def select_subjects(
         count: How many galaxies.
         diverse: See `selection.select`.
         output: An empty folder or prefix.
-        say: Shows one line to the person who waits.
         sources: Where the survey's files are now; see `gax_batch.open_catalog`.
 
     Raises:
@@ -217,15 +217,15 @@ def select_subjects(
     selection = select(catalog, by=by, questions=asked, count=count, diverse=diverse)
     found = len(selection.galaxies)
     fewer = f": all there are, fewer than {count:,}" if found < count else ""
-    say(f"{found:,} of {selection.considered:,} galaxies selected by {by}{fewer}")
+    logger.info(f"{found:,} of {selection.considered:,} galaxies selected by {by}{fewer}")
     name = None if question is None else asked[0].name
     subjects = write_subjects(catalog, selection, root, by=by, question=name, sources=sources)
-    say(f"{len(subjects.images):,} images and {MANIFEST} are in {output}")
+    logger.info(f"{len(subjects.images):,} images and {MANIFEST} are in {output}")
     ids = selection.galaxies["galaxy_id"]
     for row, reject in sorted(subjects.lost.items())[:_SHOWN_LOST]:
-        say(f"  no image of {ids[row].as_py()}: {reject.reason}: {reject.detail}")
-    if len(subjects.lost) > _SHOWN_LOST:
-        say(f"  and {len(subjects.lost) - _SHOWN_LOST:,} more without an image: {dict(subjects.reasons)}")
+        logger.info(f"  no image of {ids[row].as_py()}: {reject.reason}: {reject.detail}")
+    if (more := len(subjects.lost) - _SHOWN_LOST) > 0:
+        logger.info(f"  and {more:,} more without an image: {dict(subjects.reasons)}")
     return subjects
 
 

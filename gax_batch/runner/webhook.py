@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import os
 import time
 import urllib.error
@@ -9,8 +10,9 @@ import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
-from gax_batch.cluster.progress import Say
 from gax_batch.errors import UsageError
+
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 _ANSWER_SECONDS = 10.0
@@ -48,7 +50,7 @@ class Webhook:
             what = "holds no http:// or https:// URL" if self._url else "is not set"
             raise UsageError(f"the environment variable {variable}, named by --webhook, {what}; set it")
 
-    def send(self, summary: dict[str, Any], say: Say, *, attempts: int = ATTEMPTS) -> None:
+    def send(self, summary: dict[str, Any], *, attempts: int = ATTEMPTS) -> None:
         """Post a summary; a server that does not take it is named in one line, by its variable alone."""
         if not self._url:
             return
@@ -61,7 +63,7 @@ class Webhook:
                 return
             if not passing:
                 break
-        say(f"the webhook of {self._variable} was not told: {problem}")
+        logger.info(f"the webhook of {self._variable} was not told: {problem}")
 
     def _post(self, body: bytes) -> tuple[str, bool]:
         """What went wrong (nothing: the empty text), and whether it may pass. It never tells the URL."""

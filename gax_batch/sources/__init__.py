@@ -1,6 +1,6 @@
 """Where cutouts come from: loose images, Parquet shards, or frames, on any storage."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from gax_batch import storage
@@ -130,7 +130,6 @@ def open_frames(
     limits: ListingLimits = DEFAULT_LIMITS,
     index_folder: str | None = None,
     keep_index: bool = False,
-    say: Callable[[str], None] = lambda _: None,
 ) -> Source:
     """Open a survey of frames and of positions on them.
 
@@ -143,7 +142,6 @@ def open_frames(
         limits: What ids may be.
         index_folder: Where the index of the frames is; without, every header is opened.
         keep_index: Whether it is written when it changes.
-        say: Shows one line to the person who waits.
 
     Raises:
         UsageError: Nothing is there.
@@ -156,7 +154,7 @@ def open_frames(
         _objects(uri, exclude),
         read_positions(positions, all_ids=False),
         table=storage.normalize_uri(positions),
-        index=FrameIndex(folder, root, pattern is None, tuple(bands), keep_index, say),
+        index=FrameIndex(folder, root, pattern is None, tuple(bands), keep_index),
         limit=limit,
         limits=limits,
     )

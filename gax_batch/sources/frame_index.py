@@ -6,7 +6,8 @@ version than in the index, are opened. An index that is damaged or not ours is b
 worth more than the headers. It is replaced as a whole, so that a torn write leaves the old one.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,6 +21,8 @@ from gax_batch.sources.bands import BAND, BAND_SETS
 from gax_batch.sources.footprints import FOOTPRINT_FIELDS, are_valid, footprint
 from gax_batch.system.concurrency import map_threads
 from gax_batch.system.disk_database import Scratch
+
+logger = logging.getLogger(__name__)
 
 INDEX_NAME = ".gax-frames.parquet"
 HEADERS_PER_ROUND = 16_384
@@ -65,7 +68,6 @@ class FrameIndex:
         whole: Whether everything below `root` was listed.
         bands: That are looked for.
         keep: Whether the index is written.
-        say: Shows one line to the person who waits.
     """
 
     folder: str | None
@@ -73,7 +75,6 @@ class FrameIndex:
     whole: bool
     bands: tuple[str, ...]
     keep: bool
-    say: Callable[[str], None]
 
     @property
     def uri(self) -> str | None:
@@ -110,7 +111,7 @@ class FrameIndex:
                 more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
                 raise UsageError(f"the frame {faults[0]}{more}; repair or remove it")
         if opened:
-            self.say(f"frames: {opened:,} of {_count(scratch, BAND_SETS):,} fields are new or changed")
+            logger.info(f"frames: {opened:,} of {_count(scratch, BAND_SETS):,} fields are new or changed")
         elif dropped and keep:
             self._store(scratch)
         return scratch.table(_FOUND)
@@ -128,7 +129,7 @@ class FrameIndex:
         except (OSError, TransientError, pa.ArrowException, ValueError) as error:
             problem = str(error).strip().partition("\n")[0][:200]
         scratch.run("DELETE FROM indexed")
-        self.say(f"the index of frames {uri} cannot be used and is built again: {problem}")
+        logger.info(f"the index of frames {uri} cannot be used and is built again: {problem}")
 
     def _store(self, scratch: Scratch) -> bool:
         """Write the index; False, and a line about it, where that cannot be done."""
@@ -141,7 +142,7 @@ class FrameIndex:
         try:
             storage.write_bytes(self.uri, sink.getvalue().to_pybytes())
         except (OSError, TransientError) as error:
-            self.say(
+            logger.info(
                 f"the index of frames cannot be kept as {self.uri} ({error}): every run opens these headers; "
                 "name a folder for it with --frame-index"
             )
