@@ -194,16 +194,16 @@ def select_subjects(
     """Select galaxies, write them as subjects, and log what became of them.
 
     Args:
-        catalog: The catalog's URI.
-        by: One of `selection.CRITERIA`.
-        question: A question's name or its beginning; None for all of them.
-        count: How many galaxies.
-        diverse: See `selection.select`.
+        catalog: URI of the catalog.
+        by: Criterion, one of `selection.CRITERIA`.
+        question: Name of a question or its beginning; None for all questions.
+        count: Number of galaxies.
+        diverse: Whether to prefer galaxies that differ; see `selection.select`.
         output: An empty folder or prefix.
-        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
+        sources: Current place of the survey's files; see `gax_batch.open_catalog`.
 
     Raises:
-        UsageError: An unknown criterion or question, no such scores, or an output that is in use.
+        UsageError: The criterion or question is unknown, the scores do not exist, or the output is in use.
         FatalError: A file of the catalog is unreadable.
         TransientError: The catalog's store kept failing.
     """

@@ -165,7 +165,7 @@ class Observer(Protocol):
         """Report that a unit has ended."""
 
     def refresh(self, state: RunState) -> None:
-        """Report the state of the run. Called once a second."""
+        """Report the state of the run: once a second, and to a display after each unit."""
 
 
 class Stall:

@@ -61,11 +61,11 @@ def publish(request: Request) -> None:
     """Publish a snapshot of a catalog.
 
     Args:
-        request: What is asked for.
+        request: The snapshot, its selection, the format and the output.
 
     Raises:
-        UsageError: The catalog, the selection or the output is not what it should be, or the package of
-            the format is not installed.
+        UsageError: The catalog, the selection or the output is wrong, or the package of the format is not
+            installed.
         FatalError: A part is missing or unreadable, or the output cannot be written.
         TransientError: The store kept failing.
     """

@@ -65,11 +65,9 @@ class PlainLines:
         print(f"gax: {line}", file=sys.stderr, flush=True)
 
     def unit(self, result: UnitResult, state: RunState) -> None:
-        """Log a unit that failed, and the end of the run."""
+        """Log a unit that failed."""
         if result.part is None:
             logger.info(f"unit {result.state.unit_id} failed: {result.state.failure}")
-        if state.done == state.planned:
-            self.refresh(state)
 
     def refresh(self, state: RunState) -> None:
         """Log the progress if the pace allows it."""
@@ -114,8 +112,6 @@ class JsonLines:
             bytes_read=unit.bytes_read,
             failure=unit.failure,
         )
-        if state.done == state.planned:
-            self.refresh(state)
 
     def refresh(self, state: RunState) -> None:
         """Write the progress if the pace allows it."""
@@ -144,11 +140,6 @@ class LiveDisplay(PlainLines):
     def message(self, line: str) -> None:
         """Print a message of the log above the panel."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def unit(self, result: UnitResult, state: RunState) -> None:
-        """Log a unit that failed, and redraw the panel."""
-        super().unit(result, state)
-        self.refresh(state)
 
     def refresh(self, state: RunState) -> None:
         """Redraw the panel."""

@@ -57,15 +57,15 @@ def forecast(settings: RunSettings, *, calibrate: bool = True, budget: Budget | 
     """Log what a run would do.
 
     Args:
-        settings: Of the run.
-        calibrate: Read and classify a few cutouts, to predict the time.
-        budget: For the size of a cluster.
+        settings: Settings of the run.
+        calibrate: Whether to read and classify a few cutouts to predict the time.
+        budget: Hours and prices from which a cluster is sized.
 
     Returns:
-        The exit code: 0, or 2 where the run would be refused for lack of memory.
+        The exit code: 0, or 2 if the run would be refused because memory is short.
 
     Raises:
-        UsageError: The user's mistake.
+        UsageError: The input or a setting is wrong.
         TransientError: The store kept failing.
         FatalError: The storage refused the sample.
     """

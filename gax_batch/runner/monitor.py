@@ -54,6 +54,7 @@ class Monitor:
             self.metrics.unit(result, self.state)
             with suppress(OSError):
                 self.display.unit(result, self.state)
+                self.display.refresh(self.state)
                 for line in self.alarm.see(self.state.counts.images):
                     logger.info(line)
 

@@ -86,18 +86,18 @@ def pack_survey(
     processes: int | None = None,
     replace: bool = False,
 ) -> PackedSurvey:
-    """Pack a survey; one that is packed already is looked at and left alone.
+    """Pack a survey. Shards that exist already are kept.
 
     Args:
         settings: Survey, decoding, and the folder or prefix of the shards.
-        originals: Keep the images as they are instead of their cutouts.
-        processes: How many work at once; all cores by default.
-        replace: Remove shards of the survey as it was before, once the new ones are there.
+        originals: Pack the original images instead of their cutouts.
+        processes: Number of worker processes; one per core if None.
+        replace: Remove the shards of an earlier state of the survey once the new ones are written.
 
     Raises:
-        UsageError: The input is not what it should be, or the output holds something else.
+        UsageError: The input is wrong, or the output holds something else.
         TransientError: The store kept failing.
-        FatalError: The storage refused nearly everything, or a process died.
+        FatalError: The storage refused nearly everything, or a process was terminated.
     """
     if originals and settings.frames:
         raise UsageError("galaxies on frames have no image files of their own; omit --originals")

@@ -59,14 +59,14 @@ def plan_run(
     """List the input, compare it with the catalog, and log what is new, changed and unchanged.
 
     Args:
-        settings: Of the run.
-        catalog: What is cataloged already.
-        fingerprint: `settings_fingerprint`.
+        settings: Settings of the run.
+        catalog: The catalog before the run.
+        fingerprint: Fingerprint of the settings, from `settings_fingerprint`.
         folder: An empty folder on a local disk, in which the plan keeps its members.
         keep_index: Whether the index of frames is written.
 
     Raises:
-        UsageError: The user's mistake; nothing but the index of frames was written.
+        UsageError: The input or a setting is wrong. Nothing but the index of frames was written.
     """
     provenance = Provenance(catalog)
     retries = _retries(settings, catalog, fingerprint, provenance)
@@ -100,7 +100,7 @@ def report_changed_settings(
 
 
 def _retries(settings: RunSettings, catalog: Catalog, fingerprint: str, provenance: Provenance) -> Retries:
-    """Find what other limits or companions than those of its last run let the catalog process again."""
+    """Return the members to process again because limits or companions differ from those of the last run."""
     retries: dict[PartName, Collection[str] | None] = {**provenance.limited(fingerprint, settings)}
     incomplete = provenance.incomplete(fingerprint, settings)
     if settings.redo_companions:
@@ -181,17 +181,17 @@ def open_input(
     index_folder: str | None = None,
     settled: Settled | None = None,
 ) -> Source:
-    """Open the survey that the settings name; nothing below `exclude` is part of it.
+    """Open the survey that the settings name.
 
     Args:
         settings: Survey and decoding.
-        exclude: A folder of our own.
+        exclude: Folder or prefix whose objects are not part of the survey.
         keep_index: Whether the index of frames is written.
-        index_folder: Where the index of frames is; None where there is none.
-        settled: As for `open_source`.
+        index_folder: Folder or prefix of the index of frames; None to use no index.
+        settled: Shards that need no listing of their rows, as for `open_source`.
 
     Raises:
-        UsageError: It is not there, or the settings do not fit together.
+        UsageError: The survey does not exist, or the settings contradict each other.
         TransientError: The store kept failing.
     """
     bands = PRESETS[settings.preset].bands
@@ -241,7 +241,7 @@ def report_positions(settings: SurveySettings, plan: Plan) -> None:
     """Log how many cutouts the table of positions has, and by which of its columns.
 
     Raises:
-        UsageError: It has none of them, and no limit leaves out the others.
+        UsageError: The table has no cutout of the input, and there is no `--limit`.
     """
     found = plan.matched
     if settings.positions is None or settings.frames:

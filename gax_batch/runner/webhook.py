@@ -51,7 +51,7 @@ class Webhook:
             raise UsageError(f"the environment variable {variable}, named by --webhook, {what}; set it")
 
     def send(self, summary: dict[str, Any], *, attempts: int = ATTEMPTS) -> None:
-        """Post a summary; a server that does not take it is named in one line, by its variable alone."""
+        """Post a summary. A failure is logged with the name of the variable, without the URL."""
         if not self._url:
             return
         problem = ""
@@ -66,7 +66,7 @@ class Webhook:
         logger.info(f"the webhook of {self._variable} was not told: {problem}")
 
     def _post(self, body: bytes) -> tuple[str, bool]:
-        """What went wrong (nothing: the empty text), and whether it may pass. It never tells the URL."""
+        """Return what failed, without the URL (empty if nothing did), and whether a retry may succeed."""
         try:
             request = urllib.request.Request(  # noqa: S310 (the scheme was checked)
                 self._url, body, {"Content-Type": "application/json", "User-Agent": "gax-batch"}

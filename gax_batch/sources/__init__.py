@@ -134,17 +134,18 @@ def open_frames(
     """Open a survey of frames and of positions on them.
 
     Args:
-        uri: Where the frames are: FITS files, one per band, whose names differ in the band alone.
-        positions: The table of the galaxies (see `read_positions`).
-        bands: The bands that are needed, from red to blue.
-        limit: Take the first so many galaxies of the table only.
-        exclude: As for `open_source`.
-        limits: What ids may be.
-        index_folder: Where the index of the frames is; without, every header is opened.
-        keep_index: Whether it is written when it changes.
+        uri: Folder, prefix or glob of the frames: FITS files, one per band, whose names differ
+            only in the band.
+        positions: Table of the galaxies (see `read_positions`).
+        bands: Bands of the cutouts, from red to blue.
+        limit: Number of galaxies to take from the beginning of the table; None for all.
+        exclude: Folder or prefix to leave out, as for `open_source`.
+        limits: Limits of the ids.
+        index_folder: Folder or prefix of the index of the frames. If None, every header is read.
+        keep_index: Whether the index is written when it changes.
 
     Raises:
-        UsageError: Nothing is there.
+        UsageError: There are no frames.
         TransientError: The store kept failing.
     """
     _check(uri, limit, exclude)

@@ -60,13 +60,13 @@ _TWICE = "SELECT field FROM indexed GROUP BY field, band HAVING count(*) > 1 LIM
 
 @dataclass(frozen=True, slots=True)
 class FrameIndex:
-    """Where an index is kept, and what was listed.
+    """The place of an index, and the listing that it is compared with.
 
     Attributes:
-        folder: Of the index; None where none is kept.
-        root: Of the listing: a folder, or a single frame's URI.
+        folder: Folder or prefix of the index; None if there is none.
+        root: Root of the listing: a folder, or the URI of a single frame.
         whole: Whether everything below `root` was listed.
-        bands: That are looked for.
+        bands: Bands of the cutouts.
         keep: Whether the index is written.
     """
 
@@ -117,7 +117,7 @@ class FrameIndex:
         return scratch.table(_FOUND)
 
     def _load(self, scratch: Scratch, uri: str) -> None:
-        """Fill the table `indexed` from the stored index; not at all where that cannot be used."""
+        """Fill the table `indexed` from the stored index. Leave it empty if the index cannot be used."""
         try:
             for rows in _read(uri):
                 scratch.insert("indexed", INDEX_SCHEMA, rows)
@@ -132,7 +132,7 @@ class FrameIndex:
         logger.info(f"the index of frames {uri} cannot be used and is built again: {problem}")
 
     def _store(self, scratch: Scratch) -> bool:
-        """Write the index; False, and a line about it, where that cannot be done."""
+        """Write the index. Log a failure and return False."""
         if self.uri is None:
             return False
         sink = pa.BufferOutputStream()

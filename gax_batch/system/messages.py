@@ -1,8 +1,4 @@
-"""Where the log messages of the package are written while a command runs.
-
-The package only logs, to one logger per module. In a library call or a notebook, its messages follow the
-user's configuration of `logging`.
-"""
+"""The log messages of the package. Without a command, they follow the user's configuration of `logging`."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -12,11 +8,7 @@ _PACKAGE = logging.getLogger("gax_batch")
 
 
 class _Writer(logging.Handler):
-    """Pass the text of each message to a function.
-
-    An error of the function is raised where the message is logged. The handlers of `logging` would print it.
-    So a command whose output is closed ends, unless the function suppresses the error.
-    """
+    """Passes the text of each message to a function, whose errors are raised where the message is logged."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         super().__init__()

@@ -130,6 +130,7 @@ def test_json_lines_tell_run_unit_and_worker(now):
         shown.refresh(state)
         state.add(result("b", 10, failure="inference failed: NaN"))
         shown.unit(result("b", 10, failure="inference failed: NaN"), state)
+        shown.refresh(state)
     shown.fail("the pipeline broke")
     assert [line["event"] for line in lines] == ["message", "unit", "progress", "unit", "progress", "error"]
     assert [line["run"] for line in lines] == [None, *["run-1"] * 5]

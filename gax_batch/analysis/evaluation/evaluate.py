@@ -47,12 +47,12 @@ def evaluate_catalog(
     """Judge the galaxies of a catalog that a table labels and that did not train its bundle.
 
     Args:
-        uri: The catalog.
-        table: Labels, see `gax_batch.analysis.labels.read_labels`.
+        uri: Folder or URI of the catalog.
+        table: Table of labels; see `gax_batch.analysis.labels.read_labels`.
         output: Folder for `evaluation.json` and `evaluation.html`.
-        bundle: Folder or URI of the catalog's bundle, which states the definition and the training galaxies;
-            the shipped one when None.
-        definition: Definition of the catalog's fractions, if its bundle is not available.
+        bundle: Folder or URI of the bundle of the catalog, which states the definition and the training
+            galaxies; the shipped one if None.
+        definition: Definition of the fractions of the catalog, if its bundle is not available.
         allow_other_definition: Whether labels of another definition are compared too.
 
     Raises:
@@ -93,11 +93,12 @@ def evaluate_bundle(
     """Judge a bundle on labelled images that it was not trained on.
 
     Args:
-        bundle: Folder or URI; the shipped one when None.
-        table: Labels, see `gax_batch.analysis.labels.read_labels`.
-        images: Folder, prefix or glob, or a local folder of zips; an image's name is its galaxy's id.
+        bundle: Folder or URI of the bundle; the shipped one if None.
+        table: Table of labels; see `gax_batch.analysis.labels.read_labels`.
+        images: Folder, prefix or glob of images, or a local folder of zips. The name of an image is the id of
+            its galaxy.
         output: Folder for `evaluation.json` and `evaluation.html`.
-        draws: Weight draws.
+        draws: Number of weight draws of each image.
         allow_other_definition: Whether labels of another definition are compared too.
 
     Raises:
@@ -187,7 +188,7 @@ def _compare_definitions(labels: Labels, manifest: Manifest, allowed: bool) -> d
 
 
 def _training_facts(manifest: Manifest, by_id: Mask, by_pixels: Mask) -> dict[str, Any]:
-    """Report how many galaxies trained the bundle; refuse if no other galaxy is left."""
+    """Log how many galaxies trained the bundle; refuse if no other galaxy is left."""
     recorded = training_set.is_recorded(manifest)
     trained = int((by_id | by_pixels).sum())
     if not recorded:

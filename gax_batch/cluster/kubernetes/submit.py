@@ -104,20 +104,20 @@ def check(cluster: Cluster, job: Object) -> list[Problem]:
 
 
 def submit(cluster: Cluster, job: Object, patience: Patience | None = None) -> int:
-    """Run a job and wait for its end; SIGTERM or SIGINT ends it with its cluster.
+    """Run a job and wait for its end. SIGTERM or SIGINT deletes the job with its cluster.
 
     Args:
-        cluster: Where it runs.
-        job: `job_of_night`.
-        patience: How often to ask, and how long without an answer.
+        cluster: The Kubernetes cluster.
+        job: The RayJob, from `job_of_night`.
+        patience: How often the API is asked, and for how long it may not answer.
 
     Returns:
-        The exit code of the run: 0, or 2, 3, 4 as `gax run` has them; 143 or 130 when told to stop.
+        The exit code of the run: 0, 2, 3 or 4 as for `gax run`; 143 or 130 after a signal.
 
     Raises:
-        UsageError: The job breaks a rule, the API refuses it, or another one of the survey is running.
-        TransientError: The API does not answer; the job goes on, and the same command adopts it.
-        FatalError: The job was deleted, or failed otherwise than by its run.
+        UsageError: The job breaks a rule, the API refuses it, or another job of the survey is running.
+        TransientError: The API does not answer. The job continues, and the same command adopts it.
+        FatalError: The job was deleted, or failed for another reason than its run.
     """
     patience = patience or Patience()
     name = str(job["metadata"]["name"])

@@ -19,16 +19,16 @@ ADDRESS = "127.0.0.1"
 
 
 def explore(uri: str, version: int | None, port: int, sources: str | None = None) -> None:
-    """Serve a snapshot's pages.
+    """Serve the pages of a snapshot until Ctrl-C.
 
     Args:
-        uri: The catalog.
-        version: The snapshot's number; the newest if None.
-        port: To listen on; 0 for a free one.
-        sources: Where the survey's files are now; see `gax_batch.open_catalog`.
+        uri: Folder or URI of the catalog.
+        version: Number of the snapshot; the newest if None.
+        port: Port to listen on; 0 for a free one.
+        sources: Current place of the survey's files; see `gax_batch.open_catalog`.
 
     Raises:
-        UsageError: There is no such snapshot, it cannot be read whole, or the port is taken.
+        UsageError: The snapshot does not exist or is not complete, or the port is taken.
         TransientError: The store kept failing.
     """
     catalog = open_existing(uri, version)

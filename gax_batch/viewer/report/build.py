@@ -53,7 +53,7 @@ class Rejects:
 
 
 def write_report(uri: str, version: int | None, output: str | None, sources: str | None = None) -> str:
-    """Write the page of a snapshot.
+    """Write the page of a snapshot, and log where it is.
 
     Args:
         uri: URI of the catalog.
