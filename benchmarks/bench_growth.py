@@ -103,9 +103,7 @@ def ends_of(folder: Path, units: int, engines: int, seconds: float, watch: Usage
     resources = Resources(CPUS, engines, STORE_BYTES)
     before, ends, cpu = cpu_by_thread(), [], []
     after = before
-    for result in execute(
-        tasks, factory, options, resources, StepLimit(seconds=600.0), lambda _: False, lambda _: None
-    ):
+    for result in execute(tasks, factory, options, resources, StepLimit(seconds=600.0), lambda _: False):
         ends += [time.monotonic()] if result.part is not None else []
         cpu += [watch.seconds()] if watch is not None else []
         if len(ends) > units - LOOKS:

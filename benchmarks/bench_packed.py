@@ -22,7 +22,7 @@ SMALLER = Target(8000, at_most=True)
 def pack(loose: str, packed: str, *, originals: bool) -> None:
     """Pack a survey into one shard."""
     settings = check_settings(PackSettings, {"input": loose, "output": packed, "unit_size": COUNT})
-    pack_survey(settings, lambda _: None, originals=originals, processes=1)
+    pack_survey(settings, originals=originals, processes=1)
 
 
 def read(units: list[pa.Table], count: int) -> None:

@@ -72,7 +72,7 @@ def grow(settings: RunSettings, shards: Path, folder: Path, parts: int) -> dict[
     clock.append(time.perf_counter())
     catalog = Catalog(settings.catalog)
     clock.append(time.perf_counter())
-    plan = plan_run(settings, catalog, fingerprint, folder, lambda _: None)
+    plan = plan_run(settings, catalog, fingerprint, folder)
     clock.append(time.perf_counter())
     assert plan.counts.listed == (parts + NEW) * ROWS, str(plan.counts)
     assert sum(unit.members for unit in plan.units) == NEW * ROWS, str(plan.counts)

@@ -50,7 +50,7 @@ class Surveys:
         place = self.folder / f"packed-{count}"
         if not place.exists():
             given = {"input": str(self.loose(count)), "output": str(place), "unit_size": UNIT}
-            pack_survey(check_settings(PackSettings, given), lambda _: None)
+            pack_survey(check_settings(PackSettings, given))
         return place
 
 

@@ -18,6 +18,7 @@ from gax_batch.cluster import unit
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.planning.plan import make_plan
 from gax_batch.sources import open_source
+from gax_batch.system.messages import redirect_messages
 
 # Ray's workers import the engine of tests/fake_engine.py by name, and the package of this checkout.
 os.environ["PYTHONPATH"] = os.pathsep.join(str(path) for path in Path(__file__).parents[:2])
@@ -31,6 +32,14 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real galaxies of ../shared/data are not on this machine")
     return SHARED
+
+
+@pytest.fixture
+def messages() -> Iterator[list[str]]:
+    """What the package logs during the test."""
+    lines: list[str] = []
+    with redirect_messages(lines.append):
+        yield lines
 
 
 @pytest.fixture

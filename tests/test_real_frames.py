@@ -109,7 +109,7 @@ def test_they_become_a_catalog(
     monkeypatch.setattr(run_module, "load_engine", partial(fake_engine))
     catalog = str(tmp_path / "catalog")
     values = {"input": str(frames), "frames": True, "positions": table, "catalog": catalog, "cpus": 2}
-    assert run_survey(load_settings(None, values), lambda _: None).exit_code == 0
+    assert run_survey(load_settings(None, values)).exit_code == 0
     rows = Catalog(catalog).galaxies().sort_by("galaxy_id")
     assert rows["galaxy_id"].to_pylist() == found.names
     assert len(Catalog(catalog).rejects()) == 0

@@ -25,6 +25,7 @@ from gax_batch.runner import run as run_module
 from gax_batch.runner.run import run_survey
 from gax_batch.runner.settings import load_settings
 from gax_batch.storage.listing import list_objects
+from gax_batch.system.messages import redirect_messages
 from gax_batch.viewer.report.build import write_report
 
 CANARY = "canary-7f3a9e51d2"
@@ -84,14 +85,15 @@ def test_a_run_leaves_no_secret_anywhere(
     said: list[str] = []
     strangers: list[str] = []
 
-    def say(line: str) -> None:
+    def write(line: str) -> None:
         said.append(line)
         if ray_address() and not strangers:
             strangers.append(refusal_of_a_stranger())
             strangers.extend(open_to_others())
 
-    assert run_survey(load_settings(None, values), say).exit_code == 3
-    write_report(f"{survey}/catalog", None, str(tmp_path / "report.html"), said.append)
+    with redirect_messages(write):
+        assert run_survey(load_settings(None, values)).exit_code == 3
+        write_report(f"{survey}/catalog", None, str(tmp_path / "report.html"))
     texts = {info.uri: storage.read_bytes(info.uri) for info in list_objects(survey)}
     written = [uri for uri in texts if not uri.startswith(f"{survey}/images/")]
     for part in ("_delta_log", "/plan/", "run.json", "galaxies/parts", "population/"):

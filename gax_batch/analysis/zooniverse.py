@@ -9,6 +9,7 @@ tools treat every cell that could be a file's name as one. Therefore no cell is 
 import csv
 import difflib
 import io
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -21,13 +22,14 @@ from PIL import Image
 from gax_batch import gz2, storage
 from gax_batch.analysis.cutouts import PLAN_GONE, locate_cutouts
 from gax_batch.analysis.selection import CRITERIA, ChosenGalaxies, select
-from gax_batch.cluster.progress import Say
 from gax_batch.errors import FatalError, TransientError, UsageError
 from gax_batch.imaging.cutout import IMAGE_SIDE, ImageFlag
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.rejects import Reason, Reject, RejectError, Stage
 from gax_batch.sources import Found, Pixels, Stored, visit_members
 from gax_batch.storage.listing import list_objects
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.csv"
 MAX_IMAGE_BYTES = 1_000 * 1024
@@ -187,7 +189,6 @@ def select_subjects(
     count: int,
     diverse: bool,
     output: str,
-    say: Say,
     sources: str | None = None,
 ) -> Subjects:
     """Select galaxies, write them as subjects, and report the result.
@@ -199,7 +200,7 @@ def select_subjects(
         count: Number of galaxies.
         diverse: See `selection.select`.
         output: An empty folder or prefix.
-        say: Shows one line to the user.
+
         sources: Folder or prefix that now contains the survey's files, see `gax_batch.open_catalog`.
 
     Raises:
@@ -217,15 +218,15 @@ def select_subjects(
     selection = select(catalog, by=by, questions=asked, count=count, diverse=diverse)
     found = len(selection.galaxies)
     fewer = f": all available ones, fewer than {count:,}" if found < count else ""
-    say(f"{found:,} of {selection.considered:,} galaxies selected by {by}{fewer}")
+    logger.info(f"{found:,} of {selection.considered:,} galaxies selected by {by}{fewer}")
     name = None if question is None else asked[0].name
     subjects = write_subjects(catalog, selection, root, by=by, question=name, sources=sources)
-    say(f"{len(subjects.images):,} images and {MANIFEST} are in {output}")
+    logger.info(f"{len(subjects.images):,} images and {MANIFEST} are in {output}")
     ids = selection.galaxies["galaxy_id"]
     for row, reject in sorted(subjects.lost.items())[:_SHOWN_LOST]:
-        say(f"  no image of {ids[row].as_py()}: {reject.reason}: {reject.detail}")
-    if len(subjects.lost) > _SHOWN_LOST:
-        say(f"  and {len(subjects.lost) - _SHOWN_LOST:,} more without an image: {dict(subjects.reasons)}")
+        logger.info(f"  no image of {ids[row].as_py()}: {reject.reason}: {reject.detail}")
+    if (more := len(subjects.lost) - _SHOWN_LOST) > 0:
+        logger.info(f"  and {more:,} more without an image: {dict(subjects.reasons)}")
     return subjects
 
 

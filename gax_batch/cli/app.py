@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from gax_batch import __version__
+from gax_batch.system.messages import redirect_messages
 
 app = typer.Typer(
     name="gax",
@@ -16,6 +17,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
     ] = False,
@@ -23,3 +25,4 @@ def _root(
     if version:
         typer.echo(f"gax-batch {__version__}")
         raise typer.Exit
+    context.with_resource(redirect_messages(typer.echo))

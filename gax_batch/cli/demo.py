@@ -1,38 +1,41 @@
-"""`gax demo`: from nothing to a catalog, and a look at what is in it."""
+"""`gax demo`: simulate a survey, catalog it, and describe the catalog."""
+
+import logging
 
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.cluster.progress import Say
 from gax_batch.runner.run import run_survey
 from gax_batch.runner.settings import RunSettings
 from gax_batch.simulate.survey import simulate_survey
+
+logger = logging.getLogger(__name__)
 
 SEED = 2026
 SHOWN_CLASSES = 8
 SHOWN_GALAXIES = 6
 
 
-def run_demo(settings: RunSettings, galaxies: int, say: Say) -> int:
+def run_demo(settings: RunSettings, galaxies: int) -> int:
     """Simulate a survey into the settings' input, catalog it, and describe the catalog.
 
     Returns:
         The exit code of the run.
     """
-    say(f"1. Simulating {galaxies:,} galaxies into {settings.input}")
+    logger.info(f"1. Simulating {galaxies:,} galaxies into {settings.input}")
     simulate_survey(settings.input, galaxies, SEED)
-    say(f"2. Cataloging them: gax run --input {settings.input} --catalog {settings.catalog}")
-    say("   (The model knows real galaxies: it may warn that simulated images are not like them)")
-    outcome = run_survey(settings, say)
-    say(f"3. What is in {settings.catalog}")
-    say(describe_catalog(settings.catalog))
+    logger.info(f"2. Cataloging them: gax run --input {settings.input} --catalog {settings.catalog}")
+    logger.info("   (The model knows real galaxies: it may warn that simulated images are not like them)")
+    outcome = run_survey(settings)
+    logger.info(f"3. What is in {settings.catalog}")
+    logger.info(describe_catalog(settings.catalog))
     return outcome.exit_code
 
 
 def describe_catalog(uri: str) -> str:
-    """A few lines about a catalog: its size, its commonest classes, its first galaxies."""
+    """Return a few lines about a catalog: its size, its commonest classes, its first galaxies."""
     shown = {
         "galaxy_id": "galaxy_id",
         "ra": "ra",

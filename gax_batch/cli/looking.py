@@ -27,7 +27,7 @@ def report(
     require_extra("viewer", "gax report", "jinja2", "markupsafe", "matplotlib")
     from gax_batch.viewer.report.build import write_report
 
-    write_report(catalog, version, output, typer.echo, sources)
+    write_report(catalog, version, output, sources)
 
 
 @app.command()
@@ -48,4 +48,4 @@ def explore(
     require_extra("viewer", "gax explore", "jinja2", "markupsafe", "matplotlib", "starlette", "uvicorn")
     from gax_batch.viewer.explorer.server import explore as serve
 
-    serve(catalog, version, port, typer.echo, sources)
+    serve(catalog, version, port, sources)

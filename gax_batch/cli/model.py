@@ -74,7 +74,6 @@ def evaluate(
             catalog,
             labels,
             output,
-            typer.echo,
             bundle=bundle,
             definition=definition,
             allow_other_definition=allow_other_definition,
@@ -86,7 +85,6 @@ def evaluate(
             images,
             output,
             draws,
-            typer.echo,
             allow_other_definition=allow_other_definition,
         )
 

@@ -40,7 +40,7 @@ def submit(
     cluster = connect(namespace, context)
     job = jobs.job_of_night(jobs.read_template(cluster, template), name)
     if not check:
-        raise typer.Exit(jobs.submit(cluster, job, typer.echo, jobs.Patience(keep=keep)))
+        raise typer.Exit(jobs.submit(cluster, job, jobs.Patience(keep=keep)))
     problems = jobs.check(cluster, job)
     if config is not None:
         from gax_batch.runner.preflight import survey_problems

@@ -70,4 +70,4 @@ def publish(
         conditional,
         bundle,
     )
-    publish_catalog(request, typer.echo)
+    publish_catalog(request)

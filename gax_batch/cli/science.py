@@ -73,6 +73,5 @@ def select(
         count=n,
         diverse=diverse,
         output=output,
-        say=typer.echo,
         sources=sources,
     )

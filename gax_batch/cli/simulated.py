@@ -20,7 +20,7 @@ def demo(
     from gax_batch.runner.settings import load_settings
 
     settings = load_settings(None, {"input": f"{output}/survey", "catalog": f"{output}/catalog"})
-    raise typer.Exit(run_demo(settings, galaxies, typer.echo))
+    raise typer.Exit(run_demo(settings, galaxies))
 
 
 @app.command()

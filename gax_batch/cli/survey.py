@@ -16,6 +16,7 @@ from gax_batch.runner.settings import (
     describe_settings,
     load_settings,
 )
+from gax_batch.system.messages import redirect_messages
 
 config_app = typer.Typer(help="Look at the settings of a run.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -35,12 +36,12 @@ def run(given: dict[str, Any], config: ConfigFile = None) -> None:
     from gax_batch.runner.display import open_display
     from gax_batch.runner.run import run_survey
 
-    display = open_display(typer.echo, json_lines=settings.log_format == "json")
-    try:
-        raise typer.Exit(run_survey(settings, display.say, display).exit_code)
-    except GaxError as error:
-        display.fail(str(error))
-        raise typer.Exit(error.exit_code) from error
+    with open_display(typer.echo, json_lines=settings.log_format == "json") as display:
+        try:
+            raise typer.Exit(run_survey(settings, display).exit_code)
+        except GaxError as error:
+            display.fail(str(error))
+            raise typer.Exit(error.exit_code) from error
 
 
 @app.command()
@@ -67,7 +68,7 @@ def plan(
     from gax_batch.runner.estimate import Budget, forecast
 
     budget = Budget(hours, core_price, gpu_price)
-    raise typer.Exit(forecast(settings, typer.echo, calibrate=calibrate, budget=budget))
+    raise typer.Exit(forecast(settings, calibrate=calibrate, budget=budget))
 
 
 @app.command()
@@ -91,7 +92,7 @@ def pack(
     settings = check_settings(PackSettings, given)
     from gax_batch.runner.pack import pack_survey
 
-    done = pack_survey(settings, typer.echo, originals=originals, processes=processes, replace=replace)
+    done = pack_survey(settings, originals=originals, processes=processes, replace=replace)
     counts = "".join(f", {n:,} rejected: {reason}" for reason, n in sorted(done.rejects.items()))
     typer.echo(f"{done.shards:,} shards: {done.written:,} written, {done.removed:,} removed{counts}")
     if done.failed:
@@ -129,16 +130,16 @@ def classify(
         check_plot(plot)
     settings = check_settings(ClassifySettings, given | {"images": images})
     decoder = Decoder(preset=settings.preset)
-    rows = classify_images(
-        settings.images,
-        bundle=settings.bundle,
-        models=settings.models,
-        draws=settings.draws,
-        passes=settings.passes,
-        precision=settings.precision,
-        decoder=decoder,
-        warn=partial(typer.echo, err=True),
-    )
+    with redirect_messages(partial(typer.echo, err=True)):
+        rows = classify_images(
+            settings.images,
+            bundle=settings.bundle,
+            models=settings.models,
+            draws=settings.draws,
+            passes=settings.passes,
+            precision=settings.precision,
+            decoder=decoder,
+        )
     typer.echo(render_json(rows) if json else render_trees(rows))
     if plot is not None:
         save_plot(rows, decoder, plot)

@@ -113,12 +113,12 @@ class Metrics:
         self._seconds = _metric(Histogram, name, text, run_id, boundaries=_UNIT_SECONDS)
         self._counted: dict[tuple[str, str], float] = {}
 
-    def unit(self, result: UnitResult) -> None:
+    def unit(self, result: UnitResult, state: RunState) -> None:
         """Count the seconds of the steps of a unit."""
         for step, seconds in result.state.seconds.items():
             self._seconds.observe(seconds, {"step": step})
 
-    def state(self, state: RunState) -> None:
+    def refresh(self, state: RunState) -> None:
         """Update every metric."""
         counts, units = state.counts, state.sample.view.units
         self._count("gax_galaxies", state.new_galaxies)

@@ -24,7 +24,7 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from gax_batch.cluster.isolation import WorkerFailure, save_unit
 from gax_batch.cluster.metrics import Reporter, open_tracker, sampling
-from gax_batch.cluster.progress import Sample, Say, duration
+from gax_batch.cluster.progress import Sample, duration
 from gax_batch.cluster.unit import Summarizer, UnitOptions, UnitResult, UnitStatus, UnitTask
 from gax_batch.cluster.unit_tracker import READING, Step, StepLimit, TrackerView
 from gax_batch.cluster.workers import Classifier, SingleUnitActor, Steps, read_block, write_block
@@ -34,6 +34,8 @@ from gax_batch.rejects import Reject
 from gax_batch.system.machine import STEP_CPUS, Layout, Resources, lay_out
 from gax_batch.system.signals import handlers_kept
 from gax_batch.system.stderr import quiet_threads
+
+logger = logging.getLogger(__name__)
 
 # Attempts of a task of `map_tasks`, and of a step of a unit. Ray Data retries a lost step without limit; the
 # tracker limits that (see `UnitTracker.enter`). Units that are still lost are attempted alone.
@@ -125,7 +127,6 @@ def execute(
     resources: Resources,
     limit: StepLimit,
     on_sample: Callable[[Sample], bool],
-    say: Say,
 ) -> Generator[UnitResult, None, None]:
     """Process units and yield the result of each as it ends, in any order.
 
@@ -140,7 +141,6 @@ def execute(
         limit: How long each step of a unit may take.
         on_sample: Called once a second, in a separate thread, with the state of the workers. Once it returns
             true, no more units are begun, and those that are not begun have no result.
-        say: Shows one line to the user.
 
     Raises:
         FatalError: The pipeline failed. The parts that are written are kept.
@@ -149,18 +149,16 @@ def execute(
     waiting = {task.unit_id: task for task in tasks}
     use = _layout(resources, len(tasks))
     if lack := use.lack(*_cluster_size()):
-        say(f"waiting for nodes: {lack}")
+        logger.info(f"waiting for nodes: {lack}")
     with open_tracker() as tracker, sampling(tracker, use.workers, on_sample):
         config = WorkerConfig(factory, options, resources, tracker, limit)
-        with closing(_all_rounds(waiting, config, say)) as results:
+        with closing(_all_rounds(waiting, config)) as results:
             for result in results:
                 if result.state.status is not UnitStatus.NOT_BEGUN:
                     yield result
 
 
-def _all_rounds(
-    waiting: dict[str, UnitTask], config: "WorkerConfig", say: Say
-) -> Generator[UnitResult, None, None]:
+def _all_rounds(waiting: dict[str, UnitTask], config: "WorkerConfig") -> Generator[UnitResult, None, None]:
     idle = 0
     while waiting:
         left, broken = len(waiting), None
@@ -178,7 +176,7 @@ def _all_rounds(
         if idle > MAX_IDLE:
             cause = "units do not come back" if broken is None else _root_cause(broken)
             raise FatalError(f"the pipeline broke: {cause}") from broken
-        yield from _rescued([waiting.pop(unit_id) for unit_id in lost], config, say)
+        yield from _rescued([waiting.pop(unit_id) for unit_id in lost], config)
 
 
 def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -296,11 +294,11 @@ def _lost(tracker: ActorHandle, waiting: Container[str]) -> list[str]:
     return [step.unit_id for step in view.steps if step.unit_id in waiting]
 
 
-def _rescued(lost: Sequence[UnitTask], config: WorkerConfig, say: Say) -> Iterator[UnitResult]:
+def _rescued(lost: Sequence[UnitTask], config: WorkerConfig) -> Iterator[UnitResult]:
     worker, failed = IsolatedWorker(config), 0
     try:
         for task in lost:
-            say(f"unit {task.unit_id} was lost with its worker; it is tried alone")
+            logger.info(f"unit {task.unit_id} was lost with its worker; it is tried alone")
             with _cluster_needed():
                 result = save_unit(task, worker.attempt, config.limit.of_unit(task.planned, task.bytes))
             yield result

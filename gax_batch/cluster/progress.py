@@ -1,10 +1,12 @@
 """The state of a run: counts of its results, steps of its units, expected duration."""
 
+import logging
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gax_batch.catalog.parts import Part
 from gax_batch.cluster.unit import UnitResult
@@ -19,8 +21,7 @@ from gax_batch.cluster.unit_tracker import (
 )
 from gax_batch.models.domain import Counts
 
-Say = Callable[[str], None]
-"""Shows one line to the user."""
+logger = logging.getLogger(__name__)
 
 LINE_EVERY_SECONDS = 5.0
 
@@ -157,6 +158,16 @@ class RunState:
         return _pace_line(self.done, self.planned, self.rate, self.counts.rejects)
 
 
+class Observer(Protocol):
+    """Receives the events of a run: its display and its metrics do."""
+
+    def unit(self, result: UnitResult, state: RunState) -> None:
+        """Report that a unit has ended."""
+
+    def refresh(self, state: RunState) -> None:
+        """Report the state of the run: once a second, and to a display after each unit."""
+
+
 class Stall:
     """Detects that a run makes no progress: first to warn, later to give it up."""
 
@@ -222,24 +233,23 @@ def _longest(steps: Sequence[Step]) -> str:
 
 
 class Progress:
-    """Shows the progress of a command whose work has a single step."""
+    """Logs the progress of a command whose work has a single step."""
 
-    def __init__(self, say: Say, planned: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._say = say
+    def __init__(self, planned: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._planned = planned
         self._clock = clock
         self._done = 0
         self._start = self._last = clock()
 
     def advance(self, cutouts: int, rejects: int) -> None:
-        """Count finished cutouts. Show at most one line per `LINE_EVERY_SECONDS`."""
+        """Count finished cutouts. Log at most one line per `LINE_EVERY_SECONDS`."""
         self._done += cutouts
         now = self._clock()
         if now - self._last < LINE_EVERY_SECONDS and self._done < self._planned:
             return
         self._last = now
         rate = self._done / max(now - self._start, 1e-9)
-        self._say(_pace_line(self._done, self._planned, rate, rejects))
+        logger.info(_pace_line(self._done, self._planned, rate, rejects))
 
 
 def _pace_line(done: int, planned: int, rate: float, rejects: int) -> str:

@@ -1,28 +1,27 @@
 """Read cutouts again that the storage failed to give, at the end of the run, before they become rejects."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from gax_batch.cluster.progress import Say
 from gax_batch.cluster.unit import UnitResult, UnitTask
+
+logger = logging.getLogger(__name__)
 
 Results = Generator[UnitResult, None, None]
 Execute = Callable[[Sequence[UnitTask]], Results]
 """Processes units and yields the result of each, in any order."""
 
 
-def with_retries(
-    tasks: Sequence[UnitTask], execute: Execute, is_stopping: Callable[[], bool], say: Say
-) -> Results:
+def with_retries(tasks: Sequence[UnitTask], execute: Execute, is_stopping: Callable[[], bool]) -> Results:
     """Process units; at the end, process the cutouts again that the storage failed to give.
 
     Args:
         tasks: The units.
         execute: Processes units.
         is_stopping: Returns whether the run is stopping: then no cutout is processed again.
-        say: Shows one line to the user.
 
     Yields:
         The result of each unit, once. A unit with such cutouts comes after they were processed again.
@@ -40,7 +39,7 @@ def with_retries(
                 cutouts += result.part.unread
     again = [replace(task, base=keys[task.unit_id]) for task in tasks if task.unit_id in keys]
     if again and not is_stopping():
-        say(f"{cutouts:,} cutouts that the storage failed to give are tried again")
+        logger.info(f"{cutouts:,} cutouts that the storage failed to give are tried again")
         with closing(execute(again)) as results:
             for result in results:
                 first = held.pop(result.state.unit_id)

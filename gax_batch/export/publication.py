@@ -3,6 +3,7 @@
 This is the only module of publishing that uses the cluster.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,7 +13,6 @@ from gax_batch import storage
 from gax_batch.analysis.conditional import Conditional
 from gax_batch.catalog import layout
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.cluster.progress import Say
 from gax_batch.errors import FatalError, UsageError
 from gax_batch.export.formats import Format
 from gax_batch.export.hats_catalog import publish_hats
@@ -27,6 +27,8 @@ from gax_batch.system.cpus import logical_cpus
 from gax_batch.system.extras import require_extra
 from gax_batch.system.machine import MIB, Resources, cluster_address
 from gax_batch.system.stderr import quiet_native_stderr
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,12 +57,11 @@ class Request:
     bundle: str | None = None
 
 
-def publish(request: Request, say: Say) -> None:
+def publish(request: Request) -> None:
     """Publish a snapshot of a catalog.
 
     Args:
         request: Settings of the publication.
-        say: Shows one line to the user.
 
     Raises:
         UsageError: The catalog, the selection or the output cannot be used, or the package of the format is
@@ -85,14 +86,14 @@ def publish(request: Request, say: Say) -> None:
     root, keys = layout.table(catalog.uri, layout.GALAXIES_TABLE), [part.key for part in catalog.parts()]
     try:
         if request.form is Format.HATS:
-            _publish_sky(request, root, keys, selection, provenance, output, say)
+            _publish_sky(request, root, keys, selection, provenance, output)
         else:
             _check_file(output, replace_it=request.replace)
             table = publish_table(root, keys, selection, provenance, request.form, output)
-            say(f"{table.rows:,} galaxies, {table.without_position:,} of them without a position")
+            logger.info(f"{table.rows:,} galaxies, {table.without_position:,} of them without a position")
     except OSError as error:
         raise FatalError(f"{request.output} cannot be written: {error}; free space or check it") from error
-    say(f"snapshot {catalog.version} of {request.catalog} is published at {request.output}")
+    logger.info(f"snapshot {catalog.version} of {request.catalog} is published at {request.output}")
 
 
 def _publish_sky(
@@ -102,11 +103,10 @@ def _publish_sky(
     selection: Selection,
     provenance: TableProvenance,
     output: str,
-    say: Say,
 ) -> None:
     margin_order_of(request.margin_arcsec)
     if not {"ra", "dec"} <= set(selection.columns):
-        say("ra and dec are added to the columns, since a HATS catalog requires them")
+        logger.info("ra and dec are added to the columns, since a HATS catalog requires them")
         added = [name for name in ("ra", "dec") if name not in selection.columns]
         selection = replace(selection, columns=(*selection.columns, *added))
     settings = HatsSettings(selection, request.pixel_threshold, request.margin_arcsec)
@@ -115,12 +115,12 @@ def _publish_sky(
         done = publish_hats(
             root, keys, settings, provenance, output, _Cluster(stack), replace_it=request.replace
         )
-    say(f"{done.rows:,} galaxies in {done.tiles:,} pixels")
-    say(f"omitted, since they have no position: {done.without_position:,} galaxies")
+    logger.info(f"{done.rows:,} galaxies in {done.tiles:,} pixels")
+    logger.info(f"omitted, since they have no position: {done.without_position:,} galaxies")
     if done.written or done.removed:
-        say(f"written: {done.written:,} pixels and margins; removed: {done.removed:,} files")
+        logger.info(f"written: {done.written:,} pixels and margins; removed: {done.removed:,} files")
     else:
-        say("no pixel has changed")
+        logger.info("no pixel has changed")
 
 
 class _Cluster:

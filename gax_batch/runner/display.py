@@ -1,9 +1,10 @@
-"""How a run's state is shown: live on a terminal, as plain lines elsewhere, or as JSON lines for programs."""
+"""Show the state of a run: live on a terminal, as plain lines elsewhere, or as JSON lines for programs."""
 
 import json
+import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -14,42 +15,37 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gax_batch.cluster.progress import LINE_EVERY_SECONDS, RunState, Say, duration
+from gax_batch.cluster.progress import LINE_EVERY_SECONDS, Observer, RunState, duration
 from gax_batch.cluster.unit import UnitResult
 from gax_batch.cluster.unit_tracker import STATES
 from gax_batch.system.machine import MIB
+from gax_batch.system.messages import redirect_messages
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 60.0
 _SHOWN_REASONS = 4
 
 
-class Display(Protocol):
-    """Shows a person or a program what becomes of a run."""
-
-    def say(self, line: str) -> None:
-        """Show one line."""
+class Display(Observer, Protocol):
+    """Shows the events of a run to a person or a program."""
 
     def fail(self, line: str) -> None:
         """Show why the run ended."""
 
-    def unit(self, result: UnitResult, state: RunState) -> None:
-        """A unit has ended."""
-
-    def refresh(self, state: RunState) -> None:
-        """A second has passed."""
-
     @contextmanager
     def running(self, state: RunState) -> Iterator[None]:
-        """Units are being worked on as long as the block lasts."""
+        """Show that units are processed while the block runs."""
 
 
 class _Pace:
-    """Every five seconds in the beginning, every minute in a run of hours; the end is always due."""
+    """Decides when progress is shown: every 5 s at first, every minute in a run of hours, and at the end."""
 
     def __init__(self) -> None:
         self._last = 0.0
 
     def due(self, state: RunState, now: float) -> bool:
+        """Return whether the state is to be shown at a time in seconds since 1970."""
         pause = min(max(LINE_EVERY_SECONDS, (now - state.started) / 20), _LONGEST_PAUSE_SECONDS)
         if not state.done or (now - max(self._last, state.started) < pause and state.done < state.planned):
             return False
@@ -58,55 +54,52 @@ class _Pace:
 
 
 class PlainLines:
-    """Lines of text, for a log or a pipe."""
+    """Logs the progress as messages, for a file or a pipe."""
 
-    def __init__(self, say: Say) -> None:
-        self.say = say
+    def __init__(self) -> None:
         self._pace = _Pace()
-        self._said = ""
+        self._shown = ""
 
     def fail(self, line: str) -> None:
-        """Show the error on standard error."""
+        """Write the error to standard error."""
         print(f"gax: {line}", file=sys.stderr, flush=True)
 
     def unit(self, result: UnitResult, state: RunState) -> None:
-        """Name a unit that failed; else the pace decides."""
+        """Log a unit that failed."""
         if result.part is None:
-            self.say(f"unit {result.state.unit_id} failed: {result.state.failure}")
-        if state.done == state.planned:
-            self.refresh(state)
+            logger.info(f"unit {result.state.unit_id} failed: {result.state.failure}")
 
     def refresh(self, state: RunState) -> None:
-        """Say how far the run is, if it is time."""
+        """Log the progress if the pace allows it."""
         line = state.line()
-        if self._pace.due(state, _now()) and line != self._said:
-            self._said = line
-            self.say(line)
+        if self._pace.due(state, _now()) and line != self._shown:
+            self._shown = line
+            logger.info(line)
 
     @contextmanager
     def running(self, state: RunState) -> Iterator[None]:
-        """Nothing to set up."""
+        """Set nothing up."""
         yield
 
 
 class JsonLines:
-    """One JSON object a line: `time`, `run`, `event` (message, unit, progress, error) and its fields."""
+    """Writes JSON lines: `time`, `run`, `event` (message, unit, progress or error) and its fields."""
 
-    def __init__(self, write: Say) -> None:
+    def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._pace = _Pace()
         self._run: str | None = None
 
-    def say(self, line: str) -> None:
-        """A message for people."""
+    def message(self, line: str) -> None:
+        """Write a message of the log."""
         self._emit("message", message=line)
 
     def fail(self, line: str) -> None:
-        """Why the run ended."""
+        """Write why the run ended."""
         self._emit("error", level="error", message=line)
 
     def unit(self, result: UnitResult, state: RunState) -> None:
-        """How a unit ended, where it was inferred, and the seconds of its steps."""
+        """Write how a unit ended, where it was inferred, and the seconds of its steps."""
         unit, part = result.state, result.part
         self._emit(
             "unit",
@@ -119,17 +112,15 @@ class JsonLines:
             bytes_read=unit.bytes_read,
             failure=unit.failure,
         )
-        if state.done == state.planned:
-            self.refresh(state)
 
     def refresh(self, state: RunState) -> None:
-        """How far the run is, if it is time."""
+        """Write the progress if the pace allows it."""
         if self._pace.due(state, _now()):
             self._emit("progress", **as_dict(state))
 
     @contextmanager
     def running(self, state: RunState) -> Iterator[None]:
-        """From here on the lines name the run."""
+        """Name the run in the lines from now on."""
         self._run = state.run_id
         yield
 
@@ -138,35 +129,26 @@ class JsonLines:
         self._write(json.dumps(line | fields))
 
 
-class LiveDisplay:
-    """A panel at the foot of a terminal, above which other lines pass."""
+class LiveDisplay(PlainLines):
+    """A panel at the foot of a terminal, above which messages are printed."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__()
         self._console = console
         self._live: Live | None = None
 
-    def say(self, line: str) -> None:
-        """Show one line above the panel."""
+    def message(self, line: str) -> None:
+        """Print a message of the log above the panel."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def fail(self, line: str) -> None:
-        """Show the error on standard error."""
-        print(f"gax: {line}", file=sys.stderr, flush=True)
-
-    def unit(self, result: UnitResult, state: RunState) -> None:
-        """Name a unit that failed, and draw the panel again."""
-        if result.part is None:
-            self.say(f"unit {result.state.unit_id} failed: {result.state.failure}")
-        self.refresh(state)
-
     def refresh(self, state: RunState) -> None:
-        """Draw the panel again."""
+        """Redraw the panel."""
         if self._live is not None:
             self._live.update(panel(state))
 
     @contextmanager
     def running(self, state: RunState) -> Iterator[None]:
-        """Keep the panel up; it stays as it was at the end."""
+        """Show the panel. Its last state stays on the terminal."""
         with Live(
             panel(state),
             console=self._console,
@@ -179,19 +161,23 @@ class LiveDisplay:
 
 
 class _LastingConsole(Console):
-    """A console that is silent once nobody reads it, where Rich would end the process."""
+    """A console that is silent once its output is closed. Rich would end the process."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         _discard_output()
 
 
-def open_display(write: Say, *, json_lines: bool) -> Display:
-    """Return the display for standard output, which a run outlasts where it is closed.
+@contextmanager
+def open_display(write: Callable[[str], None], *, json_lines: bool) -> Iterator[Display]:
+    """Show the messages and the events of a run on standard output. The run continues if that is closed.
 
     Args:
-        write: Shows one line of it.
-        json_lines: Show JSON lines, also on a terminal.
+        write: Writes a line to standard output.
+        json_lines: Write JSON lines, also to a terminal.
+
+    Yields:
+        The display of the events. Messages that are logged while the block runs are shown in its form.
     """
 
     def write_if_read(line: str) -> None:
@@ -200,21 +186,23 @@ def open_display(write: Say, *, json_lines: bool) -> Display:
         except OSError:
             _discard_output()
 
-    if json_lines:
-        return JsonLines(write_if_read)
     console = _LastingConsole()
-    if console.is_terminal and not console.is_dumb_terminal:
-        return LiveDisplay(console)
-    return PlainLines(write_if_read)
+    display: JsonLines | LiveDisplay | None = None
+    if json_lines:
+        display = JsonLines(write_if_read)
+    elif console.is_terminal and not console.is_dumb_terminal:
+        display = LiveDisplay(console)
+    with redirect_messages(display.message if display else write_if_read):
+        yield display or PlainLines()
 
 
 def _discard_output() -> None:
-    """Let the rest of standard output vanish: else the interpreter's last flush of it fails."""
+    """Discard the rest of standard output. Otherwise the last flush of the interpreter would fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def as_dict(state: RunState) -> dict[str, Any]:
-    """The state as plain JSON values."""
+    """Return the state as plain JSON values."""
     left = state.seconds_left
     return {
         "cutouts_done": state.done,
@@ -235,8 +223,8 @@ def as_dict(state: RunState) -> dict[str, Any]:
 
 
 def panel(state: RunState) -> Group:
-    """What the live display shows of a state."""
-    told = as_dict(state)
+    """Return the drawing of a state for the live display."""
+    facts = as_dict(state)
     left = state.seconds_left
     bar = Table.grid(padding=(0, 2))
     bar.add_row(
@@ -245,16 +233,16 @@ def panel(state: RunState) -> Group:
         f"{state.rate:,.1f}/s",
         "" if left is None else f"about {duration(left)} left",
     )
-    units = ", ".join(f"{count:,} {name}" for name, count in told["units"].items() if count)
+    units = ", ".join(f"{count:,} {name}" for name, count in facts["units"].items() if count)
     reasons = state.counts.rejects_by_reason.most_common()
     listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons[:_SHOWN_REASONS])
     more = f", and {len(reasons) - _SHOWN_REASONS} other reasons" if reasons[_SHOWN_REASONS:] else ""
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim")
     rows.add_row("units", f"{state.ended_units:,} of {state.units:,} ended{'; ' if units else ''}{units}")
-    at_work = told["units"]["inferring"]
-    rows.add_row("engines", f"{at_work:,} of {told['engines']:,} at work; {_limit(state)}")
-    rows.add_row("object store", f"{told['object_store_mib']:,} of {told['object_store_of_mib']:,} MiB")
+    at_work = facts["units"]["inferring"]
+    rows.add_row("engines", f"{at_work:,} of {facts['engines']:,} at work; {_limit(state)}")
+    rows.add_row("object store", f"{facts['object_store_mib']:,} of {facts['object_store_of_mib']:,} MiB")
     rows.add_row("rejects", f"{state.counts.rejects:,}{': ' if listed else ''}{listed}{more}")
     return Group(Text(f"run {state.run_id}", style="dim"), bar, rows)
 

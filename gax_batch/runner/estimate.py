@@ -1,5 +1,6 @@
 """`gax plan`: what a run would do, what it would need, and how long it would take; nothing is written."""
 
+import logging
 import tempfile
 import time
 from collections import Counter
@@ -11,18 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.cluster.progress import Say, duration
+from gax_batch.cluster.progress import duration
 from gax_batch.imaging.cutout import IMAGE_SIDE
 from gax_batch.models.bundle import load_catalog_bundle
 from gax_batch.planning.plan import SAMPLE, Plan
 from gax_batch.runner.cluster_size import cpu_node, gpu_node, lines, size
 from gax_batch.runner.fingerprint import settings_fingerprint
-from gax_batch.runner.preparation import plan_run, resources_of, say_what_redoes, settle_precision
+from gax_batch.runner.preparation import plan_run, report_changed_settings, resources_of, settle_precision
 from gax_batch.runner.run import load_engine
 from gax_batch.runner.settings import RunSettings
 from gax_batch.sources import read_unit
 from gax_batch.system.machine import MIB, MemoryNeed, Resources, available_bytes
 from gax_batch.system.stderr import quiet_native_stderr
+
+logger = logging.getLogger(__name__)
 
 _SHOWN_PROBLEMS = 5
 
@@ -50,51 +53,51 @@ class Budget:
     gpu_price: float | None = None
 
 
-def forecast(settings: RunSettings, say: Say, *, calibrate: bool = True, budget: Budget | None = None) -> int:
-    """Say what a run would do.
+def forecast(settings: RunSettings, *, calibrate: bool = True, budget: Budget | None = None) -> int:
+    """Log what a run would do.
 
     Args:
-        settings: Of the run.
-        say: Shows one line to the person who waits.
-        calibrate: Read and classify a few cutouts, to predict the time.
-        budget: For the size of a cluster.
+        settings: Settings of the run.
+        calibrate: Whether to read and classify a few cutouts to predict the time.
+        budget: Hours and prices from which a cluster is sized.
 
     Returns:
-        The exit code: 0, or 2 where the run would be refused for lack of memory.
+        The exit code: 0, or 2 if the run would be refused because memory is short.
 
     Raises:
-        UsageError: The user's mistake.
+        UsageError: The input or a setting is wrong.
         TransientError: The store kept failing.
         FatalError: The storage refused the sample.
     """
     bundle = load_catalog_bundle(settings.bundle)
     catalog = Catalog(settings.catalog)
-    settings = settle_precision(settings, bundle, catalog, say)
+    settings = settle_precision(settings, bundle, catalog)
     fingerprint = settings_fingerprint(settings, bundle)
-    say_what_redoes(settings, bundle, catalog, fingerprint, say)
+    report_changed_settings(settings, bundle, catalog, fingerprint)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
-        plan = plan_run(settings, catalog, fingerprint, Path(folder), say, keep_index=False)
+        plan = plan_run(settings, catalog, fingerprint, Path(folder), keep_index=False)
         resources, need = resources_of(settings, plan.units)
         for line in _plan_lines(plan):
-            say(line)
+            logger.info(line)
         if not plan.units:
             return 0
         fits = need.total <= available_bytes()
-        say(_memory_line(need, fits=fits))
-        say(f"convolutions in {settings.precision}: {settings.draws} draws, {settings.most_passes} passes")
+        logger.info(_memory_line(need, fits=fits))
+        passes = settings.most_passes
+        logger.info(f"convolutions in {settings.precision}: {settings.draws} draws, {passes} passes")
         rates = None
         if calibrate:
             sample = read_sample(plan, settings)
             for line in _problem_lines(sample.cutouts):
-                say(line)
+                logger.info(line)
             rates = measure(sample, settings, bundle.bundle_id, resources)
             seconds = rates.seconds(plan.members, resources)
-            say(
+            logger.info(
                 f"time: about {duration(seconds)} here: one core reads {rates.read:,.0f} cutouts/s, "
                 f"the models classify {rates.infer:,.1f}/s, start {rates.start:.0f} s (from {SAMPLE} cutouts)"
             )
         for line in _cluster_lines(plan, settings, resources, rates, budget or Budget()):
-            say(line)
+            logger.info(line)
     return 0 if fits else 2
 
 

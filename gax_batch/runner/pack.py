@@ -8,6 +8,7 @@ what is there already is not made again. What cannot be packed is a line of a CS
 
 import hashlib
 import io
+import logging
 import re
 import tempfile
 from collections import Counter
@@ -23,7 +24,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from gax_batch import storage
-from gax_batch.cluster.progress import Progress, Say
+from gax_batch.cluster.progress import Progress
 from gax_batch.errors import UsageError
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.planning.plan import Plan, make_plan, read_unit_members
@@ -35,6 +36,8 @@ from gax_batch.sources import read_originals, read_unit
 from gax_batch.storage.listing import list_objects
 from gax_batch.system.concurrency import map_processes
 from gax_batch.system.cpus import logical_cpus
+
+logger = logging.getLogger(__name__)
 
 # Measured on 4,963 JPEGs of the Galaxy Zoo challenge: level 3 takes the fewest bytes for its time.
 COMPRESSION_LEVEL = 3
@@ -78,34 +81,30 @@ class _Packed:
 
 def pack_survey(
     settings: PackSettings,
-    say: Say,
     *,
     originals: bool = False,
     processes: int | None = None,
     replace: bool = False,
 ) -> PackedSurvey:
-    """Pack a survey; one that is packed already is looked at and left alone.
+    """Pack a survey. Shards that exist already are kept.
 
     Args:
         settings: Survey, decoding, and the folder or prefix of the shards.
-        say: Shows one line to the person who waits.
-        originals: Keep the images as they are instead of their cutouts.
-        processes: How many work at once; all cores by default.
-        replace: Remove shards of the survey as it was before, once the new ones are there.
+        originals: Pack the original images instead of their cutouts.
+        processes: Number of worker processes; one per core if None.
+        replace: Remove the shards of an earlier state of the survey once the new ones are written.
 
     Raises:
-        UsageError: The input is not what it should be, or the output holds something else.
+        UsageError: The input is wrong, or the output holds something else.
         TransientError: The store kept failing.
-        FatalError: The storage refused nearly everything, or a process died.
+        FatalError: The storage refused nearly everything, or a process was terminated.
     """
     if originals and settings.frames:
         raise UsageError("galaxies on frames have no image files of their own; omit --originals")
     output = storage.normalize_uri(settings.output)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = make_plan(
-            open_input(
-                settings, output, say, keep_index=True, index_folder=settings.frame_index
-            ).list_members(),
+            open_input(settings, output, keep_index=True, index_folder=settings.frame_index).list_members(),
             [],
             {},
             settings_fingerprint="",
@@ -113,14 +112,16 @@ def pack_survey(
             folder=Path(folder),
             positions=joined_positions(settings),
         )
-        report_positions(settings, plan, say)
+        report_positions(settings, plan)
         tasks = _tasks(plan, output, settings.decoder, originals=originals)
         outdated = _outdated(output, {task.uri for task in tasks}, replace=replace)
         present = {info.uri for info in list_objects(output, missing_ok=True)}
         missing = [task for task in tasks if task.uri not in present]
-        say(f"{plan.members:,} cutouts in {len(tasks):,} shards, of which {len(missing):,} are to be packed")
+        logger.info(
+            f"{plan.members:,} cutouts in {len(tasks):,} shards, of which {len(missing):,} are to be packed"
+        )
         storage.check_writable(output)
-        progress = Progress(say, planned=sum(task.members for task in missing))
+        progress = Progress(planned=sum(task.members for task in missing))
         rejects: Counter[str] = Counter()
         failed = 0
         for packed in map_processes(_pack, missing, processes or logical_cpus()):

@@ -20,7 +20,7 @@ def survey_problems(settings: RunSettings) -> Iterator[Problem]:
         TransientError: A store kept failing.
     """
     looks: dict[str, Callable[[], object]] = {
-        "input": lambda: open_input(settings, settings.catalog, lambda _: None, keep_index=False),
+        "input": lambda: open_input(settings, settings.catalog, keep_index=False),
         "catalog": lambda: storage.check_writable(settings.catalog),
         "bundle": lambda: Calibration.of_bundle(
             load_catalog_bundle(settings.bundle).manifest["calibration"], settings.models

@@ -1,5 +1,6 @@
 """What stands before a run, and tells what it would do: list, compare, and predict the memory."""
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,6 @@ import pyarrow.compute as pc
 
 from gax_batch.catalog.layout import PartName, frames_folder, parts_folder
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.cluster.progress import Say
 from gax_batch.errors import UsageError
 from gax_batch.imaging.rgb import PRESETS
 from gax_batch.models.bundle import Bundle
@@ -38,6 +38,8 @@ from gax_batch.system.machine import (
     predict_memory,
 )
 
+logger = logging.getLogger(__name__)
+
 _SHOWN_UNITS = 3
 # Of a small survey, some may go whatever their share.
 _FEW_REMOVED = 10
@@ -51,29 +53,25 @@ def plan_run(
     catalog: Catalog,
     fingerprint: str,
     folder: Path,
-    say: Say,
     *,
     keep_index: bool = True,
 ) -> Plan:
-    """List the input, compare it with the catalog, and say what is new, changed and unchanged.
+    """List the input, compare it with the catalog, and log what is new, changed and unchanged.
 
     Args:
-        settings: Of the run.
-        catalog: What is cataloged already.
-        fingerprint: `settings_fingerprint`.
+        settings: Settings of the run.
+        catalog: The catalog before the run.
+        fingerprint: Fingerprint of the settings, from `settings_fingerprint`.
         folder: An empty folder on a local disk, in which the plan keeps its members.
-        say: Shows one line to the person who waits.
         keep_index: Whether the index of frames is written.
 
     Raises:
-        UsageError: The user's mistake; nothing but the index of frames was written.
+        UsageError: The input or a setting is wrong. Nothing but the index of frames was written.
     """
     provenance = Provenance(catalog)
-    retries = _retries(settings, catalog, fingerprint, provenance, say)
+    retries = _retries(settings, catalog, fingerprint, provenance)
     index_folder = settings.frame_index or frames_folder(catalog.uri)
-    open_survey = partial(
-        open_input, settings, catalog.uri, say, keep_index=keep_index, index_folder=index_folder
-    )
+    open_survey = partial(open_input, settings, catalog.uri, keep_index=keep_index, index_folder=index_folder)
     compare = partial(_compare, settings, catalog, fingerprint, provenance, retries)
     settled = _settled_shards(settings, catalog, provenance.same_numbers(fingerprint), retries)
     try:
@@ -85,26 +83,24 @@ def plan_run(
     if not plan.counts.listed:
         raise UsageError(f"{settings.input} holds no cutouts; check --input")
     ignored = f" ({source.ignored:,} other objects ignored)" if source.ignored else ""
-    say(f"{plan.counts.listed:,} cutouts in {settings.input}{ignored}: {plan.counts}")
-    report_positions(settings, plan, say)
+    logger.info(f"{plan.counts.listed:,} cutouts in {settings.input}{ignored}: {plan.counts}")
+    report_positions(settings, plan)
     if plan.units or plan.removed:
         _refuse_shrinking(settings, plan)
         _refuse_removal(settings, catalog, plan)
     return plan
 
 
-def say_what_redoes(
-    settings: RunSettings, bundle: Bundle, catalog: Catalog, fingerprint: str, say: Say
+def report_changed_settings(
+    settings: RunSettings, bundle: Bundle, catalog: Catalog, fingerprint: str
 ) -> None:
-    """Name the settings whose change redoes units of the catalog, before anything is listed."""
+    """Log the settings whose change redoes units of the catalog. Called before anything is listed."""
     for line in Provenance(catalog).changes(fingerprint, settings, bundle):
-        say(line)
+        logger.info(line)
 
 
-def _retries(
-    settings: RunSettings, catalog: Catalog, fingerprint: str, provenance: Provenance, say: Say
-) -> Retries:
-    """Find what other limits or companions than those of its last run let the catalog process again."""
+def _retries(settings: RunSettings, catalog: Catalog, fingerprint: str, provenance: Provenance) -> Retries:
+    """Return the members to process again because limits or companions differ from those of the last run."""
     retries: dict[PartName, Collection[str] | None] = {**provenance.limited(fingerprint, settings)}
     incomplete = provenance.incomplete(fingerprint, settings)
     if settings.redo_companions:
@@ -112,7 +108,7 @@ def _retries(
     if incomplete:
         names = ", ".join(name.unit_id for name in incomplete[:_SHOWN_UNITS])
         more = ", ..." if len(incomplete) > _SHOWN_UNITS else ""
-        say(
+        logger.info(
             f"{len(incomplete):,} units were made without sums or draws that these settings ask for ({names}"
             f"{more}); --redo-companions processes them again"
         )
@@ -180,24 +176,22 @@ def _compare(
 def open_input(
     settings: SurveySettings,
     exclude: str,
-    say: Say,
     *,
     keep_index: bool,
     index_folder: str | None = None,
     settled: Settled | None = None,
 ) -> Source:
-    """Open the survey that the settings name; nothing below `exclude` is part of it.
+    """Open the survey that the settings name.
 
     Args:
         settings: Survey and decoding.
-        exclude: A folder of our own.
-        say: Shows one line to the person who waits.
+        exclude: Folder or prefix whose objects are not part of the survey.
         keep_index: Whether the index of frames is written.
-        index_folder: Where the index of frames is; None where there is none.
-        settled: As for `open_source`.
+        index_folder: Folder or prefix of the index of frames; None to use no index.
+        settled: Shards that need no listing of their rows, as for `open_source`.
 
     Raises:
-        UsageError: It is not there, or the settings do not fit together.
+        UsageError: The survey does not exist, or the settings contradict each other.
         TransientError: The store kept failing.
     """
     bands = PRESETS[settings.preset].bands
@@ -235,7 +229,6 @@ def open_input(
         limits=settings.listing_limits,
         index_folder=index_folder,
         keep_index=keep_index,
-        say=say,
     )
 
 
@@ -244,11 +237,11 @@ def joined_positions(settings: SurveySettings) -> Iterable[pa.Table]:
     return () if settings.positions is None or settings.frames else read_positions(settings.positions)
 
 
-def report_positions(settings: SurveySettings, plan: Plan, say: Say) -> None:
-    """Show how many cutouts the table of positions has, and by which of its columns.
+def report_positions(settings: SurveySettings, plan: Plan) -> None:
+    """Log how many cutouts the table of positions has, and by which of its columns.
 
     Raises:
-        UsageError: It has none of them, and no limit leaves out the others.
+        UsageError: The table has no cutout of the input, and there is no `--limit`.
     """
     found = plan.matched
     if settings.positions is None or settings.frames:
@@ -262,13 +255,13 @@ def report_positions(settings: SurveySettings, plan: Plan, say: Say) -> None:
         )
     by = f" (by {found.column})" if found.column else ""
     without = found.cutouts - found.in_table - found.elsewhere
-    say(
+    logger.info(
         f"positions: {found.in_table:,} of {found.cutouts:,} cutouts are in {settings.positions}{by}; of the "
         f"others, {found.elsewhere:,} keep the position they have, {without:,} have none"
     )
 
 
-def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog, say: Say) -> RunSettings:
+def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog) -> RunSettings:
     """Make the precision `auto` definite, before anything depends on it: all workers use the same.
 
     It is the one that most of the catalog was made with by otherwise equal settings, so that a night on
@@ -298,7 +291,7 @@ def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog, sa
     chosen = "bfloat16" if rates is None else faster(rates)
     if rates is not None:
         gain = rates["bfloat16"] / rates["float32"]
-        say(f"precision: {chosen}, since bfloat16 is {gain:.1f} times as fast as float32 here")
+        logger.info(f"precision: {chosen}, since bfloat16 is {gain:.1f} times as fast as float32 here")
     return candidates[chosen]
 
 

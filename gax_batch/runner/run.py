@@ -3,6 +3,7 @@
 The only module that imports `pipeline` (and so Ray), and only when there is something to do.
 """
 
+import logging
 import secrets
 import tempfile
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 from gax_batch import storage
 from gax_batch.catalog.parts import find_finished
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.cluster.progress import RunCounts, RunState, Say, Stall
+from gax_batch.cluster.progress import RunCounts, RunState, Stall
 from gax_batch.cluster.retries import with_retries
 from gax_batch.cluster.unit import Summarizer, UnitOptions, UnitResult, UnitTask
 from gax_batch.errors import FatalError, GaxError, TransientError, UnknownCommitError
@@ -29,7 +30,7 @@ from gax_batch.runner import record
 from gax_batch.runner.display import Display, PlainLines
 from gax_batch.runner.fingerprint import settings_fingerprint
 from gax_batch.runner.monitor import Monitor
-from gax_batch.runner.preparation import plan_run, resources_of, say_what_redoes, settle_precision
+from gax_batch.runner.preparation import plan_run, report_changed_settings, resources_of, settle_precision
 from gax_batch.runner.record import Clock, Outcome, Run
 from gax_batch.runner.settings import RunSettings
 from gax_batch.runner.tolerance import JUDGED_AFTER, Tolerance
@@ -38,6 +39,8 @@ from gax_batch.sources import read_unit
 from gax_batch.system.machine import MemoryMeter, Resources, available_bytes, require_memory
 from gax_batch.system.signals import StoppedError, cancel_on_signal, drain_on_signal
 from gax_batch.system.stderr import native_stderr_in
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +52,24 @@ class RunOutcome:
     version: int | None
 
 
-def run_survey(settings: RunSettings, say: Say, display: Display | None = None) -> RunOutcome:
+def run_survey(settings: RunSettings, display: Display | None = None) -> RunOutcome:
     """Bring a catalog up to date with its input.
 
     Args:
-        settings: what to do.
-        say: shows one line to the person who waits.
-        display: shows how the run stands; plain lines where none is given.
+        settings: Settings of the run.
+        display: Shows the events of the run. If None, they are logged.
 
     Raises:
-        UsageError: the user's mistake; nothing was committed.
-        FatalError: nothing was committed; finished units are kept, and the same run uses them.
-        StoppedError: SIGINT or SIGTERM before the commit; units in flight were finished and kept, or a second
-            one came.
+        UsageError: The input or a setting is wrong; nothing was committed.
+        FatalError: Nothing was committed. Finished units are kept, and the same run uses them.
+        StoppedError: SIGINT or SIGTERM before the commit. Units in flight were finished and kept, unless a
+            second signal arrived.
     """
     with cancel_on_signal():
-        return _run_survey(settings, say, display or PlainLines(say))
+        return _run_survey(settings, display or PlainLines())
 
 
-def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome:
+def _run_survey(settings: RunSettings, display: Display) -> RunOutcome:
     clock = Clock()
     webhook = Webhook(settings.webhook)
     bundle = load_catalog_bundle(settings.bundle)
@@ -75,16 +77,18 @@ def _run_survey(settings: RunSettings, say: Say, display: Display) -> RunOutcome
     Calibration.of_bundle(bundle.manifest["calibration"], settings.models)
     reference = Reference.of_bundle(bundle.manifest)
     catalog = Catalog(settings.catalog)
-    settings = settle_precision(settings, bundle, catalog, say)
+    settings = settle_precision(settings, bundle, catalog)
     fingerprint = settings_fingerprint(settings, bundle)
-    say_what_redoes(settings, bundle, catalog, fingerprint, say)
+    report_changed_settings(settings, bundle, catalog, fingerprint)
     _require_memory(settings)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
-        plan = plan_run(settings, catalog, fingerprint, Path(folder), say)
+        plan = plan_run(settings, catalog, fingerprint, Path(folder))
         record.settle_lost(catalog.uri)
         if not (plan.units or plan.removed):
-            say(f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}")
-            webhook.send(_nothing_to_do(settings.catalog, catalog.version), say)
+            logger.info(
+                f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}"
+            )
+            webhook.send(_nothing_to_do(settings.catalog, catalog.version))
             return RunOutcome(0, None, catalog.version)
         resources = _require_memory(settings, plan.units)
         storage.check_writable(catalog.uri)
@@ -154,7 +158,7 @@ def _process(
     display: Display,
     webhook: Webhook,
 ) -> RunOutcome:
-    counts, say = RunCounts(), display.say
+    counts = RunCounts()
     version: int | None = None
     error: BaseException | None = None
     with MemoryMeter() as meter:
@@ -167,7 +171,7 @@ def _process(
             error = caught
     outcome = Outcome.of(version, failed_units=len(counts.failures), error=error)
     written = record.describe(run, counts, clock, outcome, peak_bytes=meter.peak_bytes)
-    _conclude(written, outcome, settings, say, webhook)
+    _conclude(written, outcome, settings, webhook)
     if version is None and error is not None:
         if isinstance(error, OSError):
             raise FatalError(f"{run.catalog} cannot be written: {error}; free space or check it") from error
@@ -199,7 +203,7 @@ def _infer(
     bases = {unit_id: part.key for unit_id, part in stored.items() if part.unread}
     counts.reuse(list(finished.values()))
     if finished:
-        display.say(
+        logger.info(
             f"{len(finished):,} of {len(run.plan.units):,} units are stored already, by an interrupted "
             "run or for an earlier snapshot"
         )
@@ -246,22 +250,20 @@ def _commit(
     return version, None
 
 
-def _conclude(
-    written: dict[str, Any], outcome: Outcome, settings: RunSettings, say: Say, webhook: Webhook
-) -> None:
-    """Store and show how a run ended; what fails here is shown, and does not change how it ended."""
+def _conclude(written: dict[str, Any], outcome: Outcome, settings: RunSettings, webhook: Webhook) -> None:
+    """Store and log how a run ended. A failure here is logged, and does not change how the run ended."""
     committed = outcome.version is not None
     try:
         with drain_on_signal(settings.grace) if committed else nullcontext():
             try:
                 record.store(settings.catalog, written)
             except (GaxError, OSError) as error:
-                say(f"the record of run {written['run_id']} cannot be written: {error}")
+                logger.info(f"the record of run {written['run_id']} cannot be written: {error}")
             for line in [*(record.summary_lines(written) if committed else []), *outcome.messages]:
-                say(line)
-            # Who was told to stop has little time left.
+                logger.info(line)
+            # A process that was told to stop has little time left.
             attempts = 1 if outcome.status == record.INTERRUPTED else ATTEMPTS
-            webhook.send(summary_of(written), say, attempts=attempts)
+            webhook.send(summary_of(written), attempts=attempts)
     except StoppedError:
         if not committed:
             raise
@@ -303,7 +305,7 @@ def _execute(
     log = Path(tempfile.gettempdir()) / f"gax-{run.run_id}.log"
     with native_stderr_in(log), pipeline.ray_session(resources) as ray_folder:
         clock.lap("start")
-        display.say(f"Ray and TensorFlow write to {log}, Ray's workers to {ray_folder}/logs")
+        logger.info(f"Ray and TensorFlow write to {log}, Ray's workers to {ray_folder}/logs")
         planned = sum(task.planned for task in tasks)
         state = RunState(run.run_id, counts, planned=planned, units=len(tasks), draws=settings.draws)
         publisher = metrics.Metrics(run.run_id)
@@ -315,7 +317,7 @@ def _execute(
 
         def execute(units: Sequence[UnitTask]) -> Generator[UnitResult, None, None]:
             return pipeline.execute(
-                units, factory, options, resources, settings.step_limit, monitor.on_sample, display.say
+                units, factory, options, resources, settings.step_limit, monitor.on_sample
             )
 
         with (
@@ -324,7 +326,7 @@ def _execute(
                 state, display, stop, settings.grace, publisher, stall, Alarm(run.reference)
             ).on() as monitor,
             # Closed here, not when a traceback lets it go: it must not outlive Ray.
-            closing(with_retries(tasks, execute, lambda: stop.number is not None, display.say)) as results,
+            closing(with_retries(tasks, execute, lambda: stop.number is not None)) as results,
         ):
             for result in results:
                 monitor.ended(result)

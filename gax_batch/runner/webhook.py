@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import os
 import time
 import urllib.error
@@ -9,8 +10,9 @@ import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
-from gax_batch.cluster.progress import Say
 from gax_batch.errors import UsageError
+
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 _ANSWER_SECONDS = 10.0
@@ -48,8 +50,8 @@ class Webhook:
             what = "holds no http:// or https:// URL" if self._url else "is not set"
             raise UsageError(f"the environment variable {variable}, named by --webhook, {what}; set it")
 
-    def send(self, summary: dict[str, Any], say: Say, *, attempts: int = ATTEMPTS) -> None:
-        """Post a summary; a server that does not take it is named in one line, by its variable alone."""
+    def send(self, summary: dict[str, Any], *, attempts: int = ATTEMPTS) -> None:
+        """Post a summary. A failure is logged with the name of the variable, without the URL."""
         if not self._url:
             return
         problem = ""
@@ -61,10 +63,10 @@ class Webhook:
                 return
             if not passing:
                 break
-        say(f"the webhook of {self._variable} was not told: {problem}")
+        logger.info(f"the webhook of {self._variable} was not told: {problem}")
 
     def _post(self, body: bytes) -> tuple[str, bool]:
-        """What went wrong (nothing: the empty text), and whether it may pass. It never tells the URL."""
+        """Return what failed, without the URL (empty if nothing did), and whether a retry may succeed."""
         try:
             request = urllib.request.Request(  # noqa: S310 (the scheme was checked)
                 self._url, body, {"Content-Type": "application/json", "User-Agent": "gax-batch"}

@@ -1,6 +1,6 @@
 """Surveys on any storage: loose images, Parquet or tar shards, files of one band each, or frames."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from gax_batch import storage
@@ -130,7 +130,6 @@ def open_frames(
     limits: ListingLimits = DEFAULT_LIMITS,
     index_folder: str | None = None,
     keep_index: bool = False,
-    say: Callable[[str], None] = lambda _: None,
 ) -> Source:
     """Open a survey of frames and of positions on them.
 
@@ -143,7 +142,6 @@ def open_frames(
         limits: Limits of ids.
         index_folder: Folder of the index of frames; None to open every header.
         keep_index: Whether to write the index when it changes.
-        say: Shows one line to the user.
 
     Raises:
         UsageError: Nothing is found.
@@ -156,7 +154,7 @@ def open_frames(
         _objects(uri, exclude),
         read_positions(positions, all_ids=False),
         table=storage.normalize_uri(positions),
-        index=FrameIndex(folder, root, pattern is None, tuple(bands), keep_index, say),
+        index=FrameIndex(folder, root, pattern is None, tuple(bands), keep_index),
         limit=limit,
         limits=limits,
     )

@@ -6,7 +6,8 @@ damaged or foreign index is built again, since the headers contain everything in
 whole, so that an interrupted write leaves the old one.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,6 +21,8 @@ from gax_batch.sources.bands import BAND, BAND_SETS
 from gax_batch.sources.footprints import FOOTPRINT_FIELDS, are_valid, footprint
 from gax_batch.system.concurrency import map_threads
 from gax_batch.system.disk_database import Scratch
+
+logger = logging.getLogger(__name__)
 
 INDEX_NAME = ".gax-frames.parquet"
 HEADERS_PER_ROUND = 16_384
@@ -68,7 +71,6 @@ class FrameIndex:
         whole: Whether everything below `root` was listed.
         bands: Required bands.
         keep: Whether to write the index.
-        say: Shows one line to the user.
     """
 
     folder: str | None
@@ -76,7 +78,6 @@ class FrameIndex:
     whole: bool
     bands: tuple[str, ...]
     keep: bool
-    say: Callable[[str], None]
 
     @property
     def uri(self) -> str | None:
@@ -113,7 +114,7 @@ class FrameIndex:
                 more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
                 raise UsageError(f"the frame {faults[0]}{more}; repair or remove it")
         if opened:
-            self.say(f"frames: {opened:,} of {_count(scratch, BAND_SETS):,} fields are new or changed")
+            logger.info(f"frames: {opened:,} of {_count(scratch, BAND_SETS):,} fields are new or changed")
         elif dropped and keep:
             self._store(scratch)
         return scratch.table(_FOUND)
@@ -131,10 +132,10 @@ class FrameIndex:
         except (OSError, TransientError, pa.ArrowException, ValueError) as error:
             problem = str(error).strip().partition("\n")[0][:200]
         scratch.run("DELETE FROM indexed")
-        self.say(f"the index of frames {uri} cannot be used and is built again: {problem}")
+        logger.info(f"the index of frames {uri} cannot be used and is built again: {problem}")
 
     def _store(self, scratch: Scratch) -> bool:
-        """Write the index. If that fails, show a line about it and return False."""
+        """Write the index. If that fails, log it and return False."""
         if self.uri is None:
             return False
         sink = pa.BufferOutputStream()
@@ -144,7 +145,7 @@ class FrameIndex:
         try:
             storage.write_bytes(self.uri, sink.getvalue().to_pybytes())
         except (OSError, TransientError) as error:
-            self.say(
+            logger.info(
                 f"the index of frames cannot be stored as {self.uri} ({error}): every run opens them again; "
                 "name a folder for it with --frame-index"
             )

@@ -1,7 +1,8 @@
 """Classify a few images in this process, without Ray and without a catalog."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,12 @@ from gax_batch.system.extras import require_extra
 from gax_batch.system.stderr import quiet_native_stderr
 from gax_batch.viewer.tree import RARE, figure_size, lay_out, plot_tree, walk
 
+logger = logging.getLogger(__name__)
+
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 _BAR = 40
 _WIDTH = 110
-
-
-def _ignore(line: str) -> None: ...
 
 
 def classify_images(
@@ -38,9 +38,8 @@ def classify_images(
     passes: int,
     precision: Precision,
     decoder: Decoder,
-    warn: Callable[[str], None] = _ignore,
 ) -> list[dict[str, Any]]:
-    """Classify images in this process.
+    """Classify images. Log a warning if they, as a whole, differ from the reference of the bundle.
 
     Args:
         uris: Paths or URIs of the images.
@@ -50,8 +49,6 @@ def classify_images(
         passes: Number of passes through its convolutions that carry the draws.
         precision: Precision of the convolutions.
         decoder: Decoder that turns the images into cutouts.
-        warn: Function that is called with each line of a warning if the images, as a whole, differ from the
-            bundle's reference.
 
     Returns:
         For each image, in order: `image`, and either `gz2_class`, `gz2_class_margin`, `ood_score`,
@@ -82,7 +79,7 @@ def classify_images(
         if (reference := Reference.of_bundle(loaded.manifest)) is not None:
             verdict = reference.judge(reference.count(np.stack(cutouts)))
             for line in warning_lines(verdict.as_dict()):
-                warn(line)
+                logger.info(line)
         galaxies = iter(_galaxies(summary))
     return [
         {"image": uri, **(next(galaxies) if o is None else o)} for uri, o in zip(uris, outcomes, strict=True)

@@ -25,6 +25,7 @@ from gax_batch.errors import UsageError
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.imaging.rgb import PRESETS
 from gax_batch.sources import open_frames
+from gax_batch.system.messages import redirect_messages
 
 COUNT = 12
 
@@ -32,7 +33,8 @@ COUNT = 12
 def chosen(catalog: str, output: Path, count: int = COUNT, **asked: object):
     lines: list[str] = []
     given = {"by": "mutual_info", "question": None, "diverse": False} | asked
-    subjects = select_subjects(catalog, count=count, output=str(output), say=lines.append, **given)
+    with redirect_messages(lines.append):
+        subjects = select_subjects(catalog, count=count, output=str(output), **given)
     with (output / MANIFEST).open(newline="") as file:
         return list(csv.DictReader(file)), lines, subjects
 

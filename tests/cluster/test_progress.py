@@ -46,16 +46,15 @@ def test_a_tally_adds_up_what_new_and_reused_units_say_of_their_images():
     assert run_counts.images.galaxies == 17
 
 
-def test_progress_says_how_far_how_fast_and_how_long():
+def test_progress_says_how_far_how_fast_and_how_long(messages):
     now = [100.0]
-    lines: list[str] = []
-    shown = Progress(lines.append, planned=1_000, clock=lambda: now[0])
+    shown = Progress(planned=1_000, clock=lambda: now[0])
     now[0] += 1
     shown.advance(100, rejects=0)  # too soon for a line
     now[0] += 9
     shown.advance(400, rejects=3)
     shown.advance(500, rejects=4)  # the end is always said
-    assert [numbers_in(line) for line in lines] == [
+    assert [numbers_in(line) for line in messages] == [
         ["1,000", "10", "3", "50.0", "500"],
         ["0", "1,000", "1,000", "100.0", "4"],
     ]

@@ -27,6 +27,7 @@ from gax_batch.runner.run import run_survey
 from gax_batch.runner.settings import load_settings
 from gax_batch.storage.local import LocalStore
 from gax_batch.storage.store import Check
+from gax_batch.system.messages import redirect_messages
 from gax_batch.system.signals import StoppedError
 
 BAD = "000005"
@@ -72,7 +73,8 @@ def survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def night(survey: Path, catalog: str = "catalog", **flags: object) -> list[str]:
     lines: list[str] = []
     values = {"input": str(survey / "images"), "catalog": str(survey / catalog), "unit_size": 12}
-    run_survey(load_settings(None, values | {"keep_draws": True} | flags), lines.append)
+    with redirect_messages(lines.append):
+        run_survey(load_settings(None, values | {"keep_draws": True} | flags))
     return lines
 
 
@@ -192,7 +194,7 @@ class TestWithoutRun:
             for task in tasks:
                 yield self.result(task, unread=int(task.unit_id != "u1" and task.base is None))
 
-        results = list(with_retries(self.tasks(), execute, lambda: False, lambda _: None))
+        results = list(with_retries(self.tasks(), execute, lambda: False))
         assert [r.state.unit_id for r in results] == ["u1", "u0", "u2"]
         assert calls[1] == [("u0", "key-u0"), ("u2", "key-u2")]
         assert not any(r.part.unread for r in results)
@@ -206,7 +208,7 @@ class TestWithoutRun:
                 elif task.unit_id == "u0":
                     yield UnitResult(UnitState("u0", "print", 4, failure="reading failed"), None)
 
-        results = list(with_retries(self.tasks(), execute, lambda: False, lambda _: None))
+        results = list(with_retries(self.tasks(), execute, lambda: False))
         assert sorted(r.state.unit_id for r in results) == ["u0", "u1", "u2"]
         assert all(r.part is not None and r.part.unread == 1 for r in results)
 
@@ -217,5 +219,5 @@ class TestWithoutRun:
             calls.append(tasks)
             yield from (self.result(task, unread=1) for task in tasks)
 
-        assert len(list(with_retries(self.tasks(), execute, lambda: True, lambda _: None))) == 3
+        assert len(list(with_retries(self.tasks(), execute, lambda: True))) == 3
         assert len(calls) == 1

@@ -32,6 +32,7 @@ from gax_batch.runner.settings import load_settings
 from gax_batch.simulate.population import draw_population
 from gax_batch.simulate.render import render
 from gax_batch.system.machine import MIB
+from gax_batch.system.messages import redirect_messages
 
 CUTOUTS = 1_000_000
 UNIT_SIZE = 4_096
@@ -140,8 +141,8 @@ def run(folder: Path, count: int) -> None:
     catalog = str(folder / "catalog")
     given = {"input": str(folder / "shards"), "catalog": catalog, "unit_size": UNIT_SIZE, "cpus": 2}
     before = left_over()
-    with Gauge() as gauge:
-        outcome = run_module.run_survey(load_settings(None, given), lambda line: print(line, flush=True))
+    with Gauge() as gauge, redirect_messages(print):
+        outcome = run_module.run_survey(load_settings(None, given))
     assert outcome.exit_code == 0
     assert len(set(Catalog(catalog).galaxies(["galaxy_id"])["galaxy_id"].to_pylist())) == count
     judge(ends, gauge, left_over() - before)

@@ -52,7 +52,7 @@ class Survey:
     def plan(self, **flags: object) -> Plan:
         self.listed.clear()
         settings = self.settings(**flags)
-        return plan_run(settings, Catalog(self._catalog), FINGERPRINT, new_folder(), lambda _: None)
+        return plan_run(settings, Catalog(self._catalog), FINGERPRINT, new_folder())
 
     def night(self, **flags: object) -> PlanCounts:
         plan, catalog = self.plan(**flags), Catalog(self._catalog)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -27,6 +28,9 @@ from gax_batch.runner.display import (
     panel,
 )
 from gax_batch.system.machine import MIB
+from gax_batch.system.messages import redirect_messages
+
+logger = logging.getLogger("gax_batch.runner")
 
 
 @pytest.fixture
@@ -87,39 +91,38 @@ def test_the_step_that_limits_is_the_one_that_the_others_wait_for(units, step):
     assert state.limiting_step == step
 
 
-def test_plain_lines_come_at_a_pace_that_slows_down_and_name_failures(now):
-    lines: list[str] = []
-    shown, state = PlainLines(lines.append), run_of(planned=10_000)
+def test_plain_lines_come_at_a_pace_that_slows_down_and_name_failures(now, messages):
+    shown, state = PlainLines(), run_of(planned=10_000)
     for second in range(1, 2_001):
         now[0] += 1
         state.on_sample(sample({"inferring": 1}, {"a": second}))
         shown.refresh(state)
-    assert numbers_in(lines[0], duration(9_995)) == ["0", "1.0", "10,000", "5"]
-    assert duration(9_995) in lines[0]
-    assert 20 < len(lines) < 100
-    assert "10" in numbers_in(lines[1])
-    late = {int(number.replace(",", "")) for number in numbers_in(lines[-1]) if "." not in number}
+    assert numbers_in(messages[0], duration(9_995)) == ["0", "1.0", "10,000", "5"]
+    assert duration(9_995) in messages[0]
+    assert 20 < len(messages) < 100
+    assert "10" in numbers_in(messages[1])
+    late = {int(number.replace(",", "")) for number in numbers_in(messages[-1]) if "." not in number}
     assert max(late - {10_000}) > 1_900
     state.add(result("b", 10, failure="reading failed: gone"))
     shown.unit(result("b", 10, failure="reading failed: gone"), state)
-    assert re.search(r"\bb\b.*reading failed: gone$", lines[-1])
+    assert re.search(r"\bb\b.*reading failed: gone$", messages[-1])
 
 
-def test_the_end_is_always_said_once(now):
-    lines: list[str] = []
-    shown, state = PlainLines(lines.append), run_of(units=1, planned=100)
+def test_the_end_is_always_said_once(now, messages):
+    shown, state = PlainLines(), run_of(units=1, planned=100)
     now[0] += 1
     state.add(result("a", 97, truncated=3))
     shown.unit(result("a", 97, truncated=3), state)
     shown.refresh(state)
-    (line,) = lines
+    (line,) = messages
     assert numbers_in(line) == ["0", "100", "100", "100.0", "3"]
 
 
 def test_json_lines_tell_run_unit_and_worker(now):
     lines: list[dict[str, Any]] = []
     shown, state = JsonLines(lambda line: lines.append(json.loads(line))), run_of(units=2, planned=110)
-    shown.say("1 cutouts in x")
+    with redirect_messages(shown.message):
+        logger.info("1 cutouts in x")
     with shown.running(state):
         now[0] += 10
         state.add(result("a", 95, truncated=5))
@@ -127,6 +130,7 @@ def test_json_lines_tell_run_unit_and_worker(now):
         shown.refresh(state)
         state.add(result("b", 10, failure="inference failed: NaN"))
         shown.unit(result("b", 10, failure="inference failed: NaN"), state)
+        shown.refresh(state)
     shown.fail("the pipeline broke")
     assert [line["event"] for line in lines] == ["message", "unit", "progress", "unit", "progress", "error"]
     assert [line["run"] for line in lines] == [None, *["run-1"] * 5]
@@ -172,22 +176,29 @@ def test_the_panel_shows_how_far_how_fast_where_and_what_limits(now):
 def test_lines_pass_above_the_live_panel_as_they_are():
     text = io.StringIO()
     shown = LiveDisplay(Console(file=text, force_terminal=True, width=60))
-    with shown.running(run_of()):
-        shown.say("[bold]s3://a/[1]" + "x" * 80)
+    with shown.running(run_of()), redirect_messages(shown.message):
+        logger.info("[bold]s3://a/[1]" + "x" * 80)
     assert "[bold]s3://a/[1]" + "x" * 80 in text.getvalue().replace("\n", "")
 
 
 def test_what_is_not_a_terminal_gets_lines():
-    assert isinstance(open_display(print, json_lines=False), PlainLines)
-    assert isinstance(open_display(print, json_lines=True), JsonLines)
+    lines: list[str] = []
+    with open_display(lines.append, json_lines=False) as shown:
+        assert isinstance(shown, PlainLines)
+        logger.info("a line")
+    assert lines == ["a line"]
+    with open_display(lines.append, json_lines=True) as shown:
+        assert isinstance(shown, JsonLines)
+        logger.info("a line")
+    assert json.loads(lines[1])["message"] == "a line"
 
 
 CLOSED = """
-import sys, typer
+import logging, sys, typer
 from gax_batch.runner.display import open_display
-display = open_display(typer.echo, json_lines={json_lines})
-for _ in range(3):
-    display.say("a line")
+with open_display(typer.echo, json_lines={json_lines}):
+    for _ in range(3):
+        logging.getLogger("gax_batch.runner").info("a line")
 sys.stderr.write("went on")
 """
 

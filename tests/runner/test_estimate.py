@@ -16,6 +16,7 @@ from gax_batch.runner.estimate import Budget, Rates, forecast
 from gax_batch.runner.run import run_survey
 from gax_batch.runner.settings import load_settings
 from gax_batch.system.machine import MIB, Resources
+from gax_batch.system.messages import redirect_messages
 
 
 @pytest.fixture
@@ -29,7 +30,8 @@ def lines_of(survey: Path, **flags: object) -> tuple[int, list[str]]:
     calibrate = bool(flags.pop("calibrate", True))
     lines: list[str] = []
     values = {"input": str(survey / "images"), "catalog": str(survey / "catalog"), "unit_size": 16, "cpus": 2}
-    return forecast(load_settings(None, values | flags), lines.append, calibrate=calibrate), lines
+    with redirect_messages(lines.append):
+        return forecast(load_settings(None, values | flags), calibrate=calibrate), lines
 
 
 def test_it_tells_units_bytes_memory_time_and_problems(survey):
@@ -72,17 +74,16 @@ def test_without_calibration_nothing_is_read(survey, monkeypatch):
     assert nodes == [(6,)]  # no rate was measured
 
 
-def test_a_cluster_is_sized_from_the_measured_rates_and_costs_what_the_user_pays(survey):
-    lines: list[str] = []
+def test_a_cluster_is_sized_from_the_measured_rates_and_costs_what_the_user_pays(survey, messages):
     values = {"input": str(survey / "images"), "catalog": str(survey / "catalog"), "unit_size": 16}
     settings = load_settings(None, values | {"engine_gpus": 1, "cpus": 2})
-    forecast(settings, lines.append, budget=Budget(hours=1e-6, gpu_price=3600.0))
+    forecast(settings, budget=Budget(hours=1e-6, gpu_price=3600.0))
     for fact in ("2 cores", "1 GPU", "--workers 3"):
-        assert fact in lines[-4]
-    assert float(numbers_in(lines[-1])[0]) > 0
-    forecast(settings, lines.append, calibrate=False)
-    assert "gax plan" in lines[-1]
-    assert "--workers" not in lines[-1]
+        assert fact in messages[-4]
+    assert float(numbers_in(messages[-1])[0]) > 0
+    forecast(settings, calibrate=False)
+    assert "gax plan" in messages[-1]
+    assert "--workers" not in messages[-1]
 
 
 def test_a_run_that_would_be_refused_says_so(survey, monkeypatch):
@@ -105,7 +106,7 @@ def test_the_time_is_the_start_and_the_work_of_reading_and_inference():
 def test_a_limit_that_leaves_cataloged_galaxies_out_matters_only_where_a_unit_is_redone(survey, monkeypatch):
     values = {"input": str(survey / "images"), "catalog": str(survey / "catalog"), "unit_size": 16, "cpus": 2}
     monkeypatch.setattr(run_module, "load_engine", fake_engine)
-    run_survey(load_settings(None, values), lambda _: None)
+    run_survey(load_settings(None, values))
     code, lines = lines_of(survey, limit=20, calibrate=False)
     assert (code, numbers_in(lines[-1])) == (0, ["0", "0"])
     with pytest.raises(UsageError, match=r"--limit 20 .*20 "):

@@ -24,6 +24,7 @@ from gax_batch.runner.estimate import forecast
 from gax_batch.runner.fingerprint import Provenance, settings_fingerprint
 from gax_batch.runner.preparation import plan_run
 from gax_batch.runner.settings import RunSettings, load_settings
+from gax_batch.system.messages import redirect_messages
 
 BUNDLE = load_bundle()
 LARGE = "000003"
@@ -50,7 +51,8 @@ class Survey:
         lines: list[str] = []
         settings = self.settings(**flags)
         fingerprint = settings_fingerprint(settings, BUNDLE)
-        return plan_run(settings, Catalog(self.catalog), fingerprint, new_folder(), lines.append), lines
+        with redirect_messages(lines.append):
+            return plan_run(settings, Catalog(self.catalog), fingerprint, new_folder()), lines
 
     def night(self, fingerprint: str | None = None, **flags: object) -> Plan:
         self.nights += 1
@@ -195,24 +197,24 @@ def test_fractions_by_a_grouping_that_some_units_lack_are_refused(survey: Survey
     ids=str,
 )
 def test_what_redoes_the_catalog_is_named_first(
-    survey: Survey, flags: dict[str, object], facts: list[str]
+    survey: Survey, flags: dict[str, object], facts: list[str], messages: list[str]
 ) -> None:
-    lines: list[str] = []
-    assert forecast(survey.settings(**flags), lines.append, calibrate=False) in (0, 2)
-    assert all(fact in lines[0] for fact in [*facts, "12"])
+    assert forecast(survey.settings(**flags), calibrate=False) in (0, 2)
+    assert all(fact in messages[0] for fact in [*facts, "12"])
     images = str(survey.folder / "images")
-    assert images not in lines[0]
-    lines.clear()
-    assert forecast(survey.settings(), lines.append, calibrate=False) == 0
-    assert images in lines[0]  # which is what is named first where nothing is redone
+    assert images not in messages[0]
+    messages.clear()
+    assert forecast(survey.settings(), calibrate=False) == 0
+    assert images in messages[0]  # which is what is named first where nothing is redone
 
 
-def test_other_numbers_of_a_release_are_named(survey: Survey, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_numbers_of_a_release_are_named(
+    survey: Survey, monkeypatch: pytest.MonkeyPatch, messages: list[str]
+) -> None:
     monkeypatch.setattr("gax_batch.runner.fingerprint.RESULTS_VERSION", 8)
-    lines: list[str] = []
-    forecast(survey.settings(), lines.append, calibrate=False)
-    assert numbers_in(lines[0], survey.folder) == ["12"]
-    assert str(survey.folder / "images") not in lines[0]
+    forecast(survey.settings(), calibrate=False)
+    assert numbers_in(messages[0], survey.folder) == ["12"]
+    assert str(survey.folder / "images") not in messages[0]
 
 
 @pytest.fixture

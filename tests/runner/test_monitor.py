@@ -16,9 +16,6 @@ from gax_batch.system.signals import StopRequest
 class BrokenDisplay:
     """A display whose terminal is gone."""
 
-    def say(self, line: str) -> None:
-        raise BrokenPipeError
-
     def fail(self, line: str) -> None:
         raise BrokenPipeError
 
@@ -35,10 +32,10 @@ class BrokenDisplay:
 class NoMetrics:
     """Metrics that nobody collects."""
 
-    def unit(self, result: UnitResult) -> None:
+    def unit(self, result: UnitResult, state: RunState) -> None:
         pass
 
-    def state(self, state: RunState) -> None:
+    def refresh(self, state: RunState) -> None:
         pass
 
 
@@ -77,7 +74,7 @@ def test_one_thread_at_a_time_changes_the_state() -> None:
     inside, go_on, order = threading.Event(), threading.Event(), []
 
     class SlowMetrics(NoMetrics):
-        def state(self, state: RunState) -> None:
+        def refresh(self, state: RunState) -> None:
             inside.set()
             go_on.wait(10)
             order.append("sample")

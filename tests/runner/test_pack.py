@@ -40,7 +40,7 @@ def pack(
     survey: Path, processes: int = 1, replace: bool = False, originals: bool = False, **flags: object
 ) -> PackedSurvey:
     options = {"processes": processes, "replace": replace, "originals": originals}
-    return pack_survey(settings_of(survey, **flags), lambda _: None, **options)
+    return pack_survey(settings_of(survey, **flags), **options)
 
 
 def state(survey: Path) -> dict[str, tuple[int, bytes]]:

@@ -23,6 +23,7 @@ from gax_batch.runner.preparation import plan_run, resources_of, settle_precisio
 from gax_batch.runner.settings import PackSettings, check_settings, load_settings
 from gax_batch.sources import open_source, read_unit
 from gax_batch.sources.frame_index import INDEX_NAME
+from gax_batch.system.messages import redirect_messages
 
 
 def plan_of(folder: Path, **flags: object) -> tuple[Plan, list[str]]:
@@ -30,7 +31,8 @@ def plan_of(folder: Path, **flags: object) -> tuple[Plan, list[str]]:
     settings = load_settings(
         None, {"input": str(folder / "input"), "catalog": str(folder / "catalog")} | flags
     )
-    return plan_run(settings, Catalog(settings.catalog), "s", new_folder(), lines.append), lines
+    with redirect_messages(lines.append):
+        return plan_run(settings, Catalog(settings.catalog), "s", new_folder()), lines
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def test_positions_of_no_galaxy_of_the_input_are_refused(band_files, rows):
         PackSettings, flags | {"input": str(band_files / "input"), "output": str(band_files / "packed")}
     )
     with pytest.raises(UsageError, match=r"p\.csv.* 2 .*--positions"):
-        pack_survey(settings, lambda _: None, processes=1)
+        pack_survey(settings, processes=1)
     plan, lines = plan_of(band_files, **flags, limit=1)
     assert plan.members == 1
     assert numbers_in(lines[-1], band_files) == ["0", "0", "1", "1"]
@@ -108,7 +110,7 @@ def test_positions_of_no_galaxy_of_the_input_are_refused(band_files, rows):
 def test_band_files_are_packed_as_the_same_galaxy_of_one_file_and_redone_for_each_band(band_files, tmp_path):
     flags = {"input": str(band_files / "input"), "output": str(tmp_path / "packed"), "unit_size": 1}
     settings = check_settings(PackSettings, flags | {"band_files": True})
-    done = pack_survey(settings, lambda _: None, processes=1)
+    done = pack_survey(settings, processes=1)
     assert (done.shards, done.written, done.rejects) == (2, 2, {})
     (tmp_path / "one.fits").write_bytes(stored(cube(galaxy())))
 
@@ -120,17 +122,16 @@ def test_band_files_are_packed_as_the_same_galaxy_of_one_file_and_redone_for_eac
     for path in (tmp_path / "packed").glob("*.parquet"):
         assert cutouts(str(path)) == expected
     os.utime(tmp_path / "input" / "2-r.fits", ns=(1, 1))
-    again = pack_survey(settings, lambda _: None, processes=1, replace=True)
+    again = pack_survey(settings, processes=1, replace=True)
     assert (again.shards, again.written, again.removed) == (2, 1, 1)
 
 
-def test_a_run_keeps_the_index_of_frames_and_a_plan_writes_nothing(frames):
+def test_a_run_keeps_the_index_of_frames_and_a_plan_writes_nothing(frames, messages):
     flags = {"frames": True, "positions": str(frames / "p.csv")}
     values = {"input": str(frames / "input"), "catalog": str(frames / "catalog")}
     before = sorted(frames.rglob("*"))
-    lines: list[str] = []
-    assert forecast(load_settings(None, values | flags), lines.append, calibrate=False) == 0
-    assert ["1", "1"] in [numbers_in(line, frames) for line in lines]
+    assert forecast(load_settings(None, values | flags), calibrate=False) == 0
+    assert ["1", "1"] in [numbers_in(line, frames) for line in messages]
     assert sorted(frames.rglob("*")) == before
     plan, _ = plan_of(frames, **flags)
     assert plan.members == 2
@@ -185,7 +186,7 @@ def test_auto_is_settled_by_the_catalog_then_by_the_machines(
     rates = {"float32": 10.0, "bfloat16": 10.9}
     monkeypatch.setattr("gax_batch.runner.preparation.rates_of_machine", lambda: rates)
     settings = load_settings(None, GIVEN | flags)
-    settled = settle_precision(settings, load_bundle(), cataloged, print)  # type: ignore[arg-type]
+    settled = settle_precision(settings, load_bundle(), cataloged)  # type: ignore[arg-type]
     assert settled == settings.model_copy(update={"precision": expected})
 
 
@@ -201,7 +202,7 @@ def test_auto_goes_on_with_what_an_interrupted_run_has_stored(
     part = Path(parts_folder(str(tmp_path), settings_fingerprint(other, load_bundle())), "part.parquet")
     part.parent.mkdir(parents=True)
     part.write_bytes(b"stored, not committed")
-    assert settle_precision(settings, load_bundle(), catalog, print) == other
+    assert settle_precision(settings, load_bundle(), catalog) == other
 
 
 def test_memory_is_of_the_largest_unit_and_not_of_the_setting():

@@ -39,6 +39,7 @@ from gax_batch.runner import run as run_module
 from gax_batch.runner.run import RunOutcome, run_survey
 from gax_batch.runner.settings import load_settings
 from gax_batch.system.machine import MIB, Resources
+from gax_batch.system.messages import redirect_messages
 from gax_batch.system.signals import StoppedError
 
 IDENTITY = ["unit_id", "run_id"]
@@ -65,7 +66,8 @@ def survey(tmp_path: Path) -> Path:
 def catalog_run(survey: Path, catalog: str = "catalog", **flags: object) -> tuple[RunOutcome, list[str]]:
     lines: list[str] = []
     values = {"input": str(survey / "images"), "catalog": str(survey / catalog), "unit_size": 16, "cpus": 2}
-    outcome = run_survey(load_settings(None, values | flags), lines.append)
+    with redirect_messages(lines.append):
+        outcome = run_survey(load_settings(None, values | flags))
     return outcome, lines
 
 
@@ -328,15 +330,14 @@ def test_an_error_after_the_commit_leaves_a_complete_run_that_names_it(survey, n
 
 
 def test_a_commit_that_fails_and_a_catalog_that_cannot_be_read_are_not_called_uncommitted(
-    survey, no_ray, monkeypatch
+    survey, no_ray, monkeypatch, messages
 ):
     monkeypatch.setattr(Catalog, "commit", raising(TransientError("gone")))
     monkeypatch.setattr(Catalog, "history", raising(TransientError("gone too")))
-    lines: list[str] = []
     values = {"input": str(survey / "images"), "catalog": str(survey / "catalog")}
     with pytest.raises(FatalError, match="gax catalog log"):
-        run_survey(load_settings(None, values), lines.append)
-    assert not set(UNCOMMITTED) & set(lines)
+        run_survey(load_settings(None, values))
+    assert not set(UNCOMMITTED) & set(messages)
 
 
 def test_a_record_that_cannot_be_written_is_completed_by_the_next_run(survey, no_ray, monkeypatch):
@@ -414,9 +415,10 @@ sys.path.insert(0, {tests!r})
 from fake_engine import fake_engine
 from gax_batch.runner import run
 from gax_batch.runner.settings import load_settings
-from gax_batch.cli.demo import run_demo
+from gax_batch.system.messages import redirect_messages
 run.load_engine = partial(fake_engine, log={log!r}, seconds=1.0)
-run.run_survey(load_settings(None, {values!r}), lambda line: print(line, flush=True))
+with redirect_messages(print):
+    run.run_survey(load_settings(None, {values!r}))
 """
 
 
@@ -447,11 +449,10 @@ def test_a_killed_run_goes_on_where_it_stopped(survey, tmp_path):
     assert rows(survey)["galaxy_id"].to_pylist() == [f"{i:06d}" for i in range(60)]
 
 
-def test_the_demo_simulates_catalogs_and_describes(shared_ray, fake, tmp_path):
-    lines: list[str] = []
+def test_the_demo_simulates_catalogs_and_describes(shared_ray, fake, tmp_path, messages):
     values = {"input": str(tmp_path / "survey"), "catalog": str(tmp_path / "catalog")}
-    assert run_demo(load_settings(None, values), 20, lines.append) == 0
-    assert any("20" in numbers_in(line, tmp_path) and "smooth" in line for line in lines)
+    assert run_demo(load_settings(None, values), 20) == 0
+    assert any("20" in numbers_in(line, tmp_path) and "smooth" in line for line in messages)
     table = rows(tmp_path)
     assert table["galaxy_id"].to_pylist() == [f"sim-{i:08d}" for i in range(20)]
     assert table["ra"].null_count == table["dec"].null_count == 0

@@ -23,6 +23,7 @@ from gax_batch.runner import preparation
 from gax_batch.runner import run as run_module
 from gax_batch.runner.run import RunOutcome, run_survey
 from gax_batch.runner.settings import load_settings
+from gax_batch.system.messages import redirect_messages
 
 
 class Cluster:
@@ -52,16 +53,17 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 class Publisher:
     """Publishes nothing."""
 
-    def unit(self, result: UnitResult) -> None: ...
+    def unit(self, result: UnitResult, state: object) -> None: ...
 
-    def state(self, state: object) -> None: ...
+    def refresh(self, state: object) -> None: ...
 
 
 def run(folder: Path, **flags: object) -> tuple[RunOutcome, list[str]]:
     lines: list[str] = []
     values = {"input": str(folder / "images"), "catalog": str(folder / "catalog"), "unit_size": 5, "cpus": 1}
     # What this machine has left is not what is tested here.
-    return run_survey(load_settings(None, values | {"precision": "float32"} | flags), lines.append), lines
+    with redirect_messages(lines.append):
+        return run_survey(load_settings(None, values | {"precision": "float32"} | flags)), lines
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from message_facts import numbers_in
 from gax_batch.errors import UsageError
 from gax_batch.runner.settings import load_settings
 from gax_batch.runner.webhook import Webhook, summary_of
+from gax_batch.system.messages import redirect_messages
 
 PATH = "hooks/T0-very-secret"
 
@@ -56,7 +57,8 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 def sent(summary: dict[str, object]) -> list[str]:
     lines: list[str] = []
-    Webhook("GAX_HOOK", pause_seconds=0.01).send(summary, lines.append)
+    with redirect_messages(lines.append):
+        Webhook("GAX_HOOK", pause_seconds=0.01).send(summary)
     return lines
 
 

@@ -76,7 +76,7 @@ def write_packages(root: str) -> None:
         for originals in (False, True):
             packed = f"{root}/{kind}-{'originals' if originals else 'cutouts'}"
             settings = check_settings(PackSettings, {"input": f"{root}/{kind}", "output": packed})
-            pack_survey(settings, lambda _: None, originals=originals, processes=1)
+            pack_survey(settings, originals=originals, processes=1)
     for number, (name, p) in enumerate(planes.items()):
         head = header(150.0 + number, 2.0, SIDE)
         for band, plane in zip(SDSS.bands, p, strict=True):

@@ -22,7 +22,7 @@ GALAXIES = 60
 
 def run_on(place: str, catalog: str) -> RunOutcome:
     values = {"input": place, "catalog": catalog, "unit_size": 16, "cpus": 2}
-    return run_survey(load_settings(None, values), lambda _: None)
+    return run_survey(load_settings(None, values))
 
 
 def test_every_galaxy_is_cataloged_once(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

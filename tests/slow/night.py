@@ -25,6 +25,7 @@ from gax_batch.runner import record
 from gax_batch.runner import run as run_module
 from gax_batch.runner.settings import load_settings
 from gax_batch.storage.listing import list_objects
+from gax_batch.system.messages import redirect_messages
 
 KILLS = (
     "while reading",
@@ -108,7 +109,8 @@ def main() -> int:
     settings = load_settings(None, told["settings"])
     prepare(told["kill"], settings.catalog, log)
     try:
-        return run_module.run_survey(settings, print).exit_code
+        with redirect_messages(print):
+            return run_module.run_survey(settings).exit_code
     except GaxError as error:
         print(f"gax: {error}", file=sys.stderr)
         return error.exit_code

@@ -16,6 +16,7 @@ from gax_batch.errors import TransientError, UsageError
 from gax_batch.sources import frame_index as module
 from gax_batch.sources import open_frames
 from gax_batch.sources.frame_index import INDEX_NAME, INDEX_SCHEMA
+from gax_batch.system.messages import redirect_messages
 
 BANDS = ("i", "r", "g")
 PLACES = {"a": (150.0, 2.0), "b": (151.0, 2.0), "c": (152.0, 2.0), "far": (10.0, 0.0)}
@@ -39,8 +40,9 @@ class Survey:
         self._opened.clear()
         self.lines.clear()
         kept = {"index_folder": str(self.frames), "keep_index": True}
-        options = {"bands": BANDS, "say": self.lines.append} | kept | options
-        members = listed(open_frames(uri or str(self.frames), self.positions, **options))
+        options = {"bands": BANDS} | kept | options
+        with redirect_messages(self.lines.append):
+            members = listed(open_frames(uri or str(self.frames), self.positions, **options))
         fields = [uri.rsplit("/", 1)[-1][0] for uri in members["object_uri"].to_pylist()]
         reasons = members["reason"].to_pylist()
         found = {
@@ -328,9 +330,8 @@ def test_an_index_in_an_object_store(survey):
         memory.rm("/frames", recursive=True)
 
 
-def test_real_frames_are_found_from_the_index(shared_data, tmp_path):
+def test_real_frames_are_found_from_the_index(shared_data, tmp_path, messages):
     survey = write_table(tmp_path / "t.csv", {"ngc6976": (313.0982, -5.7722), "far": (10.0, 0.0)})
-    lines: list[str] = []
     found = []
     for _ in range(2):
         source = open_frames(
@@ -339,9 +340,8 @@ def test_real_frames_are_found_from_the_index(shared_data, tmp_path):
             bands=BANDS,
             index_folder=str(tmp_path),
             keep_index=True,
-            say=lines.append,
         )
         found.append(listed(source))
     assert found[0].equals(found[1])
     assert found[0]["reason"].to_pylist() == ["off_frame", None]
-    assert numbers(lines) == [["1", "1"]]
+    assert numbers(messages) == [["1", "1"]]

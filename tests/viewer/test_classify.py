@@ -13,6 +13,7 @@ from simulated_galaxies import OTHER_CAMERAS, Images, galaxies
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.models.bundle import load_bundle
 from gax_batch.models.domain import fit_reference
+from gax_batch.system.messages import redirect_messages
 from gax_batch.viewer import classify
 
 
@@ -30,15 +31,15 @@ def warnings_of(images: Images, folder: Path) -> list[str]:
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image).save(path)
     lines: list[str] = []
-    rows = classify.classify_images(
-        [str(path) for path in paths],
-        bundle=None,
-        models=("bayesian",),
-        draws=2,
-        precision="float32",
-        decoder=Decoder(),
-        warn=lines.append,
-    )
+    with redirect_messages(lines.append):
+        rows = classify.classify_images(
+            [str(path) for path in paths],
+            bundle=None,
+            models=("bayesian",),
+            draws=2,
+            precision="float32",
+            decoder=Decoder(),
+        )
     assert len(rows) == len(images)
     return lines
 

@@ -1,6 +1,7 @@
 """`gax evaluate`: evaluate a bundle or a catalog against a table of labels, as JSON and a page of plots."""
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,6 @@ from gax_batch.analysis.evaluation.image_files import holds_zips, list_images, r
 from gax_batch.analysis.evaluation.page import page
 from gax_batch.analysis.labels import EXAMPLES, NO_CLASS, WEIGHTED, Labels, read_labels
 from gax_batch.catalog.snapshots import Catalog
-from gax_batch.cluster.progress import Say
 from gax_batch.errors import UsageError
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.models.bundle import Bundle, load_bundle
@@ -26,6 +26,8 @@ from gax_batch.rejects import RejectError
 from gax_batch.sources.images import stem
 from gax_batch.storage.listing import list_objects
 from gax_batch.system.stderr import quiet_native_stderr
+
+logger = logging.getLogger(__name__)
 
 Float = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -37,7 +39,6 @@ def evaluate_catalog(
     uri: str,
     table: str,
     output: str,
-    say: Say,
     *,
     bundle: str | None = None,
     definition: str | None = None,
@@ -49,7 +50,7 @@ def evaluate_catalog(
         uri: URI of the catalog.
         table: Labels, see `gax_batch.analysis.labels.read_labels`.
         output: Folder for `evaluation.json` and `evaluation.html`.
-        say: Called with each line.
+
         bundle: Folder or URI of the catalog's bundle, which has the definition and the training galaxies;
             None for the shipped one.
         definition: Definition of the catalog's fractions, if its bundle is not available.
@@ -64,11 +65,11 @@ def evaluate_catalog(
     rows = Catalog(uri).galaxies(columns=["galaxy_id", "bundle_id", *columns])
     manifest = catalog_manifest(set(rows["bundle_id"].to_pylist()), bundle, definition)
     labels = read_labels(table, definition_of(manifest))
-    facts = _compare_definitions(labels, manifest, allow_other_definition, say)
+    facts = _compare_definitions(labels, manifest, allow_other_definition)
     place = {name: row for row, name in enumerate(rows["galaxy_id"].to_pylist())}
-    labels = _labeled(labels, set(place), "galaxies of the catalog", say)
+    labels = _labeled(labels, set(place), "galaxies of the catalog")
     by_id = training_set.trained_by_id(manifest, labels)
-    facts |= _training_facts(manifest, by_id, np.zeros_like(by_id), say)
+    facts |= _training_facts(manifest, by_id, np.zeros_like(by_id))
     labels = labels.take(np.flatnonzero(~by_id))
     order = np.array([place[name] for name in labels.ids], np.intp)
     values = {
@@ -78,7 +79,7 @@ def evaluate_catalog(
         for kind in kinds
     }
     found = {"of": uri, **facts, **judge(labels, values, {"0.9": (values["lo"], values["hi"])})}
-    return _write(found, output, say)
+    return _write(found, output)
 
 
 def evaluate_bundle(
@@ -87,7 +88,6 @@ def evaluate_bundle(
     images: str,
     output: str,
     draws: int,
-    say: Say,
     *,
     allow_other_definition: bool = False,
 ) -> dict[str, Any]:
@@ -99,7 +99,6 @@ def evaluate_bundle(
         images: Folder, prefix or glob, or a local folder of zips. The name of an image is its galaxy's id.
         output: Folder for `evaluation.json` and `evaluation.html`.
         draws: Number of weight draws.
-        say: Called with each line.
         allow_other_definition: Whether labels of another definition are also compared.
 
     Raises:
@@ -108,32 +107,30 @@ def evaluate_bundle(
     """
     loaded = load_bundle(bundle)
     labels = read_labels(table, definition_of(loaded.manifest))
-    facts = _compare_definitions(labels, loaded.manifest, allow_other_definition, say)
+    facts = _compare_definitions(labels, loaded.manifest, allow_other_definition)
     found, read = _find_images(images)
-    labels = _labeled(labels, set(found), "images", say)
-    cutouts, readable = _decode(read([found[name] for name in labels.ids]), say)
+    labels = _labeled(labels, set(found), "images")
+    cutouts, readable = _decode(read([found[name] for name in labels.ids]))
     labels = labels.take(readable)
     by_id = training_set.trained_by_id(loaded.manifest, labels)
     by_pixels = training_set.trained_by_pixels(loaded.manifest, cutouts)
-    facts |= _training_facts(loaded.manifest, by_id, by_pixels, say)
+    facts |= _training_facts(loaded.manifest, by_id, by_pixels)
     new = np.flatnonzero(~(by_id | by_pixels))
     labels, cutouts = labels.take(new), cutouts[new]
-    summary, robustness = _classify(loaded, cutouts, draws, say)
+    summary, robustness = _classify(loaded, cutouts, draws)
     values = {"prob": summary.prob, "std": summary.std, "lo": summary.lo, "hi": summary.hi}
     judged = judge(labels, values, _intervals(loaded.manifest, summary), looks.measure(cutouts))
     judged |= _judge_conditional(loaded.manifest, summary, labels)
-    return _write({"of": loaded.bundle_id, **facts, **judged, **robustness}, output, say)
+    return _write({"of": loaded.bundle_id, **facts, **judged, **robustness}, output)
 
 
-def _classify(
-    bundle: Bundle, cutouts: npt.NDArray[np.uint8], draws: int, say: Say
-) -> tuple[Summary, dict[str, Any]]:
+def _classify(bundle: Bundle, cutouts: npt.NDArray[np.uint8], draws: int) -> tuple[Summary, dict[str, Any]]:
     """Return the predictions, and the results on rotated images and on anomalies."""
     with quiet_native_stderr():
         from gax_batch.models.engine import Engine
 
         engine = Engine(bundle, draws=draws)
-        say(f"classifying {len(cutouts):,} galaxies")
+        logger.info(f"classifying {len(cutouts):,} galaxies")
         summary = engine.summarize(cutouts)
         turned = engine.summarize(anomalies.turned(cutouts))
         strange = {
@@ -178,7 +175,7 @@ def catalog_manifest(bundle_ids: set[str], bundle: str | None, definition: str |
     return {"definition": definition}
 
 
-def _compare_definitions(labels: Labels, manifest: Manifest, allowed: bool, say: Say) -> dict[str, Any]:
+def _compare_definitions(labels: Labels, manifest: Manifest, allowed: bool) -> dict[str, Any]:
     predicted = definition_of(manifest)
     if labels.definition != predicted:
         text = f"the labels are {labels.definition} fractions and the predictions {predicted} ones"
@@ -187,18 +184,18 @@ def _compare_definitions(labels: Labels, manifest: Manifest, allowed: bool, say:
                 f"{text}, which are different quantities; use labels of that definition, or "
                 "--allow-other-definition to compare them nevertheless"
             )
-        say(f"warning: {text}: the errors include the difference between the definitions")
+        logger.info(f"warning: {text}: the errors include the difference between the definitions")
     return {"definition": {"predictions": predicted, "labels": labels.definition}}
 
 
-def _training_facts(manifest: Manifest, by_id: Mask, by_pixels: Mask, say: Say) -> dict[str, Any]:
+def _training_facts(manifest: Manifest, by_id: Mask, by_pixels: Mask) -> dict[str, Any]:
     """Report how many galaxies were used to train the bundle. Refuse if no other galaxy is left."""
     recorded = training_set.is_recorded(manifest)
     trained = int((by_id | by_pixels).sum())
     if not recorded:
-        say("  the training galaxies of the bundle are unknown: some of them may be among these")
+        logger.info("  the training galaxies of the bundle are unknown: some of them may be among these")
     elif trained:
-        say(
+        logger.info(
             f"  omitted: {trained:,} that were used to train the bundle ({int(by_id.sum()):,} by id, "
             f"{int(by_pixels.sum()):,} by pixels)"
         )
@@ -216,18 +213,18 @@ def _training_facts(manifest: Manifest, by_id: Mask, by_pixels: Mask, say: Say) 
     }
 
 
-def _labeled(labels: Labels, known: set[str], what: str, say: Say) -> Labels:
+def _labeled(labels: Labels, known: set[str], what: str) -> Labels:
     there = np.array([name in known for name in labels.ids])
     used = there & (labels.voted | _of_a_class(labels) | (labels.largest >= 0))
     if not used.any():
         raise UsageError(f"none of the {len(labels):,} labeled galaxies is among the {what}")
-    say(f"{int(used.sum()):,} labeled galaxies")
+    logger.info(f"{int(used.sum()):,} labeled galaxies")
     for kind, count, names in (
         ("labels without", (~there).sum(), [n for n, t in zip(labels.ids, there, strict=True) if not t]),
         ("without a label among the", len(known) - there.sum(), sorted(known - set(labels.ids))),
     ):
         if count:
-            say(f"  omitted: {int(count):,} {kind} {what} ({', '.join(names[:EXAMPLES])}, ...)")
+            logger.info(f"  omitted: {int(count):,} {kind} {what} ({', '.join(names[:EXAMPLES])}, ...)")
     return labels.take(np.flatnonzero(used))
 
 
@@ -246,16 +243,14 @@ def _find_images(
     return objects, lambda uris: ((uri, storage.read_bytes(uri)) for uri in uris)
 
 
-def _decode(
-    images: Iterable[tuple[str, bytes]], say: Say
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
+def _decode(images: Iterable[tuple[str, bytes]]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
     cutouts, rows = [], []
     for row, (name, data) in enumerate(images):
         try:
             cutouts.append(Decoder().decode(data)[0])
             rows.append(row)
         except RejectError as error:
-            say(f"  omitted: {name}: {error}")
+            logger.info(f"  omitted: {name}: {error}")
     if not cutouts:
         raise UsageError("none of the labeled images can be read")
     return np.stack(cutouts), np.array(rows, np.intp)
@@ -335,14 +330,14 @@ def _judge_votes(
     return result
 
 
-def _write(result: dict[str, Any], output: str, say: Say) -> dict[str, Any]:
+def _write(result: dict[str, Any], output: str) -> dict[str, Any]:
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (folder / "evaluation.html").write_text(page(result), encoding="utf-8")
     for line in _lines(result):
-        say(line)
-    say(f"written: {folder / 'evaluation.json'} and evaluation.html")
+        logger.info(line)
+    logger.info(f"written: {folder / 'evaluation.json'} and evaluation.html")
     return result
 
 

@@ -4,6 +4,7 @@ Asking every few seconds costs the API server less than it costs to get a watch 
 and an answer lost on the way is asked for again.
 """
 
+import logging
 import re
 import sys
 import time
@@ -17,9 +18,10 @@ import yaml
 
 from gax_batch.cluster.kubernetes.api import SURVEY_LABEL, Cluster, ExistsError, InvalidError
 from gax_batch.cluster.kubernetes.rayjob import Object, Problem, lint, named, references
-from gax_batch.cluster.progress import Say
 from gax_batch.errors import FatalError, TransientError, UsageError
 from gax_batch.system.signals import StoppedError, cancel_on_signal
+
+logger = logging.getLogger(__name__)
 
 ENDED = ("Complete", "Failed", "ValidationFailed")
 LOG_LINES = 20
@@ -101,48 +103,47 @@ def check(cluster: Cluster, job: Object) -> list[Problem]:
     return problems
 
 
-def submit(cluster: Cluster, job: Object, say: Say, patience: Patience | None = None) -> int:
-    """Run a job and wait for its end; SIGTERM or SIGINT ends it with its cluster.
+def submit(cluster: Cluster, job: Object, patience: Patience | None = None) -> int:
+    """Run a job and wait for its end. SIGTERM or SIGINT deletes the job with its cluster.
 
     Args:
-        cluster: Where it runs.
-        job: `job_of_night`.
-        say: Shows one line to the person who waits.
-        patience: How often to ask, and how long without an answer.
+        cluster: The Kubernetes cluster.
+        job: The RayJob, from `job_of_night`.
+        patience: How often the API is asked, and for how long it may not answer.
 
     Returns:
-        The exit code of the run: 0, or 2, 3, 4 as `gax run` has them; 143 or 130 when told to stop.
+        The exit code of the run: 0, 2, 3 or 4 as for `gax run`; 143 or 130 after a signal.
 
     Raises:
-        UsageError: The job breaks a rule, the API refuses it, or another one of the survey is running.
-        TransientError: The API does not answer; the job goes on, and the same command adopts it.
-        FatalError: The job was deleted, or failed otherwise than by its run.
+        UsageError: The job breaks a rule, the API refuses it, or another job of the survey is running.
+        TransientError: The API does not answer. The job continues, and the same command adopts it.
+        FatalError: The job was deleted, or failed for another reason than its run.
     """
     patience = patience or Patience()
     name = str(job["metadata"]["name"])
     try:
         with cancel_on_signal():
-            if not _start(cluster, job, say, patience):
+            if not _start(cluster, job, patience):
                 return 0
-            ended = _wait(cluster, name, say, patience)
-            code = _report(cluster, ended, say, patience)
+            ended = _wait(cluster, name, patience)
+            code = _report(cluster, ended, patience)
             _prune(cluster, job, patience)
             return code
     except StoppedError as stop:
         # A pod that is told to stop has a minute; a second signal ends this process at once.
         _patiently(lambda: cluster.delete_job(name), replace(patience, silence_seconds=30.0))
-        say(f"told to stop: {name} is ended; the same command goes on with what it has not finished")
+        logger.info(f"told to stop: {name} is ended; the same command goes on with what it has not finished")
         return stop.exit_code
 
 
-def _start(cluster: Cluster, job: Object, say: Say, patience: Patience) -> bool:
+def _start(cluster: Cluster, job: Object, patience: Patience) -> bool:
     name = str(job["metadata"]["name"])
     there = _patiently(lambda: cluster.get_job(name), patience)
     if there is not None and not _has_ended(there):
-        say(f"adopted {name}, which is running already")
+        logger.info(f"adopted {name}, which is running already")
         return True
     if there is not None and _succeeded(there):
-        say(f"{name} has completed already")
+        logger.info(f"{name} has completed already")
         return False
     problems = lint(job)
     if problems:
@@ -154,7 +155,7 @@ def _start(cluster: Cluster, job: Object, say: Say, patience: Patience) -> bool:
             "wait for it or delete it: two runs on one catalog cost twice"
         )
     if there is not None:
-        say(f"{name} failed before; it starts again")
+        logger.info(f"{name} failed before; it starts again")
         _patiently(lambda: cluster.delete_job(name), patience)
         while _patiently(lambda: cluster.get_job(name), patience) is not None:
             time.sleep(patience.poll_seconds)
@@ -162,13 +163,13 @@ def _start(cluster: Cluster, job: Object, say: Say, patience: Patience) -> bool:
         # Where the answer was lost, the job of this name is ours.
         _patiently(lambda: cluster.create_job(job), patience)
     except ExistsError:
-        say(f"adopted {name}, which is running already")
+        logger.info(f"adopted {name}, which is running already")
         return True
-    say(f"created {name} in {cluster.namespace}")
+    logger.info(f"created {name} in {cluster.namespace}")
     return True
 
 
-def _wait(cluster: Cluster, name: str, say: Say, patience: Patience) -> Object:
+def _wait(cluster: Cluster, name: str, patience: Patience) -> Object:
     shown = ""
     while True:
         job = _patiently(lambda: cluster.get_job(name), patience)
@@ -177,14 +178,14 @@ def _wait(cluster: Cluster, name: str, say: Say, patience: Patience) -> Object:
         status = job.get("status") or {}
         state = " ".join(str(status.get(key) or "") for key in ("jobDeploymentStatus", "jobStatus")).strip()
         if state != shown:
-            say(f"{name}: {state}")
+            logger.info(f"{name}: {state}")
             shown = state
         if _has_ended(job):
             return job
         time.sleep(patience.poll_seconds)
 
 
-def _report(cluster: Cluster, job: Object, say: Say, patience: Patience) -> int:
+def _report(cluster: Cluster, job: Object, patience: Patience) -> int:
     name, status = job["metadata"]["name"], job.get("status") or {}
     message = str(status.get("message") or "")
     try:
@@ -193,12 +194,12 @@ def _report(cluster: Cluster, job: Object, say: Say, patience: Patience) -> int:
         lines = []
     # The operator's message ends with the run's own last lines, should its pod be gone.
     for line in lines or message.splitlines()[1:][-LOG_LINES:]:
-        say(f"| {line}")
+        logger.info(f"| {line}")
     if _succeeded(job):
         return 0
     found = _EXIT_CODE.search(message)
     if found and 0 < int(found[1]) < 256:
-        say(f"{name} failed: the run ended with exit code {found[1]}")
+        logger.info(f"{name} failed: the run ended with exit code {found[1]}")
         return int(found[1])
     reason = str(status.get("reason") or status.get("jobDeploymentStatus"))
     raise FatalError(

@@ -1,5 +1,6 @@
 """`gax explore`: serve the pages of a snapshot to this machine only, until Ctrl-C."""
 
+import logging
 import socket
 import tempfile
 from contextlib import suppress
@@ -8,22 +9,22 @@ from pathlib import Path
 import uvicorn
 
 from gax_batch.catalog.snapshots import open_existing
-from gax_batch.cluster.progress import Say
 from gax_batch.errors import UsageError
 from gax_batch.viewer.explorer.app import make_app
 from gax_batch.viewer.explorer.survey import Survey
 
+logger = logging.getLogger(__name__)
+
 ADDRESS = "127.0.0.1"
 
 
-def explore(uri: str, version: int | None, port: int, say: Say, sources: str | None = None) -> None:
-    """Serve a snapshot's pages.
+def explore(uri: str, version: int | None, port: int, sources: str | None = None) -> None:
+    """Serve the pages of a snapshot until Ctrl-C.
 
     Args:
         uri: URI of the catalog.
         version: Number of the snapshot; None for the newest.
         port: Port to listen on; 0 for a free one.
-        say: Called with each line.
         sources: Folder or prefix that now contains the survey's files, see `gax_batch.open_catalog`.
 
     Raises:
@@ -32,9 +33,11 @@ def explore(uri: str, version: int | None, port: int, say: Say, sources: str | N
     """
     catalog = open_existing(uri, version)
     with listen(port) as listener, tempfile.TemporaryDirectory(prefix="gax-") as folder:
-        say(f"reading snapshot {catalog.version} of {catalog.uri}: {catalog.galaxy_count():,} galaxies")
+        logger.info(
+            f"reading snapshot {catalog.version} of {catalog.uri}: {catalog.galaxy_count():,} galaxies"
+        )
         survey = Survey(catalog, Path(folder), sources)
-        say(f"explore it at http://{ADDRESS}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
+        logger.info(f"explore it at http://{ADDRESS}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
         with suppress(KeyboardInterrupt):
             make_server(survey).run(sockets=[listener])
         survey.pictures.close()

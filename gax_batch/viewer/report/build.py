@@ -1,6 +1,7 @@
 """Write a snapshot of a catalog as one HTML file, without scripts and without references to the network."""
 
 import json
+import logging
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from gax_batch.catalog.delta import Entry
 from gax_batch.catalog.diff import Changes, compare
 from gax_batch.catalog.snapshots import Catalog, open_existing, read_run_record
 from gax_batch.catalog.sums import EXPECTED, MOST_LIKELY
-from gax_batch.cluster.progress import Say, duration
+from gax_batch.cluster.progress import duration
 from gax_batch.errors import UsageError
 from gax_batch.models.bundle import load_bundle
 from gax_batch.models.domain import warning_lines
@@ -28,6 +29,8 @@ from gax_batch.rejects import MEANING, Reason
 from gax_batch.viewer.report import figures
 from gax_batch.viewer.report.galleries import galleries
 from gax_batch.viewer.report.gather import COLUMNS, SHOWN, SnapshotSummary, gather
+
+logger = logging.getLogger(__name__)
 
 SHOWN_RUNS = 30
 EXAMPLES = 3
@@ -49,16 +52,13 @@ class Rejects:
         ]
 
 
-def write_report(
-    uri: str, version: int | None, output: str | None, say: Say, sources: str | None = None
-) -> str:
-    """Write the page of a snapshot.
+def write_report(uri: str, version: int | None, output: str | None, sources: str | None = None) -> str:
+    """Write the page of a snapshot, and log where it is.
 
     Args:
         uri: URI of the catalog.
         version: Number of the snapshot; the newest if None.
         output: File or URI to write; if None, beside the record of the run that made the snapshot.
-        say: Function that is called with each line of output.
         sources: Current place of the survey's files; see `gax_batch.open_catalog`.
 
     Returns:
@@ -77,7 +77,7 @@ def write_report(
         storage.write_bytes(place, page.encode())
     except OSError as error:
         raise UsageError(f"{place} cannot be written: {error}; name another --output") from error
-    say(f"snapshot {catalog.version} of {catalog.uri}: {len(page) / 1e6:.1f} MB at {place}")
+    logger.info(f"snapshot {catalog.version} of {catalog.uri}: {len(page) / 1e6:.1f} MB at {place}")
     return place
 
 

@@ -87,16 +87,15 @@ def images(monkeypatch, tmp_path, manifest):
     return str(tmp_path / "images")
 
 
-def test_a_catalog_is_judged_on_the_galaxies_it_shares_with_the_labels(catalog, table, tmp_path):
-    lines = []
-    found = evaluate.evaluate_catalog("a-catalog", table, str(tmp_path / "out"), lines.append)
+def test_a_catalog_is_judged_on_the_galaxies_it_shares_with_the_labels(catalog, table, tmp_path, messages):
+    found = evaluate.evaluate_catalog("a-catalog", table, str(tmp_path / "out"))
     assert found["galaxies"] == {"voted": 20, "classes": 0, "largest": 0}
     assert found["definition"] == {"predictions": "weighted", "labels": "weighted"}
     assert found["points"]["rmse"] == pytest.approx(0.05, abs=0.002)
     assert found["intervals"]["0.9"]["coverage"] == 1
     assert found["intervals"]["0.9"]["interval_score"] == pytest.approx(0.2, abs=0.01)
-    assert any(re.search(r"\b10\b.*\bg0, g1, g2\b", line) for line in lines)
-    assert any(re.search(r"\b5\b.*\bother0, other1, other2\b", line) for line in lines)
+    assert any(re.search(r"\b10\b.*\bg0, g1, g2\b", line) for line in messages)
+    assert any(re.search(r"\b5\b.*\bother0, other1, other2\b", line) for line in messages)
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found
     html = (tmp_path / "out" / "evaluation.html").read_text()
     assert html.count("<svg") == html.count("</svg>") > 5
@@ -107,29 +106,26 @@ def test_a_catalog_is_judged_on_the_galaxies_it_shares_with_the_labels(catalog, 
 def test_labels_of_other_galaxies_are_refused(catalog, tmp_path):
     path = write_table(tmp_path / "classes.csv", ["galaxy_id", "class5"], [["1", "spiral"]])
     with pytest.raises(UsageError, match=r"\b1\b"):
-        evaluate.evaluate_catalog("a-catalog", path, str(tmp_path), print, allow_other_definition=True)
+        evaluate.evaluate_catalog("a-catalog", path, str(tmp_path), allow_other_definition=True)
 
 
-def test_labels_of_another_definition_are_refused_unless_allowed(catalog, challenge, tmp_path):
+def test_labels_of_another_definition_are_refused_unless_allowed(catalog, challenge, tmp_path, messages):
     out = tmp_path / "out"
     with pytest.raises(UsageError, match=r"debiased.*weighted.*--allow-other-definition") as refusal:
-        evaluate.evaluate_catalog("a-catalog", challenge, str(out), print)
+        evaluate.evaluate_catalog("a-catalog", challenge, str(out))
     assert "\n" not in str(refusal.value)
     assert not out.exists()
-    lines = []
-    found = evaluate.evaluate_catalog(
-        "a-catalog", challenge, str(out), lines.append, allow_other_definition=True
-    )
+    found = evaluate.evaluate_catalog("a-catalog", challenge, str(out), allow_other_definition=True)
     assert found["definition"] == {"predictions": "weighted", "labels": "debiased"}
-    assert any("debiased" in line and "weighted" in line for line in lines)
+    assert any("debiased" in line and "weighted" in line for line in messages)
     assert "debiased" in (out / "evaluation.html").read_text()
 
 
 def test_a_catalog_of_another_bundle_needs_its_definition(catalog, challenge, tmp_path):
     catalog["bundle_id"] = ["unknown-7"] * 25
     with pytest.raises(UsageError, match=r"unknown-7.*--bundle.*--definition"):
-        evaluate.evaluate_catalog("a-catalog", challenge, str(tmp_path), print)
-    found = evaluate.evaluate_catalog("a-catalog", challenge, str(tmp_path), print, definition="debiased")
+        evaluate.evaluate_catalog("a-catalog", challenge, str(tmp_path))
+    found = evaluate.evaluate_catalog("a-catalog", challenge, str(tmp_path), definition="debiased")
     assert found["definition"] == {"predictions": "debiased", "labels": "debiased"}
     assert found["trained_the_bundle"]["known"] is False
 
@@ -142,15 +138,17 @@ def test_a_bundle_that_does_not_state_its_definition_has_weighted_fractions():
 def test_galaxies_of_a_catalog_that_trained_its_bundle_are_left_out(catalog, table, manifest, tmp_path):
     digests = training_set.id_digests(read_labels(table))
     manifest["training"]["ids_sha256"] = sorted(digests[25:])
-    found = evaluate.evaluate_catalog("a-catalog", table, str(tmp_path), print)
+    found = evaluate.evaluate_catalog("a-catalog", table, str(tmp_path))
     assert found["trained_the_bundle"] == {"known": True, "galaxies": 5, "by_id": 5, "by_pixels": 0}
     assert found["galaxies"]["voted"] == 15
     manifest["training"]["ids_sha256"] = sorted(digests)
     with pytest.raises(UsageError, match=r"\b20\b"):
-        evaluate.evaluate_catalog("a-catalog", table, str(tmp_path), print)
+        evaluate.evaluate_catalog("a-catalog", table, str(tmp_path))
 
 
-def test_galaxies_that_trained_a_bundle_are_left_out_by_id_and_by_pixels(images, table, manifest, tmp_path):
+def test_galaxies_that_trained_a_bundle_are_left_out_by_id_and_by_pixels(
+    images, table, manifest, tmp_path, messages
+):
     pictures = [
         Decoder().decode(storage.read_bytes(storage.normalize_uri(f"{images}/g{i}.jpg")))[0]
         for i in (1, 2, 3)
@@ -159,11 +157,10 @@ def test_galaxies_that_trained_a_bundle_are_left_out_by_id_and_by_pixels(images,
         "ids_sha256": sorted(training_set.id_digests(read_labels(table))[:2]),
         "pixels_sha256": sorted(training_set.pixel_digests(np.stack(pictures))),
     }
-    lines = []
-    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, lines.append)
+    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4)
     assert found["trained_the_bundle"] == {"known": True, "galaxies": 4, "by_id": 2, "by_pixels": 3}
     assert found["galaxies"]["voted"] == COUNT - 4
-    assert any(re.findall(r"\d+", line) == ["4", "2", "3"] for line in lines)
+    assert any(re.findall(r"\d+", line) == ["4", "2", "3"] for line in messages)
 
 
 def test_images_in_a_folder_of_zips_are_judged_as_those_in_a_folder(images, table, manifest, tmp_path):
@@ -172,7 +169,7 @@ def test_images_in_a_folder_of_zips_are_judged_as_those_in_a_folder(images, tabl
         for path in Path(images).iterdir():
             archive.write(path, f"images/{path.name}")
     plain, zipped = (
-        evaluate.evaluate_bundle(None, table, place, str(tmp_path / "out"), 4, print)
+        evaluate.evaluate_bundle(None, table, place, str(tmp_path / "out"), 4)
         for place in (images, str(tmp_path / "zips"))
     )
     assert zipped == plain
@@ -183,7 +180,7 @@ def test_a_bundle_is_judged_by_its_predictive_distribution(images, table, manife
     reach = np.tile(np.linspace(-3, 3, len(GRID), dtype=np.float32), (gz2.N_QUESTIONS, *GROUPS, 1))
     fitted = Predictive(scale, reach)
     manifest["calibration"]["combinations"]["bayesian+svr"] = fitted.as_json()
-    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, print)
+    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4)
     assert found["of"] == "known-1"
     assert set(found["distribution"]["all"]["interval_score"]) == {f"{level:g}" for level in LEVELS}
     widths = [found["intervals"][f"{level:g}"]["width"] for level in LEVELS]
@@ -201,7 +198,7 @@ def test_intervals_of_conditional_fractions_are_judged_where_the_bundle_has_them
 ):
     combination = manifest["calibration"]["combinations"]["bayesian+svr"]
     combination["conditional"] = Predictive.certain(conditional=True).as_json()
-    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, print)
+    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4)
     assert found["conditional"]["galaxies"] == COUNT
     assert set(found["conditional"]["questions"]) == set(gz2.QUESTION_NAMES)
     assert found["conditional"]["width"] == 0
@@ -216,7 +213,7 @@ def test_a_bundle_is_judged_by_the_look_of_the_images_that_did_not_train_it(
 ):
     trained = sorted(training_set.id_digests(read_labels(table))[: COUNT // 2])
     manifest["training"]["ids_sha256"] = trained
-    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4, print)
+    found = evaluate.evaluate_bundle(None, table, images, str(tmp_path / "out"), 4)
     assert set(found["by_look"]) == {"size", "brightness", "sharpness"}
     interval = found["intervals"]["0.9"]
     for fifths in found["by_look"].values():
@@ -231,11 +228,11 @@ def test_tables_of_facts_judge_classes_and_the_largest_fraction(images, manifest
     manifest["definition"] = "debiased"
     classes = [["g0", "spiral"], ["g1", "round"], ["g2", ""]]
     path = write_table(tmp_path / "classes.csv", ["galaxy_id", "class5"], classes)
-    found = evaluate.evaluate_bundle(None, path, images, str(tmp_path / "out"), 4, print)
+    found = evaluate.evaluate_bundle(None, path, images, str(tmp_path / "out"), 4)
     assert found["clear_classes"]["galaxies"] == 2
     assert "points" not in found
     path = write_table(tmp_path / "largest.csv", ["GalaxyID", "argmax"], [["g0", "Class1.1"]])
-    found = evaluate.evaluate_bundle(None, path, images, str(tmp_path / "out"), 4, print)
+    found = evaluate.evaluate_bundle(None, path, images, str(tmp_path / "out"), 4)
     assert found["largest"]["galaxies"] == 1
 
 
@@ -244,7 +241,7 @@ def test_some_questions_of_the_challenge_judge_these_questions(images, truth, ma
     columns = gz2.CHALLENGE_COLUMNS[:5]
     rows = [[f"g{i}", *row[:5]] for i, row in enumerate(gz2.cumulative(truth))]
     path = write_table(tmp_path / "some.csv", ["GalaxyID", *columns], rows)
-    found = evaluate.evaluate_bundle(None, path, images, str(tmp_path / "out"), 4, print)
+    found = evaluate.evaluate_bundle(None, path, images, str(tmp_path / "out"), 4)
     assert found["fractions"] == COUNT * 5
     assert set(found["points"]["questions"]) == set(gz2.QUESTION_NAMES[:2])
 

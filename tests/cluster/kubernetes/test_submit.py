@@ -70,36 +70,34 @@ def cluster(api):
     return connect("surveys")
 
 
-def test_a_job_is_created_watched_and_its_last_lines_shown(api, cluster, job):
-    said: list[str] = []
+def test_a_job_is_created_watched_and_its_last_lines_shown(api, cluster, job, messages):
     api.logs = {f"{NIGHT}-x7k2p": "".join(f"line {i}\n" for i in range(100)) + '{"galaxies": 5}\n'}
-    assert submit(cluster, job, said.append, FAST) == 0
+    assert submit(cluster, job, FAST) == 0
     for line, facts in zip(
-        said[:4], ["surveys", "Initializing", "Running RUNNING", "Complete SUCCEEDED"], strict=True
+        messages[:4], ["surveys", "Initializing", "Running RUNNING", "Complete SUCCEEDED"], strict=True
     ):
         assert NIGHT in line
         assert facts in line
-    assert said[4:] == [f"| line {i}" for i in range(81, 100)] + ['| {"galaxies": 5}']
+    assert messages[4:] == [f"| line {i}" for i in range(81, 100)] + ['| {"galaxies": 5}']
     assert api.jobs[NIGHT]["metadata"]["labels"] == {"gax-batch/survey": "gax"}
 
 
 @pytest.mark.parametrize("code", [2, 3, 4])
-def test_the_exit_code_of_the_run_is_passed_on(api, cluster, job, code):
-    said: list[str] = []
+def test_the_exit_code_of_the_run_is_passed_on(api, cluster, job, code, messages):
     message = (
         f"Job entrypoint command failed with exit code {code}, last available logs:\nfirst\n3 units failed"
     )
     api.course = [RUNNING, failed(message)]
-    assert submit(cluster, job, said.append, FAST) == code
-    assert said[-3:-1] == ["| first", "| 3 units failed"]
-    assert NIGHT in said[-1]
-    assert numbers_in(said[-1], NIGHT) == [str(code)]
+    assert submit(cluster, job, FAST) == code
+    assert messages[-3:-1] == ["| first", "| 3 units failed"]
+    assert NIGHT in messages[-1]
+    assert numbers_in(messages[-1], NIGHT) == [str(code)]
 
 
 def test_a_job_past_its_deadline_is_a_fatal_error_with_the_operators_reason(api, cluster, job):
     api.course = [RUNNING, failed("The RayJob has passed the activeDeadlineSeconds", "DeadlineExceeded")]
     with pytest.raises(FatalError, match=r"DeadlineExceeded.*The RayJob has passed"):
-        submit(cluster, job, print, FAST)
+        submit(cluster, job, FAST)
 
 
 def test_a_job_deleted_by_another_hand_is_a_fatal_error(api, cluster, job):
@@ -113,34 +111,33 @@ def test_a_job_deleted_by_another_hand_is_a_fatal_error(api, cluster, job):
 
     api.fault = delete
     with pytest.raises(FatalError, match=NIGHT):
-        submit(cluster, job, print, FAST)
+        submit(cluster, job, FAST)
 
 
-def test_a_running_job_of_the_night_is_adopted(api, cluster, job):
+def test_a_running_job_of_the_night_is_adopted(api, cluster, job, messages):
     api.add(NIGHT, RUNNING)
     api.jobs[NIGHT]["course"] = [RUNNING, RUNNING, SUCCEEDED]
-    said: list[str] = []
-    assert submit(cluster, job, said.append, FAST) == 0
-    assert NIGHT in said[0]
+    assert submit(cluster, job, FAST) == 0
+    assert NIGHT in messages[0]
     assert api.writes == []
 
 
 def test_a_night_that_has_completed_is_not_started_again(api, cluster, job):
     api.add(NIGHT, SUCCEEDED)
-    assert submit(cluster, job, print, FAST) == 0
+    assert submit(cluster, job, FAST) == 0
     assert api.writes == []
 
 
 def test_a_night_that_failed_is_started_again(api, cluster, job):
     api.add(NIGHT, failed("exit code 4"))
-    assert submit(cluster, job, print, FAST) == 0
+    assert submit(cluster, job, FAST) == 0
     assert [method for method, _ in api.writes] == ["DELETE", "POST"]
 
 
 def test_another_night_that_still_runs_is_in_the_way(api, cluster, job):
     api.add("gax-20261106", RUNNING)
     with pytest.raises(UsageError, match="gax-20261106"):
-        submit(cluster, job, print, FAST)
+        submit(cluster, job, FAST)
     assert [problem.path for problem in check(cluster, job)] == ["metadata.name"]
     assert api.writes == []
 
@@ -149,11 +146,11 @@ def test_the_suspended_template_in_the_cluster_is_no_running_job(api, cluster, t
     api.add("gax", {"jobDeploymentStatus": "Suspended"}, suspend=True, **template["spec"])
     made = job_of_night(read_template(cluster, "rayjob/gax"), "gax-nightly-1")
     assert made["spec"] == template["spec"]
-    assert submit(cluster, made, print, FAST) == 0
+    assert submit(cluster, made, FAST) == 0
     # One that waits in a queue is suspended too, but will run.
     api.add("gax-nightly-0", {"jobDeploymentStatus": "Suspended"}, suspend=True)
     with pytest.raises(UsageError, match="gax-nightly-0"):
-        submit(cluster, job_of_night(template, "gax-nightly-2"), print, FAST)
+        submit(cluster, job_of_night(template, "gax-nightly-2"), FAST)
 
 
 @pytest.mark.parametrize("fault", [0, 429, 500, 503])
@@ -169,7 +166,7 @@ def test_a_lost_connection_is_waited_out(api, cluster, job, fault):
         return fault
 
     api.fault = unlucky
-    assert submit(cluster, job, print, FAST) == 0
+    assert submit(cluster, job, FAST) == 0
     assert list(api.jobs) == [NIGHT]
 
 
@@ -177,21 +174,21 @@ def test_an_api_that_is_gone_for_good_leaves_the_job_running(api, cluster, job):
     api.course = [RUNNING] * 1000
     api.fault = lambda method, path: 503 if len(api.requests) > 6 else None
     with pytest.raises(TransientError, match="503"):
-        submit(cluster, job, print, FAST)
+        submit(cluster, job, FAST)
     assert NIGHT in api.jobs
 
 
 def test_what_the_role_does_not_allow_is_the_users_mistake(api, cluster, job):
     api.fault = lambda method, path: 403 if method == "POST" else None
     with pytest.raises(UsageError, match=r"gax-submit.*surveys"):
-        submit(cluster, job, print, FAST)
+        submit(cluster, job, FAST)
 
 
 def test_old_jobs_of_the_survey_are_deleted(api, cluster, job):
     for day in range(1, 6):
         api.add(f"gax-2026110{day}", SUCCEEDED if day % 2 else failed("no"))
     api.add("other-20261101", SUCCEEDED, survey="other")
-    submit(cluster, job, print, Patience(poll_seconds=0.01, silence_seconds=0.3, keep=3))
+    submit(cluster, job, Patience(poll_seconds=0.01, silence_seconds=0.3, keep=3))
     assert set(api.jobs) == {"gax-20261104", "gax-20261105", "other-20261101", NIGHT}
 
 

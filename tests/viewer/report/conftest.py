@@ -20,5 +20,5 @@ def catalog(survey: Path) -> str:
 
 @pytest.fixture(scope="module")
 def page(catalog: str, survey: Path) -> Path:
-    write_report(catalog, None, str(survey / "report.html"), print)
+    write_report(catalog, None, str(survey / "report.html"))
     return survey / "report.html"

@@ -119,7 +119,7 @@ def test_fractions_of_the_survey_are_those_of_gax_population(parsed, catalog, pa
     for row in population(catalog, version=2):
         if row.of == "all":
             assert f"{row.value:.4f} [{row.lo:.4f}, {row.hi:.4f}]" in parsed.text
-    write_report(catalog, 1, str(tmp_path / "first.html"), print)
+    write_report(catalog, 1, str(tmp_path / "first.html"))
     first = Page((tmp_path / "first.html").read_text(encoding="utf-8")).text
     spiral = population(catalog, question="t04", version=1)[0]
     assert f"{spiral.value:.4f} [{spiral.lo:.4f}, {spiral.hi:.4f}]" in first
@@ -145,7 +145,7 @@ def test_the_calibration_is_the_bundles(parsed, catalog):
 def test_a_bundle_that_made_none_of_the_galaxies_is_not_shown(stored_unit, tmp_path):
     part, options = stored_unit
     Catalog(options.catalog).commit([part], run_id="run-1", metadata={})
-    write_report(options.catalog, None, str(tmp_path / "page.html"), print)
+    write_report(options.catalog, None, str(tmp_path / "page.html"))
     for name in ("calibration", "throughput", "gallery-changed", "sky"):
         assert 'class="none"' in section(tmp_path / "page.html", name)
 
@@ -190,10 +190,10 @@ def test_the_command_writes_beside_the_run_an_old_snapshot_too(catalog):
 
 def test_bad_places_are_refused_in_a_line(catalog, tmp_path):
     with pytest.raises(UsageError, match=str(tmp_path / "nothing")):
-        write_report(str(tmp_path / "nothing"), None, None, print)
+        write_report(str(tmp_path / "nothing"), None, None)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--output"):
-        write_report(catalog, None, str(tmp_path / "file" / "page.html"), print)
+        write_report(catalog, None, str(tmp_path / "file" / "page.html"))
 
 
 def test_a_page_of_an_empty_survey_says_so(tmp_path, options, task):
@@ -215,7 +215,7 @@ def test_a_page_of_an_empty_survey_says_so(tmp_path, options, task):
         planned=0,
     )
     Catalog(options.catalog).commit([part], run_id="run-1", metadata={})
-    write_report(options.catalog, None, str(tmp_path / "page.html"), print)
+    write_report(options.catalog, None, str(tmp_path / "page.html"))
     assert re.search(r"<h1>[^<]*\b0\b", (tmp_path / "page.html").read_text(encoding="utf-8"))
     assert 'class="none"' in section(tmp_path / "page.html", "rejects")
 
@@ -224,7 +224,7 @@ def test_a_vacuumed_snapshot_is_said_to_be_gone(catalog, tmp_path):
     copy = tmp_path / "catalog"
     shutil.copytree(catalog, copy)
     shutil.rmtree(copy / "galaxies" / "parts" / "first")
-    write_report(str(copy), None, str(tmp_path / "page.html"), print)
+    write_report(str(copy), None, str(tmp_path / "page.html"))
     assert re.search(r'class="none">[^<]*\b1\b', section(tmp_path / "page.html", "gallery-changed"))
 
 
@@ -236,7 +236,7 @@ def test_images_of_another_survey_are_said_loudly_in_summary_record_and_report(o
     assert record["domain"]["galaxies"] == 60
     assert record["domain"]["another_survey"] is True
     assert record["domain"]["shift"] > record["domain"]["shift_limit"]
-    write_report(catalog, None, str(tmp_path / "page.html"), print)
+    write_report(catalog, None, str(tmp_path / "page.html"))
     shown = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert [attrs for _, attrs in shown.tags if attrs.get("role") == "alert"]
     for reason in record["domain"]["reasons"]:
@@ -256,5 +256,5 @@ def test_the_record_of_an_earlier_release_has_no_verdict(options, tmp_path):
     record = json.loads(path.read_text())
     del record["domain"]
     path.write_text(json.dumps(record))
-    write_report(catalog, None, str(tmp_path / "page.html"), print)
+    write_report(catalog, None, str(tmp_path / "page.html"))
     assert 'class="none"' in section(tmp_path / "page.html", "images")
