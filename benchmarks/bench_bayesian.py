@@ -59,13 +59,13 @@ def products(shape: tuple[int, int, int], precision: str, cores: int) -> tuple[C
 
 
 def error_of_ours(draws: Float) -> float:
-    """Variance of the mean of `DRAWS` draws: the means of antithetic pairs, two of each orientation."""
+    """Variance of the mean of 32 draws: 16 means of antithetic pairs, two of each orientation."""
     pairs = draws.reshape(-1, 2, ORIENTATIONS, *draws.shape[1:]).mean(axis=1)
     return float(pairs.var(axis=0, ddof=1).mean()) / (DRAWS // 2)
 
 
 def error_of_flipout(draws: Float) -> float:
-    """Variance of the mean of `DRAWS` independent passes."""
+    """Variance of the mean of 32 independent passes."""
     return float(draws.var(axis=0, ddof=1).mean()) / DRAWS
 
 
