@@ -59,32 +59,14 @@ def products(shape: tuple[int, int, int], precision: str, cores: int) -> tuple[C
 
 
 def error_of_ours(draws: Float) -> float:
-<<<<<<< HEAD
     """Return the variance of the mean of the default draws, from several sets of them."""
     sets = draws.reshape(-1, DEFAULT_DRAWS, *draws.shape[1:]).mean(axis=1)
     return float(sets.var(axis=0, ddof=1).mean())
-||||||| 298afcc
-    """Variance of the mean of `DRAWS` draws: the means of antithetic pairs, two of each orientation."""
-    pairs = draws.reshape(-1, 2, ORIENTATIONS, *draws.shape[1:]).mean(axis=1)
-    return float(pairs.var(axis=0, ddof=1).mean()) / (DRAWS // 2)
-=======
-    """Variance of the mean of 32 draws: 16 means of antithetic pairs, two of each orientation."""
-    pairs = draws.reshape(-1, 2, ORIENTATIONS, *draws.shape[1:]).mean(axis=1)
-    return float(pairs.var(axis=0, ddof=1).mean()) / (DRAWS // 2)
->>>>>>> tests5
 
 
 def error_of_flipout(draws: Float) -> float:
-<<<<<<< HEAD
     """Return the variance of the mean of `CALLS` independent passes."""
     return float(draws.var(axis=0, ddof=1).mean()) / CALLS
-||||||| 298afcc
-    """Variance of the mean of `DRAWS` independent passes."""
-    return float(draws.var(axis=0, ddof=1).mean()) / DRAWS
-=======
-    """Variance of the mean of 32 independent passes."""
-    return float(draws.var(axis=0, ddof=1).mean()) / DRAWS
->>>>>>> tests5
 
 
 def peak(turns: dict[str, Sample], amounts: dict[str, float]) -> Sample:

@@ -16,15 +16,8 @@ import pytest
 
 SLOW = {"hats", "lsdb", "moto", "playwright", "ray", "tensorflow"}
 REAL_DATA = "shared_data"
-<<<<<<< HEAD
-# What is left and takes long: files whose tests take more than 0.15 s of a core each, most because they make
-# whole catalogs, and single tests of more than 2 s.
-||||||| 298afcc
-# Files, or tests of a file, that take more than two seconds of a core and have no part that takes less.
-=======
 # What is left and takes long: files whose tests take more than 0.15 s of a core each, most because they make
 # whole catalogs, and single tests of more than 1.5 s.
->>>>>>> tests5
 LONG = (
     "tests/analysis/test_combine.py",
     "tests/analysis/test_population.py",
@@ -40,19 +33,6 @@ LONG = (
     "tests/imaging/test_limits.py",
     "tests/planning/test_duplicate_ids.py",
     "tests/planning/test_partition.py",
-<<<<<<< HEAD
-    "tests/planning/test_plan.py::test_whatever_happens_to_a_survey_each_cutout_is_cataloged_once",
-    "tests/planning/test_unchanged_shards.py",
-    "tests/runner/test_fingerprint.py",
-    "tests/runner/test_pack.py",
-    "tests/sources/test_bandfiles.py",
-    "tests/sources/test_frame_index.py",
-    "tests/sources/test_frames.py",
-    "tests/test_layers.py",
-    "tests/viewer/report",
-    "tests/viewer/test_notebook.py",
-||||||| 298afcc
-=======
     "tests/planning/test_plan.py::test_whatever_happens_to_a_survey_each_cutout_is_cataloged_once",
     "tests/planning/test_unchanged_shards.py",
     "tests/runner/test_fingerprint.py",
@@ -66,7 +46,6 @@ LONG = (
     "tests/training/test_calibrate.py",
     "tests/viewer/report",
     "tests/viewer/test_notebook.py",
->>>>>>> tests5
 )
 
 

@@ -14,9 +14,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hostile import encoded, galaxy
+from bad_images import encoded, galaxy
+from listings import listed
 from PIL import Image
-from surveys import listed
 
 from gax_batch.errors import UsageError
 from gax_batch.imaging.decoding import Decoder
