@@ -82,9 +82,9 @@ def forecast(settings: RunSettings, *, calibrate: bool = True, budget: Budget | 
         if not plan.units:
             return 0
         fits = need.total <= available_bytes()
-        logger.info(_memory_line(need, fits=fits))
         passes = settings.most_passes
-        logger.info(f"convolutions in {settings.precision}: {settings.draws} draws, {passes} passes")
+        logger.info(f"{settings.draws} draws of {passes} passes, convolutions in {settings.precision}")
+        logger.info(_memory_line(need, fits=fits))
         rates = None
         if calibrate:
             sample = read_sample(plan, settings)

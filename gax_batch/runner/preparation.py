@@ -288,10 +288,8 @@ def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog) ->
     if any(made.values()):
         return candidates[max(made, key=lambda name: made[name])]
     rates = _measure(settings)
+    logger.debug(f"passes through the convolutions a second: {rates or 'not measured, on GPUs'}")
     chosen = "bfloat16" if rates is None else faster(rates)
-    if rates is not None:
-        gain = rates["bfloat16"] / rates["float32"]
-        logger.info(f"precision: {chosen}, since bfloat16 is {gain:.1f} times as fast as float32 here")
     return candidates[chosen]
 
 

@@ -45,12 +45,13 @@ def test_it_tells_units_bytes_memory_time_and_problems(survey):
     size = sum(path.stat().st_size for path in (survey / "images").rglob("*.jpg"))
     assert numbers_in(lines[0], survey) == ["0", "0", "0", "0", "41", "41"]
     for line, facts in zip(
-        lines[1:9],
+        lines[1:10],
         [
             ["41", "3"],
             ["new", "41", "3"],
             [f"{size / MIB:,.1f} MiB"],
             ["1", "duplicate_id"],
+            ["64 draws", "8 passes", "float"],
             ["MiB"],
             ["40", "1"],
             ["truncated", bad.as_uri()],
