@@ -88,11 +88,14 @@ def ray_session(resources: Resources) -> Iterator[str]:
     try:
         with handlers_kept():
             there = ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise FatalError(
-            f"Ray cannot be started: {_root_cause(error)}; check --ray-address (or RAY_ADDRESS), and set "
-            "RAY_AUTH_MODE=token where the cluster asks for a token"
-        ) from error
+    # Ray raises plain exceptions where one of its processes does not start in time.
+    except Exception as error:
+        advice = "this machine may be too busy: run the same command again"
+        if address is not None:
+            advice = (
+                "check --ray-address (or RAY_ADDRESS), and set RAY_AUTH_MODE=token if the cluster asks for it"
+            )
+        raise FatalError(f"Ray cannot be started: {_root_cause(error)}; {advice}") from error
     # A thread of Ray prints the end of each worker on standard output, which is reserved for results. The
     # tracker records these ends.
     with quiet_threads(set(threading.enumerate()) - before):

@@ -13,6 +13,7 @@ import ray.data
 from fake_engine import FakeEngine
 
 from gax_batch.cluster import pipeline
+from gax_batch.errors import FatalError
 from gax_batch.system.machine import MIB, Resources
 
 RESOURCES = Resources(2, None, 128 * MIB)
@@ -31,6 +32,15 @@ def test_a_worker_s_end_is_not_printed(capfd: pytest.CaptureFixture[str]) -> Non
         time.sleep(2)  # Ray prints it later, in a thread
         print("mine", flush=True)
     assert capfd.readouterr().out == "mine\n"
+
+
+def test_a_machine_that_is_too_busy_to_start_ray_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")  # noqa: TRY002 (as Ray does)
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(FatalError, match="timed out"), pipeline.ray_session(RESOURCES):
+        pass
 
 
 @pytest.fixture(scope="module")
