@@ -92,9 +92,7 @@ def ray_session(resources: Resources) -> Iterator[str]:
     except Exception as error:
         advice = "this machine may be too busy: run the same command again"
         if address is not None:
-            advice = (
-                "check --ray-address (or RAY_ADDRESS), and set RAY_AUTH_MODE=token if the cluster asks for it"
-            )
+            advice = "check --ray-address (or RAY_ADDRESS), and set RAY_AUTH_MODE=token for one with tokens"
         raise FatalError(f"Ray cannot be started: {_root_cause(error)}; {advice}") from error
     # A thread of Ray prints the end of each worker on standard output, which is reserved for results. The
     # tracker records these ends.

@@ -36,7 +36,7 @@ def test_a_worker_s_end_is_not_printed(capfd: pytest.CaptureFixture[str]) -> Non
 
 def test_a_machine_that_is_too_busy_to_start_ray_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
     def late(**_: object) -> None:
-        raise Exception("The current node timed out during startup.")  # noqa: TRY002 (as Ray does)
+        raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", late)
     with pytest.raises(FatalError, match="timed out"), pipeline.ray_session(RESOURCES):
