@@ -190,7 +190,8 @@ def open_display(write: Callable[[str], None], *, json_lines: bool) -> Iterator[
     display: JsonLines | LiveDisplay | None = None
     if json_lines:
         display = JsonLines(write_if_read)
-    elif console.is_terminal and not console.is_dumb_terminal:
+    # Notebooks set FORCE_COLOR, which rich takes for a terminal.
+    elif console.is_terminal and console.file.isatty() and not console.is_dumb_terminal:
         display = LiveDisplay(console)
     with redirect_messages(display.message if display else write_if_read):
         yield display or PlainLines()

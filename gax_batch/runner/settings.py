@@ -16,13 +16,11 @@ from pydantic_core import to_jsonable_python
 
 from gax_batch.cluster.unit_tracker import StepLimit
 from gax_batch.errors import UsageError
+from gax_batch.runner.model_settings import PASSES_PER_SECOND, ModelSettings
 from gax_batch.runner.setting_groups import (
-    PASSES_PER_SECOND,
     CatalogSettings,
     ColorSettings,
-    InferenceSettings,
     LimitSettings,
-    ModelSettings,
     OutputSettings,
     ResourceSettings,
     SurveySettings,
@@ -40,7 +38,6 @@ class RunSettings(
     OutputSettings,
     LimitSettings,
     ResourceSettings,
-    InferenceSettings,
     CatalogSettings,
     SurveySettings,
 ):

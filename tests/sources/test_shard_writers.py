@@ -98,7 +98,7 @@ RAY = """
 import json, sys
 from pathlib import Path
 import numpy as np, pyarrow.parquet as pq, ray
-from hostile import galaxy
+from bad_images import galaxy
 from surveys import listed
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.sources import open_source, read_unit

@@ -37,6 +37,7 @@ def warnings_of(images: Images, folder: Path) -> list[str]:
             bundle=None,
             models=("bayesian",),
             draws=2,
+            passes=2,
             precision="float32",
             decoder=Decoder(),
         )
