@@ -17,7 +17,17 @@ def submit(
     ],
     name: Annotated[
         str | None,
-        typer.Option(help="The job's name; one of this name is adopted.", show_default="template's and date"),
+        typer.Option(
+            help="Name of the night; its RayJobs are NAME-1, NAME-2, ..., and one that runs is adopted.",
+            show_default="the owner's, or template's and date",
+        ),
+    ] = None,
+    owner_job: Annotated[
+        str | None,
+        typer.Option(
+            help="The Kubernetes Job that runs this command: its pods adopt each other's RayJobs, "
+            "which end by its deadline and are deleted with it.",
+        ),
     ] = None,
     namespace: Annotated[str, typer.Option(help="Namespace of the job.")] = "gax-batch",
     context: Annotated[
@@ -27,21 +37,28 @@ def submit(
         bool, typer.Option("--check", help="Only say what is wrong with it; nothing is created.")
     ] = False,
     config: options.ConfigFile = None,
+    attempts: Annotated[
+        int, typer.Option(help="RayJobs that a night may have when the infrastructure fails.", min=1)
+    ] = 3,
     keep: Annotated[int, typer.Option(help="Ended jobs to keep in the cluster.", min=1)] = 7,
 ) -> None:
     """Run a RayJob on Kubernetes and wait for it; the exit code is the run's. With --check, only look.
+
+    Exit code 75: the Kubernetes API does not answer; the RayJob goes on, and the same command adopts it.
 
     Example: gax submit --template rayjob/gax-batch --check
     """
     require_extra("kubernetes", "gax submit", "kubernetes")
     from gax_batch.cluster.kubernetes import submit as jobs
     from gax_batch.cluster.kubernetes.api import connect
+    from gax_batch.cluster.kubernetes.night import night_of
 
     cluster = connect(namespace, context)
-    job = jobs.job_of_night(jobs.read_template(cluster, template), name)
+    owner = None if owner_job is None else jobs.read_owner(cluster, owner_job)
+    night = night_of(jobs.read_template(cluster, template), name, owner)
     if not check:
-        raise typer.Exit(jobs.submit(cluster, job, typer.echo, jobs.Patience(keep=keep)))
-    problems = jobs.check(cluster, job)
+        raise typer.Exit(jobs.submit(cluster, night, typer.echo, jobs.Patience(keep=keep, attempts=attempts)))
+    problems = jobs.check(cluster, night)
     if config is not None:
         from gax_batch.runner.preflight import survey_problems
         from gax_batch.runner.settings import load_settings
@@ -51,4 +68,4 @@ def submit(
         typer.echo(f"gax: {problem}", err=True)
     if problems:
         raise typer.Exit(2)
-    typer.echo(f"{job['metadata']['name']} can be submitted to {namespace}; nothing was created")
+    typer.echo(f"{night.name}-1 can be submitted to {namespace}; nothing was created")

@@ -1,0 +1,243 @@
+"""Whole nights: the rendered nightly overlay in a control plane that keeps Kubernetes' and KubeRay's
+rules."""
+
+import copy
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from control_plane import ControlPlane
+from kubernetes_api import serve
+from ray_operator import Run
+
+from gax_batch.cli import main
+from gax_batch.cluster.kubernetes import submit as submit_module
+
+NIGHTLY = Path(__file__).resolve().parents[3] / "deploy" / "kubernetes" / "overlays" / "nightly"
+JOB = "gax-nightly-29900310"
+FIRST, SECOND = f"{JOB}-1", f"{JOB}-2"
+
+
+@pytest.fixture(scope="module")
+def overlay() -> dict[str, dict[str, Any]]:
+    """The objects of the overlay by their kind; of two of a kind, the last."""
+    found = shutil.which("kubectl")
+    if found is None:
+        pytest.skip("kubectl is not installed")
+    done = subprocess.run([found, "kustomize", NIGHTLY], capture_output=True, text=True, check=True)
+    return {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
+
+
+@pytest.fixture
+def plane(tmp_path, monkeypatch, overlay):
+    plane = ControlPlane(pace=30)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr(submit_module, "time", plane)
+    plane.create("rayjobs", overlay["RayJob"])
+    with serve(plane, tmp_path / "kubeconfig"):
+        yield plane
+
+
+@pytest.fixture
+def job(plane, overlay) -> dict[str, Any]:
+    """The night's Job, just created by the schedule."""
+    made = plane.fire(overlay["CronJob"])
+    assert made is not None
+    assert made["metadata"]["name"] == JOB
+    return made
+
+
+def gax(arguments: list[str]) -> int:
+    """The process of a pod, in this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gax", *arguments])
+        patch.setattr(sys, "excepthook", sys.excepthook)
+        with pytest.raises(SystemExit) as end:
+            main()
+    code = end.value.code
+    assert isinstance(code, int)
+    return code
+
+
+def deployment(plane: ControlPlane, name: str) -> str:
+    return str(plane.objects["rayjobs", name]["status"]["jobDeploymentStatus"])
+
+
+def creations(plane: ControlPlane) -> int:
+    return sum(method == "POST" for method, _ in plane.requests)
+
+
+def test_a_rayjob_that_has_the_name_of_the_nights_job_never_runs(plane, overlay, job):
+    # As the overlay named it before, and as anybody may by hand.
+    body = copy.deepcopy(overlay["RayJob"])
+    body["metadata"]["name"] = JOB
+    del body["spec"]["suspend"]
+    plane.create("rayjobs", body)
+    plane.sleep(200)
+    assert deployment(plane, JOB) in ("Initializing", "Retrying")
+    assert f'jobs.batch "{JOB}" already exists' in plane.events[-1]
+    plane.sleep(300)
+    status = plane.objects["rayjobs", JOB]["status"]
+    assert (status["jobDeploymentStatus"], status["reason"]) == ("Failed", "PreRunningDeadlineExceeded")
+    # For an hour, three times.
+    assert status["failed"] == 3
+
+
+def test_http_mode_has_no_submitter_to_collide_with(plane, overlay, job):
+    body = copy.deepcopy(overlay["RayJob"])
+    body["metadata"]["name"] = JOB
+    body["spec"] |= {"suspend": False, "submissionMode": "HTTPMode"}
+    plane.create("rayjobs", body)
+    plane.sleep(60)
+    assert deployment(plane, JOB) == "Complete"
+
+
+def test_a_night_runs_and_belongs_to_its_job(plane, job, capsys):
+    plane.runs = [Run(seconds=2 * 3600)]
+    assert plane.run(job, gax) == "Complete CompletionsReached"
+    assert deployment(plane, FIRST) == "Complete"
+    assert plane.events == []
+    assert "| line 2" in capsys.readouterr().out
+    (owner,) = plane.objects["rayjobs", FIRST]["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["uid"]) == ("Job", job["metadata"]["uid"])
+    plane.sleep(10)
+    assert plane.names("rayclusters") == []
+
+
+def test_a_night_that_is_deleted_takes_its_rayjobs_and_clusters_with_it(plane, job):
+    plane.runs = [Run(seconds=2 * 3600)]
+    plane.at[plane.now + 3600] = lambda: plane.delete("jobs", JOB)
+    assert plane.run(job, gax) == "Deleted"
+    plane.sleep(10)
+    assert plane.names("rayjobs") == ["gax-batch"]
+    assert plane.names("rayclusters") == []
+    assert plane.names("jobs") == []
+
+
+def test_the_pod_that_follows_an_evicted_one_adopts_the_rayjob(plane, job, capsys):
+    plane.runs = [Run(seconds=2 * 3600)]
+    plane.at[plane.now + 3600] = lambda: plane.evict(JOB)
+    assert plane.run(job, gax) == "Complete CompletionsReached"
+    assert creations(plane) == 1
+    assert not [name for name in plane.deleted if name.startswith("rayjobs/")]
+    assert (
+        len([name for name in plane.names("pods") if name.startswith(f"{JOB}-")]) == 3
+    )  # one is the submitter
+
+
+def test_at_the_deadline_of_the_night_nothing_is_left(plane, job):
+    plane.runs, plane.pace = [Run(seconds=math.inf)], 10
+    # Less than the RayJob's own 20 hours.
+    job["spec"]["activeDeadlineSeconds"] = 7200
+    assert plane.run(job, gax) == "Failed PodFailurePolicy"
+    status = plane.objects["rayjobs", FIRST]["status"]
+    assert status["reason"] == "DeadlineExceeded"
+    spec = plane.objects["rayjobs", FIRST]["spec"]
+    assert 0 < spec["activeDeadlineSeconds"] < 7200
+    plane.sleep(10)
+    assert plane.names("rayclusters") == []
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        Run(head_lost=3600, seconds=7200),
+        Run(stream_broken=3600, seconds=7200),
+        Run(code=4),
+        Run(code=137),
+        Run(ready_seconds=math.inf),
+    ],
+    ids=["head", "stream", "exit 4", "out of memory", "no node"],
+)
+def test_a_fault_of_the_infrastructure_is_run_again(plane, job, lost):
+    plane.runs = [lost, Run()]
+    assert plane.run(job, gax) == "Complete CompletionsReached"
+    assert (deployment(plane, FIRST), deployment(plane, SECOND)) == ("Failed", "Complete")
+    # KubeRay's own retries, which ask for no reason, are off.
+    assert plane.objects["rayjobs", FIRST]["status"]["failed"] == 1
+    first, second = (plane.objects["rayjobs", name] for name in (FIRST, SECOND))
+    assert second["spec"]["activeDeadlineSeconds"] < first["spec"]["activeDeadlineSeconds"]
+
+
+def test_the_next_attempt_waits_until_the_last_ones_cluster_is_gone(plane, job):
+    plane.runs = [Run(code=4), Run()]
+    plane.objects["rayjobs", "gax-batch"]["spec"]["ttlSecondsAfterFinished"] = 3000
+    assert plane.run(job, gax) == "Complete CompletionsReached"
+    first, second = (plane.objects["rayjobs", name]["status"] for name in (FIRST, SECOND))
+    assert second["startTime"] >= first["endTime"] + 3000
+
+
+def test_attempts_are_counted_over_all_pods_of_the_night(plane, job):
+    plane.runs = [Run(code=4)]
+    plane.at[plane.now + 300] = lambda: plane.evict(JOB)
+    assert plane.run(job, gax) == "Failed PodFailurePolicy"
+    assert [name for name in plane.names("rayjobs") if name != "gax-batch"] == [
+        f"{JOB}-{n}" for n in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("code", [2, 3])
+def test_a_users_mistake_and_failed_units_are_not_run_again(plane, job, code):
+    plane.runs = [Run(code=code)]
+    codes = []
+    assert (
+        plane.run(job, lambda arguments: codes.append(gax(arguments)) or codes[-1])
+        == "Failed PodFailurePolicy"
+    )
+    assert codes == [code]
+    assert creations(plane) == 1
+
+
+def test_an_api_that_is_out_for_hours_does_not_end_the_night(plane, job):
+    plane.runs = [Run(seconds=2 * 3600)]
+    start = plane.now
+    plane.fault = lambda method, path: 503 if 3600 < plane.now - start < 4 * 3600 else None
+    codes = []
+    assert (
+        plane.run(job, lambda arguments: codes.append(gax(arguments)) or codes[-1])
+        == "Complete CompletionsReached"
+    )
+    assert set(codes[:-1]) == {75}
+    assert creations(plane) == 1
+
+
+def test_the_next_night_is_skipped_while_one_runs(plane, overlay, job):
+    assert plane.fire(overlay["CronJob"]) is None
+
+
+def test_old_nights_are_pruned_even_when_the_last_one_failed(plane, overlay, job):
+    plane.runs = [Run(code=2)]
+    for day in range(1, 12):
+        name = f"old-{day:02d}"
+        body = {"metadata": {"name": name, "labels": overlay["RayJob"]["metadata"]["labels"]}, "spec": {}}
+        plane.create("rayjobs", body)
+        plane.objects["rayjobs", name]["metadata"]["creationTimestamp"] = f"2026-10-{day:02d}T00:00:00Z"
+        plane.objects["rayjobs", name]["status"] = {"jobDeploymentStatus": "ValidationFailed"}
+    plane.run(job, gax)
+    assert sorted(plane.names("rayjobs")) == sorted(
+        ["gax-batch", FIRST, *(f"old-{day:02d}" for day in range(6, 12))]
+    )
+
+
+def test_check_and_submit_refuse_a_name_that_another_job_has(plane, job, capsys):
+    # A Job of the schedule of another survey, say.
+    plane.create("jobs", {"metadata": {"name": "night-1"}, "spec": {}})
+    arguments = ["submit", "--template", "rayjob/gax-batch", "--name", "night"]
+    for more in (["--check"], []):
+        assert gax([*arguments, *more]) == 2
+        said = capsys.readouterr().err
+        assert "metadata.name" in said
+        assert "night-1" in said
+    assert creations(plane) == sum("dryRun" in path for _, path in plane.requests)
+    assert gax([*arguments[:-1], "other", "--check"]) == 0
+
+
+def test_an_owner_that_is_not_there_is_the_users_mistake(plane, capsys):
+    assert gax(["submit", "--template", "rayjob/gax-batch", "--owner-job", "none"]) == 2
+    assert "none" in capsys.readouterr().err
