@@ -41,6 +41,8 @@ class ControlPlane:
     events: list[str] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     fault: Callable[[str, str], int | None] = lambda method, path: None
+    rules: list[Object] | None = None
+    """Of the role of the process under test; None allows everything."""
     at: dict[float, Callable[[], None]] = field(default_factory=dict)
     """What happens to the cluster from outside, by its time."""
     deleted: list[str] = field(default_factory=list)
@@ -97,6 +99,10 @@ class ControlPlane:
         parts = path.strip("/").split("/")
         _, plural, *rest = parts[parts.index("namespaces") + 1 :]
         name = rest[0] if rest else ""
+        verb = {"POST": "create", "DELETE": "delete"}.get(method, "get" if name else "list")
+        resource = "/".join([plural, *rest[1:]])
+        if not self._allows(verb, resource, parts[1] if parts[0] == "apis" else ""):
+            return 403, status(403, f"cannot {verb} resource {resource}")
         if method == "POST":
             if self.get(plural, body["metadata"]["name"]):
                 return 409, status(409, f'{plural} "{body["metadata"]["name"]}" already exists')
@@ -114,6 +120,13 @@ class ControlPlane:
         if method == "DELETE":
             self.delete(plural, name)
         return 200, found
+
+    def _allows(self, verb: str, resource: str, group: str) -> bool:
+        # k8s ../reference/access-authn-authz/rbac: what no rule allows is forbidden.
+        return self.rules is None or any(
+            group in rule["apiGroups"] and resource in rule["resources"] and verb in rule["verbs"]
+            for rule in self.rules
+        )
 
     def _selected(self, plural: str, query: dict[str, list[str]]) -> list[Object]:
         key, _, value = query.get("labelSelector", [""])[0].partition("=")

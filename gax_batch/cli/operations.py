@@ -1,11 +1,16 @@
 """On Kubernetes: `submit`."""
 
+import shlex
+from functools import partial
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from gax_batch.cli import options
 from gax_batch.cli.app import app
+from gax_batch.errors import UsageError
+from gax_batch.runner.settings import RunSettings, load_settings
 from gax_batch.system.extras import require_extra
 
 
@@ -37,6 +42,14 @@ def submit(
         bool, typer.Option("--check", help="Only say what is wrong with it; nothing is created.")
     ] = False,
     config: options.ConfigFile = None,
+    plan_first: Annotated[
+        bool,
+        typer.Option(
+            "--plan-first",
+            help="Plan the run of the RayJob's entry point here, with the settings and credentials that are "
+            "here. If it has nothing to do, create no cluster.",
+        ),
+    ] = False,
     attempts: Annotated[
         int, typer.Option(help="RayJobs that a night may have when the infrastructure fails.", min=1)
     ] = 3,
@@ -57,11 +70,13 @@ def submit(
     owner = None if owner_job is None else jobs.read_owner(cluster, owner_job)
     night = night_of(jobs.read_template(cluster, template), name, owner)
     if not check:
-        raise typer.Exit(jobs.submit(cluster, night, typer.echo, jobs.Patience(keep=keep, attempts=attempts)))
+        patience = jobs.Patience(keep=keep, attempts=attempts)
+        entry_point = str(night.template["spec"].get("entrypoint") or "")
+        more = {"up_to_date": partial(_is_up_to_date, entry_point)} if plan_first else {}
+        raise typer.Exit(jobs.submit(cluster, night, typer.echo, patience, **more))
     problems = jobs.check(cluster, night)
     if config is not None:
         from gax_batch.runner.preflight import survey_problems
-        from gax_batch.runner.settings import load_settings
 
         problems += survey_problems(load_settings(config, {}))
     for problem in problems:
@@ -69,3 +84,32 @@ def submit(
     if problems:
         raise typer.Exit(2)
     typer.echo(f"{night.name}-1 can be submitted to {namespace}; nothing was created")
+
+
+def _is_up_to_date(entry_point: str) -> bool:
+    from gax_batch.runner.up_to_date import is_up_to_date
+
+    return is_up_to_date(run_settings(entry_point), typer.echo)
+
+
+def run_settings(entry_point: str) -> RunSettings:
+    """The settings of a command `gax run ...`, as that command itself would read them.
+
+    Args:
+        entry_point: The command line; its files are looked for here.
+
+    Raises:
+        UsageError: It is another command, or one of its options is wrong.
+    """
+    words = shlex.split(entry_point)
+    if words[:2] != ["gax", "run"]:
+        raise UsageError(
+            f"--plan-first needs an entry point 'gax run ...', not '{entry_point}'; omit the option"
+        )
+    command = typer.main.get_group(app).commands["run"]
+    try:
+        given = dict(command.make_context("gax run", words[2:]).params)
+    except TyperException as error:
+        raise UsageError(f"the entry point '{entry_point}': {error}; correct it") from None
+    config = given.pop("config")
+    return load_settings(config, {name: value for name, value in given.items() if value is not None})

@@ -115,7 +115,13 @@ def check(cluster: Cluster, night: Night) -> list[Problem]:
     return problems
 
 
-def submit(cluster: Cluster, night: Night, say: Say, patience: Patience | None = None) -> int:
+def submit(
+    cluster: Cluster,
+    night: Night,
+    say: Say,
+    patience: Patience | None = None,
+    up_to_date: Callable[[], bool] = lambda: False,
+) -> int:
     """Run a night and wait for its end.
 
     Where the infrastructure fails, another RayJob finishes what the last one left, until the night has used
@@ -127,6 +133,8 @@ def submit(cluster: Cluster, night: Night, say: Say, patience: Patience | None =
         night: `night_of`.
         say: Shows one line to the person who waits.
         patience: How often to ask, and how long without an answer.
+        up_to_date: Whether the run would find nothing to do; asked before the first RayJob of the night is
+            created.
 
     Returns:
         The exit code of the run: 0, or 2, 3, 4 as `gax run` has them; 143 or 130 when told to stop.
@@ -140,7 +148,7 @@ def submit(cluster: Cluster, night: Night, say: Say, patience: Patience | None =
     try:
         with cancel_on_signal():
             try:
-                code = _run(cluster, night, say, patience)
+                code = _run(cluster, night, say, patience, up_to_date)
             except GaxError:
                 _prune(cluster, night, patience)
                 raise
@@ -152,10 +160,13 @@ def submit(cluster: Cluster, night: Night, say: Say, patience: Patience | None =
         return stop.exit_code
 
 
-def _run(cluster: Cluster, night: Night, say: Say, patience: Patience) -> int:
+def _run(cluster: Cluster, night: Night, say: Say, patience: Patience, up_to_date: Callable[[], bool]) -> int:
     made = _patiently(lambda: night.attempts(cluster.list_jobs(night.survey)), patience)
     first, begun = 1, time.time()
     if not made:
+        if _is_quiet(up_to_date, say):
+            say(f"{night.name} needs no cluster; none was created")
+            return 0
         job = _create(cluster, night, first, begun, say, patience)
     else:
         job = made[-1]
@@ -180,6 +191,15 @@ def _run(cluster: Cluster, night: Night, say: Say, patience: Patience) -> int:
         say(f"attempt {number - first + 2} of at most {patience.attempts} follows")
         _await_release(cluster, job, patience)
         job = _create(cluster, night, number + 1, begun, say, patience)
+
+
+def _is_quiet(up_to_date: Callable[[], bool], say: Say) -> bool:
+    try:
+        return up_to_date()
+    except (TransientError, OSError) as error:
+        # A run has more patience, and a larger disk.
+        say(f"cannot be planned here: {error}; the run will try")
+        return False
 
 
 def _adopted(night: Night, made: list[Object]) -> tuple[int, float]:

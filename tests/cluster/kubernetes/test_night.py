@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from ray_operator import Run
 
 from gax_batch.cli import main
 from gax_batch.cluster.kubernetes import submit as submit_module
+from gax_batch.cluster.progress import Say
+from gax_batch.errors import GaxError, TransientError, UsageError
+from gax_batch.runner import up_to_date
+from gax_batch.runner.settings import RunSettings
 
 NIGHTLY = Path(__file__).resolve().parents[3] / "deploy" / "kubernetes" / "overlays" / "nightly"
 JOB = "gax-nightly-29900310"
@@ -33,13 +38,38 @@ def overlay() -> dict[str, dict[str, Any]]:
     return {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
 
 
+@dataclass
+class Planner:
+    """What `gax submit --plan-first` finds; a run's own planning is tested elsewhere."""
+
+    up_to_date: bool | GaxError = False
+    asked: list[RunSettings] = field(default_factory=list)
+
+    def __call__(self, settings: RunSettings, say: Say) -> bool:
+        self.asked.append(settings)
+        if isinstance(self.up_to_date, GaxError):
+            raise self.up_to_date
+        return self.up_to_date
+
+
 @pytest.fixture
-def plane(tmp_path, monkeypatch, overlay):
-    plane = ControlPlane(pace=30)
+def planner(monkeypatch) -> Planner:
+    planner = Planner()
+    monkeypatch.setattr(up_to_date, "is_up_to_date", planner)
+    return planner
+
+
+@pytest.fixture
+def plane(tmp_path, monkeypatch, overlay, planner):
+    plane = ControlPlane(pace=30, rules=overlay["Role"]["rules"])
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr(submit_module, "time", plane)
     plane.create("rayjobs", overlay["RayJob"])
+    # The volume of the pods that has the survey's settings.
+    (tmp_path / "survey.yaml").write_text(overlay["ConfigMap"]["data"]["survey.yaml"])
+    spec = plane.objects["rayjobs", "gax-batch"]["spec"]
+    spec["entrypoint"] = spec["entrypoint"].replace("/etc/gax", str(tmp_path))
     with serve(plane, tmp_path / "kubeconfig"):
         yield plane
 
@@ -205,6 +235,36 @@ def test_an_api_that_is_out_for_hours_does_not_end_the_night(plane, job):
     )
     assert set(codes[:-1]) == {75}
     assert creations(plane) == 1
+
+
+def test_a_quiet_night_creates_no_cluster(plane, job, planner):
+    planner.up_to_date = True
+    assert plane.run(job, gax) == "Complete CompletionsReached"
+    assert creations(plane) == 0
+    # It planned what the entry point would have run: with the survey's settings, and with its own options.
+    (settings,) = planner.asked
+    assert settings.catalog == "s3://YOUR-CATALOG/catalog"
+    assert (settings.workers, settings.engine_gpus) == (4, 1)
+
+
+def test_a_night_is_planned_once_and_not_by_the_pod_that_adopts(plane, job, planner):
+    plane.runs = [Run(seconds=2 * 3600), Run()]
+    plane.at[plane.now + 3600] = lambda: plane.evict(JOB)
+    assert plane.run(job, gax) == "Complete CompletionsReached"
+    assert len(planner.asked) == 1
+
+
+def test_where_the_storage_fails_while_planning_the_run_tries(plane, job, planner):
+    planner.up_to_date = TransientError("the storage is out")
+    assert plane.run(job, gax) == "Complete CompletionsReached"
+    assert creations(plane) == 1
+
+
+def test_a_mistake_that_planning_finds_costs_no_cluster(plane, job, planner, capsys):
+    planner.up_to_date = UsageError("holds no cutouts")
+    assert plane.run(job, gax) == "Failed PodFailurePolicy"
+    assert creations(plane) == 0
+    assert "holds no cutouts" in capsys.readouterr().err
 
 
 def test_the_next_night_is_skipped_while_one_runs(plane, overlay, job):
