@@ -95,7 +95,7 @@ def check(cluster: Cluster, night: Night) -> list[Problem]:
         TransientError: The API does not answer.
     """
     job = night.attempt(1)
-    problems = lint(job) + list(_collisions(cluster, job))
+    problems = lint(job) + list(_collisions(cluster, night, job))
     try:
         cluster.create_job(job, dry_run=True)
     except ExistsError:
@@ -223,7 +223,7 @@ def _create(
         )
     job = night.attempt(number, left)
     name = job["metadata"]["name"]
-    problems = lint(job) + _patiently(lambda: list(_collisions(cluster, job)), patience)
+    problems = lint(job) + _patiently(lambda: list(_collisions(cluster, night, job)), patience)
     if problems:
         more = f" (and {len(problems) - 1} more: gax submit --check)" if problems[1:] else ""
         raise UsageError(f"{problems[0]}{more}")
@@ -332,9 +332,12 @@ def _others_running(cluster: Cluster, night: Night) -> list[Object]:
     ]
 
 
-def _collisions(cluster: Cluster, job: Object) -> Iterator[Problem]:
+def _collisions(cluster: Cluster, night: Night, job: Object) -> Iterator[Problem]:
     """The operator's submitter Job has the RayJob's name: with another Job of it, the RayJob never starts."""
     name = job["metadata"]["name"]
+    other = cluster.get_job(name)
+    if other is not None and not night.attempts([other]):
+        yield Problem("metadata.name", f"'{name}' is another RayJob", "choose another --name, or delete it")
     if job["spec"].get("submissionMode", "K8sJobMode") != "K8sJobMode":
         return
     with suppress(UsageError):

@@ -161,6 +161,24 @@ def test_the_pod_that_follows_an_evicted_one_adopts_the_rayjob(plane, job, capsy
     )  # one is the submitter
 
 
+def test_a_pod_that_is_killed_without_a_word_is_followed_by_one_that_adopts(plane, job):
+    def kill() -> None:
+        raise SystemExit(137)
+
+    plane.runs = [Run(seconds=2 * 3600)]
+    plane.at[plane.now + 3600] = kill
+    assert plane.run(job, gax) == "Complete CompletionsReached"
+    assert creations(plane) == 1
+
+
+def test_a_rayjob_that_is_deleted_by_hand_ends_the_night(plane, job):
+    plane.runs = [Run(seconds=2 * 3600)]
+    plane.at[plane.now + 3600] = lambda: plane.delete("rayjobs", FIRST)
+    assert plane.run(job, gax) == "Failed PodFailurePolicy"
+    assert creations(plane) == 1
+    assert plane.names("rayjobs") == ["gax-batch"]
+
+
 def test_at_the_deadline_of_the_night_nothing_is_left(plane, job):
     plane.runs, plane.pace = [Run(seconds=math.inf)], 10
     # Less than the RayJob's own 20 hours.
@@ -296,6 +314,17 @@ def test_check_and_submit_refuse_a_name_that_another_job_has(plane, job, capsys)
         assert "night-1" in said
     assert creations(plane) == sum("dryRun" in path for _, path in plane.requests)
     assert gax([*arguments[:-1], "other", "--check"]) == 0
+
+
+def test_a_rayjob_of_somebody_else_is_not_adopted(plane, overlay, capsys):
+    plane.create("rayjobs", {"metadata": {"name": "night-1"}, "spec": {}})
+    plane.objects["rayjobs", "night-1"]["status"] = {
+        "jobDeploymentStatus": "Complete",
+        "jobStatus": "SUCCEEDED",
+    }
+    for more in (["--check"], []):
+        assert gax(["submit", "--template", "rayjob/gax-batch", "--name", "night", *more]) == 2
+        assert "night-1" in capsys.readouterr().err
 
 
 def test_an_owner_that_is_not_there_is_the_users_mistake(plane, capsys):
