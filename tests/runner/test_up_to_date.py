@@ -1,33 +1,70 @@
 """A run that is only planned: whether it would have anything to do."""
 
-from types import SimpleNamespace
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import pytest
-from fakes import write_images
+from fakes import FakeEngine, write_images
 
-from gax_batch.runner import up_to_date
-from gax_batch.runner.settings import load_settings
+from gax_batch.cluster import pipeline, unit
+from gax_batch.errors import UsageError
+from gax_batch.runner.run import run_survey
+from gax_batch.runner.settings import RunSettings, load_settings
+from gax_batch.runner.up_to_date import is_up_to_date
 
 
 @pytest.fixture
-def settings(tmp_path):
-    write_images(tmp_path / "input", 3)
-    return load_settings(None, {"input": str(tmp_path / "input"), "catalog": str(tmp_path / "catalog")})
+def survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten galaxies, and runs that process their units in this process, without Ray."""
+
+    def one_by_one(tasks: Any, factory: Any, options: Any, *_: Any) -> Iterator[unit.UnitResult]:
+        for task in tasks:
+            yield unit.write(unit.infer(unit.read(task, options), FakeEngine(), options), options)
+
+    monkeypatch.setattr(pipeline, "ray_session", lambda _: nullcontext(""))
+    monkeypatch.setattr(pipeline, "execute", one_by_one)
+    write_images(tmp_path / "images", 10)
+    return tmp_path
 
 
-def test_a_new_survey_is_not_up_to_date_and_nothing_is_written(settings, tmp_path):
+def settings_of(survey: Path, **flags: object) -> RunSettings:
+    places = {"input": str(survey / "images"), "catalog": str(survey / "catalog")}
+    return load_settings(None, places | flags)
+
+
+def test_it_says_what_the_next_run_would_find_and_writes_nothing(survey):
     said: list[str] = []
-    assert not up_to_date.is_up_to_date(settings, said.append)
-    assert "3" in said[-1]
-    assert not (tmp_path / "catalog").exists()
+    settings = settings_of(survey)
+    assert not is_up_to_date(settings, said.append)
+    assert not (survey / "catalog").exists()
+    assert run_survey(settings, said.append).exit_code == 0
+    before = sorted(survey.rglob("*"))
+    assert is_up_to_date(settings, said.append)
+    assert settings.catalog in said[-1]
+    # It is what a run says.
+    line = said[-1]
+    assert run_survey(settings, said.append).run_id is None
+    assert said[-1] == line
+    assert sorted(survey.rglob("*")) == before
+    write_images(survey / "images", 1, first=10)
+    assert not is_up_to_date(settings, said.append)
 
 
-@pytest.mark.parametrize(
-    ("units", "removed", "quiet"), [((), 0, True), (("unit",), 0, False), ((), 5, False)], ids=str
-)
-def test_units_and_removals_are_work(settings, monkeypatch, units, removed, quiet):
-    plan = SimpleNamespace(units=units, removed=removed)
-    monkeypatch.setattr(up_to_date, "plan_run", lambda *arguments, **more: plan)
-    said: list[str] = []
-    assert up_to_date.is_up_to_date(settings, said.append) is quiet
-    assert any(settings.catalog in line for line in said) is quiet
+def test_what_is_gone_is_work_for_a_run_that_prunes(survey):
+    assert run_survey(settings_of(survey), print).exit_code == 0
+    (survey / "images" / "000003.jpg").unlink()
+    assert is_up_to_date(settings_of(survey), print)
+    assert not is_up_to_date(settings_of(survey, prune=True), print)
+
+
+def test_a_catalog_that_was_made_on_gpus_is_up_to_date_seen_from_a_pod_without_one(survey):
+    assert run_survey(settings_of(survey, precision="bfloat16"), print).exit_code == 0
+    assert is_up_to_date(settings_of(survey, workers=4, engine_cpus=2, engine_gpus=1), print)
+    assert is_up_to_date(settings_of(survey), print)
+
+
+def test_a_mistake_is_that_of_the_run(survey):
+    with pytest.raises(UsageError, match="none"):
+        is_up_to_date(settings_of(survey).model_copy(update={"input": str(survey / "none")}), print)

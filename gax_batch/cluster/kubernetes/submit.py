@@ -95,7 +95,7 @@ def check(cluster: Cluster, night: Night) -> list[Problem]:
         TransientError: The API does not answer.
     """
     job = night.attempt(1)
-    problems = lint(job) + list(_collisions(cluster, night, job))
+    problems = lint(job) + list(_collisions(cluster, night, job, Patience(silence_seconds=0.0)))
     try:
         cluster.create_job(job, dry_run=True)
     except ExistsError:
@@ -223,7 +223,7 @@ def _create(
         )
     job = night.attempt(number, left)
     name = job["metadata"]["name"]
-    problems = lint(job) + _patiently(lambda: list(_collisions(cluster, night, job)), patience)
+    problems = lint(job) + list(_collisions(cluster, night, job, patience))
     if problems:
         more = f" (and {len(problems) - 1} more: gax submit --check)" if problems[1:] else ""
         raise UsageError(f"{problems[0]}{more}")
@@ -332,16 +332,16 @@ def _others_running(cluster: Cluster, night: Night) -> list[Object]:
     ]
 
 
-def _collisions(cluster: Cluster, night: Night, job: Object) -> Iterator[Problem]:
+def _collisions(cluster: Cluster, night: Night, job: Object, patience: Patience) -> Iterator[Problem]:
     """The operator's submitter Job has the RayJob's name: with another Job of it, the RayJob never starts."""
     name = job["metadata"]["name"]
-    other = cluster.get_job(name)
+    other = _patiently(lambda: cluster.get_job(name), patience)
     if other is not None and not night.attempts([other]):
         yield Problem("metadata.name", f"'{name}' is another RayJob", "choose another --name, or delete it")
     if job["spec"].get("submissionMode", "K8sJobMode") != "K8sJobMode":
         return
     with suppress(UsageError):
-        there = cluster.get_kubernetes_job(name)
+        there = _patiently(lambda: cluster.get_kubernetes_job(name), patience)
         owners = [] if there is None else there["metadata"].get("ownerReferences") or []
         if there is not None and ("RayJob", name) not in [(o["kind"], o["name"]) for o in owners]:
             yield Problem(

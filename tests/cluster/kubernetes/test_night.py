@@ -3,6 +3,7 @@ rules."""
 
 import copy
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import kuberay
 import pytest
 import yaml
 from control_plane import ControlPlane
@@ -18,6 +20,8 @@ from ray_operator import Run
 
 from gax_batch.cli import main
 from gax_batch.cluster.kubernetes import submit as submit_module
+from gax_batch.cluster.kubernetes.night import night_of
+from gax_batch.cluster.kubernetes.rayjob import lint
 from gax_batch.cluster.progress import Say
 from gax_batch.errors import GaxError, TransientError, UsageError
 from gax_batch.runner import up_to_date
@@ -138,6 +142,16 @@ def test_a_night_runs_and_belongs_to_its_job(plane, job, capsys):
     assert (owner["kind"], owner["uid"]) == ("Job", job["metadata"]["uid"])
     plane.sleep(10)
     assert plane.names("rayclusters") == []
+
+
+def test_the_rayjob_that_is_created_is_valid_and_holds_no_unknown_field(plane, overlay, job):
+    folder = os.environ.get("GAX_KUBERAY_SCHEMAS")
+    if not folder:
+        pytest.skip("GAX_KUBERAY_SCHEMAS does not name the folder of KubeRay's schemas")
+    made = night_of(overlay["RayJob"], owner=job).attempt(2, 3600.5)
+    assert kuberay.problems(made, kuberay.load(Path(folder), "RayJob")) == []
+    assert lint(made) == []
+    assert made["spec"]["activeDeadlineSeconds"] == 3600
 
 
 def test_a_night_that_is_deleted_takes_its_rayjobs_and_clusters_with_it(plane, job):
