@@ -123,6 +123,33 @@ def test_a_rayjob_that_has_the_name_of_the_nights_job_never_runs(plane, overlay,
     assert status["failed"] == 3
 
 
+@pytest.mark.parametrize(
+    ("run", "failures", "reason"),
+    [
+        (Run(code=2), 3, "AppFailed"),
+        (Run(stream_broken=60), 3, "SubmissionFailed"),
+        (Run(head_lost=60), 1, "JobStatusCheckTimeoutExceeded"),
+        (Run(seconds=math.inf), 1, "DeadlineExceeded"),
+    ],
+    ids=["a user's mistake", "stream", "head", "deadline"],
+)
+def test_what_kuberays_own_limit_runs_again(plane, overlay, run, failures, reason):
+    # Why it is off: it runs a mistake three times, and a lost head not at all.
+    plane.runs = [run]
+    body = copy.deepcopy(overlay["RayJob"])
+    body["metadata"]["name"] = "alone"
+    body["spec"] |= {"suspend": False, "activeDeadlineSeconds": 3600}
+    assert body["spec"]["backoffLimit"] == 2
+    plane.create("rayjobs", body)
+    start = plane.now
+    plane.sleep(200)
+    status = plane.objects["rayjobs", "alone"]["status"]
+    assert (status["failed"], status["reason"]) == (failures, reason)
+    # Each attempt has a cluster of its own, and a deadline that begins anew.
+    assert len(plane.operator.runs) == failures
+    assert (status["startTime"] > start + 60) is (failures > 1)
+
+
 def test_http_mode_has_no_submitter_to_collide_with(plane, overlay, job):
     body = copy.deepcopy(overlay["RayJob"])
     body["metadata"]["name"] = JOB
