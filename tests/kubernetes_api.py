@@ -39,7 +39,7 @@ class KubernetesApi:
         self.jobs[name] = {
             "metadata": {
                 "name": name,
-                "labels": {"gax-batch/survey": survey},
+                "labels": {"gax-batch/survey": survey, "gax-batch/night": name.rpartition("-")[0]},
                 "creationTimestamp": f"2026-11-{len(self.jobs) + 1:02d}T00:00:00Z",
             },
             "spec": spec,

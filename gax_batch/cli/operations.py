@@ -1,12 +1,20 @@
 """On Kubernetes: `submit`."""
 
-from typing import Annotated
+import shlex
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from gax_batch.cli import options
 from gax_batch.cli.app import app
+from gax_batch.errors import UsageError
+from gax_batch.runner.settings import RunSettings, load_settings
 from gax_batch.system.extras import require_extra
+
+if TYPE_CHECKING:
+    from gax_batch.cluster.kubernetes.rayjob import Problem
 
 
 @app.command()
@@ -17,7 +25,17 @@ def submit(
     ],
     name: Annotated[
         str | None,
-        typer.Option(help="The job's name; one of this name is adopted.", show_default="template's and date"),
+        typer.Option(
+            help="Name of the night; its RayJobs are NAME-1, NAME-2, ..., and one that runs is adopted.",
+            show_default="the owner's, or template's and date",
+        ),
+    ] = None,
+    owner_job: Annotated[
+        str | None,
+        typer.Option(
+            help="The Kubernetes Job that runs this command: its pods adopt each other's RayJobs, "
+            "which end by its deadline and are deleted with it.",
+        ),
     ] = None,
     namespace: Annotated[str, typer.Option(help="Namespace of the job.")] = "gax-batch",
     context: Annotated[
@@ -27,28 +45,79 @@ def submit(
         bool, typer.Option("--check", help="Only say what is wrong with it; nothing is created.")
     ] = False,
     config: options.ConfigFile = None,
+    plan_first: Annotated[
+        bool,
+        typer.Option(
+            "--plan-first",
+            help="Plan the run of the RayJob's entry point here, with the settings and credentials that are "
+            "here. If it has nothing to do, create no cluster.",
+        ),
+    ] = False,
+    attempts: Annotated[
+        int, typer.Option(help="RayJobs that a night may have when the infrastructure fails.", min=1)
+    ] = 3,
     keep: Annotated[int, typer.Option(help="Ended jobs to keep in the cluster.", min=1)] = 7,
 ) -> None:
     """Run a RayJob on Kubernetes and wait for it; the exit code is the run's. With --check, only look.
+
+    Exit code 75: the Kubernetes API does not answer; the RayJob goes on, and the same command adopts it.
 
     Example: gax submit --template rayjob/gax-batch --check
     """
     require_extra("kubernetes", "gax submit", "kubernetes")
     from gax_batch.cluster.kubernetes import submit as jobs
     from gax_batch.cluster.kubernetes.api import connect
+    from gax_batch.cluster.kubernetes.night import night_of
 
     cluster = connect(namespace, context)
-    job = jobs.job_of_night(jobs.read_template(cluster, template), name)
+    owner = None if owner_job is None else jobs.read_owner(cluster, owner_job)
+    night = night_of(jobs.read_template(cluster, template), name, owner)
     if not check:
-        raise typer.Exit(jobs.submit(cluster, job, jobs.Patience(keep=keep)))
-    problems = jobs.check(cluster, job)
+        patience = jobs.Patience(keep=keep, attempts=attempts)
+        entry_point = str(night.template["spec"].get("entrypoint") or "")
+        more = {"up_to_date": partial(_is_up_to_date, entry_point)} if plan_first else {}
+        raise typer.Exit(jobs.submit(cluster, night, patience, **more))
+    problems = jobs.check(cluster, night)
+    _show_problems(problems, config)
+    typer.echo(f"{night.name}-1 can be submitted to {namespace}; nothing was created")
+
+
+def _show_problems(problems: "list[Problem]", config: str | None) -> None:
+    """Show the problems of the manifests and, if a configuration is given, of its survey. Exit if any."""
     if config is not None:
         from gax_batch.runner.preflight import survey_problems
-        from gax_batch.runner.settings import load_settings
 
-        problems += survey_problems(load_settings(config, {}))
+        problems = [*problems, *survey_problems(load_settings(config, {}))]
     for problem in problems:
         typer.echo(f"gax: {problem}", err=True)
     if problems:
         raise typer.Exit(2)
-    typer.echo(f"{job['metadata']['name']} can be submitted to {namespace}; nothing was created")
+
+
+def _is_up_to_date(entry_point: str) -> bool:
+    from gax_batch.runner.up_to_date import is_up_to_date
+
+    return is_up_to_date(run_settings(entry_point))
+
+
+def run_settings(entry_point: str) -> RunSettings:
+    """The settings of a command `gax run ...`, as that command itself would read them.
+
+    Args:
+        entry_point: The command line; its files are looked for here.
+
+    Raises:
+        UsageError: It is another command, or one of its options is wrong.
+    """
+    words = shlex.split(entry_point)
+    if words[:2] != ["gax", "run"]:
+        raise UsageError(
+            f"--plan-first needs an entry point 'gax run ...', not '{entry_point}'; omit the option"
+        )
+    command = typer.main.get_group(app).commands["run"]
+    try:
+        given = dict(command.make_context("gax run", words[2:]).params)
+    except TyperException as error:
+        raise UsageError(f"the entry point '{entry_point}': {error}; correct it") from None
+    config = given.pop("config")
+    return load_settings(config, {name: value for name, value in given.items() if value is not None})

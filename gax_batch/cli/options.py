@@ -10,7 +10,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 from typer.models import OptionInfo
 
-from gax_batch.runner.setting_groups import ModelSettings
+from gax_batch.runner.model_settings import ModelSettings
 from gax_batch.runner.setting_types import PANELS, Settings
 
 # Other values are text on the command line; the settings parse it.

@@ -34,6 +34,7 @@ from gax_batch.runner.preparation import plan_run, report_changed_settings, reso
 from gax_batch.runner.record import Clock, Outcome, Run
 from gax_batch.runner.settings import RunSettings
 from gax_batch.runner.tolerance import JUDGED_AFTER, Tolerance
+from gax_batch.runner.up_to_date import report_nothing_to_do
 from gax_batch.runner.webhook import ATTEMPTS, Webhook, summary_of
 from gax_batch.sources import read_unit
 from gax_batch.system.machine import MemoryMeter, Resources, available_bytes, require_memory
@@ -85,10 +86,7 @@ def _run_survey(settings: RunSettings, display: Display) -> RunOutcome:
         plan = plan_run(settings, catalog, fingerprint, Path(folder))
         record.settle_lost(catalog.uri)
         if not (plan.units or plan.removed):
-            logger.info(
-                f"nothing to do: 0 units; {settings.catalog} is up to date at snapshot {catalog.version}"
-            )
-            webhook.send(_nothing_to_do(settings.catalog, catalog.version))
+            report_nothing_to_do(settings.catalog, catalog.version, webhook)
             return RunOutcome(0, None, catalog.version)
         resources = _require_memory(settings, plan.units)
         storage.check_writable(catalog.uri)
@@ -361,8 +359,3 @@ def _engine_of(run: Run, settings: RunSettings) -> Callable[[int], Summarizer]:
         target_error=settings.target_error,
         precision=settings.precision,
     )
-
-
-def _nothing_to_do(catalog: str, version: int | None) -> dict[str, object]:
-    text = f"gax run: nothing to do; {catalog} is up to date at snapshot {version}"
-    return {"text": text, "catalog": catalog, "status": "nothing to do", "snapshot": version}

@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 
 from gax_batch.cluster.unit_tracker import StepLimit
 from gax_batch.errors import UsageError
-from gax_batch.runner.model_settings import PASSES_PER_SECOND, ModelSettings
+from gax_batch.runner.model_settings import PASSES_PER_SECOND, InferenceSettings, ModelSettings
 from gax_batch.runner.setting_groups import (
     CatalogSettings,
     ColorSettings,
@@ -38,6 +38,7 @@ class RunSettings(
     OutputSettings,
     LimitSettings,
     ResourceSettings,
+    InferenceSettings,
     CatalogSettings,
     SurveySettings,
 ):

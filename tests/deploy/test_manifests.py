@@ -13,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from gax_batch.cluster.kubernetes.api import ApiUnavailableError
 from gax_batch.cluster.kubernetes.rayjob import MAX_CRON_NAME, MAX_NAME, lint, lint_name, named, pods
 from gax_batch.runner.settings import RunSettings
 
@@ -200,7 +201,7 @@ def test_a_night_follows_another_without_meeting_it(rendered):
     ]
     # A CronJob's Job has the schedule's minutes since 1970 at its end.
     name = f"{of_kind(rendered['nightly'], 'CronJob')['metadata']['name']}-29891670"
-    assert list(lint_name(name, MAX_NAME)) == []
+    assert list(lint_name(f"{name}-1", MAX_NAME)) == []
 
 
 def test_the_template_of_the_nights_is_suspended_and_its_copies_are_not(rendered):
@@ -214,6 +215,8 @@ def test_the_role_of_submit_allows_what_it_asks_and_no_more(rendered):
     allowed = {(r, verb) for rule in rules for r in rule["resources"] for verb in rule["verbs"]}
     assert allowed == {
         *(("rayjobs", verb) for verb in ("get", "list", "create", "delete")),
+        ("rayclusters", "get"),
+        ("jobs", "get"),
         ("pods", "list"),
         ("pods/log", "get"),
         ("configmaps", "get"),
@@ -239,3 +242,65 @@ def test_buckets_images_and_schedule_stand_in_one_file(kubectl, tmp_path):
     assert not re.search(r"YOUR-|your-org|0\.1\.0|30 2", done.stdout)
     assert done.stdout.count("registry.example.org/gax-batch-cpu:1.2.3") == 3
     assert done.stdout.count("registry.example.org/gax-batch-cuda:1.2.3") == 2
+
+
+def test_a_night_is_planned_with_the_files_and_keys_of_the_run(rendered):
+    pod = of_kind(rendered["nightly"], "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    head = ray_job(rendered["nightly"])["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    (planner,), (driver,) = pod["containers"], head["containers"]
+    assert "--plan-first" in planner["args"]
+    assert planner["envFrom"] == driver["envFrom"]
+    for name, container, spec in (("planner", planner, pod), ("driver", driver, head)):
+        mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        assert mounted["survey"] == "/etc/gax", name
+        assert volumes["survey"]["configMap"] == {"name": "gax-survey"}, name
+        assert volumes["tmp"]["emptyDir"]["sizeLimit"] == "40Gi", name
+        assert {"name": "TMPDIR", "value": mounted["tmp"]} in container["env"], name
+
+
+def test_the_failure_policy_retries_the_api_and_not_the_run(rendered):
+    rules = of_kind(rendered["nightly"], "CronJob")["spec"]["jobTemplate"]["spec"]["podFailurePolicy"][
+        "rules"
+    ]
+    codes = {code: rule["action"] for rule in rules for code in rule.get("onExitCodes", {}).get("values", [])}
+    assert codes == {2: "FailJob", 3: "FailJob", 4: "FailJob", ApiUnavailableError.exit_code: "Ignore"}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_ray_waits_for_units_and_keeps_its_processes(rendered, overlay):
+    cluster = ray_job(rendered[overlay])["spec"]["rayClusterSpec"]
+
+    def variables(container: dict[str, Any]) -> dict[str, str]:
+        return {variable["name"]: variable.get("value", "") for variable in container["env"]}
+
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    assert int(variables(head)["RAY_JOB_STOP_WAIT_TIME_S"]) > RunSettings.model_fields["grace"].default
+    for group in cluster["workerGroupSpecs"]:
+        (worker,) = group["template"]["spec"]["containers"]
+        assert int(variables(worker)["RAY_idle_worker_killing_time_threshold_ms"]) >= 60_000
+    if overlay != "kueue":
+        allocation = variables(cluster["autoscalerOptions"])[
+            "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S"
+        ]
+        assert 60 <= int(allocation) <= 900
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_azure_gives_its_identity_to_every_pod_that_reads_the_storage(rendered, overlay):
+    cluster = ray_job(rendered[overlay])["spec"]["rayClusterSpec"]
+    templates = [cluster["headGroupSpec"]["template"], *(g["template"] for g in cluster["workerGroupSpecs"])]
+    templates += [
+        document["spec"]["jobTemplate"]["spec"]["template"]
+        for document in rendered[overlay]
+        if document["kind"] == "CronJob"
+    ]
+    for template in templates:
+        assert template["metadata"]["labels"]["azure.workload.identity/use"] == "true"
+
+
+def test_pods_reach_stores_of_the_house_and_kueue_is_asked_in_its_version(rendered):
+    policy = of_kind(rendered["cpu"], "NetworkPolicy")["spec"]
+    ports = {port["port"] for rule in policy["egress"] for port in rule.get("ports", [])}
+    assert {53, 80, 443, 6443, 7480, 9000} <= ports
+    assert of_kind(rendered["kueue"], "LocalQueue")["apiVersion"] == "kueue.x-k8s.io/v1beta2"

@@ -99,7 +99,7 @@ import json, sys
 from pathlib import Path
 import numpy as np, pyarrow.parquet as pq, ray
 from bad_images import galaxy
-from surveys import listed
+from listings import listed
 from gax_batch.imaging.decoding import Decoder
 from gax_batch.sources import open_source, read_unit
 

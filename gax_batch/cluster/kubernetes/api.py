@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import urllib3
 from kubernetes import client, config
@@ -18,6 +18,8 @@ SURVEY_LABEL = "gax-batch/survey"
 
 _REQUEST_SECONDS = (10, 60)
 _RAY: dict[str, str] = {"group": "ray.io", "version": "v1", "plural": "rayjobs"}
+_CLUSTERS: dict[str, str] = _RAY | {"plural": "rayclusters"}
+_JOBS: dict[str, str] = {"group": "batch", "version": "v1", "plural": "jobs"}
 
 Result = TypeVar("Result")
 
@@ -28,6 +30,16 @@ class NotFoundError(GaxError):
 
 class ExistsError(GaxError):
     """The API has an object of this name already."""
+
+
+class ApiUnavailableError(TransientError):
+    """The Kubernetes API does not answer, or not now; a run that was submitted goes on.
+
+    Its exit code is that of a temporary failure in `sysexits.h`: a Job's pod failure policy can tell it from
+    those of a run.
+    """
+
+    exit_code: ClassVar[int] = 75
 
 
 class InvalidError(UsageError):
@@ -48,11 +60,15 @@ class Cluster:
 
     def get_job(self, name: str) -> Object | None:
         """A RayJob, or None where there is none of the name."""
-        try:
-            found = self._ask(self._custom.get_namespaced_custom_object, **_RAY, name=name)
-        except NotFoundError:
-            return None
-        return cast("Object", found)
+        return self._get(_RAY, name)
+
+    def get_kubernetes_job(self, name: str) -> Object | None:
+        """A Job of Kubernetes itself, or None where there is none of the name."""
+        return self._get(_JOBS, name)
+
+    def get_ray_cluster(self, name: str) -> Object | None:
+        """A RayCluster, or None where there is none of the name."""
+        return self._get(_CLUSTERS, name)
 
     def list_jobs(self, survey: str) -> list[Object]:
         """The RayJobs that carry the label of a survey."""
@@ -116,13 +132,19 @@ class Cluster:
             return None
         return True
 
+    def _get(self, kind: dict[str, str], name: str) -> Object | None:
+        try:
+            return cast("Object", self._ask(self._custom.get_namespaced_custom_object, **kind, name=name))
+        except NotFoundError:
+            return None
+
     def _ask(self, call: Callable[..., Result], **arguments: Any) -> Result:
         try:
             return call(namespace=self.namespace, _request_timeout=_REQUEST_SECONDS, **arguments)
         except client.ApiException as error:
             raise _translate(error, self.namespace) from None
         except urllib3.exceptions.HTTPError as error:
-            raise TransientError(f"the Kubernetes API does not answer: {error}") from error
+            raise ApiUnavailableError(f"the Kubernetes API does not answer: {error}") from error
 
 
 def connect(namespace: str, context: str | None = None) -> Cluster:
@@ -173,4 +195,4 @@ def _translate(error: "client.ApiException", namespace: str) -> GaxError:
             pairs = [(str(cause.get("field", "")), str(cause.get("message", ""))) for cause in causes]
             return InvalidError(f"the Kubernetes API refuses the job: {message}", pairs)
         case _:
-            return TransientError(f"the Kubernetes API answers {error.status}: {message}")
+            return ApiUnavailableError(f"the Kubernetes API answers {error.status}: {message}")

@@ -5,39 +5,50 @@ and an answer lost on the way is asked for again.
 """
 
 import logging
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 
-from gax_batch.cluster.kubernetes.api import SURVEY_LABEL, Cluster, ExistsError, InvalidError
-from gax_batch.cluster.kubernetes.rayjob import Object, Problem, lint, named, references
-from gax_batch.errors import FatalError, TransientError, UsageError
+from gax_batch.cluster.kubernetes.api import ApiUnavailableError, Cluster, ExistsError, InvalidError
+from gax_batch.cluster.kubernetes.night import (
+    MIN_SECONDS,
+    Night,
+    attempt_number,
+    epoch,
+    has_ended,
+    has_succeeded,
+    is_over,
+    read_outcome,
+)
+from gax_batch.cluster.kubernetes.rayjob import Object, Problem, lint, references
+from gax_batch.errors import FatalError, GaxError, TransientError, UsageError
 from gax_batch.system.signals import StoppedError, cancel_on_signal
 
 logger = logging.getLogger(__name__)
 
-ENDED = ("Complete", "Failed", "ValidationFailed")
 LOG_LINES = 20
 
 Result = TypeVar("Result")
 
-_EXIT_CODE = re.compile(r"failed with exit code (\d+)")
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds between questions, how long an API may not answer, and how many ended jobs are kept."""
+    """Seconds between questions, how long an API may not answer, and how many ended jobs are kept.
+
+    `attempts` is how many RayJobs a night may have while the infrastructure fails.
+    """
 
     poll_seconds: float = 10.0
     silence_seconds: float = 600.0
     keep: int = 7
+    attempts: int = 3
 
 
 def read_template(cluster: Cluster, where: str) -> Object:
@@ -66,24 +77,27 @@ def read_template(cluster: Cluster, where: str) -> Object:
     return jobs[0]
 
 
-def job_of_night(template: Object, name: str | None, now: datetime | None = None) -> Object:
-    """The job to run: named by the night (UTC) where no name is given, and labeled with its survey."""
-    metadata = template.get("metadata") or {}
-    survey = str((metadata.get("labels") or {}).get(SURVEY_LABEL) or metadata.get("name", ""))
-    if not survey or not isinstance(template.get("spec"), dict):
-        raise UsageError("the template has no metadata.name or no spec; give a whole RayJob")
-    name = name or f"{metadata['name']}-{now or datetime.now(UTC):%Y%m%d}"
-    return named(template, name, {SURVEY_LABEL: survey})
+def read_owner(cluster: Cluster, name: str) -> Object:
+    """The Kubernetes Job that runs this command.
+
+    Raises:
+        UsageError: There is none of the name.
+    """
+    owner = cluster.get_kubernetes_job(name)
+    if owner is None:
+        raise UsageError(f"there is no Job {name} in the namespace {cluster.namespace}; name this pod's own")
+    return owner
 
 
-def check(cluster: Cluster, job: Object) -> list[Problem]:
+def check(cluster: Cluster, night: Night) -> list[Problem]:
     """What would go wrong with a job, found before it is created: our rules, the API's, what it refers to.
 
     Raises:
         UsageError: It is no RayJob, or the API refuses to look at it.
         TransientError: The API does not answer.
     """
-    problems = lint(job)
+    job = night.attempt(1)
+    problems = lint(job) + list(_collisions(cluster, night, job, Patience(silence_seconds=0.0)))
     try:
         cluster.create_job(job, dry_run=True)
     except ExistsError:
@@ -98,75 +112,132 @@ def check(cluster: Cluster, job: Object) -> list[Problem]:
             f"{other['metadata']['name']} of the same survey is still running",
             "wait for it or delete it; let the schedule leave more time",
         )
-        for other in _others_running(cluster, job)
+        for other in _others_running(cluster, night)
     ]
     return problems
 
 
-def submit(cluster: Cluster, job: Object, patience: Patience | None = None) -> int:
-    """Run a job and wait for its end. SIGTERM or SIGINT deletes the job with its cluster.
+def submit(
+    cluster: Cluster,
+    night: Night,
+    patience: Patience | None = None,
+    up_to_date: Callable[[], bool] = lambda: False,
+) -> int:
+    """Run a night and wait for its end.
+
+    Where the infrastructure fails, another RayJob finishes what the last one left, until the night has used
+    up its attempts or its time. SIGTERM or SIGINT ends the running one with its cluster; where the night has
+    an owner that will start another pod, it is left to that pod.
 
     Args:
-        cluster: The Kubernetes cluster.
-        job: The RayJob, from `job_of_night`.
-        patience: How often the API is asked, and for how long it may not answer.
+        cluster: Where it runs.
+        night: `night_of`.
+        patience: How often to ask, and how long without an answer.
+        up_to_date: Whether the run would find nothing to do; asked before the first RayJob of the night is
+            created.
 
     Returns:
         The exit code of the run: 0, 2, 3 or 4 as for `gax run`; 143 or 130 after a signal.
 
     Raises:
-        UsageError: The job breaks a rule, the API refuses it, or another job of the survey is running.
-        TransientError: The API does not answer. The job continues, and the same command adopts it.
-        FatalError: The job was deleted, or failed for another reason than its run.
+        UsageError: The job breaks a rule, the API refuses it, or another one of the survey is running.
+        ApiUnavailableError: The API does not answer; the job goes on, and the same command adopts it.
+        FatalError: The job was deleted, or failed otherwise than by its run.
     """
     patience = patience or Patience()
-    name = str(job["metadata"]["name"])
     try:
         with cancel_on_signal():
-            if not _start(cluster, job, patience):
-                return 0
-            ended = _wait(cluster, name, patience)
-            code = _report(cluster, ended, patience)
-            _prune(cluster, job, patience)
+            try:
+                code = _run(cluster, night, patience, up_to_date)
+            except GaxError:
+                _prune(cluster, night, patience)
+                raise
+            _prune(cluster, night, patience)
             return code
     except StoppedError as stop:
         # A pod that is told to stop has a minute; a second signal ends this process at once.
-        _patiently(lambda: cluster.delete_job(name), replace(patience, silence_seconds=30.0))
-        logger.info(f"told to stop: {name} is ended; the same command goes on with what it has not finished")
+        _stop(cluster, night, replace(patience, silence_seconds=30.0))
         return stop.exit_code
 
 
-def _start(cluster: Cluster, job: Object, patience: Patience) -> bool:
-    name = str(job["metadata"]["name"])
-    there = _patiently(lambda: cluster.get_job(name), patience)
-    if there is not None and not _has_ended(there):
-        logger.info(f"adopted {name}, which is running already")
-        return True
-    if there is not None and _succeeded(there):
-        logger.info(f"{name} has completed already")
+def _run(cluster: Cluster, night: Night, patience: Patience, up_to_date: Callable[[], bool]) -> int:
+    made = _patiently(lambda: night.attempts(cluster.list_jobs(night.survey)), patience)
+    first, begun = 1, time.time()
+    if not made:
+        if _is_quiet(up_to_date):
+            logger.info(f"{night.name} needs no cluster; none was created")
+            return 0
+        job = _create(cluster, night, first, begun, patience)
+    else:
+        job = made[-1]
+        first, begun = _adopted(night, made)
+        if has_succeeded(job):
+            logger.info(f"{job['metadata']['name']} has completed already")
+            return 0
+        if not has_ended(job):
+            logger.info(f"adopted {job['metadata']['name']}, which is running already")
+        elif night.owner is None:
+            # Nobody but a person starts it again, and has mended what failed.
+            logger.info(f"{job['metadata']['name']} failed before; it starts again")
+            first, begun = first + 1, time.time()
+            job = _create(cluster, night, first, begun, patience)
+    while True:
+        job = _wait(cluster, str(job["metadata"]["name"]), patience)
+        number = attempt_number(job)
+        follows = _may_follow(night, job, number - first + 1, begun, patience)
+        code = _report(cluster, job, last=not follows)
+        if code is not None:
+            return code
+        logger.info(f"attempt {number - first + 2} of at most {patience.attempts} follows")
+        _await_release(cluster, job, patience)
+        job = _create(cluster, night, number + 1, begun, patience)
+
+
+def _is_quiet(up_to_date: Callable[[], bool]) -> bool:
+    try:
+        return up_to_date()
+    except (TransientError, OSError) as error:
+        # A run has more patience, and a larger disk.
+        logger.info(f"cannot be planned here: {error}; the run will try")
         return False
-    problems = lint(job)
+
+
+def _adopted(night: Night, made: list[Object]) -> tuple[int, float]:
+    """The number of the first attempt that counts, and when it was created."""
+    counted = made[0] if night.owner is not None else made[-1]
+    return attempt_number(counted), epoch(str(counted["metadata"]["creationTimestamp"]))
+
+
+def _may_follow(night: Night, job: Object, attempts: int, begun: float, patience: Patience) -> bool:
+    left = night.seconds_left(begun, time.time())
+    return read_outcome(job).again and attempts < patience.attempts and left >= MIN_SECONDS
+
+
+def _create(cluster: Cluster, night: Night, number: int, begun: float, patience: Patience) -> Object:
+    left = night.seconds_left(begun, time.time())
+    if left < MIN_SECONDS:
+        raise FatalError(
+            f"{night.name} has {max(0, round(left))} seconds left; raise its activeDeadlineSeconds"
+        )
+    job = night.attempt(number, left)
+    name = job["metadata"]["name"]
+    problems = lint(job) + list(_collisions(cluster, night, job, patience))
     if problems:
         more = f" (and {len(problems) - 1} more: gax submit --check)" if problems[1:] else ""
         raise UsageError(f"{problems[0]}{more}")
-    for other in _patiently(lambda: _others_running(cluster, job), patience):
+    for other in _patiently(lambda: _others_running(cluster, night), patience):
         raise UsageError(
             f"{other['metadata']['name']} of the same survey is still running; "
             "wait for it or delete it: two runs on one catalog cost twice"
         )
-    if there is not None:
-        logger.info(f"{name} failed before; it starts again")
-        _patiently(lambda: cluster.delete_job(name), patience)
-        while _patiently(lambda: cluster.get_job(name), patience) is not None:
-            time.sleep(patience.poll_seconds)
     try:
         # Where the answer was lost, the job of this name is ours.
         _patiently(lambda: cluster.create_job(job), patience)
     except ExistsError:
         logger.info(f"adopted {name}, which is running already")
-        return True
-    logger.info(f"created {name} in {cluster.namespace}")
-    return True
+    else:
+        logger.info(f"created {name} in {cluster.namespace}")
+    return job
 
 
 def _wait(cluster: Cluster, name: str, patience: Patience) -> Object:
@@ -180,69 +251,109 @@ def _wait(cluster: Cluster, name: str, patience: Patience) -> Object:
         if state != shown:
             logger.info(f"{name}: {state}")
             shown = state
-        if _has_ended(job):
+        if has_ended(job):
             return job
         time.sleep(patience.poll_seconds)
 
 
-def _report(cluster: Cluster, job: Object, patience: Patience) -> int:
-    name, status = job["metadata"]["name"], job.get("status") or {}
-    message = str(status.get("message") or "")
+def _report(cluster: Cluster, job: Object, *, last: bool) -> int | None:
+    """Show how a RayJob ended; returns the exit code of the night, None unless it is the night's last."""
+    name, outcome = job["metadata"]["name"], read_outcome(job)
     try:
         lines = cluster.log_tail(name, LOG_LINES)
     except (UsageError, TransientError, FatalError):
         lines = []
     # The operator's message ends with the run's own last lines, should its pod be gone.
-    for line in lines or message.splitlines()[1:][-LOG_LINES:]:
+    for line in lines or outcome.message.splitlines()[1:][-LOG_LINES:]:
         logger.info(f"| {line}")
-    if _succeeded(job):
+    if outcome.succeeded:
         return 0
-    found = _EXIT_CODE.search(message)
-    if found and 0 < int(found[1]) < 256:
-        logger.info(f"{name} failed: the run ended with exit code {found[1]}")
-        return int(found[1])
-    reason = str(status.get("reason") or status.get("jobDeploymentStatus"))
-    raise FatalError(
-        f"{name} failed: {reason}: {' '.join(message.split())[:500] or 'no message'}; "
+    if outcome.code is not None:
+        logger.info(f"{name} failed: the run ended with exit code {outcome.code}")
+        return outcome.code if last else None
+    failure = (
+        f"{name} failed: {outcome.reason}: {' '.join(outcome.message.split())[:500] or 'no message'}; "
         f"see kubectl describe rayjob {name}"
     )
+    if last:
+        raise FatalError(failure)
+    logger.info(failure)
+    return None
 
 
-def _prune(cluster: Cluster, job: Object, patience: Patience) -> None:
-    """Delete the oldest ended jobs of the survey: nobody else does."""
-    ended = [
-        other for other in cluster.list_jobs(job["metadata"]["labels"][SURVEY_LABEL]) if _has_ended(other)
+def _await_release(cluster: Cluster, job: Object, patience: Patience) -> None:
+    """Wait until the cluster of an ended RayJob is gone: a driver that the operator lost may still run."""
+    name = (job.get("status") or {}).get("rayClusterName")
+    until = time.monotonic() + job["spec"].get("ttlSecondsAfterFinished", 0) + patience.silence_seconds
+    with suppress(UsageError):
+        while name and time.monotonic() < until:
+            if _patiently(lambda: cluster.get_ray_cluster(name), patience) is None:
+                return
+            time.sleep(patience.poll_seconds)
+
+
+def _stop(cluster: Cluster, night: Night, patience: Patience) -> None:
+    running = [
+        str(job["metadata"]["name"])
+        for job in _patiently(lambda: night.attempts(cluster.list_jobs(night.survey)), patience)
+        if not has_ended(job)
     ]
-    ended.sort(key=lambda other: str(other["metadata"].get("creationTimestamp", "")))
-    for other in ended[: max(0, len(ended) - patience.keep)]:
-        cluster.delete_job(other["metadata"]["name"])
+    if night.owner is not None:
+        name = str(night.owner["metadata"]["name"])
+        if not is_over(_patiently(lambda: cluster.get_kubernetes_job(name), patience)):
+            jobs = ", ".join(running) or night.name
+            logger.info(f"told to stop: {jobs} goes on; the next pod of {name} adopts it")
+            return
+    for job in running:
+        _patiently(partial(cluster.delete_job, job), patience)
+        logger.info(f"told to stop: {job} is ended; the same command goes on with what it has not finished")
 
 
-def _others_running(cluster: Cluster, job: Object) -> list[Object]:
-    survey = job["metadata"]["labels"][SURVEY_LABEL]
+def _prune(cluster: Cluster, night: Night, patience: Patience) -> None:
+    """Delete the oldest ended jobs of the survey: nobody else does."""
+    with suppress(UsageError, TransientError):
+        ended = [other for other in cluster.list_jobs(night.survey) if has_ended(other)]
+        ended.sort(key=lambda other: str(other["metadata"].get("creationTimestamp", "")))
+        for other in ended[: max(0, len(ended) - patience.keep)]:
+            cluster.delete_job(other["metadata"]["name"])
+
+
+def _others_running(cluster: Cluster, night: Night) -> list[Object]:
+    jobs = cluster.list_jobs(night.survey)
+    own = [job["metadata"]["name"] for job in night.attempts(jobs)]
     return [
         other
-        for other in cluster.list_jobs(survey)
-        if other["metadata"]["name"] != job["metadata"]["name"]
+        for other in jobs
+        if other["metadata"]["name"] not in own
         # The template in the cluster never runs; a job that waits in a queue is suspended too, but will.
-        and not (other["metadata"]["name"] == survey and (other.get("spec") or {}).get("suspend"))
-        and not _has_ended(other)
+        and not (other["metadata"]["name"] == night.survey and (other.get("spec") or {}).get("suspend"))
+        and not has_ended(other)
     ]
+
+
+def _collisions(cluster: Cluster, night: Night, job: Object, patience: Patience) -> Iterator[Problem]:
+    """The operator's submitter Job has the RayJob's name: with another Job of it, the RayJob never starts."""
+    name = job["metadata"]["name"]
+    other = _patiently(lambda: cluster.get_job(name), patience)
+    if other is not None and not night.attempts([other]):
+        yield Problem("metadata.name", f"'{name}' is another RayJob", "choose another --name, or delete it")
+    if job["spec"].get("submissionMode", "K8sJobMode") != "K8sJobMode":
+        return
+    with suppress(UsageError):
+        there = _patiently(lambda: cluster.get_kubernetes_job(name), patience)
+        owners = [] if there is None else there["metadata"].get("ownerReferences") or []
+        if there is not None and ("RayJob", name) not in [(o["kind"], o["name"]) for o in owners]:
+            yield Problem(
+                "metadata.name",
+                f"'{name}' is the name of a Job, under which KubeRay must create its own",
+                "choose another --name, or delete the Job",
+            )
 
 
 def _missing(cluster: Cluster, job: Object) -> Iterator[Problem]:
     for path, kind, name in references(job["spec"]):
         if cluster.has(kind, name) is False:
             yield Problem(path, f"there is no {kind} {name} in {cluster.namespace}", "create it first")
-
-
-def _has_ended(job: Object) -> bool:
-    return (job.get("status") or {}).get("jobDeploymentStatus") in ENDED
-
-
-def _succeeded(job: Object) -> bool:
-    status = job.get("status") or {}
-    return status.get("jobDeploymentStatus") == "Complete" and status.get("jobStatus") == "SUCCEEDED"
 
 
 def _patiently(ask: Callable[[], Result], patience: Patience) -> Result:
@@ -253,7 +364,7 @@ def _patiently(ask: Callable[[], Result], patience: Patience) -> Result:
             return ask()
         except TransientError as error:
             if time.monotonic() >= until:
-                raise TransientError(
+                raise ApiUnavailableError(
                     f"{error}; a job that was created goes on, and the same command adopts it"
                 ) from error
             time.sleep(patience.poll_seconds)
