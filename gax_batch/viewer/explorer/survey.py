@@ -30,7 +30,13 @@ PAGE = 24
 MOST_BY_NAME = 200
 """Galaxies that an expression of their names has room for."""
 
-SUFFIXES = {Format.CSV: "csv", Format.VOTABLE: "vot", Format.FITS: "fits", Format.PARQUET: "parquet"}
+SUFFIXES = {
+    Format.CSV: "csv",
+    Format.ECSV: "ecsv",
+    Format.VOTABLE: "vot",
+    Format.FITS: "fits",
+    Format.PARQUET: "parquet",
+}
 
 _ON_PAGES = (
     *NEEDED,
