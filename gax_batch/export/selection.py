@@ -64,13 +64,16 @@ def _schema(names: Sequence[str]) -> pa.Schema:
     return pa.schema([GALAXIES.field(name) for name in dict.fromkeys(names)])
 
 
-def choose_columns(patterns: Sequence[str], *, conditional: bool = False) -> tuple[str, ...]:
+def choose_columns(
+    patterns: Sequence[str], *, conditional: bool = False, option: str = "--columns "
+) -> tuple[str, ...]:
     """The columns that names or globs (`*_prob`) mean, each once, in the order of the patterns.
 
     Args:
         patterns: Each may hold several, separated by commas; none at all means every column.
         conditional: Whether columns of conditional fractions are chosen too: those that the patterns mean,
             or all if they mean none.
+        option: What an error names before the pattern.
 
     Raises:
         UsageError: One means no column.
@@ -81,7 +84,7 @@ def choose_columns(patterns: Sequence[str], *, conditional: bool = False) -> tup
     for pattern in asked or ["*"]:
         found = [name for name in known if fnmatchcase(name, pattern)]
         if not found:
-            raise UsageError(f"--columns {pattern!r} is no column; {nearest(pattern, known)}")
+            raise UsageError(f"{option}{pattern!r} is not a column; {nearest(pattern, known)}")
         chosen |= dict.fromkeys(found)
     if conditional and chosen.keys().isdisjoint(NAMES):
         chosen |= dict.fromkeys(NAMES)
