@@ -46,8 +46,13 @@ def publish(
     margin: Annotated[
         float, typer.Option(help="HATS: width of the margin cache in arcsec; 0 for none.", min=0)
     ] = 10.0,
+    title: Annotated[str | None, typer.Option(help="Title to keep with the publication.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="What users should cite: a bibcode, a DOI or a URL.")
+    ] = None,
+    license: Annotated[str | None, typer.Option(help="License of the publication: a name or a URL.")] = None,
 ) -> None:
-    """Publish a catalog for astronomers' tools: HATS (LSDB), Parquet, VOTable, FITS or CSV.
+    """Publish a catalog for astronomers' tools: HATS (LSDB), Parquet, VOTable, FITS, CSV or ECSV.
 
     A HATS collection of the same columns and expression is brought up to date: only pixels that changed are
     written.
@@ -69,5 +74,8 @@ def publish(
         margin,
         conditional,
         bundle,
+        title,
+        reference,
+        license,
     )
     publish_catalog(request, typer.echo)

@@ -1,6 +1,7 @@
 """What a published HATS catalog holds, beside it: so that publishing again does only what has changed.
 
 OUTPUT/collection.properties                       what HATS readers open
+OUTPUT/README.md                                   what it is and how to open it, for people
 OUTPUT/galaxies/{dataset/...,hats.properties,...}  the catalog
 OUTPUT/galaxies_<margin>arcs/...                   its margin cache
 OUTPUT/gax/manifest.json                           this; a tile that it does not list may hold anything
@@ -25,6 +26,7 @@ from gax_batch.storage.listing import list_objects
 FORMAT = 1
 CATALOG = "galaxies"
 COLLECTION = "collection.properties"
+README = "README.md"
 _OURS = re.compile(
     rf"{CATALOG}(?:_[0-9.e+-]+arcs)?/(?:dataset/(?:Norder=\d+/Dir=\d+/(?:Npix=\d+\.parquet|\.[0-9a-f]+\.tmp)"
     r"|_metadata|_common_metadata)|(?:hats\.)?properties|partition_info\.csv|(?:point_map|skymap)\.fits)"

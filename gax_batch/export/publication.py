@@ -53,6 +53,9 @@ class Request:
     margin_arcsec: float = 10.0
     conditional: bool = False
     bundle: str | None = None
+    title: str | None = None
+    reference: str | None = None
+    license: str | None = None
 
 
 def publish(request: Request, say: Say) -> None:
@@ -81,7 +84,14 @@ def publish(request: Request, say: Say) -> None:
         raise UsageError(f"{request.output} and the catalog lie within each other; choose another output")
     # The expression is looked at before anything is read or written.
     next(selection.read("", ()), None)
-    provenance = TableProvenance(catalog.uri, catalog.version, where=request.where)
+    provenance = TableProvenance(
+        catalog.uri,
+        catalog.version,
+        where=request.where,
+        title=request.title,
+        reference=request.reference,
+        license=request.license,
+    )
     root, keys = layout.table(catalog.uri, layout.GALAXIES_TABLE), [part.key for part in catalog.parts()]
     try:
         if request.form is Format.HATS:

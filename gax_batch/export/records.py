@@ -167,7 +167,13 @@ def _table_header(
 
 
 def _keywords(provenance: TableProvenance) -> Iterator[str]:
-    short = {"bundle_id": "BUNDLEID", "selection": "SELECT", "published": "DATE"}
+    short = {
+        "bundle_id": "BUNDLEID",
+        "selection": "SELECT",
+        "published": "DATE",
+        # The FITS standard reserves this word for a citation.
+        "reference": "REFERENC",
+    }
     for name, _, _ in provenance.items():
         yield short.get(name, name.upper())
 

@@ -36,6 +36,9 @@ class TableProvenance:
         bundle_ids: Bundles that made the rows.
         where: Expression that every row fulfills; None for no condition.
         published: Time of the publication, UTC, ISO 8601 without a zone.
+        title: Title of the publication, in the words of its author.
+        reference: Publication to cite: a bibcode, a DOI or a URL.
+        license: License of the publication: a name or a URL.
     """
 
     catalog: str
@@ -43,6 +46,9 @@ class TableProvenance:
     bundle_ids: tuple[str, ...] = ()
     where: str | None = None
     published: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}")
+    title: str | None = None
+    reference: str | None = None
+    license: str | None = None
 
     def items(self) -> Iterator[tuple[str, str, str]]:
         """Yield the name, value and meaning of each fact."""
@@ -53,6 +59,12 @@ class TableProvenance:
             yield "selection", self.where, "expression that every row fulfills"
         yield "published", self.published, "when the rows were published (UTC)"
         yield "creator", f"gax-batch {__version__}", "software that published the rows"
+        if self.title is not None:
+            yield "title", self.title, "title of the publication"
+        if self.reference is not None:
+            yield "reference", self.reference, "publication to cite"
+        if self.license is not None:
+            yield "license", self.license, "license of the publication"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,11 @@ from gax_batch.export.tasks import INDEX
 
 # Debian's STILTS is built without the libraries that it needs for Parquet and ECSV.
 STILTS_READS = {Format.VOTABLE: "votable", Format.FITS: "fits-plus", Format.CSV: "csv"}
+SAID = {
+    "title": "Étoiles & <rings>",
+    "reference": "2013MNRAS.435.2835W",
+    "license": "https://creativecommons.org/licenses/by/4.0/",
+}
 ONE_FILE = [form for form in Format if form is not Format.HATS]
 
 
@@ -47,7 +52,7 @@ def published(tmp_path_factory) -> dict[Format, Path]:
     survey = Survey(tmp_path_factory.mktemp("judged"))
     survey.commit(*(write_part(survey.catalog, number) for number in range(2)))
     chosen = Selection(choose_columns(()), f"{SMOOTH} > 0.5 AND gz2_class <> '<&>'")
-    provenance = replace(survey.provenance(), where=chosen.where)
+    provenance = replace(survey.provenance(), where=chosen.where, **SAID)
     paths = {form: survey.folder / f"galaxies.{form}" for form in ONE_FILE}
     for form, path in paths.items():
         publish_table(survey.root, survey.keys, chosen, provenance, form, f"file://{path}")
@@ -87,6 +92,9 @@ def test_astropy_verifies_the_checksums_and_finds_the_frame(published):
         assert hdus[1].header["RADESYS"] == "ICRS"
         assert hdus[1].header["LONGSTRN"] == "OGIP 1.0"
         assert len(hdus[1].data) > 0
+        # REFERENC is the word that the standard reserves for a citation.
+        assert (hdus[1].header["REFERENC"], hdus[1].header["LICENSE"]) == (SAID["reference"], SAID["license"])
+        assert hdus[1].header["TITLE"].endswith("toiles & <rings>")
 
 
 def test_a_damaged_row_is_found_by_the_checksum(published, tmp_path):
@@ -122,6 +130,8 @@ def test_astropy_validates_the_votable(published):
         assert votable.validate(published[Format.VOTABLE], output=said)
     document = votable.parse(published[Format.VOTABLE], verify="exception")
     assert document.version == "1.5"
+    infos = {info.name: info.value for info in document.resources[0].infos}
+    assert SAID.items() <= infos.items()
     (system,) = document.resources[0].coordinate_systems
     assert (system.system, system.refposition) == ("ICRS", "BARYCENTER")
     fields = {field.name: field for field in document.get_first_table().fields}
