@@ -6,6 +6,7 @@ import typer
 
 from gax_batch.cli.app import app
 from gax_batch.export.formats import Format
+from gax_batch.export.zoo_names import Names
 
 
 @app.command()
@@ -32,9 +33,19 @@ def publish(
             "that --columns names ('*_conditional*'), or all.",
         ),
     ] = False,
+    names: Annotated[
+        Names | None,
+        typer.Option(
+            help="Name fractions as Galaxy Zoo's tables do ('smooth-or-featured-gz2_smooth_fraction'). "
+            "gz: the friendly table, with a fraction only where half of the volunteers are asked; "
+            "zoobot: the advanced table, with all fractions, 90 % intervals, and the share who are asked."
+        ),
+    ] = None,
     bundle: Annotated[
         str | None,
-        typer.Option(help="Bundle that made the catalog, for --conditional.", show_default="shipped"),
+        typer.Option(
+            help="Bundle that made the catalog, for --conditional and --names.", show_default="shipped"
+        ),
     ] = None,
     version: Annotated[int | None, typer.Option(help="Snapshot to publish.", show_default="newest")] = None,
     replace: Annotated[
@@ -77,5 +88,6 @@ def publish(
         title,
         reference,
         license,
+        names,
     )
     publish_catalog(request, typer.echo)

@@ -134,7 +134,7 @@ def publish_hats(
         if not plan.wanted and _is_whole(manifest, sky, there):
             return done
         manifest.snapshot = None
-        manifest.settings = {"columns": settings.selection.columns, "where": settings.selection.where}
+        manifest.settings = settings.as_json()
         trusted = plan.digests.keys() - set(plan.wanted)
         manifest.tiles = {tile: held for tile, held in manifest.tiles.items() if tile in trusted}
         manifest.write(output)

@@ -62,9 +62,16 @@ class HatsSettings:
         """Key of the counts' file, relative to the output; it depends on the selected galaxies."""
         return f"gax/counts-{hashlib.sha256(repr(self.selection.where).encode()).hexdigest()[:16]}.parquet"
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the selection for `Manifest.settings`."""
+        chosen = self.selection
+        names = {"names": chosen.names} if chosen.names else {}
+        return {"columns": chosen.columns, "where": chosen.where, **names}
+
     def digest(self, tile: Tile, fingerprint: str) -> str:
         """Return a digest of what determines a tile's file: the rows of its parts, and the selection."""
         text = f"{FORMAT} {self.selection} {self.margin_arcsec if tile.margin else 0} {fingerprint}"
+        text += f" {self.selection.names}" if self.selection.names else ""
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -143,6 +150,7 @@ class Manifest:
             for names in (selection.columns, there["columns"])
         )
         differs = "columns" if asked != held else "--where" if selection.where != there["where"] else None
+        differs = "--names" if selection.names != there.get("names") else differs
         if differs:
             raise UsageError(
                 f"{output} holds a publication with other {differs} "

@@ -21,6 +21,7 @@ from gax_batch.export.selection import Selection, choose_columns
 from gax_batch.export.tables import publish_table
 from gax_batch.export.tiling import margin_order_of
 from gax_batch.export.votable import TableProvenance
+from gax_batch.export.zoo_names import Names
 from gax_batch.models.bundle import load_bundle
 from gax_batch.storage.listing import list_objects
 from gax_batch.system.cpus import logical_cpus
@@ -56,6 +57,7 @@ class Request:
     title: str | None = None
     reference: str | None = None
     license: str | None = None
+    names: Names | None = None
 
 
 def publish(request: Request, say: Say) -> None:
@@ -74,9 +76,10 @@ def publish(request: Request, say: Say) -> None:
     if request.form is Format.HATS:
         require_extra("export", "gax publish --format hats", "hats")
     output = storage.normalize_uri(request.output)
-    columns = choose_columns(request.columns, conditional=request.conditional)
-    conditional = Conditional.of_bundle(load_bundle(request.bundle)) if request.conditional else None
-    selection = Selection(columns, request.where, conditional)
+    columns = choose_columns(request.columns, conditional=request.conditional, names=request.names)
+    derives = request.conditional or request.names is not None
+    conditional = Conditional.of_bundle(load_bundle(request.bundle)) if derives else None
+    selection = Selection(columns, request.where, conditional, request.names)
     catalog = Catalog(request.catalog, request.version)
     if catalog.version is None:
         raise UsageError(f"{request.catalog} is no catalog; gax run makes one")

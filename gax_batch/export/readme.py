@@ -20,7 +20,7 @@ def default_columns(names: Sequence[str]) -> list[str]:
 
     All columns if none of the published ones is one of these.
     """
-    return [name for name in names if name in _BY_DEFAULT] or list(names)
+    return [name for name in names if name in _BY_DEFAULT or name.endswith("_fraction")] or list(names)
 
 
 def readme(provenance: TableProvenance, names: Sequence[str], rows: int, margin_arcsec: float) -> str:
