@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 FUZZ := image fits tar parquet
 FUZZ_SECONDS := 300
 
-.PHONY: help install demo docs browser s3-server prometheus test test-fast test-deploy test-faults soak test-slow test-newcomer fuzz audit sbom bench lint format train calibrate dist clean
+.PHONY: help install demo docs browser s3-server prometheus referees test test-fast test-deploy test-faults soak test-slow test-newcomer fuzz audit sbom bench lint format train calibrate dist clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -38,6 +38,10 @@ browser:  ## install the browser of the tests (Debian's Chromium; as root)
 prometheus:  ## install the Prometheus of the tests (Debian's; as root)
 	apt-get update -qq
 	apt-get install -qq --yes --no-install-recommends prometheus
+
+referees:  ## install the validators of the tests of published files (Debian's STILTS and fitsverify; as root)
+	apt-get update -qq
+	apt-get install -qq --yes --no-install-recommends stilts default-jre-headless fitsverify
 
 lint: $(STAMP)  ## ruff, mypy and the import rules
 	$(BIN)/ruff check .

@@ -4,12 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from gax_batch.viewer.notebook import Snapshot
 
 __version__ = "0.1.0"
 
 
-def open_catalog(uri: str, version: int | None = None, sources: str | None = None) -> "Snapshot":
+def open_catalog(
+    uri: "str | PathLike[str]", version: int | None = None, sources: "str | PathLike[str] | None" = None
+) -> "Snapshot":
     """Open a catalog for reading, for example in a notebook.
 
     Args:

@@ -34,6 +34,7 @@ _CLASSES = frozenset(
 )
 _SELECT = "SELECT row FROM rows WHERE "
 _MAX_LENGTH = 10_000
+_SHOWN = 5
 
 
 class Condition:
@@ -58,9 +59,13 @@ class Condition:
         names = list(dict.fromkeys(_columns(self._tree(), text)))
         for name in names:
             if name not in schema.names:
-                raise UsageError(
-                    f"the condition names {name!r}, which is not a column; {nearest(name, schema.names)}"
+                # DuckDB takes double quotes for a name, as SQL does.
+                hint = (
+                    f"write text in single quotes: '{name}'"
+                    if f'"{name}"' in text
+                    else nearest(name, schema.names)
                 )
+                raise UsageError(f"the condition names {name!r}, which is not a column; {hint}")
         self.columns: tuple[str, ...] = tuple(names)
         self.filter(schema.empty_table())
 
@@ -98,24 +103,36 @@ class Condition:
             raise UsageError(f"a condition is one expression of up to {_MAX_LENGTH:,} characters")
         parsed, plain = self._serialized(self._sql), self._serialized(_SELECT + "true")
         if parsed.get("error"):
-            raise UsageError(f"the condition {self._text!r} is not an expression: {parsed['error_message']}")
+            raise UsageError(self._no_expression(str(parsed["error_message"])))
         tree = parsed["statements"][0]["node"].pop("where_clause", None)
         plain["statements"][0]["node"].pop("where_clause")
         if tree is None or parsed != plain:
             raise UsageError(f"the condition {self._text!r} is more than one expression over columns")
         return tree
 
+    def _no_expression(self, reason: str) -> str:
+        # DuckDB's own words for a statement that is not SELECT are about JSON, which nobody asked for.
+        reason = "it is more than one statement" if "json" in reason.lower() else reason.splitlines()[0]
+        return (
+            f"the condition {self._text!r} is not an SQL expression over columns, such as "
+            f"\"ra > 150 AND gz2_class = 'Er'\": {reason}"
+        )
+
     def _serialized(self, sql: str) -> Any:
         try:
             found = self._scratch.one("SELECT json_serialize_sql($statement) AS tree", statement=sql) or {}
         except QueryError as error:
-            raise UsageError(f"the condition {self._text!r} is not an expression: {error}") from None
+            raise UsageError(self._no_expression(str(error))) from None
         return json.loads(found["tree"])
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return a hint for an unknown name: the known names that are similar, or have a similar word."""
     name = name.lower()
+    begun = [whole for whole in known if whole.startswith(f"{name}_")] if name else []
+    if begun:
+        more = ", ..." if len(begun) > _SHOWN else ""
+        return f"its columns are {', '.join(begun[:_SHOWN])}{more}; {name}_* means all of them"
     close = difflib.get_close_matches(name, known, n=3) or [
         whole for whole in known if difflib.get_close_matches(name, whole.split("_"), cutoff=0.75)
     ]

@@ -6,6 +6,7 @@ import typer
 
 from gax_batch.cli.app import app
 from gax_batch.export.formats import Format
+from gax_batch.export.zoo_names import Names
 
 
 @app.command()
@@ -32,9 +33,19 @@ def publish(
             "that --columns names ('*_conditional*'), or all.",
         ),
     ] = False,
+    names: Annotated[
+        Names | None,
+        typer.Option(
+            help="Name fractions as Galaxy Zoo's tables do ('smooth-or-featured-gz2_smooth_fraction'). "
+            "gz: the friendly table, with a fraction only where half of the volunteers are asked; "
+            "zoobot: the advanced table, with all fractions, 90 % intervals, and the share who are asked."
+        ),
+    ] = None,
     bundle: Annotated[
         str | None,
-        typer.Option(help="Bundle that made the catalog, for --conditional.", show_default="shipped"),
+        typer.Option(
+            help="Bundle that made the catalog, for --conditional and --names.", show_default="shipped"
+        ),
     ] = None,
     version: Annotated[int | None, typer.Option(help="Snapshot to publish.", show_default="newest")] = None,
     replace: Annotated[
@@ -46,8 +57,13 @@ def publish(
     margin: Annotated[
         float, typer.Option(help="HATS: width of the margin cache in arcsec; 0 for none.", min=0)
     ] = 10.0,
+    title: Annotated[str | None, typer.Option(help="Title to keep with the publication.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="What users should cite: a bibcode, a DOI or a URL.")
+    ] = None,
+    license: Annotated[str | None, typer.Option(help="License of the publication: a name or a URL.")] = None,
 ) -> None:
-    """Publish a catalog for astronomers' tools: HATS (LSDB), Parquet, VOTable, FITS or CSV.
+    """Publish a catalog for astronomers' tools: HATS (LSDB), Parquet, VOTable, FITS, CSV or ECSV.
 
     A HATS collection of the same columns and expression is brought up to date: only pixels that changed are
     written.
@@ -69,5 +85,9 @@ def publish(
         margin,
         conditional,
         bundle,
+        title,
+        reference,
+        license,
+        names,
     )
     publish_catalog(request)

@@ -11,3 +11,4 @@ class Format(StrEnum):
     VOTABLE = "votable"
     FITS = "fits"
     CSV = "csv"
+    ECSV = "ecsv"

@@ -23,6 +23,7 @@ from gax_batch.errors import UsageError
 from gax_batch.export.hats_metadata import Sky, metadata_keys, write_catalog, write_collection
 from gax_batch.export.manifest import (
     COLLECTION,
+    README,
     STAGING,
     HatsSettings,
     Manifest,
@@ -134,7 +135,7 @@ def publish_hats(
         if not plan.wanted and _is_whole(manifest, sky, there):
             return done
         manifest.snapshot = None
-        manifest.settings = {"columns": settings.selection.columns, "where": settings.selection.where}
+        manifest.settings = settings.as_json()
         trusted = plan.digests.keys() - set(plan.wanted)
         manifest.tiles = {tile: held for tile, held in manifest.tiles.items() if tile in trusted}
         manifest.write(output)
@@ -193,7 +194,7 @@ def _is_whole(manifest: Manifest, sky: Sky, there: dict[str, int]) -> bool:
 
 def _kept(sky: Sky, manifest: Manifest) -> set[str]:
     """Return the keys of all objects that belong to the publication."""
-    kept = {sky.settings.counts_key, COLLECTION}
+    kept = {sky.settings.counts_key, COLLECTION, README}
     for margin in sky.settings.kinds:
         kept.update(metadata_keys(sky.settings, margin=margin))
         kept.update(sky.settings.key(tile.tile) for tile in _files(manifest, margin=margin))
@@ -264,6 +265,9 @@ def _scatter_tasks(
 
 
 def _write_metadata(output: str, sky: Sky, manifest: Manifest) -> None:
+    tiles: list[WrittenTile] = []
     for margin in sky.settings.kinds:
-        write_catalog(output, sky, _files(manifest, margin=margin), margin=margin)
-    write_collection(output, sky)
+        files = _files(manifest, margin=margin)
+        write_catalog(output, sky, files, margin=margin)
+        tiles += files
+    write_collection(output, sky, tiles)

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from gax_batch import __version__, storage
 from gax_batch.catalog.schema import DESCRIPTION
-from gax_batch.export.manifest import CATALOG, COLLECTION, HatsSettings
+from gax_batch.export.manifest import CATALOG, COLLECTION, README, HatsSettings
+from gax_batch.export.readme import MARK, default_columns, readme
 from gax_batch.export.selection import described
 from gax_batch.export.tasks import INDEX, WrittenTile
 from gax_batch.export.tiling import CELL_ORDER, INDEX_ORDER, Ints, histogram_of
@@ -83,8 +84,16 @@ def write_catalog(output: str, sky: Sky, tiles: Sequence[WrittenTile], *, margin
             storage.upload(local / inner, storage.join(folder, inner))
 
 
-def write_collection(output: str, sky: Sky) -> None:
-    """Write the file with which readers open the catalog together with its margin cache."""
+def write_collection(output: str, sky: Sky, tiles: Sequence[WrittenTile]) -> None:
+    """Write the file with which readers open the catalog with its margin cache, and a README for people.
+
+    A README of somebody else stays as it is.
+
+    Args:
+        output: URI of the collection.
+        sky: Snapshot on the sky.
+        tiles: Tiles of the catalog and of its margin cache.
+    """
     from hats.catalog.dataset.collection_properties import CollectionProperties
 
     values = {"obs_collection": CATALOG, "hats_primary_table_url": CATALOG}
@@ -92,8 +101,20 @@ def write_collection(output: str, sky: Sky) -> None:
         name = sky.settings.folder(margin=True)
         values |= {"all_margins": name, "default_margin": name}
     with tempfile.TemporaryDirectory(prefix="gax-") as local:
-        CollectionProperties(**values, **_provenance(sky, 0)).to_properties_file(local)
+        size = sum(tile.size for tile in tiles)
+        CollectionProperties(**values, **_provenance(sky, size)).to_properties_file(local)
         storage.upload(Path(local) / COLLECTION, storage.join(output, COLLECTION))
+    if _may_write(storage.join(output, README)):
+        rows = sum(tile.rows for tile in tiles if not tile.tile.margin)
+        text = readme(sky.provenance, sky.settings.selection.columns, rows, sky.settings.margin_arcsec)
+        storage.write_bytes(storage.join(output, README), text.encode())
+
+
+def _may_write(uri: str) -> bool:
+    try:
+        return storage.read_bytes(uri).startswith(MARK.encode())
+    except FileNotFoundError:
+        return True
 
 
 def _properties(sky: Sky, tiles: Sequence[WrittenTile], *, margin: bool) -> dict[str, Any]:
@@ -107,6 +128,8 @@ def _properties(sky: Sky, tiles: Sequence[WrittenTile], *, margin: bool) -> dict
         "healpix_column": INDEX.name,
         "healpix_order": INDEX_ORDER,
         "hats_max_rows": max(rows, default=0),
+        "hats_max_bytes": max((tile.size for tile in tiles), default=0),
+        "default_columns": default_columns(sky.settings.selection.columns),
         "hats_order": max((tile.tile.order for tile in tiles), default=None),
     }
     if margin:
@@ -126,8 +149,19 @@ def _provenance(sky: Sky, size: int) -> dict[str, Any]:
         obs_description=DESCRIPTION,
         prov_progenitor=f"{said.catalog} snapshot {said.snapshot}",
     )
+    for key, value in (
+        ("obs_title", said.title),
+        ("bib_reference", said.reference),
+        ("obs_copyright", said.license),
+    ):
+        if value is not None:
+            facts[f"{key}_url" if key != "obs_title" and _is_url(value) else key] = value
     ours = {f"gax_{name}": value for name, value, _ in said.items()}
     return facts | ours | {"hats_estsize": size // 1024, "hats_creation_date": f"{said.published}UTC"}
+
+
+def _is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
 
 
 def _footers(folder: str, tiles: Sequence[WrittenTile]) -> list[pq.FileMetaData]:

@@ -1,6 +1,7 @@
 """The manifest of a published HATS catalog, so that the next publication writes only what has changed.
 
 OUTPUT/collection.properties                       the file that HATS readers open
+OUTPUT/README.md                                   a description of the collection, for people
 OUTPUT/galaxies/{dataset/...,hats.properties,...}  the catalog
 OUTPUT/galaxies_<margin>arcs/...                   its margin cache
 OUTPUT/gax/manifest.json                           the manifest; unlisted tiles may be incomplete
@@ -25,6 +26,7 @@ from gax_batch.storage.listing import list_objects
 FORMAT = 1
 CATALOG = "galaxies"
 COLLECTION = "collection.properties"
+README = "README.md"
 _OURS = re.compile(
     rf"{CATALOG}(?:_[0-9.e+-]+arcs)?/(?:dataset/(?:Norder=\d+/Dir=\d+/(?:Npix=\d+\.parquet|\.[0-9a-f]+\.tmp)"
     r"|_metadata|_common_metadata)|(?:hats\.)?properties|partition_info\.csv|(?:point_map|skymap)\.fits)"
@@ -60,9 +62,16 @@ class HatsSettings:
         """Key of the counts' file, relative to the output. It depends on the selected galaxies."""
         return f"gax/counts-{hashlib.sha256(repr(self.selection.where).encode()).hexdigest()[:16]}.parquet"
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the selection for `Manifest.settings`."""
+        chosen = self.selection
+        names = {"names": chosen.names} if chosen.names else {}
+        return {"columns": chosen.columns, "where": chosen.where, **names}
+
     def digest(self, tile: Tile, fingerprint: str) -> str:
         """Return a digest of what determines a tile's file: the rows of its parts, and the selection."""
         text = f"{FORMAT} {self.selection} {self.margin_arcsec if tile.margin else 0} {fingerprint}"
+        text += f" {self.selection.names}" if self.selection.names else ""
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -141,6 +150,7 @@ class Manifest:
             for names in (selection.columns, there["columns"])
         )
         differs = "columns" if asked != held else "--where" if selection.where != there["where"] else None
+        differs = "--names" if selection.names != there.get("names") else differs
         if differs:
             raise UsageError(
                 f"{output} contains a publication with other {differs} "

@@ -21,6 +21,7 @@ from gax_batch.export.selection import Selection, choose_columns
 from gax_batch.export.tables import publish_table
 from gax_batch.export.tiling import margin_order_of
 from gax_batch.export.votable import TableProvenance
+from gax_batch.export.zoo_names import Names
 from gax_batch.models.bundle import load_bundle
 from gax_batch.storage.listing import list_objects
 from gax_batch.system.cpus import logical_cpus
@@ -55,6 +56,10 @@ class Request:
     margin_arcsec: float = 10.0
     conditional: bool = False
     bundle: str | None = None
+    title: str | None = None
+    reference: str | None = None
+    license: str | None = None
+    names: Names | None = None
 
 
 def publish(request: Request) -> None:
@@ -72,9 +77,10 @@ def publish(request: Request) -> None:
     if request.form is Format.HATS:
         require_extra("export", "gax publish --format hats", "hats")
     output = storage.normalize_uri(request.output)
-    columns = choose_columns(request.columns, conditional=request.conditional)
-    conditional = Conditional.of_bundle(load_bundle(request.bundle)) if request.conditional else None
-    selection = Selection(columns, request.where, conditional)
+    columns = choose_columns(request.columns, conditional=request.conditional, names=request.names)
+    derives = request.conditional or request.names is not None
+    conditional = Conditional.of_bundle(load_bundle(request.bundle)) if derives else None
+    selection = Selection(columns, request.where, conditional, request.names)
     catalog = Catalog(request.catalog, request.version)
     if catalog.version is None:
         raise UsageError(f"{request.catalog} is not a catalog; gax run makes one")
@@ -82,7 +88,14 @@ def publish(request: Request) -> None:
         raise UsageError(f"the catalog and {request.output} are one within the other; choose another output")
     # Check the expression before anything is read or written.
     next(selection.read("", ()), None)
-    provenance = TableProvenance(catalog.uri, catalog.version, where=request.where)
+    provenance = TableProvenance(
+        catalog.uri,
+        catalog.version,
+        where=request.where,
+        title=request.title,
+        reference=request.reference,
+        license=request.license,
+    )
     root, keys = layout.table(catalog.uri, layout.GALAXIES_TABLE), [part.key for part in catalog.parts()]
     try:
         if request.form is Format.HATS:

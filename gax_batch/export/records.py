@@ -5,6 +5,7 @@ is empty. BINARY2 also marks them as null.
 """
 
 import base64
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from gax_batch.catalog.schema import Column
 from gax_batch.errors import UsageError
+from gax_batch.export.fits_checksum import ChecksumStream, reserve_checksums, with_checksums
 from gax_batch.export.votable import TableProvenance, Text, votable_header
 
 Records = npt.NDArray[np.void]
@@ -32,7 +34,7 @@ def write_votable(
     rows: int,
     texts: Mapping[str, Text],
 ) -> None:
-    """Write a VOTable 1.4 with its rows as BINARY2, one batch at a time."""
+    """Write a VOTable with its rows as BINARY2, one batch at a time."""
     header = votable_header(columns, provenance, rows=rows, texts=texts)
     before, end, after = header.rpartition("</TABLE>")
     file.write(f'{before}<DATA><BINARY2><STREAM encoding="base64">\n'.encode())
@@ -54,34 +56,44 @@ def write_fits(
     rows: int,
     texts: Mapping[str, Text],
 ) -> None:
-    """Write a FITS binary table, one batch at a time, which TOPCAT recognizes as fits-plus.
+    """Write a FITS binary table with checksums, one batch at a time, which TOPCAT recognizes as fits-plus.
 
     The primary HDU contains a VOTable without rows (keyword `VOTMETA`). Units, UCDs and descriptions are also
     in the table's own header as TOPCAT writes them: `TUNITn`, `TUCDn` and `TCOMMn`.
 
+    Args:
+        file: Seekable: the header is written again when the checksum of the rows is known.
+        columns: Columns in their order.
+        batches: Rows, `rows` of them in total.
+        provenance: Provenance of the rows; each fact becomes one keyword.
+        rows: Number of rows.
+        texts: Widths of text columns.
+
     Raises:
         UsageError: Text is not ASCII, which FITS requires.
     """
-    from astropy.io import fits
-
     for name, text in texts.items():
         if not text.ascii:
             raise UsageError(
                 f"column {name} has text that is not ASCII, which FITS does not allow; omit it with "
                 "--columns, or publish votable or parquet"
             )
-    header = votable_header(columns, provenance, rows=rows, texts=texts)
-    before, end, after = header.rpartition("</TABLE>")
-    document = f'{before}<DATA><FITS extnum="1"/></DATA>{end}{after}'.encode("ascii", "xmlcharrefreplace")
-    primary = fits.PrimaryHDU(np.frombuffer(document, np.uint8))
-    primary.header["VOTMETA"] = (True, "table metadata in VOTable format")
-    primary.header["EXTEND"] = True
-    primary.writeto(file)
-    file.write(_table_header(columns, provenance, rows, texts).tostring().encode("ascii"))
-    written = 0
+    # STIL refuses a TABLE with a DATA element there.
+    document = votable_header(columns, provenance, rows=rows, texts=texts)
+    file.write(_primary(document.encode("ascii", "xmlcharrefreplace")))
+    table = _table_header(columns, provenance, rows, texts)
+    start = file.tell()
+    file.write(table.tostring().encode("ascii"))
+    written, data_sum = 0, ChecksumStream()
     for batch in batches:
-        written += file.write(encode(batch, columns, texts).tobytes())
+        data = encode(batch, columns, texts).tobytes()
+        data_sum.add(data)
+        written += file.write(data)
     file.write(b"\0" * (-written % _FITS_BLOCK))
+    # The sums are known only now; the cards that hold them are as long as before.
+    file.seek(start)
+    file.write(with_checksums(table, data_sum.total).tostring().encode("ascii"))
+    file.seek(0, io.SEEK_END)
 
 
 def encode(batch: pa.Table, columns: Sequence[Column], texts: Mapping[str, Text]) -> Records:
@@ -111,6 +123,22 @@ def _with_nulls(batch: pa.Table, records: Records) -> npt.NDArray[np.uint8]:
     return np.concatenate([np.packbits(nulls, axis=1), values], axis=1)
 
 
+def _primary(document: bytes) -> bytes:
+    """Return the primary HDU of a document."""
+    from astropy.io import fits
+
+    header = fits.PrimaryHDU(np.frombuffer(document, np.uint8)).header
+    # STIL takes a file for fits-plus only if VOTMETA is the fifth card. Astropy wants EXTEND there, which
+    # the FITS standard does not require.
+    header.remove("EXTEND", ignore_missing=True)
+    header.set("VOTMETA", True, "table metadata in VOTable format", after="NAXIS1")
+    reserve_checksums(header)
+    data_sum = ChecksumStream()
+    data_sum.add(document)
+    card_bytes: bytes = with_checksums(header, data_sum.total).tostring().encode("ascii")
+    return card_bytes + document + b"\0" * (-len(document) % _FITS_BLOCK)
+
+
 def _table_header(
     columns: Sequence[Column], provenance: TableProvenance, rows: int, texts: Mapping[str, Text]
 ) -> Any:
@@ -131,11 +159,21 @@ def _table_header(
         header.set(f"TCOMM{number}", _ascii(column.description), after=f"TUCD{number}")
     for keyword, (_, value, _) in zip(_keywords(provenance), provenance.items(), strict=True):
         header[keyword] = _ascii(value)
+    if {"ra", "dec"} & {column.name for column in columns}:
+        header["RADESYS"] = ("ICRS", "reference frame of ra and dec")
+    header["LONGSTRN"] = ("OGIP 1.0", "long strings continue in CONTINUE cards")
+    reserve_checksums(header)
     return header
 
 
 def _keywords(provenance: TableProvenance) -> Iterator[str]:
-    short = {"bundle_id": "BUNDLEID", "selection": "SELECT", "published": "DATE"}
+    short = {
+        "bundle_id": "BUNDLEID",
+        "selection": "SELECT",
+        "published": "DATE",
+        # The FITS standard reserves this word for a citation.
+        "reference": "REFERENC",
+    }
     for name, _, _ in provenance.items():
         yield short.get(name, name.upper())
 

@@ -1,4 +1,4 @@
-"""Publish selected galaxies as one file: Parquet with a VOTable in its footer, VOTable, FITS or CSV.
+"""Publish selected galaxies as one file: Parquet with a VOTable in its footer, VOTable, FITS, CSV or ECSV.
 
 Rows are streamed into a Parquet file in `TMPDIR`. This file is published, or converted to the other formats,
 which need the number of rows and the widest text first. The published file is stored whole or not at all.
@@ -6,7 +6,7 @@ which need the number of rows and the widest text first. The published file is s
 
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -88,7 +88,9 @@ def publish_table(
             with product.open("wb") as file, pq.ParquetFile(spool) as rows:
                 batches = (rows.read_row_group(i) for i in range(rows.num_row_groups))
                 if form is Format.CSV:
-                    write_csv(file, columns, batches, provenance)
+                    write_csv(file, columns, batches)
+                elif form is Format.ECSV:
+                    write_ecsv(file, columns, batches, provenance)
                 else:
                     write = write_fits if form is Format.FITS else write_votable
                     write(file, columns, batches, provenance, seen.rows, texts)
@@ -96,8 +98,14 @@ def publish_table(
     return PublishedTable(seen.rows, seen.without_position)
 
 
-def write_csv(
-    file: BinaryIO, columns: Sequence[Column], batches: Iterator[pa.Table], provenance: TableProvenance
+def write_csv(file: BinaryIO, columns: Sequence[Column], batches: Iterable[pa.Table]) -> None:
+    """Write CSV as every reader takes it: a line of names, then the rows; what is missing is empty."""
+    file.write(",".join(column.name for column in columns).encode() + b"\n")
+    _write_rows(file, batches)
+
+
+def write_ecsv(
+    file: BinaryIO, columns: Sequence[Column], batches: Iterable[pa.Table], provenance: TableProvenance
 ) -> None:
     """Write CSV with astropy's ECSV header: `#` lines of YAML with units and descriptions, then the names."""
     from astropy.table import Table
@@ -113,6 +121,10 @@ def write_csv(
     text = io.StringIO()
     head.write(text, format="ascii.ecsv", delimiter=",")
     file.write(text.getvalue().encode())
+    _write_rows(file, batches)
+
+
+def _write_rows(file: BinaryIO, batches: Iterable[pa.Table]) -> None:
     for batch in batches:
         pa_csv.write_csv(batch, file, pa_csv.WriteOptions(include_header=False))
 

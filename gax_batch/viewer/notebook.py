@@ -1,5 +1,6 @@
 """A snapshot of a catalog for notebooks: tables, cutouts, draws, and a drawing of one galaxy's tree."""
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,13 +17,14 @@ from gax_batch.analysis.conditional import Conditional
 from gax_batch.analysis.cutouts import NEEDED, read_cutouts
 from gax_batch.catalog.condition import Condition
 from gax_batch.catalog.draws import read_draws
-from gax_batch.catalog.schema import COLUMNS, CONDITIONAL_QUANTITIES, GALAXIES
-from gax_batch.catalog.snapshots import open_existing
+from gax_batch.catalog.schema import CONDITIONAL_QUANTITIES, GALAXIES
 from gax_batch.errors import UsageError
 from gax_batch.export.selection import described
 from gax_batch.models.bundle import load_bundle
 from gax_batch.system.disk_database import Scratch
 from gax_batch.system.extras import require_extra
+from gax_batch.viewer.arguments import Columns, Ids, columns_of, ids_of, open_named, uri_of
+from gax_batch.viewer.frames import arrow_type, astropy_table, html_table
 
 if TYPE_CHECKING:
     import lsdb
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from astropy.table import Table
     from matplotlib.axes import Axes
 
-_BY_NAME = {column.name: column for column in COLUMNS}
 _SHOWN = 3
 
 
@@ -43,10 +44,15 @@ class Snapshot:
         version: Number of the snapshot.
     """
 
-    def __init__(self, uri: str, version: int | None = None, sources: str | None = None) -> None:
-        """Open the snapshot, see `gax_batch.open_catalog`."""
-        self._sources = sources
-        self._catalog = open_existing(uri, version)
+    def __init__(
+        self,
+        uri: str | os.PathLike[str],
+        version: int | None = None,
+        sources: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Open it; see `gax_batch.open_catalog`."""
+        self._sources = None if sources is None else uri_of(sources)
+        self._catalog = open_named(uri_of(uri), version)
         self.uri = self._catalog.uri
         self.version = int(self._catalog.version or 0)
 
@@ -57,13 +63,52 @@ class Snapshot:
     def __repr__(self) -> str:
         return f"<snapshot {self.version} of {self.uri}: {len(self):,} galaxies>"
 
-    def to_arrow(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-        """Return the galaxies as an Arrow table in memory, in any order.
+    def _repr_html_(self) -> str:
+        """Show the snapshot in a notebook, without reading its rows."""
+        names = f"{len(self.columns)}: {', '.join(self.columns[:_SHOWN])}, ..."
+        return html_table(
+            {
+                "catalog": self.uri,
+                "snapshot": str(self.version),
+                "galaxies": f"{len(self):,}",
+                "columns": names,
+            }
+        )
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all columns."""
+        return list(GALAXIES.names)
+
+    def head(self, n: int = 5, columns: Columns = None, where: str | None = None) -> "pd.DataFrame":
+        """Return the first galaxies, as `to_pandas`; reads no more of the catalog than it needs.
 
         Args:
-            columns: Names of columns of the catalog; None for all.
-            where: Condition of the galaxies, an expression as for `gax publish --where`; None for all
-                galaxies. Galaxies are streamed, and only those that match are kept.
+            n: Number of galaxies.
+            columns: As for `to_arrow`.
+            where: As for `to_arrow`.
+
+        >>> import gax_batch
+        >>> gax_batch.open_catalog("catalog").head(2, ["galaxy_id", "gz2_class"]).shape
+        (2, 2)
+        """
+        names, left = columns_of(columns), max(0, n)
+        taken: list[pa.Table] = []
+        for rows in self._selected(names, where):
+            taken.append(rows.slice(0, left))
+            left -= len(taken[-1])
+            if left <= 0:
+                break
+        frame: pd.DataFrame = _whole(names, taken).to_pandas()
+        return frame
+
+    def to_arrow(self, columns: Columns = None, where: str | None = None) -> pa.Table:
+        """The galaxies, in memory, in no order.
+
+        Args:
+            columns: Names or globs (`*_prob`) of columns of the catalog, or one of them; all columns if None.
+            where: An expression that they fulfill, as that of `gax publish --where`; none if None. The
+                galaxies stream by, and only those that fulfill it are kept.
 
         Returns:
             N rows. Each field's metadata has its unit, UCD and description.
@@ -82,17 +127,13 @@ class Snapshot:
         >>> snapshot.to_arrow(["galaxy_id"], where="galaxy_id >= '000003'").num_rows
         2
         """
-        names = GALAXIES.names if columns is None else list(columns)
-        unknown = [name for name in names if name not in _BY_NAME]
-        if unknown:
-            raise UsageError(
-                f"the catalog has no column {', '.join(unknown[:_SHOWN])}; "
-                "gax_batch.catalog.schema.COLUMNS lists its columns"
-            )
+        names = columns_of(columns)
         return _whole(names, self._selected(names, where))
 
-    def to_pandas(self, columns: Sequence[str] | None = None, where: str | None = None) -> "pd.DataFrame":
-        """Return the galaxies as a pandas data frame, with the arguments of `to_arrow`. Null numbers are NaN.
+    def to_pandas(self, columns: Columns = None, where: str | None = None) -> "pd.DataFrame":
+        """As `to_arrow`, as a pandas data frame; null numbers are NaN.
+
+        Write `frame["flags"]` for the column: `frame.flags` is an attribute of every data frame of pandas.
 
         >>> import gax_batch
         >>> snapshot = gax_batch.open_catalog("catalog")
@@ -102,8 +143,8 @@ class Snapshot:
         frame: pd.DataFrame = self.to_arrow(columns, where).to_pandas()
         return frame
 
-    def to_polars(self, columns: Sequence[str] | None = None, where: str | None = None) -> "pl.DataFrame":
-        """Return the galaxies as a Polars data frame, mostly without a copy.
+    def to_polars(self, columns: Columns = None, where: str | None = None) -> "pl.DataFrame":
+        """As `to_arrow`, as a Polars data frame, mostly without a copy.
 
         Takes the arguments of `to_arrow`. Needs `pip install 'gax-batch[export]'`.
 
@@ -119,29 +160,25 @@ class Snapshot:
 
         return pl.DataFrame(pl.from_arrow(self.to_arrow(columns, where)))
 
-    def to_astropy(self, columns: Sequence[str] | None = None, where: str | None = None) -> "Table":
-        """Return the galaxies as an Astropy table with units, descriptions and UCDs.
+    def to_astropy(self, columns: Columns = None, where: str | None = None) -> "Table":
+        """As `to_arrow`, as an Astropy table whose columns have units, descriptions and UCDs.
 
-        Takes the arguments of `to_arrow`. Columns with nulls are masked. UCDs are in `column.meta["ucd"]`.
+        Columns with nulls are masked; UCDs are in `column.meta["ucd"]`. The table's `meta` has
+        the catalog, the number of the snapshot, and the bundles that made the rows.
 
         >>> import gax_batch
         >>> table = gax_batch.open_catalog("catalog").to_astropy(["galaxy_id", "dec"])
         >>> table["dec"].unit, table["dec"].description
         (Unit("deg"), 'declination, ICRS')
         """
-        from astropy.table import Table
+        names = columns_of(columns)
+        rows = self.to_arrow([*names, "bundle_id"], where)
+        bundles = " ".join(sorted(rows["bundle_id"].unique().to_pylist()))
+        meta = {"catalog": self.uri, "snapshot": self.version, "bundle_id": bundles}
+        return astropy_table(rows.select(names), meta)
 
-        rows = self.to_arrow(columns, where)
-        table = Table({name: _plain(rows[name]) for name in rows.column_names}, meta={"catalog": self.uri})
-        for name in rows.column_names:
-            column = _BY_NAME[name]
-            table[name].description = column.description
-            table[name].unit = column.unit or None
-            table[name].meta["ucd"] = column.ucd
-        return table
-
-    def to_lsdb(self, columns: Sequence[str] | None = None, where: str | None = None) -> "lsdb.Catalog":
-        """Return the galaxies as a catalog of LSDB, which crossmatches it with others.
+    def to_lsdb(self, columns: Columns = None, where: str | None = None) -> "lsdb.Catalog":
+        """As `to_arrow`, as a catalog of LSDB, which crossmatches with others on the sky.
 
         Takes the arguments of `to_arrow`. Galaxies without a position are omitted. All others are in memory:
         publish a survey of more than a million galaxies (`gax publish --format hats`) and open it with
@@ -151,24 +188,24 @@ class Snapshot:
             UsageError: LSDB is not installed, no galaxy has a position, or as for `to_arrow`.
         """
         require_extra("export", "to_lsdb", "lsdb")
-        names = list(GALAXIES.names if columns is None else columns)
+        names = columns_of(columns)
         rows = self.to_arrow(list(dict.fromkeys([*names, "ra", "dec"])), where)
         placed = rows.filter(pc.and_(rows["ra"].is_valid(), rows["dec"].is_valid()))
         if not len(placed):
             raise UsageError(f"none of these {len(rows):,} galaxies has a position, which LSDB needs")
         import lsdb
 
-        # Keep the types of Arrow: pandas' own type of text would come back as another one.
-        frame = placed.to_pandas(types_mapper=_arrow_type)
+        # LSDB reads the types of Arrow; pandas' own of text would come back as another one.
+        frame = placed.to_pandas(types_mapper=arrow_type)
         return lsdb.from_dataframe(frame, ra_column="ra", dec_column="dec", catalog_name="galaxies")
 
-    def galaxies(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
-        """Return some galaxies, as `to_arrow`, in the order of their ids.
+    def galaxies(self, ids: Ids, columns: Columns = None) -> pa.Table:
+        """Some galaxies, as `to_arrow`, in the order of their ids.
 
         Searches the ids of all parts, and reads only the parts that contain the galaxies.
 
         Args:
-            ids: `galaxy_id` of each of N galaxies, with or without repetitions.
+            ids: `galaxy_id` of each, N; one may come twice. One galaxy may be named without a list.
             columns: As for `to_arrow`.
 
         Raises:
@@ -179,8 +216,9 @@ class Snapshot:
         >>> found["galaxy_id"].to_pylist()
         ['000004', '000001']
         """
-        wanted = pa.array(list(ids), pa.string())
-        names = list(dict.fromkeys(["galaxy_id", *(GALAXIES.names if columns is None else columns)]))
+        wanted = pa.array(ids_of(ids), pa.string())
+        chosen = columns_of(columns)
+        names = list(dict.fromkeys(["galaxy_id", *chosen]))
         parts = self._catalog.parts()
         holding = [
             part
@@ -196,9 +234,9 @@ class Snapshot:
             lost = wanted.filter(pc.is_null(places)).to_pylist()
             raise UsageError(
                 f"{len(lost):,} of {len(wanted):,} galaxies are not in snapshot {self.version} "
-                f"({', '.join(lost[:_SHOWN])}); check their galaxy_id"
+                f"({', '.join(lost[:_SHOWN])}); check their galaxy_id{self._example_of_an_id()}"
             )
-        return rows.take(places).select(names if columns is None else list(columns))
+        return rows.take(places).select(chosen)
 
     def rejects(self) -> pa.Table:
         """Return the cutouts that could not be cataloged, in memory, in any order.
@@ -216,8 +254,8 @@ class Snapshot:
         """
         return self._catalog.rejects()
 
-    def cutouts(self, ids: Sequence[str]) -> npt.NDArray[np.uint8]:
-        """Return the pixels that the models saw, read again from the survey's own files.
+    def cutouts(self, ids: Ids) -> npt.NDArray[np.uint8]:
+        """The pixels that the models saw, read again from the survey's own files.
 
         Args:
             ids: `galaxy_id` of each.
@@ -233,7 +271,8 @@ class Snapshot:
         >>> pixels.shape, pixels.dtype
         ((2, 64, 64, 3), dtype('uint8'))
         """
-        each = list(dict.fromkeys(ids))
+        asked = ids_of(ids)
+        each = list(dict.fromkeys(asked))
         rows = self.galaxies(each, NEEDED)
         found = read_cutouts(self.uri, rows, self._sources)
         if found.missing:
@@ -246,10 +285,13 @@ class Snapshot:
                 "also accepts files with other modification times: open_catalog(..., sources=FOLDER)"
             )
         place_of = {name: place for place, name in enumerate(each)}
-        return found.pixels[[place_of[name] for name in ids]]
+        return found.pixels[[place_of[name] for name in asked]]
 
     def conditional(
-        self, questions: Sequence[str] | None = None, where: str | None = None, bundle: str | None = None
+        self,
+        questions: str | Sequence[str] | None = None,
+        where: str | None = None,
+        bundle: str | os.PathLike[str] | None = None,
     ) -> pa.Table:
         """Return the fractions of the volunteers who are asked each question, with 90 % intervals.
 
@@ -258,7 +300,7 @@ class Snapshot:
         at least one volunteer is asked. They are wide where few volunteers are expected to be asked.
 
         Args:
-            questions: Names of questions, or their beginnings (`t04`); all of them if None.
+            questions: Names of questions, or their beginnings (`t04`), or one of them; all if None.
             where: As for `to_arrow`.
             bundle: Folder or URI of the bundle that made the catalog; the shipped one if None.
 
@@ -270,15 +312,16 @@ class Snapshot:
             UsageError: Another bundle made the catalog, the bundle has no intervals of conditional fractions,
                 the question does not exist, or as for `to_arrow`.
         """
-        fitted = Conditional.of_bundle(load_bundle(bundle))
+        fitted = Conditional.of_bundle(load_bundle(None if bundle is None else uri_of(bundle)))
+        questions = [questions] if isinstance(questions, str) else questions
         asked = gz2.QUESTIONS if questions is None else [gz2.find_question(name) for name in questions]
         answers = [answer for question in asked for answer in gz2.ANSWERS[question.columns]]
         names = ["galaxy_id", *(f"{answer}_{kind}" for answer in answers for kind in CONDITIONAL_QUANTITIES)]
         rows = self._selected(["galaxy_id", *NEEDED_BY_CONDITIONAL], where)
         return _whole(names, (fitted.add_to(part).select(names) for part in rows))
 
-    def draws(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return posterior draws of some galaxies. Needs a catalog of `gax run --keep-draws`.
+    def draws(self, ids: Ids) -> npt.NDArray[np.float32]:
+        """The draws of some galaxies from the posterior; needs a catalog of `gax run --keep-draws`.
 
         Draw k of all galaxies is the same network: the mean over galaxies of draw k is one draw of the mean.
 
@@ -297,9 +340,9 @@ class Snapshot:
         >>> draws.shape, draws.dtype
         ((2, 4, 37), dtype('float32'))
         """
-        return read_draws(self.uri, ids, self.version)
+        return read_draws(self.uri, ids_of(ids), self.version)
 
-    def plot(self, galaxy_id: str, axes: "Axes | None" = None) -> "Axes":
+    def plot(self, galaxy_id: str | int, axes: "Axes | None" = None) -> "Axes":
         """Draw the posterior of one galaxy as the tree of questions.
 
         Each answer is a row: its cumulative fraction (bar), the spread over posterior draws (thick line), and
@@ -324,8 +367,12 @@ class Snapshot:
         require_extra("viewer", "plot", "matplotlib")
         from gax_batch.viewer.tree import plot_tree
 
-        row: dict[str, Any] = self.galaxies([galaxy_id]).to_pylist()[0]
+        row: dict[str, Any] = self.galaxies(galaxy_id).to_pylist()[0]
         return plot_tree(row, axes)
+
+    def _example_of_an_id(self) -> str:
+        least = [low for low, _ in self._catalog.bounds_of_ids().values()]
+        return f", which is text such as {min(least)!r}" if least else ""
 
     def _selected(self, names: Sequence[str], where: str | None) -> Iterator[pa.Table]:
         if where is None:
@@ -337,21 +384,6 @@ class Snapshot:
                 yield condition.filter(rows).select(names)
 
 
-def _arrow_type(kind: pa.DataType) -> Any:
-    import pandas as pd
-
-    return pd.ArrowDtype(kind)
-
-
 def _whole(names: Sequence[str], tables: Iterable[pa.Table]) -> pa.Table:
     schema = pa.schema([column.field for column in described(names)])
     return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)])
-
-
-def _plain(values: pa.ChunkedArray) -> Any:
-    """Return an array that Astropy accepts: masked if it has nulls."""
-    text = pa.types.is_string(values.type)
-    mask = pc.is_null(values).to_numpy()
-    filled = pc.fill_null(values, pa.scalar("" if text else 0, values.type)).to_numpy()
-    filled = filled.astype(str) if text else filled
-    return np.ma.array(filled, mask=mask) if mask.any() else filled

@@ -105,6 +105,75 @@ def test_properties_say_what_it_is_and_where_it_comes_from(survey):
     assert (margin.catalog_info.margin_threshold, margin.catalog_info.primary_catalog) == (30.0, "galaxies")
 
 
+def properties(survey: Survey, key: str) -> dict[str, str]:
+    lines = (survey.output / key).read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def test_the_properties_are_those_of_catalogs_that_are_published(survey):
+    survey.publish()
+    sizes = [path.stat().st_size for path in survey.output.rglob("Npix=*.parquet")]
+    largest = max(path.stat().st_size for path in survey.output.glob("galaxies/**/Npix=*.parquet"))
+    found = properties(survey, "galaxies/hats.properties")
+    assert int(found["hats_max_bytes"]) == largest
+    collection = properties(survey, "collection.properties")
+    assert int(collection["hats_estsize"]) == sum(sizes) // 1024 > 0
+    assert (collection["default_margin"], collection["all_margins"]) == ("galaxies_30arcs",) * 2
+    assert not {"obs_title", "obs_copyright", "bib_reference"} & {*found, *collection}  # nothing is invented
+
+
+def test_what_the_author_says_is_kept_in_the_words_of_the_standard(survey, monkeypatch, caplog):
+    said = {
+        "title": "Rings | of <SDSS>",
+        "reference": "https://doi.org/10.1093/mnras/stt1458",
+        "license": "CC BY 4.0",
+    }
+    provenance = replace(survey.provenance(), **said)
+    monkeypatch.setattr(survey, "provenance", lambda: provenance)
+    survey.publish()
+    for key in ("collection.properties", "galaxies/hats.properties"):
+        found = properties(survey, key)
+        assert (found["obs_title"], found["obs_copyright"]) == (said["title"], said["license"])
+        assert found["bib_reference_url"].replace("\\", "") == said["reference"]
+    text = (survey.output / "README.md").read_text()
+    assert "# Rings \\| of &lt;SDSS>" in text
+    assert {said["reference"], said["license"]} <= {cell.strip() for cell in text.split("|")}
+    assert is_strictly_valid(survey, caplog)
+
+
+@LSDB_ON_PANDAS_3
+def test_lsdb_reads_the_fractions_by_default_and_everything_when_asked(survey):
+    lsdb = pytest.importorskip("lsdb")
+    survey.publish()
+    catalog = lsdb.open_catalog(survey.output)
+    short = ["galaxy_id", "ra", "dec", "gz2_class", "gz2_class_margin", "ood_score", "flags"]
+    probs = [name for name in GALAXIES.names if name.endswith("_prob")]
+    assert sorted(catalog.columns) == sorted([*short, *probs])
+    assert sorted(catalog.margin.columns) == sorted(catalog.columns)
+    assert sorted(lsdb.open_catalog(survey.output, columns="all").columns) == sorted(GALAXIES.names)
+
+
+def test_a_selection_without_those_columns_is_read_whole(survey, caplog):
+    names = ("source_uri", "run_id")
+    survey.publish(selection=Selection((*names, "ra", "dec")))
+    found = properties(survey, "galaxies/hats.properties")["hats_cols_default"]
+    assert found.split() == ["ra", "dec"]
+    assert is_strictly_valid(survey, caplog)
+
+
+def test_the_readme_describes_every_column_and_another_one_stays(survey):
+    survey.publish()
+    text = (survey.output / "README.md").read_text()
+    for column in COLUMNS:
+        assert column.name in text
+        assert column.description.replace("<", "&lt;") in text
+    assert f"{4 * POSITIONED}" in text
+    (survey.output / "README.md").write_text("precious")
+    survey.commit(write_part(survey.catalog, 9))
+    survey.publish()
+    assert (survey.output / "README.md").read_text() == "precious"
+
+
 @LSDB_ON_PANDAS_3
 def test_lsdb_searches_a_cone(survey):
     lsdb = pytest.importorskip("lsdb")
@@ -233,7 +302,15 @@ def test_after_an_interruption_the_older_snapshot_can_be_published_again(survey,
 
 
 @pytest.mark.parametrize(
-    "lost", ["_metadata", "Npix=*.parquet", "hats.properties", "partition_info.csv", "collection.properties"]
+    "lost",
+    [
+        "_metadata",
+        "Npix=*.parquet",
+        "hats.properties",
+        "partition_info.csv",
+        "collection.properties",
+        "README.md",
+    ],
 )
 def test_lost_files_are_written_again(lost, survey, caplog):
     survey.publish()
@@ -258,7 +335,7 @@ def test_other_columns_galaxies_and_margins_replace_what_was_there(survey, caplo
     chosen = rows.filter(pa.array([value > 0.5 for value in rows[SMOOTH].to_pylist()]))
     assert published_rows(survey).drop_columns("_healpix_29").equals(chosen.select(selection.columns))
     assert {path.name for path in survey.output.iterdir()} - {"galaxies_30arcs"} == {
-        "collection.properties", "galaxies", "galaxies_10arcs", "gax",
+        "README.md", "collection.properties", "galaxies", "galaxies_10arcs", "gax",
     }  # fmt: skip
     assert not [path for path in survey.output.glob("galaxies_30arcs/**/*") if path.is_file()]
     assert is_strictly_valid(survey, caplog)

@@ -48,11 +48,11 @@ def test_a_selection_is_one_file_and_says_how_many_have_no_position(survey, tmp_
 
 
 def test_a_file_is_replaced_only_when_told(survey, tmp_path):
-    output = tmp_path / "all.csv"
+    output = tmp_path / "all.ecsv"
     output.write_text("precious")
-    assert "--replace" in mistake(survey, "csv", output)
+    assert "--replace" in mistake(survey, "ecsv", output)
     assert output.read_text() == "precious"
-    assert gax(survey, "csv", output, "--replace").exit_code == 0
+    assert gax(survey, "ecsv", output, "--replace").exit_code == 0
     assert len(Table.read(output, format="ascii.ecsv")) == 800
 
 
@@ -131,7 +131,7 @@ def calibrated(tmp_path, monkeypatch):
     return made
 
 
-@pytest.mark.parametrize(("form", "read_as"), [("votable", "votable"), ("csv", "ascii.ecsv")])
+@pytest.mark.parametrize(("form", "read_as"), [("votable", "votable"), ("ecsv", "ascii.ecsv")])
 def test_conditional_fractions_are_published_with_their_descriptions(form, read_as, calibrated, tmp_path):
     output = tmp_path / "some"
     done = gax(calibrated, form, output, "--conditional", "--columns", "galaxy_id")
@@ -171,8 +171,8 @@ def test_conditional_fractions_need_the_bundle_of_the_catalog(survey, calibrated
 def test_an_older_snapshot_can_be_published(survey, tmp_path):
     older = sorted(survey.rows()["galaxy_id"].to_pylist())
     survey.commit(write_part(survey.catalog, 9))
-    assert gax(survey, "csv", tmp_path / "old.csv", "--version", "1").exit_code == 0
-    read = Table.read(tmp_path / "old.csv", format="ascii.ecsv")
+    assert gax(survey, "ecsv", tmp_path / "old.ecsv", "--version", "1").exit_code == 0
+    read = Table.read(tmp_path / "old.ecsv", format="ascii.ecsv")
     assert sorted(read["galaxy_id"]) == older
     assert read.meta["snapshot"] == "1"
     assert " 99" in mistake(survey, "csv", tmp_path / "x.csv", "--version", "99")

@@ -30,7 +30,13 @@ PAGE = 24
 MOST_BY_NAME = 200
 """Maximum number of galaxies in an expression of their names."""
 
-SUFFIXES = {Format.CSV: "csv", Format.VOTABLE: "vot", Format.FITS: "fits", Format.PARQUET: "parquet"}
+SUFFIXES = {
+    Format.CSV: "csv",
+    Format.ECSV: "ecsv",
+    Format.VOTABLE: "vot",
+    Format.FITS: "fits",
+    Format.PARQUET: "parquet",
+}
 
 _ON_PAGES = (
     *NEEDED,
