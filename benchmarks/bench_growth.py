@@ -36,7 +36,7 @@ STORE_BYTES = 512 * MIB
 UNIT_SECONDS = 2.0
 ENGINES = (1, 4, 16, 64)
 UNITS_EACH = 12
-# Range of measured units of each engine: after all starts, before the first engine has no more work.
+# Range of measured units of each engine: after all starts, before the first engine runs out of work.
 MEASURED = (6, 10)
 # Numbers of units of two runs with the same engines. Their difference gives the cost of a unit.
 FEW, MANY = 60, 300

@@ -85,7 +85,7 @@ class ListingLimits:
 
 
 def check_scans(jpeg: bytes) -> None:
-    """Refuse a JPEG with so many scans that decoding takes minutes.
+    """Refuse a JPEG whose number of scans would make decoding take minutes.
 
     Raises:
         RejectError: It is a decompression bomb.
@@ -97,7 +97,7 @@ def check_scans(jpeg: bytes) -> None:
 
 
 def check_tags(tiff: bytes) -> None:
-    """Refuse a TIFF with a tag of so many values that reading them takes gigabytes.
+    """Refuse a TIFF with a tag whose values would take gigabytes.
 
     Raises:
         RejectError: It is a decompression bomb. Other faults are left to the decoder.

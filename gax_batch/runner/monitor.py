@@ -25,7 +25,7 @@ _IDLE_SAMPLES_BEFORE_THE_END = 2
 
 @dataclass(slots=True)
 class Monitor:
-    """Keeps the state of a run, reports it, and ends a run that was told to stop.
+    """Keeps the state of a run, reports it, and ends a run that was asked to stop.
 
     Attributes:
         state: State of the run.

@@ -44,7 +44,7 @@ COMPRESSION_LEVEL = 3
 
 _SHARD = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{8}\.parquet")
 _COLUMNS = ("galaxy_id", "ra", "dec", "image", "source_uri", "source_version")
-# Original images are read, and become a row group, so many bytes at a time.
+# Original images are read, and become a row group, in pieces of this many bytes.
 _GROUP_BYTES = 64 * 1024 * 1024
 _REJECT_COLUMNS = ("galaxy_id", "source_uri", "source_version", "stage", "reason", "detail")
 

@@ -259,7 +259,7 @@ def _conclude(written: dict[str, Any], outcome: Outcome, settings: RunSettings, 
                 logger.info(f"the record of run {written['run_id']} cannot be written: {error}")
             for line in [*(record.summary_lines(written) if committed else []), *outcome.messages]:
                 logger.info(line)
-            # A process that was told to stop has little time left.
+            # A process that is being stopped has little time left.
             attempts = 1 if outcome.status == record.INTERRUPTED else ATTEMPTS
             webhook.send(summary_of(written), attempts=attempts)
     except StoppedError:

@@ -71,7 +71,7 @@ def _check_bins(value: Edges) -> Edges:
     for column, edges in value.items():
         if column not in NUMERIC_COLUMNS:
             nearest = difflib.get_close_matches(column, NUMERIC_COLUMNS, n=1, cutoff=0)[0]
-            raise ValueError(f"'{column}' is no numeric column of the catalog; did you mean '{nearest}'?")
+            raise ValueError(f"'{column}' is not a numeric column of the catalog; did you mean '{nearest}'?")
         if not are_edges(edges):
             raise ValueError(f"the edges of '{column}' must be two or more increasing numbers")
     # The fingerprint of a catalog must not depend on the order.

@@ -63,7 +63,7 @@ class Webhook:
                 return
             if not passing:
                 break
-        logger.info(f"the webhook of {self._variable} was not told: {problem}")
+        logger.info(f"the webhook of {self._variable} was not notified: {problem}")
 
     def _post(self, body: bytes) -> tuple[str, bool]:
         """Return what failed, without the URL (empty if nothing did), and whether a retry may succeed."""

@@ -117,7 +117,7 @@ class _Taker:
             self._taken = index + 1
 
     def reject(self, end: int) -> None:
-        """Reject what comes before `end`: no row of what memory does not hold can be told from others."""
+        """Reject the rows before `end`: the rows of a group that exceeds the memory cannot be distinguished."""
         last = int(np.searchsorted(self._rows, end))
         detail = "reading its row group takes more memory than the limit"
         for index in range(self._taken, last):
@@ -160,7 +160,7 @@ def list_rows(info: ObjectInfo, limits: ListingLimits = DEFAULT_LIMITS) -> Itera
         `MEMBER_SCHEMA`.
 
     Raises:
-        UsageError: It is no Parquet file with the columns that are needed, or has too many rows.
+        UsageError: It is not a Parquet file with the required columns, or has too many rows.
         TransientError: The store kept failing.
     """
     try:
@@ -180,7 +180,7 @@ def list_rows(info: ObjectInfo, limits: ListingLimits = DEFAULT_LIMITS) -> Itera
                 start += batch.num_rows
     except _DAMAGE as error:
         line = str(error).strip().partition("\n")[0]
-        raise UsageError(f"{info.uri} is no readable Parquet file ({line}); repair or remove it") from None
+        raise UsageError(f"{info.uri} is not a readable Parquet file ({line}); repair or remove it") from None
 
 
 def _listed_columns(info: ObjectInfo, schema: pa.Schema) -> list[str]:

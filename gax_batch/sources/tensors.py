@@ -65,7 +65,7 @@ def finished_cutouts(column: pa.Array) -> Pixels | None:
     start = column.offset * CUTOUT_BYTES
     data = np.frombuffer(column.buffers()[1], np.uint8)[start : start + len(column) * CUTOUT_BYTES]
     pixels = data.reshape(-1, CUTOUT_BYTES)
-    # An encoded image that happens to have as many bytes is told by its first ones.
+    # The first bytes identify an encoded image that happens to have this size.
     return None if any(is_encoded(head.tobytes()) for head in pixels[:, :8]) else pixels
 
 

@@ -90,7 +90,7 @@ class Cluster:
         )
 
     def delete_job(self, name: str) -> None:
-        """Delete a RayJob with its cluster; one that is gone already is no error."""
+        """Delete a RayJob with its cluster. It is not an error if it does not exist."""
         try:
             self._ask(
                 self._custom.delete_namespaced_custom_object,

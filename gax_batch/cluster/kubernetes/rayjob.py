@@ -76,7 +76,7 @@ def lint(job: Object) -> list[Problem]:
     """All rules that a RayJob breaks.
 
     Raises:
-        UsageError: It is no RayJob at all.
+        UsageError: It is not a RayJob.
     """
     if job.get("kind") != "RayJob" or not isinstance(job.get("spec"), dict):
         raise UsageError(f"the template is a {job.get('kind')}, not a RayJob with a spec; name a RayJob")
@@ -102,7 +102,7 @@ def lint_name(name: str, longest: int) -> Iterator[Problem]:
     if not _DNS_1035.fullmatch(name):
         yield Problem(
             "metadata.name",
-            f"'{name}' is no DNS-1035 label",
+            f"'{name}' is not a DNS-1035 label",
             "use lower-case letters, digits and dashes, beginning with a letter",
         )
 

@@ -93,7 +93,7 @@ def check(cluster: Cluster, night: Night) -> list[Problem]:
     """What would go wrong with a job, found before it is created: our rules, the API's, what it refers to.
 
     Raises:
-        UsageError: It is no RayJob, or the API refuses to look at it.
+        UsageError: It is not a RayJob, or the API refuses to read it.
         TransientError: The API does not answer.
     """
     job = night.attempt(1)
@@ -155,7 +155,7 @@ def submit(
             _prune(cluster, night, patience)
             return code
     except StoppedError as stop:
-        # A pod that is told to stop has a minute; a second signal ends this process at once.
+        # A pod that is stopped has a minute. A second signal ends this process immediately.
         _stop(cluster, night, replace(patience, silence_seconds=30.0))
         return stop.exit_code
 
@@ -302,11 +302,11 @@ def _stop(cluster: Cluster, night: Night, patience: Patience) -> None:
         name = str(night.owner["metadata"]["name"])
         if not is_over(_patiently(lambda: cluster.get_kubernetes_job(name), patience)):
             jobs = ", ".join(running) or night.name
-            logger.info(f"told to stop: {jobs} goes on; the next pod of {name} adopts it")
+            logger.info(f"stopping: {jobs} continues; the next pod of {name} adopts it")
             return
     for job in running:
         _patiently(partial(cluster.delete_job, job), patience)
-        logger.info(f"told to stop: {job} is ended; the same command goes on with what it has not finished")
+        logger.info(f"stopping: {job} is deleted; the same command continues with the unfinished units")
 
 
 def _prune(cluster: Cluster, night: Night, patience: Patience) -> None:
