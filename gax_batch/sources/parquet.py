@@ -117,7 +117,7 @@ class _Taker:
             self._taken = index + 1
 
     def reject(self, end: int) -> None:
-        """Reject the rows before `end`: the rows of a group that exceeds the memory cannot be distinguished."""
+        """Reject the rows before `end`: rows of a group that exceeds the memory cannot be distinguished."""
         last = int(np.searchsorted(self._rows, end))
         detail = "reading its row group takes more memory than the limit"
         for index in range(self._taken, last):
