@@ -5,8 +5,30 @@ from typing import Annotated
 import typer
 
 from gax_batch.cli.app import app
-from gax_batch.export.formats import Format
-from gax_batch.export.zoo_names import Names
+from gax_batch.export.formats import Format, Names
+
+ColumnsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Names or globs of columns, separated by commas: 'galaxy_id,ra,dec,*_prob'.",
+        show_default="all",
+    ),
+]
+NamesOption = Annotated[
+    Names | None,
+    typer.Option(
+        help="Name fractions as Galaxy Zoo's tables do ('smooth-or-featured-gz2_smooth_fraction'). "
+        "gz: the friendly table, with a fraction only where half of the volunteers are asked; "
+        "zoobot: the advanced table, with all fractions, 90 % intervals, and the share who are asked."
+    ),
+]
+ReferenceOption = Annotated[
+    str | None, typer.Option(help="What users should cite: a bibcode, a DOI or a URL.")
+]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(help="SQL expression over columns: \"gz2_class = 'Er' AND flags & 32 = 0\"."),
+]
 
 
 @app.command()
@@ -14,17 +36,8 @@ def publish(
     catalog: Annotated[str, typer.Option(help="Catalog to publish.")],
     format: Annotated[Format, typer.Option(help="A HATS collection for a whole survey, or one file.")],
     output: Annotated[str, typer.Option(help="Folder or prefix of the HATS collection, or the file.")],
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Names or globs of columns, separated by commas: 'galaxy_id,ra,dec,*_prob'.",
-            show_default="all",
-        ),
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(help="SQL expression over columns: \"gz2_class = 'Er' AND flags & 32 = 0\"."),
-    ] = None,
+    columns: ColumnsOption = None,
+    where: WhereOption = None,
     conditional: Annotated[
         bool,
         typer.Option(
@@ -33,14 +46,7 @@ def publish(
             "that --columns names ('*_conditional*'), or all.",
         ),
     ] = False,
-    names: Annotated[
-        Names | None,
-        typer.Option(
-            help="Name fractions as Galaxy Zoo's tables do ('smooth-or-featured-gz2_smooth_fraction'). "
-            "gz: the friendly table, with a fraction only where half of the volunteers are asked; "
-            "zoobot: the advanced table, with all fractions, 90 % intervals, and the share who are asked."
-        ),
-    ] = None,
+    names: NamesOption = None,
     bundle: Annotated[
         str | None,
         typer.Option(
@@ -58,9 +64,7 @@ def publish(
         float, typer.Option(help="HATS: width of the margin cache in arcsec; 0 for none.", min=0)
     ] = 10.0,
     title: Annotated[str | None, typer.Option(help="Title to keep with the publication.")] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="What users should cite: a bibcode, a DOI or a URL.")
-    ] = None,
+    reference: ReferenceOption = None,
     license: Annotated[str | None, typer.Option(help="License of the publication: a name or a URL.")] = None,
 ) -> None:
     """Publish a catalog for astronomers' tools: HATS (LSDB), Parquet, VOTable, FITS, CSV or ECSV.

@@ -1,4 +1,4 @@
-"""Formats in which a catalog can be published."""
+"""Formats and names of columns in which a catalog can be published."""
 
 from enum import StrEnum
 
@@ -12,3 +12,10 @@ class Format(StrEnum):
     FITS = "fits"
     CSV = "csv"
     ECSV = "ecsv"
+
+
+class Names(StrEnum):
+    """Names of the published fractions: Galaxy Zoo's friendly table, or the advanced table of Zoobot."""
+
+    GZ = "gz"
+    ZOOBOT = "zoobot"

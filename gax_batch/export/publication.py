@@ -14,14 +14,13 @@ from gax_batch.analysis.conditional import Conditional
 from gax_batch.catalog import layout
 from gax_batch.catalog.snapshots import Catalog
 from gax_batch.errors import FatalError, UsageError
-from gax_batch.export.formats import Format
+from gax_batch.export.formats import Format, Names
 from gax_batch.export.hats_catalog import publish_hats
 from gax_batch.export.manifest import HatsSettings
 from gax_batch.export.selection import Selection, choose_columns
 from gax_batch.export.tables import publish_table
 from gax_batch.export.tiling import margin_order_of
 from gax_batch.export.votable import TableProvenance
-from gax_batch.export.zoo_names import Names
 from gax_batch.models.bundle import load_bundle
 from gax_batch.storage.listing import list_objects
 from gax_batch.system.cpus import logical_cpus

@@ -21,7 +21,8 @@ from gax_batch.catalog.schema import (
 )
 from gax_batch.errors import UsageError
 from gax_batch.export import zoo_names
-from gax_batch.export.zoo_names import Names, add_named, columns_named
+from gax_batch.export.formats import Names
+from gax_batch.export.zoo_names import add_named, columns_named
 from gax_batch.gz2 import ANSWERS, QUESTION_NAMES
 from gax_batch.system.disk_database import Scratch
 

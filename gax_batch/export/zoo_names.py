@@ -10,24 +10,16 @@ asked follows Galaxy Zoo 2's tree (Willett et al. 2013, table 2). `gz2_ortho_dep
 differs: it has bars, arms and the size of the bulge directly after `featured-or-disk`.
 """
 
-from enum import StrEnum
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from gax_batch import gz2
 from gax_batch.catalog.schema import CONDITIONAL_COLUMNS, Column
+from gax_batch.export.formats import Names
 
 ASKED_AT_LEAST = 0.5
 """A table of `Names.GZ` has a fraction only where at least this share of all volunteers is asked."""
-
-
-class Names(StrEnum):
-    """Names of the published fractions: Galaxy Zoo's friendly table, or the advanced table of Zoobot."""
-
-    GZ = "gz"
-    ZOOBOT = "zoobot"
 
 
 _QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {

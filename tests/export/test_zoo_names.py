@@ -18,7 +18,8 @@ from gax_batch.export import publication
 from gax_batch.export.manifest import HatsSettings
 from gax_batch.export.selection import Selection, choose_columns
 from gax_batch.export.tasks import Tile
-from gax_batch.export.zoo_names import COLUMNS, LABELS, Names, columns_named
+from gax_batch.export.formats import Names
+from gax_batch.export.zoo_names import COLUMNS, LABELS, columns_named
 
 # Written down from Willett et al. 2013, table 2: the label of each column of Hart et al. 2016, and the
 # column of the answer after which its question is asked.
