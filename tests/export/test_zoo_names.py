@@ -15,10 +15,10 @@ from gax_batch.catalog.schema import GALAXIES
 from gax_batch.cli import app
 from gax_batch.errors import UsageError
 from gax_batch.export import publication
+from gax_batch.export.formats import Names
 from gax_batch.export.manifest import HatsSettings
 from gax_batch.export.selection import Selection, choose_columns
 from gax_batch.export.tasks import Tile
-from gax_batch.export.formats import Names
 from gax_batch.export.zoo_names import COLUMNS, LABELS, columns_named
 
 # Written down from Willett et al. 2013, table 2: the label of each column of Hart et al. 2016, and the
