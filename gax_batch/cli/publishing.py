@@ -1,4 +1,4 @@
-"""Where astronomers look: `publish`."""
+"""Command that publishes a catalog: `publish`."""
 
 from typing import Annotated
 
@@ -12,8 +12,15 @@ from gax_batch.export.zoo_names import Names
 @app.command()
 def publish(
     catalog: Annotated[str, typer.Option(help="Catalog to publish.")],
-    format: Annotated[Format, typer.Option(help="A HATS collection for a whole survey, or one file.")],
-    output: Annotated[str, typer.Option(help="Folder or prefix of the HATS collection, or the file.")],
+    format: Annotated[
+        Format,
+        typer.Option(
+            help="Format of the publication. hats: a collection for a whole survey; the others: one file."
+        ),
+    ],
+    output: Annotated[
+        str, typer.Option(help="Folder or prefix of the HATS collection, or name of the file.")
+    ],
     columns: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,23 +56,24 @@ def publish(
     ] = None,
     version: Annotated[int | None, typer.Option(help="Snapshot to publish.", show_default="newest")] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace the file, or another selection, if it is there.")
+        bool,
+        typer.Option("--replace", help="Replace an existing file, or a collection of another selection."),
     ] = False,
     pixel_threshold: Annotated[
-        int, typer.Option(help="HATS: galaxies in one HEALPix pixel at most.", min=1)
+        int, typer.Option(help="HATS: maximum number of galaxies in one HEALPix pixel.", min=1)
     ] = 200_000,
     margin: Annotated[
         float, typer.Option(help="HATS: width of the margin cache in arcsec; 0 for none.", min=0)
     ] = 10.0,
-    title: Annotated[str | None, typer.Option(help="Title to keep with the publication.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title to store in the publication.")] = None,
     reference: Annotated[
-        str | None, typer.Option(help="What users should cite: a bibcode, a DOI or a URL.")
+        str | None, typer.Option(help="Publication to cite: a bibcode, a DOI or a URL.")
     ] = None,
     license: Annotated[str | None, typer.Option(help="License of the publication: a name or a URL.")] = None,
 ) -> None:
-    """Publish a catalog for astronomers' tools: HATS (LSDB), Parquet, VOTable, FITS, CSV or ECSV.
+    """Publish a catalog in a format of astronomical tools: HATS (LSDB), Parquet, VOTable, FITS, CSV or ECSV.
 
-    A HATS collection of the same columns and expression is brought up to date: only pixels that changed are
+    An existing HATS collection of the same columns and expression is updated: only pixels that changed are
     written.
 
     Example: gax publish --catalog my/catalog --format hats --output my/hats
