@@ -11,7 +11,7 @@ from gax_batch.system.extras import require_extra
 
 @app.command()
 def report(
-    catalog: Annotated[str, typer.Option(help="The catalog's folder or URI.")],
+    catalog: Annotated[str, typer.Option(help="Folder or URI of the catalog.")],
     version: Annotated[
         int | None, typer.Option(help="Number of a snapshot.", min=0, show_default="the newest")
     ] = None,
@@ -32,7 +32,7 @@ def report(
 
 @app.command()
 def explore(
-    catalog: Annotated[str, typer.Option(help="The catalog's folder or URI.")],
+    catalog: Annotated[str, typer.Option(help="Folder or URI of the catalog.")],
     version: Annotated[
         int | None, typer.Option(help="Number of a snapshot.", min=0, show_default="the newest")
     ] = None,

@@ -165,7 +165,7 @@ class UnitTracker:
             self._begun.pop((unit_id, state), None)
 
     def close(self) -> None:
-        """Let no more units begin to be read or inferred."""
+        """Refuse to begin reading or inferring more units."""
         self._closed = True
 
     def view(self) -> TrackerView:

@@ -123,13 +123,13 @@ def _cluster_lines(
         return ["on a cluster: no GPU has been measured; run gax plan on a node that has one"]
     if gpus and rates is not None:
         node = gpu_node(settings.engine_cpus or 2, gpus, infer_rate=rates.infer, read_rate=rates.read)
-        source = "this machine's rates"
+        source = "rates of this machine"
     elif rates is not None:
         node = cpu_node(settings.engine_cpus or 6, 1 / (resources.cpus / rates.infer + 1 / rates.read))
-        source = "this machine's rates, as if cores added up"
+        source = "rates of this machine, proportional to the cores"
     else:
         node = cpu_node(settings.engine_cpus or 6)
-        source = "the rates of docs/benchmarks.md, as if cores added up"
+        source = "rates of docs/benchmarks.md, proportional to the cores"
     need = size(
         plan.members,
         node,
@@ -214,7 +214,7 @@ def _plan_lines(plan: Plan) -> list[str]:
 
 def _memory_line(need: MemoryNeed, *, fits: bool) -> str:
     there = f"{available_bytes() / MIB:,.0f} MiB are available"
-    return f"memory: about {need}; {there}" + ("" if fits else ", too few: the run would be refused")
+    return f"memory: about {need}; {there}" + ("" if fits else ", not enough: the run would be refused")
 
 
 def _problem_lines(cutouts: pa.Table) -> list[str]:

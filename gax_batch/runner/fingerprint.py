@@ -41,8 +41,13 @@ def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """Settings and bundle with which units were made, from the record of their run."""
+class UnitOrigin:
+    """Settings and bundle with which units were made, from the record of their run.
+
+    Attributes:
+        settings: Settings of the run.
+        bundle_id: Identifier of the model bundle.
+    """
 
     settings: RunSettings
     bundle_id: str
@@ -56,7 +61,7 @@ class Provenance:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._known: dict[str, Made | None] = {}
+        self._known: dict[str, UnitOrigin | None] = {}
 
     def numbers(self, fingerprint: str) -> str:
         """Return the digest of the settings that changed the numbers of a fingerprint's rows."""
@@ -77,7 +82,7 @@ class Provenance:
             if name.settings_fingerprint not in same:
                 cutouts[name.settings_fingerprint] += planned
         return [
-            f"redone are {count:,} cutouts of {self._catalog.uri}: "
+            f"{count:,} cutouts of {self._catalog.uri} are processed again: "
             f"{self._difference(other, settings, bundle)}"
             for other, count in cutouts.most_common()
         ]
@@ -105,13 +110,13 @@ class Provenance:
         lacking = {other for other in self._other_settings(fingerprint) if self._lacks(other, settings)}
         return [name for name in self._catalog.parts() if name.settings_fingerprint in lacking]
 
-    def made(self, fingerprint: str) -> Made | None:
+    def made(self, fingerprint: str) -> UnitOrigin | None:
         """Return the settings that made the units of a fingerprint; None if no record can be read."""
         if fingerprint not in self._known:
             self._known[fingerprint] = self._read(fingerprint)
         return self._known[fingerprint]
 
-    def _read(self, fingerprint: str) -> Made | None:
+    def _read(self, fingerprint: str) -> UnitOrigin | None:
         planned = self._catalog.planned()
         names = [name for name in planned if name.settings_fingerprint == fingerprint]
         for name in sorted(names, key=lambda name: (-planned[name], name.key)):
@@ -148,7 +153,7 @@ class Provenance:
     def _difference(self, fingerprint: str, settings: RunSettings, bundle: Bundle) -> str:
         made = self.made(fingerprint)
         if made is None:
-            return "the record of the run that made them is missing, and with it their settings"
+            return "the record of their run is missing, so that their settings are unknown"
         before = _numbers(made.settings, made.bundle_id)
         now = _numbers(settings, bundle.bundle_id)
         changed = [
@@ -157,17 +162,19 @@ class Provenance:
             if before.get(name) != now.get(name)
         ]
         if self.numbers(fingerprint) != _digest(before):
-            changed.append("this release computes other numbers")
+            changed.append("this release computes different numbers")
         return ", ".join(changed)
 
 
-def _recorded(catalog: str, run_id: str, fingerprint: str) -> Made | None:
+def _recorded(catalog: str, run_id: str, fingerprint: str) -> UnitOrigin | None:
     try:
         record = read_run_record(catalog, run_id)
         settings = RunSettings(**record["settings"])
     except (OSError, KeyError, TypeError, ValueError, ValidationError, UsageError):
         return None
-    return Made(settings, record["bundle_id"]) if record["settings_fingerprint"] == fingerprint else None
+    return (
+        UnitOrigin(settings, record["bundle_id"]) if record["settings_fingerprint"] == fingerprint else None
+    )
 
 
 def _numbers(settings: RunSettings, bundle_id: str) -> dict[str, Any]:

@@ -66,10 +66,10 @@ class InferenceSettings(ModelSettings):
     def _in_sets(cls, value: float | None, info: ValidationInfo) -> float | None:
         draws, models = info.data.get("draws", DEFAULT.draws), info.data.get("models", ("bayesian",))
         if value is not None and "bayesian" not in models:
-            raise ValueError("needs bayesian among the models")
+            raise ValueError("requires bayesian among the models")
         if value is not None and (draws % DEFAULT.draws or draws < 2 * DEFAULT.draws):
             raise ValueError(
-                f"needs draws that are a multiple of {DEFAULT.draws} and at least {2 * DEFAULT.draws}, not "
+                f"requires draws that are a multiple of {DEFAULT.draws} and at least {2 * DEFAULT.draws}, not "
                 f"{draws}; try {8 * DEFAULT.draws}"
             )
         return value

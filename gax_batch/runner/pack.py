@@ -107,7 +107,7 @@ def pack_survey(
         FatalError: The storage refused nearly everything, or a process was terminated.
     """
     if originals and settings.frames:
-        raise UsageError("galaxies on frames have no image files of their own; omit --originals")
+        raise UsageError("galaxies on frames do not have their own image files; omit --originals")
     output = storage.normalize_uri(settings.output)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = make_plan(
@@ -125,7 +125,7 @@ def pack_survey(
         present = {info.uri for info in list_objects(output, missing_ok=True)}
         missing = [task for task in tasks if task.uri not in present]
         logger.info(
-            f"{plan.members:,} cutouts in {len(tasks):,} shards, of which {len(missing):,} are to be packed"
+            f"{plan.members:,} cutouts in {len(tasks):,} shards, {len(missing):,} of which must be packed"
         )
         storage.check_writable(output)
         progress = Progress(planned=sum(task.members for task in missing))
@@ -175,12 +175,12 @@ def _outdated(output: str, wanted: set[str], *, replace: bool) -> list[str]:
     for uri in others:
         name = uri.rsplit("/", 1)[-1]
         if _SHARD.fullmatch(name) is None and not (name.endswith(".csv") and "/rejects/" in uri):
-            raise UsageError(f"{output} holds something else already ({uri}); choose an empty folder")
+            raise UsageError(f"{output} already contains other files ({uri}); choose an empty folder")
     shards = [uri for uri in others if uri.endswith(".parquet")]
     if shards and not replace:
         raise UsageError(
-            f"{output} holds {len(shards)} shards of another survey, or of this one before it changed; "
-            "choose another folder, or pass --replace to remove them in the end"
+            f"{output} contains {len(shards)} shards of another survey, or of this one before it changed; "
+            "choose another folder, or pass --replace to remove them after packing"
         )
     return shards
 

@@ -112,7 +112,7 @@ def _retries(settings: RunSettings, catalog: Catalog, fingerprint: str, provenan
         names = ", ".join(name.unit_id for name in incomplete[:_SHOWN_UNITS])
         more = ", ..." if len(incomplete) > _SHOWN_UNITS else ""
         logger.info(
-            f"{len(incomplete):,} units were made without sums or draws that these settings ask for ({names}"
+            f"{len(incomplete):,} units were made without sums or draws that these settings request ({names}"
             f"{more}); --redo-companions processes them again"
         )
     return retries
@@ -202,12 +202,12 @@ def open_input(
     """
     bands = PRESETS[settings.preset].bands
     if settings.frame_index is not None and not settings.frames:
-        raise UsageError("--frame-index is the index of --frames: give both, or neither")
+        raise UsageError("--frame-index requires --frames; pass both or neither")
     if settings.band_files:
         if settings.frames or not bands:
             raise UsageError(
-                "--band-files needs a --preset of several bands, and is for cutouts: --frames are always one "
-                "file per band; change the one or leave out the other"
+                "--band-files requires a --preset of several bands and excludes --frames, which always have one "
+                "file per band; change --preset, or omit one of the two"
             )
         return open_band_files(
             settings.input,
@@ -225,7 +225,7 @@ def open_input(
             limits=settings.listing_limits,
         )
     if settings.positions is None or not bands:
-        raise UsageError("--frames needs --positions, and a --preset of several bands: give both")
+        raise UsageError("--frames requires --positions and a --preset of several bands; pass both")
     return open_frames(
         settings.input,
         settings.positions,
@@ -256,14 +256,14 @@ def report_positions(settings: SurveySettings, plan: Plan) -> None:
         columns = ", ".join(found.columns) or "it has no rows"
         raise UsageError(
             f"{settings.positions} has none of the {found.cutouts:,} cutouts of {settings.input} (its id "
-            f"columns: {columns}; an id of the input: {found.example}); give a table with the ids of the "
+            f"columns: {columns}; an id of the input: {found.example}); pass a table with the ids of the "
             "input, or omit --positions"
         )
     by = f" (by {found.column})" if found.column else ""
     without = found.cutouts - found.in_table - found.elsewhere
     logger.info(
         f"positions: {found.in_table:,} of {found.cutouts:,} cutouts are in {settings.positions}{by}; of the "
-        f"others, {found.elsewhere:,} keep the position they have, {without:,} have none"
+        f"others, {found.elsewhere:,} keep their position, {without:,} have none"
     )
 
 
@@ -319,8 +319,8 @@ def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
     # A unit that is processed again loses its members that are not listed. A pruned unit loses all of them.
     if settings.limit is not None and plan.counts.vanished:
         raise UsageError(
-            f"--limit {settings.limit} leaves out {plan.counts.vanished:,} cutouts of {settings.catalog}; "
-            "omit --limit, or try it on a catalog of its own"
+            f"--limit {settings.limit} excludes {plan.counts.vanished:,} cutouts of {settings.catalog}; "
+            "omit --limit, or use it with a separate catalog"
         )
 
 
@@ -334,7 +334,7 @@ def _refuse_removal(settings: RunSettings, catalog: Catalog, plan: Plan) -> None
         raise UsageError(
             f"--prune would remove {vanished:,} of the {total:,} cutouts of {settings.catalog}, which "
             f"{settings.input} does not have: more than --max-removed {settings.max_removed:.3g}; check "
-            "--input, or allow more"
+            "--input, or raise --max-removed"
         )
 
 

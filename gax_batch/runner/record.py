@@ -1,6 +1,6 @@
 """The record of a run, `runs/<run_id>/run.json`: settings, versions, counts, durations and outcome.
 
-During a run, its record has the status `running` and is rewritten every `BEAT_SECONDS`. If the driver of a
+During a run, its record has the status `running` and is rewritten every `RENEWAL_SECONDS`. If the driver of a
 run ended without writing the outcome, the next run writes it, as the log of the catalog shows it.
 """
 
@@ -56,8 +56,8 @@ class Run:
 
 COMPLETE, FAILED_UNITS, FAILED, INTERRUPTED = "complete", "failed units", "failed", "interrupted"
 
-BEAT_SECONDS = 600.0
-_LOST_AFTER = timedelta(seconds=3 * BEAT_SECONDS)
+RENEWAL_SECONDS = 600.0
+_LOST_AFTER = timedelta(seconds=3 * RENEWAL_SECONDS)
 # Every run checks the records before its own, so that records without an outcome are among the last ones.
 _CHECKED_RECORDS = 20
 
@@ -206,7 +206,7 @@ def kept_running(run: Run, counts: RunCounts, clock: Clock) -> Iterator[None]:
     ended = threading.Event()
 
     def renew() -> None:
-        while not ended.wait(BEAT_SECONDS):
+        while not ended.wait(RENEWAL_SECONDS):
             with suppress(GaxError, OSError):
                 store(run.catalog, {**record, "written": datetime.now(UTC).isoformat()})
 
@@ -233,7 +233,7 @@ def commit_of(catalog: str, run_id: str) -> Entry | None:
     return next(mine, None)
 
 
-def settle_lost(catalog: str) -> None:
+def complete_lost_records(catalog: str) -> None:
     """Complete the records of runs whose driver ended without writing the outcome, for example by SIGKILL.
 
     Errors of the storage are ignored here. The run that follows reports them.

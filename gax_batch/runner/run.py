@@ -33,7 +33,7 @@ from gax_batch.runner.monitor import Monitor
 from gax_batch.runner.preparation import plan_run, report_changed_settings, resources_of, settle_precision
 from gax_batch.runner.record import Clock, Outcome, Run
 from gax_batch.runner.settings import RunSettings
-from gax_batch.runner.tolerance import JUDGED_AFTER, Tolerance
+from gax_batch.runner.tolerance import CHECKED_AFTER, Tolerance
 from gax_batch.runner.up_to_date import report_nothing_to_do
 from gax_batch.runner.webhook import ATTEMPTS, Webhook, summary_of
 from gax_batch.sources import read_unit
@@ -90,7 +90,7 @@ def _run_survey(settings: RunSettings, display: Display) -> RunOutcome:
     _require_memory(settings)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = plan_run(settings, catalog, fingerprint, Path(folder))
-        record.settle_lost(catalog.uri)
+        record.complete_lost_records(catalog.uri)
         if not (plan.units or plan.removed):
             report_nothing_to_do(settings.catalog, catalog.version, webhook)
             return RunOutcome(0, None, catalog.version)
@@ -145,7 +145,7 @@ def load_engine(
 
     loaded = load_bundle(bundle)
     if loaded.bundle_id != bundle_id:
-        raise FatalError(f"this worker finds the bundle {loaded.bundle_id}, but the run is of {bundle_id}")
+        raise FatalError(f"this worker loaded the bundle {loaded.bundle_id}, but the run uses {bundle_id}")
     return Engine(
         loaded,
         models=models,
@@ -217,9 +217,9 @@ def _infer(
         )
     tolerance = Tolerance(run.catalog, settings.max_rejects, galaxies_before=catalog.galaxy_count())
     for part in finished.values():
-        tolerance.see(part)
+        tolerance.add(part)
     tasks = _write_tasks(run, finished, bases)
-    if sum(task.planned for task in tasks) > JUDGED_AFTER:
+    if sum(task.planned for task in tasks) > CHECKED_AFTER:
         # Cutouts that the storage does not return now are read again by the run.
         with suppress(TransientError, FatalError):
             tolerance.try_sample(read_unit(run.plan.sample(SAMPLE), settings.decoder))
@@ -250,7 +250,7 @@ def _commit(
         except (GaxError, OSError) as unknown:
             raise UnknownCommitError(
                 f"the commit of run {run.run_id} failed ({error}), and the catalog cannot be read "
-                f"({unknown}): gax catalog log shows whether it is there"
+                f"({unknown}): gax catalog log shows whether it exists"
             ) from error
         if entry is None:
             raise
@@ -339,7 +339,7 @@ def _execute(
             for result in results:
                 monitor.ended(result)
                 if result.part is not None:
-                    tolerance.see(result.part)
+                    tolerance.add(result.part)
             if stop.number is not None and state.ended_units < len(tasks):
                 raise StoppedError(stop.number)
 

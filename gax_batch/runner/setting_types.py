@@ -28,17 +28,17 @@ def _without_secrets(value: str) -> str:
     parts = urlsplit(value)
     # URIs of Azure contain container@account, which is not a secret.
     if parts.password or (parts.username and parts.scheme not in ("abfs", "abfss")):
-        raise ValueError("holds credentials; give them by the environment or the machine's role instead")
+        raise ValueError("contains credentials; provide them by the environment or the role of the machine")
     if parts.scheme in ("http", "https") and (parts.query or parts.fragment):
-        raise ValueError("holds a query, which may be a signature; give a plain URI")
+        raise ValueError("contains a query, which may be a signature; pass a plain URI")
     return value
 
 
 def _is_variable(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
         raise ValueError(
-            "is the name of an environment variable that holds the URL, which is a secret: "
-            "export GAX_WEBHOOK=https://..., and give GAX_WEBHOOK"
+            "must be the name of an environment variable that holds the URL, which is a secret: "
+            "export GAX_WEBHOOK=https://... and pass GAX_WEBHOOK"
         )
     return value
 
@@ -54,7 +54,7 @@ def _parse_percent(value: object) -> object:
         try:
             return float(value.strip().removesuffix("%")) / 100
         except ValueError:
-            raise ValueError("is a fraction such as 0.05, or percent such as 5%") from None
+            raise ValueError("must be a fraction such as 0.05, or percent such as 5%") from None
     return value
 
 

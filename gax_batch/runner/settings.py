@@ -132,7 +132,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise UsageError(
-            f"{path} is not a mapping; write one 'key: value' a line, as `gax config show` prints"
+            f"{path} is not a mapping; write one 'key: value' per line, as `gax config show` prints"
         )
     return values
 

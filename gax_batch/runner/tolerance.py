@@ -13,7 +13,7 @@ from gax_batch.catalog.schema import REJECTS
 from gax_batch.cluster.progress import RunCounts
 from gax_batch.errors import FatalError, GaxError, UsageError
 
-JUDGED_AFTER = 1_000
+CHECKED_AFTER = 1_000
 """Number of cutouts after which the rejects are checked during the run."""
 
 # A few bad cutouts in a small night do not indicate a wrong configuration.
@@ -59,19 +59,19 @@ class Tolerance:
             "--max-rejects 1"
         )
 
-    def see(self, part: Part) -> None:
+    def add(self, part: Part) -> None:
         """Count a finished part.
 
         Raises:
-            UsageError: After `JUDGED_AFTER` cutouts, too many are rejected.
+            UsageError: After `CHECKED_AFTER` cutouts, too many are rejected.
         """
         self._rows += part.rows
         self._rejects += part.rejects
         self._reasons.update(part.rejects_by_reason)
         for reason in part.rejects_by_reason:
             self._examples.setdefault(reason, part)
-        if self._rows + self._rejects >= JUDGED_AFTER:
-            self._judge()
+        if self._rows + self._rejects >= CHECKED_AFTER:
+            self._check()
 
     def end(self, counts: RunCounts) -> None:
         """Check the counts of the whole run before its commit.
@@ -83,21 +83,21 @@ class Tolerance:
         if counts.failures and not counts.parts:
             unit, cause = next(iter(counts.failures.items()))
             raise FatalError(f"every unit failed ({len(counts.failures):,}), for example {unit}: {cause}")
-        self._judge()
+        self._check()
         if self._rejects and not (self._rows or self._before) and self._threshold < 1:
             raise UsageError(
                 f"all {self._rejects:,} cutouts were rejected ({self._described()}), and the catalog would "
                 "have no galaxy; check the input and the settings, or allow it with --max-rejects 1"
             )
 
-    def _judge(self) -> None:
+    def _check(self) -> None:
         cutouts = self._rows + self._rejects
         if self._rejects <= max(self._threshold * cutouts, FEW_REJECTS):
             return
         raise UsageError(
             f"{self._rejects:,} of {cutouts:,} cutouts were rejected ({self._described()}), more than "
             f"--max-rejects {self._threshold:.3g}; check the input and the settings, or allow more: the same "
-            "command then uses what is finished"
+            "command then reuses the finished units"
         )
 
     def _described(self) -> str:

@@ -47,7 +47,7 @@ class Webhook:
         self._pause = pause_seconds
         self._url = os.environ.get(variable, "") if variable else ""
         if variable and urlsplit(self._url).scheme not in ("http", "https"):
-            what = "holds no http:// or https:// URL" if self._url else "is not set"
+            what = "does not hold an http:// or https:// URL" if self._url else "is not set"
             raise UsageError(f"the environment variable {variable}, named by --webhook, {what}; set it")
 
     def send(self, summary: dict[str, Any], *, attempts: int = ATTEMPTS) -> None:
