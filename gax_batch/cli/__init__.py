@@ -1,6 +1,6 @@
-"""The command `gax`: each subcommand parses its flags and calls one function.
+"""The command `gax`. Each subcommand parses its options and calls one function.
 
-Everything heavy is imported inside the subcommands, so that `gax --help` answers at once.
+Large packages are imported inside the subcommands, so that `gax --help` starts quickly.
 """
 
 import importlib
@@ -15,16 +15,20 @@ from gax_batch.cli.app import app
 from gax_batch.errors import GaxError
 from gax_batch.system.signals import StoppedError
 
-# Importing a module adds its commands; this is their order in `gax --help`.
-for _room in ("survey", "looking", "publishing", "science", "history", "simulated", "model", "operations"):
-    importlib.import_module(f"gax_batch.cli.{_room}")
+# Importing a module adds its commands. `gax --help` lists them in this order.
+for _module in ("survey", "viewing", "publishing", "science", "history", "simulated", "model", "operations"):
+    importlib.import_module(f"gax_batch.cli.{_module}")
 
 
 def main() -> NoReturn:
-    """Entry point: 0 complete, 2 the user's mistake, 3 with failed units, 4 fatal, 130 or 143 stopped."""
-    sys.excepthook = _die
+    """Run the command of this process and exit.
+
+    The exit code is 0 if the command completed, 2 after a mistake of the user, 3 with failed units, 4 after a
+    fatal error, and 130 or 143 after a signal.
+    """
+    sys.excepthook = _report_defect
     try:
-        # Calling the application itself would put Typer's own hook in place of ours.
+        # A call of the application itself would replace the hook by that of Typer.
         typer.main.get_command(app)()
     except GaxError as error:
         typer.echo(f"gax: {error}", err=True)
@@ -36,7 +40,7 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _die(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
+def _report_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
     traceback.print_exception(kind, error, trace)
     typer.echo("gax: this is a defect of gax-batch; please report the lines above", err=True)
     raise SystemExit(4)

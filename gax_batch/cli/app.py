@@ -1,4 +1,4 @@
-"""The application that the modules beside this one add their commands to."""
+"""The Typer application, to which the other modules of this package add their commands."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from gax_batch.system.messages import redirect_messages
 
 app = typer.Typer(
     name="gax",
-    help="From a survey's galaxy cutouts to Galaxy Zoo 2's debiased vote fractions with uncertainties.",
+    help="Catalog galaxy morphology: Galaxy Zoo 2 debiased vote fractions with uncertainties from cutouts.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

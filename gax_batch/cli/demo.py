@@ -19,7 +19,11 @@ SHOWN_GALAXIES = 6
 
 
 def run_demo(settings: RunSettings, galaxies: int) -> int:
-    """Simulate a survey into the settings' input, catalog it, and describe the catalog.
+    """Simulate a survey, catalog it, and describe the catalog.
+
+    Args:
+        settings: Settings of the run. The survey is written to its input.
+        galaxies: Number of galaxies to simulate.
 
     Returns:
         The exit code of the run.
@@ -27,15 +31,17 @@ def run_demo(settings: RunSettings, galaxies: int) -> int:
     logger.info(f"1. Simulating {galaxies:,} galaxies into {settings.input}")
     simulate_survey(settings.input, galaxies, SEED)
     logger.info(f"2. Cataloging them: gax run --input {settings.input} --catalog {settings.catalog}")
-    logger.info("   (The model knows real galaxies: it may warn that simulated images are not like them)")
+    logger.info(
+        "   (The model was trained on real galaxies: it may warn that simulated images differ from them)"
+    )
     outcome = run_survey(settings)
-    logger.info(f"3. What is in {settings.catalog}")
+    logger.info(f"3. Contents of {settings.catalog}")
     logger.info(describe_catalog(settings.catalog))
     return outcome.exit_code
 
 
 def describe_catalog(uri: str) -> str:
-    """Return a few lines about a catalog: its size, its commonest classes, its first galaxies."""
+    """Return a few lines about a catalog: its size, most common classes and first galaxies."""
     shown = {
         "galaxy_id": "galaxy_id",
         "ra": "ra",
@@ -63,7 +69,7 @@ def describe_catalog(uri: str) -> str:
     mean = pc.mean(rows["t01_smooth_or_features_a01_smooth_prob"]).as_py() or 0.0
     return "\n".join(
         [
-            f"{len(rows):,} galaxies; mean fraction of 'smooth' {mean:.3f}; commonest classes: {classes}",
+            f"{len(rows):,} galaxies; mean fraction of 'smooth' {mean:.3f}; most common classes: {classes}",
             capture.get().rstrip(),
             f"The catalog is the Delta table {uri}/galaxies; in Python, with pandas:",
             f"  deltalake.DeltaTable('{uri}/galaxies').to_pandas()",

@@ -1,4 +1,4 @@
-"""Bundles: `train`, `evaluate`, `bundle show`."""
+"""Commands for model bundles: `train`, `evaluate`, `bundle show`."""
 
 from typing import Annotated, Literal
 
@@ -11,21 +11,25 @@ from gax_batch.models import DEFAULT_DRAWS
 
 Definition = Literal["debiased", "weighted"]
 
-bundle_app = typer.Typer(help="Look at model bundles.", no_args_is_help=True)
+bundle_app = typer.Typer(help="Inspect model bundles.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
 
 
 @app.command()
 def train(
-    data: Annotated[str, typer.Option(help="Folder of tables of labels, each with its images beside it.")],
-    output: Annotated[str, typer.Option(help="The new bundle's folder; its name is the bundle's.")],
+    data: Annotated[str, typer.Option(help="Folder of tables of labels, each next to its images.")],
+    output: Annotated[
+        str, typer.Option(help="Folder of the new bundle, whose name becomes that of the bundle.")
+    ],
     seed: Annotated[int, typer.Option(help="Seed of the training and of the weight draws.", min=0)] = 7,
-    effort: Annotated[float, typer.Option(help="Factor on the number of training steps.", min=0)] = 1.0,
+    effort: Annotated[
+        float, typer.Option(help="Factor by which the number of training steps is multiplied.", min=0)
+    ] = 1.0,
     weights: Annotated[
-        str | None, typer.Option(help="Bundle whose weights are calibrated again, instead of training.")
+        str | None, typer.Option(help="Bundle whose weights are only calibrated again, without training.")
     ] = None,
 ) -> None:
-    """Train, calibrate and measure a new bundle. Continues where it was stopped. Needs a checkout.
+    """Train, calibrate and evaluate a new bundle. Resumes after an interruption. Requires a checkout.
 
     Example: gax train --data labels --output my-bundle
     """
@@ -38,35 +42,38 @@ def train(
 @app.command()
 def evaluate(
     labels: Annotated[
-        str, typer.Option(help="Table of labels: vote fractions, clear classes or largest fractions.")
+        str,
+        typer.Option(help="Table of labels: vote fractions, classes of clear galaxies or largest fractions."),
     ],
     bundle: options.Bundle = None,
     images: Annotated[
-        str | None, typer.Option(help="Folder of the labelled images, named by galaxy; to judge a bundle.")
+        str | None, typer.Option(help="Folder of the labeled images, named by galaxy, to evaluate a bundle.")
     ] = None,
-    catalog: Annotated[str | None, typer.Option(help="Catalog to judge instead of a bundle.")] = None,
+    catalog: Annotated[str | None, typer.Option(help="Catalog to evaluate instead of a bundle.")] = None,
     definition: Annotated[
         Definition | None,
         typer.Option(help="Definition of the catalog's fractions.", show_default="that of the bundle"),
     ] = None,
     allow_other_definition: Annotated[
         bool,
-        typer.Option("--allow-other-definition", help="Compare labels of another definition all the same."),
+        typer.Option("--allow-other-definition", help="Accept labels of another definition."),
     ] = False,
     draws: Annotated[int, typer.Option(help="Number of weight draws.", min=1)] = DEFAULT_DRAWS,
-    output: Annotated[str, typer.Option(help="Folder for the JSON and the page of plots.")] = "evaluation",
+    output: Annotated[
+        str, typer.Option(help="Folder for the JSON file and the page of plots.")
+    ] = "evaluation",
 ) -> None:
-    """Judge a bundle or a catalog against labels: errors, coverage, anomalies, rotation.
+    """Evaluate a bundle or a catalog against labels: errors, coverage, anomalies, rotation.
 
-    Galaxies that trained the bundle are counted and left out. Fractions have two definitions: debiased (the
-    Galaxy Zoo challenge's) and weighted (Hart et al. 2016's votes).
+    Galaxies of the training set are counted and excluded. Fractions have two definitions: debiased (Galaxy
+    Zoo challenge) and weighted (votes of Hart et al. 2016).
 
     Example: gax evaluate --labels votes.csv --images cutouts
     """
     if (catalog is None) == (images is None):
-        raise UsageError("name either --catalog, or --images (with or without --bundle)")
+        raise UsageError("pass either --catalog, or --images (with or without --bundle)")
     if definition is not None and catalog is None:
-        raise UsageError("--definition is for --catalog; a bundle states its own")
+        raise UsageError("--definition requires --catalog; a bundle contains its own definition")
     from gax_batch.analysis.evaluation.evaluate import evaluate_bundle, evaluate_catalog
 
     if catalog is not None:
@@ -92,11 +99,11 @@ def evaluate(
 @bundle_app.command("show")
 def bundle_show(
     bundle: Annotated[
-        str | None, typer.Argument(help="Bundle's folder or URI.", show_default="shipped")
+        str | None, typer.Argument(help="Folder or URI of the bundle.", show_default="shipped")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Print a bundle's model card: what it was trained on, its held-out numbers, its limits.
+    """Print the model card of a bundle: training data, results on held-out data, limits.
 
     Example: gax bundle show
     """

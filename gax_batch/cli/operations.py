@@ -1,4 +1,4 @@
-"""On Kubernetes: `submit`."""
+"""Command that runs RayJobs on Kubernetes: `submit`."""
 
 import shlex
 from functools import partial
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 def submit(
     template: Annotated[
         str,
-        typer.Option(help="The RayJob: a YAML file, - for standard input, or rayjob/NAME."),
+        typer.Option(help="RayJob to submit: a YAML file, - for standard input, or rayjob/NAME."),
     ],
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of the night; its RayJobs are NAME-1, NAME-2, ..., and one that runs is adopted.",
-            show_default="the owner's, or template's and date",
+            help="Name of the night. Its RayJobs are NAME-1, NAME-2, ... One that runs is adopted.",
+            show_default="name of the owner, or of the template with the date",
         ),
     ] = None,
     owner_job: Annotated[
         str | None,
         typer.Option(
-            help="The Kubernetes Job that runs this command: its pods adopt each other's RayJobs, "
-            "which end by its deadline and are deleted with it.",
+            help="Kubernetes Job that runs this command. A new pod of the Job adopts the running RayJob. The "
+            "RayJobs end before the deadline of the Job and are deleted with it.",
         ),
     ] = None,
     namespace: Annotated[str, typer.Option(help="Namespace of the job.")] = "gax-batch",
@@ -42,25 +42,25 @@ def submit(
         str | None, typer.Option(help="Context of the kubeconfig file.", show_default="the current one")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only say what is wrong with it; nothing is created.")
+        bool, typer.Option("--check", help="Report problems of the RayJob without creating it.")
     ] = False,
     config: options.ConfigFile = None,
     plan_first: Annotated[
         bool,
         typer.Option(
             "--plan-first",
-            help="Plan the run of the RayJob's entry point here, with the settings and credentials that are "
-            "here. If it has nothing to do, create no cluster.",
+            help="Plan the run of the RayJob's entry point in this process, with its files and credentials. "
+            "Do not create a cluster if there is nothing to do.",
         ),
     ] = False,
     attempts: Annotated[
-        int, typer.Option(help="RayJobs that a night may have when the infrastructure fails.", min=1)
+        int, typer.Option(help="Maximum number of RayJobs of a night when the infrastructure fails.", min=1)
     ] = 3,
-    keep: Annotated[int, typer.Option(help="Ended jobs to keep in the cluster.", min=1)] = 7,
+    keep: Annotated[int, typer.Option(help="Number of ended RayJobs to keep in the cluster.", min=1)] = 7,
 ) -> None:
-    """Run a RayJob on Kubernetes and wait for it; the exit code is the run's. With --check, only look.
+    """Run a RayJob on Kubernetes, wait for its end, and return the exit code of the run.
 
-    Exit code 75: the Kubernetes API does not answer; the RayJob goes on, and the same command adopts it.
+    Exit code 75: the Kubernetes API does not answer. The RayJob continues, and the same command adopts it.
 
     Example: gax submit --template rayjob/gax-batch --check
     """
@@ -101,10 +101,10 @@ def _is_up_to_date(entry_point: str) -> bool:
 
 
 def run_settings(entry_point: str) -> RunSettings:
-    """The settings of a command `gax run ...`, as that command itself would read them.
+    """Return the settings of a command `gax run ...`, as the command itself would read them.
 
     Args:
-        entry_point: The command line; its files are looked for here.
+        entry_point: The command line. Its files are read by this process.
 
     Raises:
         UsageError: It is another command, or one of its options is wrong.

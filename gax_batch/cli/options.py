@@ -1,4 +1,4 @@
-"""Options of the command line: those that are settings are generated from the settings' one declaration."""
+"""Options of the command line, which are generated from the declarations of the settings."""
 
 import functools
 import inspect
@@ -13,7 +13,7 @@ from typer.models import OptionInfo
 from gax_batch.runner.model_settings import ModelSettings
 from gax_batch.runner.setting_types import PANELS, Settings
 
-# Other values are text on the command line; the settings parse it.
+# Values of other types are text on the command line, which the settings parse.
 _PARSED: dict[Any, Any] = {
     bool: bool | None,
     int: int | None,
@@ -37,10 +37,10 @@ def setting_option(name: str, field: FieldInfo) -> OptionInfo:
 
 
 def takes_settings(kind: type[Settings]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each setting of a class.
+    """Add an option to a command for each setting of a class.
 
-    The command's parameter `given` becomes those options: it receives a dictionary of the settings that the
-    user gave. A setting of which the command has a parameter itself gets no option.
+    The options replace the parameter `given` of the command, which receives the settings of the user as a
+    dictionary. A setting for which the command has its own parameter does not get an option.
 
     Args:
         kind: Class of the settings.
@@ -65,7 +65,7 @@ def takes_settings(kind: type[Settings]) -> Callable[[Callable[..., None]], Call
 
 
 def _panel(item: tuple[str, FieldInfo]) -> int:
-    """Return the place of a setting's panel in `--help`."""
+    """Return the position of the panel of a setting in `--help`."""
     metadata: Any = item[1].json_schema_extra
     return PANELS.index(metadata["panel"])
 
@@ -82,7 +82,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _shown(field: FieldInfo) -> str | bool:
-    """Return the default as a user would write it; False where there is none to show."""
+    """Return the default as a user would write it; False if there is none to show."""
     value = field.default
     if field.is_required() or value is None or isinstance(value, bool):
         return False

@@ -1,4 +1,4 @@
-"""Where astronomers look: `publish`."""
+"""Command that publishes a catalog: `publish`."""
 
 from typing import Annotated
 
@@ -22,9 +22,7 @@ NamesOption = Annotated[
         "zoobot: the advanced table, with all fractions, 90 % intervals, and the share who are asked."
     ),
 ]
-ReferenceOption = Annotated[
-    str | None, typer.Option(help="What users should cite: a bibcode, a DOI or a URL.")
-]
+ReferenceOption = Annotated[str | None, typer.Option(help="Publication to cite: a bibcode, a DOI or a URL.")]
 WhereOption = Annotated[
     str | None,
     typer.Option(help="SQL expression over columns: \"gz2_class = 'Er' AND flags & 32 = 0\"."),
@@ -34,7 +32,9 @@ WhereOption = Annotated[
 @app.command()
 def publish(
     catalog: Annotated[str, typer.Option(help="Catalog to publish.")],
-    format: Annotated[Format, typer.Option(help="A HATS collection for a whole survey, or one file.")],
+    format: Annotated[
+        Format, typer.Option(help="hats: a collection for a whole survey; the others: one file.")
+    ],
     output: Annotated[str, typer.Option(help="Folder or prefix of the HATS collection, or the file.")],
     columns: ColumnsOption = None,
     where: WhereOption = None,
@@ -55,21 +55,22 @@ def publish(
     ] = None,
     version: Annotated[int | None, typer.Option(help="Snapshot to publish.", show_default="newest")] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace the file, or another selection, if it is there.")
+        bool,
+        typer.Option("--replace", help="Replace an existing file, or a collection of another selection."),
     ] = False,
     pixel_threshold: Annotated[
-        int, typer.Option(help="HATS: galaxies in one HEALPix pixel at most.", min=1)
+        int, typer.Option(help="HATS: maximum number of galaxies in one HEALPix pixel.", min=1)
     ] = 200_000,
     margin: Annotated[
         float, typer.Option(help="HATS: width of the margin cache in arcsec; 0 for none.", min=0)
     ] = 10.0,
-    title: Annotated[str | None, typer.Option(help="Title to keep with the publication.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title to store in the publication.")] = None,
     reference: ReferenceOption = None,
     license: Annotated[str | None, typer.Option(help="License of the publication: a name or a URL.")] = None,
 ) -> None:
-    """Publish a catalog for astronomers' tools: HATS (LSDB), Parquet, VOTable, FITS, CSV or ECSV.
+    """Publish a catalog in a format of astronomical tools: HATS (LSDB), Parquet, VOTable, FITS, CSV or ECSV.
 
-    A HATS collection of the same columns and expression is brought up to date: only pixels that changed are
+    An existing HATS collection of the same columns and expression is updated: only pixels that changed are
     written.
 
     Example: gax publish --catalog my/catalog --format hats --output my/hats

@@ -1,4 +1,4 @@
-"""What a catalog is for: `population`, `select`."""
+"""Commands that analyze a catalog: `population`, `select`."""
 
 from typing import Annotated
 
@@ -29,14 +29,14 @@ def population(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Estimate the survey's fraction of each morphology, with the model's uncertainty.
+    """Estimate the fraction of each morphology in the survey, with the uncertainty of the model.
 
     Fractions are debiased vote fractions, as in the catalog.
 
     Example: gax population --catalog s3://survey/catalog --by healpix --question t04_spiral
     """
     if csv and json:
-        raise UsageError("name either --csv or --json")
+        raise UsageError("pass either --csv or --json")
     from gax_batch.analysis import population as fractions
 
     rows = fractions.population(catalog, by=by, question=question, level=level)
@@ -49,18 +49,21 @@ def population(
 @app.command()
 def select(
     catalog: Catalog,
-    by: Annotated[str, typer.Option(help="mutual_info, entropy, ood or disagreement.")],
+    by: Annotated[str, typer.Option(help="Score to select by: mutual_info, entropy, ood or disagreement.")],
     output: Annotated[str, typer.Option(help="Empty folder or prefix for the images and the manifest.")],
     question: Annotated[
         str | None, typer.Option(help="One question, such as t04_spiral or t04.", show_default="all together")
     ] = None,
-    n: Annotated[int, typer.Option("--n", "-n", help="How many galaxies.", min=1)] = 500,
+    n: Annotated[int, typer.Option("--n", "-n", help="Number of galaxies to select.", min=1)] = 500,
     diverse: Annotated[
-        bool, typer.Option("--diverse", help="Of ten times as many, take those that differ most.")
+        bool,
+        typer.Option(
+            "--diverse", help="Select the galaxies that differ most among the N x 10 with the highest score."
+        ),
     ] = False,
     sources: options.Sources = None,
 ) -> None:
-    """Select the galaxies most worth a human's vote: images, and a manifest for Zooniverse.
+    """Select the galaxies that volunteers should classify: images, and a manifest for Zooniverse.
 
     Example: gax select --catalog my/catalog --by mutual_info --question t04_spiral -n 500 --output votes
     """

@@ -1,4 +1,4 @@
-"""Without data of one's own: `demo` and `simulate`."""
+"""Commands that simulate data: `demo`, `simulate`."""
 
 from typing import Annotated
 
@@ -9,10 +9,10 @@ from gax_batch.cli.app import app
 
 @app.command()
 def demo(
-    output: Annotated[str, typer.Option(help="Folder for the demo's survey and catalog.")] = "demo",
-    galaxies: Annotated[int, typer.Option(help="Galaxies to simulate.", min=1)] = 500,
+    output: Annotated[str, typer.Option(help="Folder for the simulated survey and its catalog.")] = "demo",
+    galaxies: Annotated[int, typer.Option(help="Number of galaxies to simulate.", min=1)] = 500,
 ) -> None:
-    """Simulate a small survey, catalog it, and show what is in the catalog.
+    """Simulate a small survey, catalog it, and show the contents of the catalog.
 
     Example: gax demo --output demo
     """
@@ -26,8 +26,10 @@ def demo(
 @app.command()
 def simulate(
     output: Annotated[str, typer.Option(help="Folder or prefix for the Parquet shards.")],
-    galaxies: Annotated[int, typer.Option(help="How many galaxies.", min=1)] = 10_000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same survey.", min=0)] = 0,
+    galaxies: Annotated[int, typer.Option(help="Number of galaxies to simulate.", min=1)] = 10_000,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the simulation. The same seed gives the same survey.", min=0)
+    ] = 0,
     processes: Annotated[
         int | None, typer.Option(help="Worker processes.", show_default="one per CPU")
     ] = None,

@@ -1,4 +1,4 @@
-"""From a survey's images: `run`, `plan`, `pack`, `classify`, and the settings that they share."""
+"""Commands that read the images of a survey: `run`, `plan`, `pack`, `classify`, `config show`."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from gax_batch.runner.settings import (
 )
 from gax_batch.system.messages import redirect_messages
 
-config_app = typer.Typer(help="Look at the settings of a run.", no_args_is_help=True)
+config_app = typer.Typer(help="Inspect the settings of a run.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
 
@@ -27,8 +27,8 @@ app.add_typer(config_app, name="config")
 def run(given: dict[str, Any], config: ConfigFile = None) -> None:
     """Catalog a survey, or bring its catalog up to date.
 
-    The catalog has the 37 debiased vote fractions of Galaxy Zoo 2: what volunteers would say if the galaxy
-    were nearby, of all volunteers.
+    The catalog has the 37 debiased vote fractions of Galaxy Zoo 2: the fractions of all volunteers who would
+    choose each answer if the galaxy were nearby.
 
     Example: gax run --input s3://survey/cutouts --catalog s3://survey/catalog
     """
@@ -60,7 +60,7 @@ def plan(
         float | None, typer.Option(help="Price of one GPU-hour. Adds a cost estimate.", min=0)
     ] = None,
 ) -> None:
-    """Show what `gax run` with the same options would do, need and take. Writes nothing.
+    """Show the work, resources and duration of `gax run` with the same options. Writes nothing.
 
     Example: gax plan --input s3://survey/cutouts --catalog s3://survey/catalog
     """
@@ -76,7 +76,7 @@ def plan(
 def pack(
     given: dict[str, Any],
     originals: Annotated[
-        bool, typer.Option("--originals", help="Keep the images as they are, not as 64x64 cutouts.")
+        bool, typer.Option("--originals", help="Pack the unchanged original images instead of 64x64 cutouts.")
     ] = False,
     processes: Annotated[
         int | None, typer.Option(help="Worker processes.", show_default="one per CPU", min=1)
@@ -85,7 +85,7 @@ def pack(
         bool, typer.Option("--replace", help="Remove the shards of an earlier state of the survey.")
     ] = False,
 ) -> None:
-    """Pack a survey's cutouts, or its images, into Parquet shards, which are read much faster.
+    """Pack the cutouts or images of a survey into Parquet shards, which are faster to read.
 
     Example: gax pack --input s3://survey/cutouts --output s3://survey/packed
     """
@@ -96,7 +96,9 @@ def pack(
     counts = "".join(f", {n:,} rejected: {reason}" for reason, n in sorted(done.rejects.items()))
     typer.echo(f"{done.shards:,} shards: {done.written:,} written, {done.removed:,} removed{counts}")
     if done.failed:
-        typer.echo(f"{done.failed:,} shards wait for a storage that failed; the same command makes them")
+        typer.echo(
+            f"{done.failed:,} shards were not written because the storage failed; run the same command again"
+        )
         raise typer.Exit(3)
 
 
@@ -108,12 +110,12 @@ def classify(
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     plot: Annotated[
         str | None,
-        typer.Option(help="Picture of the images and their trees: .png, .pdf or .svg.", show_default="none"),
+        typer.Option(help="Plot of the images and their trees: .png, .pdf or .svg.", show_default="none"),
     ] = None,
 ) -> None:
-    """Classify a few images in this process, without Ray or a catalog: their trees with intervals.
+    """Classify a few images and print their trees with intervals. Uses neither Ray nor a catalog.
 
-    The fractions are those of a catalog: debiased, of all volunteers.
+    The fractions have the definition of a catalog: debiased, of all volunteers.
 
     Example: gax classify ngc6976.jpg --plot ngc6976.png
     """
@@ -147,7 +149,7 @@ def classify(
 
 @config_app.command("show")
 def config_show(config: ConfigFile = None) -> None:
-    """Print every setting with its meaning as YAML that --config reads back.
+    """Print every setting with its description as YAML for --config.
 
     Example: gax config show > survey.yaml
     """

@@ -1,4 +1,4 @@
-"""Run the training recipes, which are not part of the installed package but of its checkout."""
+"""Run the training recipes, which are in the checkout but not in the installed package."""
 
 import os
 import subprocess  # runs only this interpreter, on a module of the checkout
@@ -12,20 +12,25 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def train_bundle(data: str, output: str, options: Sequence[str]) -> int:
-    """Run `python -m training.build` of this package's checkout and wait for it.
+    """Run `python -m training.build` of the checkout of this package and wait for its end.
+
+    Args:
+        data: Folder of the tables of labels.
+        output: Folder of the new bundle.
+        options: Further options of `training.build`.
 
     Returns:
-        Its exit code.
+        The exit code of the process.
 
     Raises:
-        UsageError: the package was installed without its checkout.
+        UsageError: The package was installed without its checkout.
     """
     if not (CHECKOUT / "training" / "build.py").is_file():
         raise UsageError(
             "training is not installed with gax-batch: clone its repository, `make install` there, and use "
             "that gax"
         )
-    # By way of the environment, since the folders given are relative to where the user is.
+    # PYTHONPATH, not a working directory: the folders are relative to the working directory of the user.
     path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "training.build", "--data", data, "--output", output, *options]
     return subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": path}).returncode  # noqa: S603

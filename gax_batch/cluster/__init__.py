@@ -1,1 +1,1 @@
-"""Execution on Ray: the steps of a unit, the pipeline, the tracker of units, metrics and progress."""
+"""Execution on Ray: steps of a unit, pipeline, tracker of units, metrics and progress."""

@@ -22,7 +22,7 @@ PAUSES_SECONDS = (1.0, 5.0)
 """Pause before each attempt of a whole unit."""
 
 MAX_POISON = 8
-"""Maximum number of cutouts of a unit that are excluded. More than this point to another cause."""
+"""Maximum number of cutouts of a unit that are excluded. A larger number indicates another cause."""
 
 STAGES = {READING: Stage.DECODE, INFERRING: Stage.INFER, WRITING: Stage.INFER}
 
@@ -95,22 +95,22 @@ def save_unit(
     """
     search = _Search(task, attempt, unit_seconds)
     poison: dict[int, Reject] = {}
-    outcome = _insist(search, poison, sleep)
+    outcome = _attempt_whole(search, poison, sleep)
     if isinstance(outcome, WorkerFailure):
         search.require_working_worker()
     while isinstance(outcome, WorkerFailure):
-        culprit = search.find(poison) if len(poison) < MAX_POISON else None
-        if culprit is not None:
-            place, failure = culprit
+        cause = search.find(poison) if len(poison) < MAX_POISON else None
+        if cause is not None:
+            place, failure = cause
             poison[place] = Reject.of(STAGES[failure.step], Reason.POISON, str(failure))
-        again = _insist(search, poison, sleep)
-        if isinstance(again, WorkerFailure) and culprit is None:
+        again = _attempt_whole(search, poison, sleep)
+        if isinstance(again, WorkerFailure) and cause is None:
             return _failed(task, again, len(poison))
         outcome = again
     return outcome
 
 
-def _insist(
+def _attempt_whole(
     search: "_Search", poison: Mapping[int, Reject], sleep: Callable[[float], None]
 ) -> UnitResult | WorkerFailure:
     for pause in PAUSES_SECONDS:
@@ -122,9 +122,9 @@ def _insist(
 
 
 def _failed(task: UnitTask, failure: WorkerFailure, poisonous: int) -> UnitResult:
-    but = f"none of its {task.planned:,} cutouts does so alone: is there too little memory for all of them?"
+    but = f"none of its {task.planned:,} cutouts alone causes this; all of them may need too much memory"
     if poisonous:
-        but = f"{poisonous} of its cutouts, set aside, were not all: the machine or the models are at fault"
+        but = f"excluding {poisonous} of its cutouts did not help: check the machine and the models"
     state = replace(UnitState.of(task), failure=f"its worker {failure}, and {but}", status=UnitStatus.FAILED)
     return UnitResult(state)
 
@@ -152,7 +152,7 @@ class _Search:
         if isinstance(outcome, WorkerFailure):
             raise FatalError(
                 f"a worker keeps failing without any cutout ({outcome.cause} while {outcome.step} an empty "
-                "unit): the models, the memory or the machine is at fault; the logs are in Ray's folder"
+                "unit): check the models, the memory and the machine; the logs are in Ray's folder"
             )
 
     def find(self, poison: Mapping[int, Reject]) -> tuple[int, WorkerFailure] | None:

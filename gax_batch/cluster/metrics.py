@@ -1,6 +1,6 @@
 """Report the state of a run through Ray: the tracker as an actor, and the metrics that Ray exports.
 
-Only this module and `pipeline` import Ray. Errors here never end a run: a report that is lost is not
+Only this module and `pipeline` import Ray. Errors here never end a run. A lost report is not
 repeated.
 """
 
@@ -25,19 +25,19 @@ _UNIT_SECONDS = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1_000, 3_000]
 COUNTERS = {
     "gax_galaxies": "Galaxies in stored parts",
     "gax_rejects": "Cutouts rejected, by reason",
-    "gax_bytes_read": "Bytes of the objects read, as the listing tells them",
+    "gax_bytes_read": "Bytes of the objects read, according to the listing",
     "gax_draws": "Galaxies times weight draws inferred",
     "gax_step_seconds": "Seconds of work, by step",
 }
 GAUGES = {
-    "gax_started_seconds": "When the run began to work on units, seconds since 1970",
-    "gax_progress_seconds": "When a cutout was last finished, seconds since 1970",
-    "gax_seconds_left": "What the rate so far leaves to wait",
+    "gax_started_seconds": "Time at which the run began to process units, seconds since 1970",
+    "gax_progress_seconds": "Time at which a cutout was last finished, seconds since 1970",
+    "gax_seconds_left": "Seconds that remain at the rate so far",
     "gax_cutouts": "Cutouts of the run, planned and done",
     "gax_units": "Units by state",
     "gax_queue_depth": "Units that are read and wait for an engine",
-    "gax_engines": "Engines asked for, and those that have begun a unit",
-    "gax_engine_use": "Fraction of the engines that are at work",
+    "gax_engines": "Engines requested, and those that have begun a unit",
+    "gax_engine_use": "Fraction of the engines that are inferring",
 }
 HISTOGRAMS = {"gax_unit_seconds": "Seconds of each unit, by step"}
 _LABELS = {
@@ -65,15 +65,15 @@ class Reporter:
             return 1
 
     def begin_load(self) -> int:
-        """Begin to load the models. Return how often this engine has begun to without an end."""
+        """Begin to load the models. Return how often this engine has begun to load without an end."""
         try:
-            return int(ray.get(self._tracker.begin_load.remote(_actor()), timeout=_ANSWER_SECONDS))
+            return int(ray.get(self._tracker.begin_load.remote(_actor_id()), timeout=_ANSWER_SECONDS))
         except ray.exceptions.RayError:
             return 1
 
     def end_load(self) -> None:
         """End the loading of the models."""
-        self._tracker.end_load.remote(_actor())
+        self._tracker.end_load.remote(_actor_id())
 
     def advance(self, unit_id: str, cutouts: int) -> None:
         """Report how many more cutouts of a unit are inferred."""
@@ -84,14 +84,14 @@ class Reporter:
         self._tracker.leave.remote(unit_id, state)
 
 
-def _actor() -> str:
-    """The actor that this process is. Unlike a process, it stays the same when Ray restarts it."""
+def _actor_id() -> str:
+    """Return the identifier of this actor. Unlike the process, it stays the same when Ray restarts it."""
     return ray.get_runtime_context().get_actor_id() or worker_name()
 
 
 @contextmanager
 def open_tracker() -> Iterator[ActorHandle]:
-    """Start a tracker on the node of the driver; it ends with the block."""
+    """Start a tracker on the node of the driver while the block runs."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     tracker = ray.remote(UnitTracker).options(num_cpus=0, scheduling_strategy=here, max_restarts=3).remote()
     try:

@@ -44,11 +44,11 @@ MAX_TRIES = 2
 MAX_LOST = 4
 # Units in a row that failed even alone, and rounds in which no unit was begun: beyond these numbers, the
 # galaxies are not the cause.
-MAX_UNSAVED = 3
+MAX_FAILED_ALONE = 3
 MAX_IDLE = 3
 _CONNECT_SECONDS = 10.0
-# By default Ray ends processes that are idle for a second. Then each unit would start new processes for
-# reading and writing, and their imports cost more than reading a small unit.
+# By default Ray ends processes that are idle for a second. Each unit would then start new processes for
+# reading and writing, whose imports take longer than reading a small unit.
 _KEEP_IDLE_MS = "600000"
 
 Item = TypeVar("Item")
@@ -70,7 +70,7 @@ def ray_session(resources: Resources) -> Iterator[str]:
     # With num_gpus=0 Ray must not touch the variables that show GPUs to TensorFlow.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Shards may come from anyone: never unpickle their metadata.
+    # Shards may come from an untrusted source: never unpickle their metadata.
     os.environ["RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA"] = "0"
     local = {
         "address": "local",
@@ -175,9 +175,9 @@ def _all_rounds(waiting: dict[str, UnitTask], config: "WorkerConfig") -> Generat
             # The workers failed before they began a unit. The cause shows when one unit is processed alone.
             idle, lost = idle + 1, [next(iter(waiting))]
         if idle > MAX_IDLE:
-            cause = "units do not come back" if broken is None else _root_cause(broken)
-            raise FatalError(f"the pipeline broke: {cause}") from broken
-        yield from _rescued([waiting.pop(unit_id) for unit_id in lost], config)
+            cause = "units have no result" if broken is None else _root_cause(broken)
+            raise FatalError(f"the pipeline failed: {cause}") from broken
+        yield from _process_alone([waiting.pop(unit_id) for unit_id in lost], config)
 
 
 def map_tasks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -218,7 +218,7 @@ def rates_of_cluster(threads: int) -> Rates | None:
     """Measure both precisions of the convolutions on a node of the session's cluster; None if it has GPUs.
 
     Args:
-        threads: Those of an engine; 0 for all of the node.
+        threads: Threads of an engine; 0 for all of the node.
 
     Raises:
         FatalError: The task failed.
@@ -285,7 +285,7 @@ def _worker_failure(error: Exception, steps: Sequence[Step], seconds: float) -> 
     if isinstance(error, ray.exceptions.RayTaskError):
         return WorkerFailure(step, f"raised {_root_cause(error)}")
     late = bool(steps) and steps[0].seconds >= seconds
-    return WorkerFailure(step, f"was not done after {duration(seconds)}" if late else "ended its worker")
+    return WorkerFailure(step, f"did not finish within {duration(seconds)}" if late else "ended its worker")
 
 
 def _lost(tracker: ActorHandle, waiting: Container[str]) -> list[str]:
@@ -295,17 +295,19 @@ def _lost(tracker: ActorHandle, waiting: Container[str]) -> list[str]:
     return [step.unit_id for step in view.steps if step.unit_id in waiting]
 
 
-def _rescued(lost: Sequence[UnitTask], config: WorkerConfig) -> Iterator[UnitResult]:
+def _process_alone(lost: Sequence[UnitTask], config: WorkerConfig) -> Iterator[UnitResult]:
     worker, failed = IsolatedWorker(config), 0
     try:
         for task in lost:
-            logger.info(f"unit {task.unit_id} was lost with its worker; it is tried alone")
+            logger.info(f"unit {task.unit_id} was lost with its worker; it is processed alone")
             with _cluster_needed():
                 result = save_unit(task, worker.attempt, config.limit.of_unit(task.planned, task.bytes))
             yield result
             failed = failed + 1 if result.state.status is UnitStatus.FAILED else 0
-            if failed == MAX_UNSAVED:
-                raise FatalError(f"{failed} units in a row could not be saved: {result.state.failure}")
+            if failed == MAX_FAILED_ALONE:
+                raise FatalError(
+                    f"{failed} units in a row failed when processed alone: {result.state.failure}"
+                )
     finally:
         worker.close()
 
@@ -315,7 +317,7 @@ def _cluster_needed() -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayError as error:
-        raise FatalError(f"the cluster is gone: {_root_cause(error)}") from error
+        raise FatalError(f"the cluster cannot be reached: {_root_cause(error)}") from error
 
 
 def _flow(tasks: Sequence[UnitTask], config: WorkerConfig) -> Generator[UnitResult, None, None]:

@@ -159,7 +159,7 @@ class RunState:
 
 
 class Observer(Protocol):
-    """Receives the events of a run: its display and its metrics do."""
+    """Receives the events of a run. The display and the metrics are observers."""
 
     def unit(self, result: UnitResult, state: RunState) -> None:
         """Report that a unit has ended."""
@@ -169,7 +169,7 @@ class Observer(Protocol):
 
 
 class Stall:
-    """Detects that a run makes no progress: first to warn, later to give it up."""
+    """Detects that a run makes no progress, first to warn, later to end it."""
 
     def __init__(
         self,
@@ -182,15 +182,15 @@ class Stall:
 
         Args:
             seconds: Time without progress before each warning.
-            give_up_seconds: Time without progress before the run is given up.
-            step_seconds: Time limit of a step. A run with a step that began less than this ago is not given
-                up.
+            give_up_seconds: Time without progress before the run is ended.
+            step_seconds: Time limit of a step. A run is not ended while a step began less than this
+                ago.
             clock: Returns the time in seconds.
         """
         self._seconds, self._clock = seconds, clock
         self._give_up_seconds, self._step_seconds = give_up_seconds, step_seconds
         self._done = -1
-        self._since = self._told = clock()
+        self._since = self._warned = clock()
 
     def check(self, done: int, view: TrackerView) -> str | None:
         """Return a warning if it is due.
@@ -201,33 +201,33 @@ class Stall:
         """
         now = self._clock()
         if done != self._done:
-            self._done, self._since, self._told = done, now, now
-        if now - self._told < self._seconds:
+            self._done, self._since, self._warned = done, now, now
+        if now - self._warned < self._seconds:
             return None
-        self._told = now
-        return f"no progress for {duration(now - self._since)}: {_standing(view)}"
+        self._warned = now
+        return f"no progress for {duration(now - self._since)}: {_describe(view)}"
 
     def over(self, view: TrackerView) -> str | None:
-        """Return why the run is to be given up, as of the last `check`; None if it is not."""
+        """Return why the run must end, as of the last `check`; None if it may continue."""
         waited = self._clock() - self._since
         if waited < self._give_up_seconds or any(step.seconds < self._step_seconds for step in view.steps):
             return None
         return (
-            f"given up after {duration(waited)} without progress: {_standing(view)}; see to it, or raise "
-            "--give-up-minutes"
+            f"given up after {duration(waited)} without progress: {_describe(view)}; remove the "
+            "cause, or raise --give-up-minutes"
         )
 
 
-def _standing(view: TrackerView) -> str:
+def _describe(view: TrackerView) -> str:
     if not view.units:
-        return "no worker has begun a unit; has the cluster room for them?"
+        return "no worker has begun a unit; check that the cluster has enough resources"
     counts = ", ".join(f"{count:,} {state}" for state, count in view.units.items())
     return f"units {counts}{_longest(view.steps)}"
 
 
 def _longest(steps: Sequence[Step]) -> str:
     if not steps:
-        return "; no worker has one in its hands"
+        return "; no worker is processing one"
     step = steps[0]
     return f"; longest {step.state} {step.unit_id}, for {duration(step.seconds)} by {step.worker}"
 

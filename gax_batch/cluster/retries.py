@@ -1,4 +1,4 @@
-"""Read cutouts again that the storage failed to give, at the end of the run, before they become rejects."""
+"""Read cutouts again at the end of the run that the storage failed to return, before they become rejects."""
 
 import logging
 from collections import Counter
@@ -16,15 +16,15 @@ Execute = Callable[[Sequence[UnitTask]], Results]
 
 
 def with_retries(tasks: Sequence[UnitTask], execute: Execute, is_stopping: Callable[[], bool]) -> Results:
-    """Process units; at the end, process the cutouts again that the storage failed to give.
+    """Process units; at the end, process the cutouts again that the storage failed to return.
 
     Args:
         tasks: The units.
         execute: Processes units.
-        is_stopping: Returns whether the run is stopping: then no cutout is processed again.
+        is_stopping: Returns whether the run is stopping. If so, no cutout is processed again.
 
     Yields:
-        The result of each unit, once. A unit with such cutouts comes after they were processed again.
+        The result of each unit, once. Units with such cutouts follow after these were processed again.
     """
     held: dict[str, UnitResult] = {}
     keys: dict[str, str] = {}
@@ -39,7 +39,7 @@ def with_retries(tasks: Sequence[UnitTask], execute: Execute, is_stopping: Calla
                 cutouts += result.part.unread
     again = [replace(task, base=keys[task.unit_id]) for task in tasks if task.unit_id in keys]
     if again and not is_stopping():
-        logger.info(f"{cutouts:,} cutouts that the storage failed to give are tried again")
+        logger.info(f"{cutouts:,} cutouts that the storage failed to return are read again")
         with closing(execute(again)) as results:
             for result in results:
                 first = held.pop(result.state.unit_id)

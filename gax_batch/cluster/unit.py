@@ -1,6 +1,6 @@
 """The three steps of a unit as plain functions: read, infer, write.
 
-Each takes and returns a `UnitResult`. The functions do not need an engine of execution;
+Each takes and returns a `UnitResult`. The functions do not depend on Ray;
 `gax_batch.cluster.workers` reports and limits them, and `gax_batch.cluster.pipeline` runs them on Ray.
 Between reading and writing a unit has one row per planned cutout, including the rejected ones. Writing checks
 that the number of galaxies and rejects equals the number of planned cutouts.
@@ -43,7 +43,7 @@ _COMPANION = "companion_"
 NOTHING_EXCLUDED: Mapping[int, Reject] = MappingProxyType({})
 
 SLICE_ROWS = 256
-"""Cutouts whose draws are in memory at once, a micro-batch of a GPU. Those of a unit would be too large."""
+"""Cutouts whose draws are in memory at once, a micro-batch of a GPU. Draws of a whole unit are too large."""
 
 COMPARED_ROWS = 512
 """Cutouts of a unit, evenly spaced, whose images are compared with the reference."""
@@ -51,7 +51,7 @@ COMPARED_ROWS = 512
 
 @dataclass(frozen=True, slots=True)
 class UnitTask:
-    """A pointer to one planned unit, which travels to a worker instead of the members of the unit.
+    """A pointer to one planned unit, which is sent to a worker instead of the members of the unit.
 
     Attributes:
         plan_uri: The file of the plan that lists the members.
@@ -62,7 +62,7 @@ class UnitTask:
         whole: Whether the unit is all of the objects that it is read from.
         bytes: Size of its objects according to the listing.
         base: Key of a part with the same members and settings. If given, only the cutouts that the storage
-            failed to give for that part are read and classified.
+            failed to return for that part are read and classified.
     """
 
     plan_uri: str
@@ -93,7 +93,7 @@ class UnitOptions:
 
 
 class UnitStatus(StrEnum):
-    """The last step that a unit has completed, or why there is none."""
+    """The last step that a unit has completed, or the reason why it has none."""
 
     NOT_BEGUN = "not begun"
     """The unit is left for the next run, because this run is stopping."""
@@ -196,7 +196,7 @@ class UnitResult:
 
 
 class Summarizer(Protocol):
-    """The models, as the inference of a unit uses them."""
+    """The interface of the models that the inference of a unit uses."""
 
     def summarize(self, images: npt.NDArray[np.uint8]) -> Summary:
         """Classify cutouts `[N, 64, 64, 3]`."""
@@ -240,7 +240,7 @@ def _has_base(task: UnitTask, options: UnitOptions) -> bool:
 
 
 def _read_again(members: pa.Table, decoder: Decoder) -> pa.Table:
-    """Read cutouts that the storage failed to give before; reject those that it fails to give again."""
+    """Read cutouts that the storage failed to return before; reject those that it fails to return again."""
     try:
         return read_unit(members, decoder)
     except (TransientError, FatalError) as error:
@@ -372,7 +372,7 @@ def _images_of(state: UnitState, catalog: str) -> str | None:
 
 
 def _origins(unit: UnitRows) -> list[str]:
-    """Return the digests of the shards that the cutouts of a unit are rows of."""
+    """Return the digests of the shards that contain the cutouts of a unit."""
     columns = ["source_uri", "source_version"]
     rows = pa.concat_tables([unit.galaxies.select(columns), unit.rejects.select(columns)])
     objects = shards_of(rows["source_uri"]).to_pylist()

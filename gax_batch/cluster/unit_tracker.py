@@ -16,7 +16,6 @@ IN_FLIGHT = (INFERRING, INFERRED, WRITING)
 
 _AFTER = {READING: WAITING, INFERRING: INFERRED}
 
-
 BEGUN = (READING, INFERRING, WRITING)
 """States in which a worker processes the unit."""
 
@@ -35,15 +34,20 @@ class StepLimit:
     """How long a step of a unit may take before its worker is terminated.
 
     Attributes:
-        cutout_seconds: For each of the unit's cutouts.
-        seconds: For a unit of any size, in place of what its cutouts and bytes give.
+        cutout_seconds: Seconds for each cutout of the unit.
+        seconds: Seconds for a unit of any size. Replaces the limit from its cutouts and bytes.
     """
 
     cutout_seconds: float = 1.0
     seconds: float | None = None
 
     def of_unit(self, cutouts: int, size: int = 0) -> float:
-        """Return the seconds for a unit of this many cutouts, and bytes of its objects."""
+        """Return the time limit of each step of a unit, in seconds.
+
+        Args:
+            cutouts: Number of cutouts of the unit.
+            size: Bytes of its objects.
+        """
         if self.seconds is not None:
             return self.seconds
         return LEAST_SECONDS + cutouts * self.cutout_seconds + size / BYTES_PER_SECOND
@@ -105,9 +109,9 @@ class UnitTracker:
         a worker can also fail repeatedly after it reports the end of the step.
 
         Args:
-            unit_id: The unit; its inferred cutouts are counted again from 0.
+            unit_id: The unit. At INFERRING, the count of its inferred cutouts restarts at 0.
             state: READING, INFERRING or WRITING.
-            worker: The process that does it.
+            worker: The process that performs the step.
         """
         if self._closed and state != WRITING:
             self.forget(unit_id)
@@ -161,7 +165,7 @@ class UnitTracker:
             self._begun.pop((unit_id, state), None)
 
     def close(self) -> None:
-        """Let no more units begin to be read or inferred."""
+        """Refuse to begin reading or inferring more units."""
         self._closed = True
 
     def view(self) -> TrackerView:

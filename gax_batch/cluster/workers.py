@@ -49,7 +49,7 @@ class Reports(Protocol):
         """End a step."""
 
     def begin_load(self) -> int:
-        """Begin to load the models. Return how often this engine has begun to without an end."""
+        """Begin to load the models. Return how often this engine has begun to load without an end."""
 
     def end_load(self) -> None:
         """End the loading of the models."""
@@ -140,10 +140,10 @@ class Steps:
 
 
 class SingleUnitActor:
-    """Takes one unit through all steps, in a worker that nothing else depends on."""
+    """Executes all steps of one unit, in a worker on which nothing else depends."""
 
     def __init__(self, load: Load, options: UnitOptions, steps: Steps) -> None:
-        # Loaded in the step that needs the models, not here: the step limits and reports it.
+        # The models are loaded in the step that needs them, which limits and reports the loading.
         self._engine = cache(load)
         self._options, self._steps = options, steps
 

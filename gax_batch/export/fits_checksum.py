@@ -1,4 +1,4 @@
-"""Checksums of a FITS extension whose rows are streamed: FITS Standard 4.0, 4.4.2.7 and appendix J."""
+"""Compute the checksums of a streamed FITS extension (FITS Standard 4.0, section 4.4.2.7, appendix J)."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ _COMMENTS = {"CHECKSUM": "HDU checksum", "DATASUM": "data unit checksum"}
 
 
 class ChecksumStream:
-    """The sum of 32-bit big-endian words in ones' complement, of bytes that come piece by piece."""
+    """Sums 32-bit big-endian words in ones' complement, from bytes that are added in pieces."""
 
     def __init__(self) -> None:
         """Start with no bytes."""
@@ -22,7 +22,7 @@ class ChecksumStream:
         self._left = b""
 
     def add(self, data: bytes) -> None:
-        """Add the bytes that follow."""
+        """Add the next bytes."""
         data = self._left + data
         whole = len(data) - len(data) % 4
         self._left = data[whole:]
@@ -35,7 +35,7 @@ class ChecksumStream:
 
 
 def reserve_checksums(header: "Header") -> None:
-    """Append the two cards to a header that is otherwise complete."""
+    """Append the cards CHECKSUM and DATASUM to a header that is otherwise complete."""
     for keyword, value in (("CHECKSUM", _UNKNOWN), ("DATASUM", "0")):
         header[keyword] = (value, _COMMENTS[keyword])
 
@@ -68,7 +68,7 @@ def _add(first: int, second: int) -> int:
 
 
 def _encode(value: int) -> str:
-    """Write a number as 16 letters and digits whose words sum up to it, over a sum of sixteen `0`."""
+    """Encode a number as 16 letters and digits, whose words add it to the sum of sixteen `0`."""
     characters = [0] * 16
     for place in range(4):
         quotient, remainder = divmod(value >> (24 - 8 * place) & 0xFF, 4)
@@ -79,5 +79,5 @@ def _encode(value: int) -> str:
                     four[first] += 1
                     four[first + 1] -= 1
         characters[place::4] = four
-    # A value starts in the twelfth column of its card, one character after a word does.
+    # The value starts in column 12 of the card, one character after the start of a word.
     return bytes(characters[-1:] + characters[:-1]).decode("ascii")

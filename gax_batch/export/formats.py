@@ -15,7 +15,7 @@ class Format(StrEnum):
 
 
 class Names(StrEnum):
-    """Names of the published fractions: Galaxy Zoo's friendly table, or the advanced table of Zoobot."""
+    """Naming scheme of the published fractions: friendly table of Galaxy Zoo, or advanced table of Zoobot."""
 
     GZ = "gz"
     ZOOBOT = "zoobot"

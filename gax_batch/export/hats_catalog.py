@@ -106,8 +106,7 @@ def publish_hats(
         replace_it: Whether to replace a publication of another selection.
 
     Raises:
-        UsageError: The output contains something else or another selection, or no galaxy can be
-            published.
+        UsageError: The output contains other files or another selection, or no galaxy can be published.
         FatalError: A part is missing or unreadable.
         OSError: The output cannot be written.
         TransientError: The store kept failing.

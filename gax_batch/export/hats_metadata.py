@@ -1,7 +1,7 @@
 """The metadata files of a HATS catalog: properties, partitions, Parquet metadata, and maps.
 
-They follow the IVOA Note on HATS, and are made by the `hats` library in a local folder. Then they are stored
-one by one, each as a whole, properties last.
+They follow the IVOA Note on HATS. The `hats` library writes them to a local folder. Then each file is stored
+as a whole, the properties last.
 """
 
 import tempfile
@@ -34,7 +34,15 @@ _MAPS = ("point_map.fits", "skymap.fits")
 
 @dataclass(frozen=True, slots=True)
 class Sky:
-    """A snapshot on the sky: settings, provenance, and number of galaxies by pixel of `CELL_ORDER`."""
+    """Settings, provenance and sky distribution of a published snapshot.
+
+    Attributes:
+        settings: Settings of the HATS catalog.
+        provenance: Provenance of the rows.
+        schema: Columns of a tile.
+        cells: HEALPix pixels of `CELL_ORDER` that have galaxies, int64 `[C]`.
+        counts: Number of galaxies in each of these pixels, int64 `[C]`.
+    """
 
     settings: HatsSettings
     provenance: TableProvenance
@@ -85,9 +93,9 @@ def write_catalog(output: str, sky: Sky, tiles: Sequence[WrittenTile], *, margin
 
 
 def write_collection(output: str, sky: Sky, tiles: Sequence[WrittenTile]) -> None:
-    """Write the file with which readers open the catalog with its margin cache, and a README for people.
+    """Write the properties of the collection, which readers open, and a README.
 
-    A README of somebody else stays as it is.
+    An existing README that `gax publish` did not write is kept.
 
     Args:
         output: URI of the collection.
@@ -143,21 +151,21 @@ def _properties(sky: Sky, tiles: Sequence[WrittenTile], *, margin: bool) -> dict
 def _provenance(sky: Sky, size: int) -> dict[str, Any]:
     from hats.catalog import TableProperties
 
-    said = sky.provenance
+    source = sky.provenance
     facts: dict[str, Any] = TableProperties.new_provenance_dict(
         builder=f"gax-batch v{__version__}",
         obs_description=DESCRIPTION,
-        prov_progenitor=f"{said.catalog} snapshot {said.snapshot}",
+        prov_progenitor=f"{source.catalog} snapshot {source.snapshot}",
     )
     for key, value in (
-        ("obs_title", said.title),
-        ("bib_reference", said.reference),
-        ("obs_copyright", said.license),
+        ("obs_title", source.title),
+        ("bib_reference", source.reference),
+        ("obs_copyright", source.license),
     ):
         if value is not None:
             facts[f"{key}_url" if key != "obs_title" and _is_url(value) else key] = value
-    ours = {f"gax_{name}": value for name, value, _ in said.items()}
-    return facts | ours | {"hats_estsize": size // 1024, "hats_creation_date": f"{said.published}UTC"}
+    ours = {f"gax_{name}": value for name, value, _ in source.items()}
+    return facts | ours | {"hats_estsize": size // 1024, "hats_creation_date": f"{source.published}UTC"}
 
 
 def _is_url(text: str) -> bool:

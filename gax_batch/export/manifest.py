@@ -1,4 +1,4 @@
-"""The manifest of a published HATS catalog, so that the next publication writes only what has changed.
+"""The manifest of a published HATS catalog, with which the next publication writes only changed files.
 
 OUTPUT/collection.properties                       the file that HATS readers open
 OUTPUT/README.md                                   a description of the collection, for people
@@ -77,7 +77,13 @@ class HatsSettings:
 
 @dataclass(frozen=True, slots=True)
 class TileRecord:
-    """Digest of the sources of a tile's file, its rows and bytes; both are 0 for an empty margin."""
+    """The record of the file of a tile.
+
+    Attributes:
+        digest: Digest of the sources of the file.
+        rows: Number of rows, 0 for an empty margin.
+        size: Bytes of the file, 0 for an empty margin.
+    """
 
     digest: str
     rows: int
@@ -110,30 +116,30 @@ class Manifest:
             there: Keys of the objects in the output.
 
         Raises:
-            UsageError: The output contains something else.
+            UsageError: The output contains other files.
         """
         there = set(there)
         if _MANIFEST not in there:
             if there:
                 raise UsageError(
-                    f"{output} already contains something else ({min(there)}); choose an empty or a new place"
+                    f"{output} already contains other files ({min(there)}); choose an empty or a new folder"
                 )
             return cls(catalog)
         try:
-            said = json.loads(storage.read_bytes(storage.join(output, _MANIFEST)))
-            version, owner = said["format"], said["catalog"]
-            tiles = {Tile(*entry[:3]): TileRecord(*entry[3:]) for entry in said["tiles"]}
+            stored = json.loads(storage.read_bytes(storage.join(output, _MANIFEST)))
+            version, owner = stored["format"], stored["catalog"]
+            tiles = {Tile(*entry[:3]): TileRecord(*entry[3:]) for entry in stored["tiles"]}
         except (ValueError, KeyError, TypeError):
             raise UsageError(
-                f"{output}/{_MANIFEST} is not a manifest of gax publish; choose a new place"
+                f"{output}/{_MANIFEST} is not a manifest of gax publish; choose a new folder"
             ) from None
         if version != FORMAT:
-            raise UsageError(f"{output} was published by another version of gax-batch; choose a new place")
+            raise UsageError(f"{output} was published by another version of gax-batch; choose a new folder")
         if owner != catalog:
             raise UsageError(
-                f"{output} contains the publication of another catalog, {owner}; choose a new place"
+                f"{output} contains the publication of another catalog, {owner}; choose a new folder"
             )
-        return cls(catalog, said["snapshot"], tiles, said["settings"])
+        return cls(catalog, stored["snapshot"], tiles, stored["settings"])
 
     def require_same(self, selection: Selection, output: str) -> None:
         """Refuse to replace a publication of another selection.
@@ -145,11 +151,11 @@ class Manifest:
         if not there:
             return
         # A newer release may add columns to `all`, which is an update.
-        asked, held = (
+        requested, held = (
             [name for name in names if name not in ADDED_COLUMNS]
             for names in (selection.columns, there["columns"])
         )
-        differs = "columns" if asked != held else "--where" if selection.where != there["where"] else None
+        differs = "columns" if requested != held else "--where" if selection.where != there["where"] else None
         differs = "--names" if selection.names != there.get("names") else differs
         if differs:
             raise UsageError(
@@ -163,14 +169,14 @@ class Manifest:
         tiles = [
             [*asdict(tile).values(), *asdict(held).values()] for tile, held in sorted(self.tiles.items())
         ]
-        said = {
+        content = {
             "format": FORMAT,
             "catalog": self.catalog,
             "snapshot": self.snapshot,
             "settings": self.settings,
             "tiles": tiles,
         }
-        storage.write_bytes(storage.join(output, _MANIFEST), json.dumps(said).encode() + b"\n")
+        storage.write_bytes(storage.join(output, _MANIFEST), json.dumps(content).encode() + b"\n")
 
 
 def list_output(output: str) -> dict[str, int]:

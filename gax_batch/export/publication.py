@@ -1,6 +1,6 @@
-"""`gax publish`: publish a snapshot of a catalog, or a selection of it, in a format of astronomers' tools.
+"""Publish a snapshot of a catalog, or a selection of it, for `gax publish`.
 
-This is the only module of publishing that uses the cluster.
+Only this module of the package uses the cluster.
 """
 
 import logging
@@ -38,10 +38,24 @@ OBJECT_STORE_BYTES = 256 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Settings of a publication: the galaxies, the place, and the format.
+    """Settings of a publication.
 
-    `pixel_threshold` and `margin_arcsec` are for HATS. `bundle` is the bundle of the catalog, from which
-    `conditional` derives the intervals of conditional fractions.
+    Attributes:
+        catalog: URI of the catalog.
+        output: Folder or prefix of a HATS collection, or URI of a file.
+        form: Format of the publication.
+        columns: Names or globs of columns; empty for all.
+        where: SQL expression that galaxies must fulfill; None for all galaxies.
+        version: Number of the snapshot; None for the newest.
+        replace: Whether to replace an existing file, or a collection of another selection.
+        pixel_threshold: Maximum number of galaxies in a HATS pixel.
+        margin_arcsec: Width of the HATS margin cache, arcsec; 0 for none.
+        conditional: Whether to add conditional fractions with intervals.
+        bundle: Bundle of the catalog, from which intervals of conditional fractions are derived.
+        title: Title of the publication.
+        reference: Publication to cite: a bibcode, a DOI or a URL.
+        license: License of the publication: a name or a URL.
+        names: Naming scheme of additional fractions.
     """
 
     catalog: str
@@ -82,9 +96,9 @@ def publish(request: Request) -> None:
     selection = Selection(columns, request.where, conditional, request.names)
     catalog = Catalog(request.catalog, request.version)
     if catalog.version is None:
-        raise UsageError(f"{request.catalog} is not a catalog; gax run makes one")
+        raise UsageError(f"{request.catalog} is not a catalog; create one with gax run")
     if storage.is_within(output, catalog.uri) or storage.is_within(catalog.uri, output):
-        raise UsageError(f"the catalog and {request.output} are one within the other; choose another output")
+        raise UsageError(f"{request.output} contains the catalog or is within it; choose another output")
     # Check the expression before anything is read or written.
     next(selection.read("", ()), None)
     provenance = TableProvenance(
@@ -160,6 +174,6 @@ def _check_file(output: str, *, replace_it: bool) -> None:
     """Refuse a folder, and an existing file that may not be replaced."""
     there = next(iter(list_objects(output, missing_ok=True)), None)
     if there is not None and there.uri != output:
-        raise UsageError(f"{output} is a folder; name a file, such as {output}/galaxies.parquet")
+        raise UsageError(f"{output} is a folder; pass a file name, such as {output}/galaxies.parquet")
     if there is not None and not replace_it:
         raise UsageError(f"{output} already exists; choose another name, or pass --replace")

@@ -1,4 +1,4 @@
-"""The README of a published HATS collection: what it is, how to open it, and what each column means."""
+"""Write the README of a published HATS collection: contents, usage and columns."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,9 +16,9 @@ _BY_DEFAULT = frozenset(
 
 
 def default_columns(names: Sequence[str]) -> list[str]:
-    """Return the columns that a reader gets who names none: identifier, position, fractions, class, flags.
+    """Return the columns that are read by default: identifier, position, fractions, class and flags.
 
-    All columns if none of the published ones is one of these.
+    If none of these is published, all columns are returned.
     """
     return [name for name in names if name in _BY_DEFAULT or name.endswith("_fraction")] or list(names)
 
@@ -75,5 +75,5 @@ def _lines(
 
 
 def _cell(text: str) -> str:
-    """Escape what would end a cell or begin markup; a line break becomes a space."""
+    """Escape text for a cell of a table in Markdown. Line breaks become spaces."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

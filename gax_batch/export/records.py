@@ -62,7 +62,7 @@ def write_fits(
     in the table's own header as TOPCAT writes them: `TUNITn`, `TUCDn` and `TCOMMn`.
 
     Args:
-        file: Seekable: the header is written again when the checksum of the rows is known.
+        file: Seekable file, because the header is rewritten once the checksum of the rows is known.
         columns: Columns in their order.
         batches: Rows, `rows` of them in total.
         provenance: Provenance of the rows; each fact becomes one keyword.
@@ -90,7 +90,7 @@ def write_fits(
         data_sum.add(data)
         written += file.write(data)
     file.write(b"\0" * (-written % _FITS_BLOCK))
-    # The sums are known only now; the cards that hold them are as long as before.
+    # The sums are known only now. The length of the header does not change.
     file.seek(start)
     file.write(with_checksums(table, data_sum.total).tostring().encode("ascii"))
     file.seek(0, io.SEEK_END)
@@ -128,8 +128,8 @@ def _primary(document: bytes) -> bytes:
     from astropy.io import fits
 
     header = fits.PrimaryHDU(np.frombuffer(document, np.uint8)).header
-    # STIL takes a file for fits-plus only if VOTMETA is the fifth card. Astropy wants EXTEND there, which
-    # the FITS standard does not require.
+    # STIL recognizes fits-plus only if VOTMETA is the fifth card. Astropy places EXTEND there, which the
+    # FITS standard does not require.
     header.remove("EXTEND", ignore_missing=True)
     header.set("VOTMETA", True, "table metadata in VOTable format", after="NAXIS1")
     reserve_checksums(header)
@@ -171,7 +171,7 @@ def _keywords(provenance: TableProvenance) -> Iterator[str]:
         "bundle_id": "BUNDLEID",
         "selection": "SELECT",
         "published": "DATE",
-        # The FITS standard reserves this word for a citation.
+        # The FITS standard reserves this keyword for a citation.
         "reference": "REFERENC",
     }
     for name, _, _ in provenance.items():

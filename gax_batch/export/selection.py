@@ -34,16 +34,22 @@ _QUANTITIES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Names of columns, and the expression that galaxies must fulfill; None for all galaxies.
+    """Columns and galaxies to publish.
 
-    Columns of conditional fractions need `conditional`, which derives them. The text of a selection does not
-    contain it, since the bundle that a row names determines them.
+    The text of a selection contains only `columns` and `where`.
+
+    Attributes:
+        columns: Names of columns.
+        where: Expression that galaxies must fulfill; None for all galaxies.
+        conditional: Derives columns of conditional fractions. It is not part of the text, because the bundle
+            of each row determines it.
+        names: Naming scheme of the fractions. It is not part of the text, so that the digests of published
+            tiles, which contain the text, are those of earlier releases.
     """
 
     columns: tuple[str, ...]
     where: str | None = None
     conditional: Conditional | None = field(default=None, repr=False)
-    # Not in the text either: digests of published tiles, which have it, are those of earlier releases.
     names: Names | None = field(default=None, repr=False)
 
     def read(self, root: str, keys: Sequence[str], more: Sequence[str] = ()) -> Iterator[pa.Table]:
@@ -94,23 +100,24 @@ def choose_columns(
     """Return the columns that names or globs (`*_prob`) match, each once, in the order of the patterns.
 
     Args:
-        patterns: Each may contain several, separated by commas. Without patterns, all columns are chosen.
+        patterns: Names or globs. Each may contain several, separated by commas. Without patterns, all columns
+            are chosen.
         conditional: Whether to choose columns of conditional fractions too: those that the patterns match,
             or all if none match.
-        names: Table whose columns are chosen too, in the same way. If there are no patterns, they take
-            the place of all quantities of answers and questions.
-        option: What an error names before the pattern.
+        names: Naming scheme whose columns are chosen too, in the same way. Without patterns, they replace
+            all quantities of answers and questions.
+        option: Text before the pattern in the message of an error.
 
     Raises:
-        UsageError: A pattern matches no column.
+        UsageError: A pattern does not match any column.
     """
     named = columns_named(names) if names else ()
     known = (*GALAXIES.names, *(NAMES if conditional else ()), *named)
     chosen: dict[str, None] = {}
-    asked = [name.strip() for pattern in patterns for name in pattern.split(",") if name.strip()]
-    if names and not asked:
-        asked = [name for name in known if name not in _QUANTITIES]
-    for pattern in asked or ["*"]:
+    requested = [name.strip() for pattern in patterns for name in pattern.split(",") if name.strip()]
+    if names and not requested:
+        requested = [name for name in known if name not in _QUANTITIES]
+    for pattern in requested or ["*"]:
         found = [name for name in known if fnmatchcase(name, pattern)]
         if not found:
             raise UsageError(f"{option}{pattern!r} is not a column; {nearest(pattern, known)}")

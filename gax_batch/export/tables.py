@@ -72,7 +72,7 @@ def publish_table(
         output: URI of the object, which replaces an existing one.
 
     Raises:
-        UsageError: The selection or the format does not suit the rows.
+        UsageError: The selection or the format cannot represent the rows.
         FatalError: A part is missing or unreadable.
         OSError: The object, or the file in `TMPDIR`, cannot be written.
         TransientError: The store kept failing.
@@ -99,7 +99,7 @@ def publish_table(
 
 
 def write_csv(file: BinaryIO, columns: Sequence[Column], batches: Iterable[pa.Table]) -> None:
-    """Write CSV as every reader takes it: a line of names, then the rows; what is missing is empty."""
+    """Write CSV with a line of column names. Missing values are empty."""
     file.write(",".join(column.name for column in columns).encode() + b"\n")
     _write_rows(file, batches)
 
@@ -165,7 +165,7 @@ def _text_columns(columns: Sequence[Column]) -> list[str]:
 
 def _widest(text: Text, column: pa.ChunkedArray) -> Text:
     characters, size = pc.max(pc.utf8_length(column)).as_py() or 1, pc.max(pc.binary_length(column)).as_py()
-    # In UTF-16, the encoding of VOTable's unicodeChar, rare characters take two places.
+    # In UTF-16, the encoding of VOTable's unicodeChar, rare characters take two code units.
     width = max(characters, (size or 1) // 2) if (size or 1) > characters else characters
     plain = pc.all(pc.equal(pc.utf8_length(column), pc.binary_length(column))).as_py() is not False
     return Text(max(text.width, width), text.ascii and plain)

@@ -1,7 +1,7 @@
-"""The three steps of publishing a HATS catalog, as functions that run on any worker: count, scatter, gather.
+"""Functions of the three steps of publishing a HATS catalog, which run on any worker: count, scatter, gather.
 
-A part of a catalog has galaxies from anywhere on the sky; a tile of HATS has those of one place. A task of
-the second step sorts the rows of some parts by tile into one object. A task of the third step reads its
+A part of a catalog has galaxies from the whole sky, a tile of HATS those of one region. A task of the second
+step sorts the rows of some parts by tile into one object. A task of the third step reads its
 tile's rows from all of those objects. A process holds at most a few parts or one tile in memory.
 """
 

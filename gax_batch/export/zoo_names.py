@@ -1,13 +1,14 @@
-"""Names that Galaxy Zoo's and Zoobot's own tables give to the fractions of Galaxy Zoo 2's questions.
+"""Rename the fractions of Galaxy Zoo 2 as in the tables of Galaxy Zoo and Zoobot.
 
-Labels are those of `gz2_ortho_pairs` in galaxy-datasets (mwalmsley/galaxy-datasets,
-galaxy_datasets/shared/label_metadata.py). Suffixes and the threshold of one half are those of
+The labels are those of `gz2_ortho_pairs` in galaxy-datasets (mwalmsley/galaxy-datasets,
+galaxy_datasets/shared/label_metadata.py). The suffixes and the threshold of one half are those of
 `prediction_hdf5_to_summary_parquet` in Zoobot (mwalmsley/zoobot, zoobot/shared/load_predictions.py), which
 writes a friendly and an advanced table.
 
-The labels have no question about odd features (Hart et al. 2016: t08). The share of volunteers who are
-asked follows Galaxy Zoo 2's tree (Willett et al. 2013, table 2). `gz2_ortho_dependencies` of galaxy-datasets
-differs: it has bars, arms and the size of the bulge directly after `featured-or-disk`.
+The labels do not include the question about odd features (Hart et al. 2016: t08). The fraction of volunteers
+who are asked a question follows the tree of Galaxy Zoo 2 (Willett et al. 2013, table 2). In contrast,
+`gz2_ortho_dependencies` of galaxy-datasets asks for bars, arms and bulge size directly after
+`featured-or-disk`.
 """
 
 import numpy as np
@@ -19,7 +20,7 @@ from gax_batch.catalog.schema import CONDITIONAL_COLUMNS, Column
 from gax_batch.export.formats import Names
 
 ASKED_AT_LEAST = 0.5
-"""A table of `Names.GZ` has a fraction only where at least this share of all volunteers is asked."""
+"""Minimum fraction of all volunteers who must be asked. Below it, fractions of `Names.GZ` are null."""
 
 
 _QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -42,7 +43,7 @@ LABELS: dict[str, str] = {
     if question.name in _QUESTIONS
     for answer, label in zip(question.answers, _QUESTIONS[question.name][1], strict=True)
 }
-"""Label of each answer that has one."""
+"""Label by answer. Answers without a label are missing."""
 
 _SUFFIXES = {"fraction": "conditional", "90pc-lower": "conditional_lo", "90pc-upper": "conditional_hi"}
 _ASKED = "proportion-asked"
@@ -67,24 +68,24 @@ def _column(answer: str, suffix: str) -> Column:
 COLUMNS: tuple[Column, ...] = tuple(
     _column(answer, suffix) for suffix in _OF_NAMES[Names.ZOOBOT] for answer in LABELS
 )
-"""All named columns, a kind after the other."""
+"""All named columns, grouped by suffix."""
 
 
 def columns_named(names: Names) -> tuple[str, ...]:
-    """Return the names of the columns of a table."""
+    """Return the names of the columns of a naming scheme."""
     return tuple(f"{label}_{suffix}" for suffix in _OF_NAMES[names] for label in LABELS.values())
 
 
 def add_named(rows: pa.Table, names: Names) -> pa.Table:
-    """Append the columns of a table to rows.
+    """Append the columns of a naming scheme to rows.
 
     Args:
-        rows: N rows with `<answer>_prob` and the conditional fractions of every answer.
-        names: Which table.
+        rows: Table of N rows with `<answer>_prob` and the conditional fractions of every answer.
+        names: Naming scheme.
 
     Returns:
-        The rows with the columns of `columns_named`, float32; null where a fraction is null, and for
-        `Names.GZ` where fewer than `ASKED_AT_LEAST` of the volunteers are asked.
+        The rows with the columns of `columns_named`, float32 `[N]`. Values are null where a fraction is null
+        and, for `Names.GZ`, where the fraction of volunteers who are asked is below `ASKED_AT_LEAST`.
     """
     by_name = {column.name: column for column in COLUMNS}
     for suffix in _OF_NAMES[names]:
@@ -105,7 +106,10 @@ def add_named(rows: pa.Table, names: Names) -> pa.Table:
 
 
 def _asked(rows: pa.Table, answers: tuple[str, ...]) -> npt.NDArray[np.float32]:
-    """Return the share of all volunteers who are asked a question: the sum of its cumulative fractions."""
+    """Return the fraction of all volunteers who are asked a question, float32 `[N]`.
+
+    It is the sum of the cumulative fractions of the answers.
+    """
     prob = np.stack([rows[f"{answer}_prob"].to_numpy() for answer in answers], axis=1)
     # A sum over floats may exceed 1 by rounding.
     asked: npt.NDArray[np.float64] = np.minimum(prob.sum(axis=1, dtype=np.float64), 1)

@@ -1,7 +1,7 @@
-"""How posterior draws share passes through the convolutions, and what follows for their mean and variance.
+"""Assign posterior draws to passes through the convolutions, and estimate the variance of their mean.
 
-A draw is a sample of all weights. Its convolutions cost 2,000 times as much as its dense head, so several
-draws share the weights of one pass and have heads of their own. NumPy only.
+A draw is a sample of all weights. Its convolutions cost 2,000 times as much as its dense head. Therefore
+several draws share the convolution weights of one pass, and each has its own head. Only NumPy is used.
 """
 
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ import numpy.typing as npt
 from gax_batch.models import DEFAULT_DRAWS, DEFAULT_PASSES
 
 PASS_SET = 8
-"""Passes of a set: together they see all 8 orientations of the square, as 4 antithetic pairs."""
+"""Number of passes in a set: one for each of the 8 orientations of the square, in 4 antithetic pairs."""
 
 _HALF = PASS_SET // 2
 
 
 @dataclass(frozen=True, slots=True)
 class Nesting:
-    """Which pass and head make each of S draws.
+    """The assignment of S draws to passes and heads.
 
-    Passes come in sets of 8. Within a set, draw k has the pass `k mod 8` and the head `k // 8`, so that the
-    first draws are the same however many follow. Passes p and p + 4 are antithetic (their noises add up to
-    zero: Hammersley & Morton 1956), and so are the heads 2 h and 2 h + 1 of a pass.
+    Passes are grouped in sets of 8. Within a set, draw k has the pass `k mod 8` and the head `k // 8`. Thus
+    the first draws do not depend on the number of draws. Passes p and p + 4 are antithetic: their noises add
+    up to zero (Hammersley & Morton 1956). So are the heads 2 h and 2 h + 1 of a pass.
 
     Attributes:
-        draws: S.
-        heads: Draws that share a pass, H.
+        draws: Number of draws, S.
+        heads: Number of draws that share a pass, H.
     """
 
     draws: int
@@ -36,7 +36,7 @@ class Nesting:
 
     @classmethod
     def of(cls, draws: int, passes: int) -> "Nesting":
-        """Share draws among passes, or among as many of them as there are draws."""
+        """Distribute draws over passes, or over one pass per draw if there are fewer draws."""
         return cls(draws, -(-draws // passes))
 
     @property
@@ -51,7 +51,7 @@ class Nesting:
         return whole * PASS_SET + rest % PASS_SET, rest // PASS_SET
 
     def blocks(self) -> npt.NDArray[np.int64]:
-        """Return the pair of antithetic passes of each draw, `[S]`: pairs are independent of one another."""
+        """Return the pair of antithetic passes of each draw, int64 `[S]`. Different pairs are independent."""
         passes = [self.place(draw)[0] for draw in range(self.draws)]
         return np.array([number // PASS_SET * _HALF + number % _HALF for number in passes])
 
@@ -60,9 +60,13 @@ DEFAULT = Nesting.of(DEFAULT_DRAWS, DEFAULT_PASSES)
 
 
 def stages(draws: int) -> list[range]:
-    """Draws to make one after the other until there are enough: whole sets, each time as many as before.
+    """Return the draws of each stage of adaptive sampling.
 
-    The first stage has two sets, since one tells its error by four pairs alone.
+    Stages are whole sets, and each stage doubles the number of draws. The first stage has two sets, because
+    the four pairs of one set are too few to estimate its error.
+
+    Args:
+        draws: Maximum number of draws.
     """
     ends = [2 * DEFAULT.draws]
     while ends[-1] < draws:
@@ -71,21 +75,21 @@ def stages(draws: int) -> list[range]:
 
 
 def mean_variance(values: npt.NDArray[Any], blocks: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Variance of the mean of draws: the scatter of the means of independent blocks.
+    """Return the variance of the mean of draws, from the scatter of the means of independent blocks.
 
     A pair of antithetic passes with all their heads is one independent sample of the mean (Owen 2013, "Monte
-    Carlo theory, methods and examples", section 8.2). The pairs of a set see different orientations, which
-    are strata (ibid., section 8.4): of two or more whole sets, the scatter of the pairs that see the same
-    ones counts. Of one set, the difference between orientations counts too, although its mean is free of it:
-    the variance is then too large rather than too small. Fractions of many galaxies do not depend on the
-    orientation.
+    Carlo theory, methods and examples", section 8.2). The pairs of a set have different orientations, which
+    are strata (ibid., section 8.4). With two or more whole sets, the variance is computed from pairs of the
+    same orientation. With one set, it also contains the difference between orientations, which does not
+    affect the mean: the variance is too large rather than too small. Fractions of many galaxies do not depend
+    on the orientation.
 
     Args:
-        values: `[S, ...]`, one for each draw.
-        blocks: `[S]`, see `Nesting.blocks`; two or more different ones.
+        values: Values of the draws, float `[S, ...]`.
+        blocks: Block of each draw, int64 `[S]`, from `Nesting.blocks`. At least two blocks.
 
     Returns:
-        `[...]`.
+        The variance of the mean, float `[...]`.
     """
     names = np.unique(blocks)
     means = np.stack([values[blocks == name].mean(axis=0) for name in names])
@@ -96,33 +100,33 @@ def mean_variance(values: npt.NDArray[Any], blocks: npt.NDArray[np.int64]) -> np
 
 
 def variance(values: npt.NDArray[Any], blocks: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Unbiased variance of one draw: the mean square around the mean, and the variance of that mean.
+    """Return the unbiased variance of one draw: mean square around the mean plus variance of the mean.
 
-    `E (x - m)**2 = E x**2 - E m**2` holds however the draws that have the mean m depend on one another.
-    Independent draws, each of which is a block, have the usual sample variance.
+    `E (x - m)**2 = E x**2 - E m**2` holds for any dependence between the draws with the mean m. For
+    independent draws, each of which is a block, the result is the usual sample variance.
 
     Args:
-        values: `[S, ...]`, one for each draw.
-        blocks: `[S]`, see `Nesting.blocks`; two or more different ones.
+        values: Values of the draws, float `[S, ...]`.
+        blocks: Block of each draw, int64 `[S]`, from `Nesting.blocks`. At least two blocks.
 
     Returns:
-        `[...]`.
+        The variance of one draw, float `[...]`.
     """
     return np.asarray(values.var(axis=0) + mean_variance(values, blocks))
 
 
 def freedom(values: npt.NDArray[Any], nesting: Nesting) -> npt.NDArray[Any]:
-    """Degrees of freedom of `variance`, by Satterthwaite's approximation (1946, Biometrics Bulletin 2, 110).
+    """Return the degrees of freedom of `variance` (Satterthwaite 1946, Biometrics Bulletin 2, 110).
 
-    The variance is the sum of that between passes and of that within a pass. An antithetic pair has one
-    degree of freedom, since its members deviate from the mean by opposite amounts.
+    The variance is the sum of the variance between passes and the variance within a pass. An antithetic pair
+    has one degree of freedom, because its members deviate from the mean by opposite amounts.
 
     Args:
-        values: `[S, ...]`, one for each draw.
-        nesting: Of these draws.
+        values: Values of the draws, float `[S, ...]`.
+        nesting: Assignment of these draws to passes and heads.
 
     Returns:
-        `[...]`, at least 1; infinite where the draws agree.
+        The degrees of freedom, float `[...]`, at least 1. Infinite where all draws are equal.
     """
     places = np.array([nesting.place(draw) for draw in range(len(values))])
     passes, pairs = places[:, 0], places[:, 1] // 2
@@ -138,5 +142,5 @@ def freedom(values: npt.NDArray[Any], nesting: Nesting) -> npt.NDArray[Any]:
 
 
 def _pairs_freedom(members: int, pairs: int) -> int:
-    """Degrees of freedom of members that come in antithetic pairs, or all alone."""
+    """Return the degrees of freedom of members that are all in antithetic pairs, or all independent."""
     return max(members - pairs if members > pairs else pairs - 1, 1)

@@ -1,7 +1,8 @@
-"""Which precision of the convolutions is faster on this machine: measured, since no CPU flag tells.
+"""Measure which precision of the convolutions is faster on this machine.
 
-bfloat16 is faster with AMX and with AVX512_BF16, and half as fast as float32 on other CPUs. The measurement
-takes a second, and six more where TensorFlow is not loaded; its result is kept in the user's cache folder.
+CPU flags do not predict it reliably. bfloat16 is faster with AMX and with AVX512_BF16, and half as fast as
+float32 on other CPUs. The measurement takes a second, and six more if TensorFlow must be loaded. The result
+is stored in the cache folder of the user.
 """
 
 import json
@@ -21,29 +22,32 @@ from gax_batch.errors import FatalError
 from gax_batch.system.cpus import cpu_name, logical_cpus
 
 Rates = dict[str, float]
-"""Passes through the convolutions a second, by precision."""
+"""Passes through the convolutions per second, by precision."""
 
 BOTH: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-# bfloat16 is chosen if it is faster by more than this factor: it rounds, and what is close may be noise.
-_WORTH = 1.1
+# bfloat16 is chosen if it is faster by more than this factor: it rounds, and a small difference may be noise.
+_MIN_SPEEDUP = 1.1
 _TURNS = 5
 _ROWS = 16
 _SECONDS = 300
 
 
 def faster(rates: Rates) -> Literal["float32", "bfloat16"]:
-    """Return bfloat16 if it is faster than float32 by more than a tenth, else float32."""
-    return "bfloat16" if rates["bfloat16"] > _WORTH * rates["float32"] else "float32"
+    """Return bfloat16 if it is more than 10 % faster than float32, else float32."""
+    return "bfloat16" if rates["bfloat16"] > _MIN_SPEEDUP * rates["float32"] else "float32"
 
 
 def measure_rates(threads: int = 0) -> Rates:
-    """Measure in this process, which loads TensorFlow; on a GPU if there is one.
+    """Measure the rates in this process, on a GPU if there is one. Loads TensorFlow.
 
-    Both precisions take turns, and the fastest turn of each counts, so that other work on the machine
-    disturbs neither more than the other.
+    The precisions alternate, and the fastest turn of each counts, so that other work on the machine affects
+    both equally.
 
     Args:
-        threads: Passes at once; 0 for one per logical CPU.
+        threads: Number of simultaneous passes; 0 for one per logical CPU.
+
+    Returns:
+        The rate of each precision.
     """
     threads = threads or logical_cpus()
     works = {name: _work(name, threads) for name in BOTH}
@@ -57,19 +61,19 @@ def measure_rates(threads: int = 0) -> Rates:
 
 
 def rates_of_machine() -> Rates:
-    """Measure in a process of its own, or return what an earlier measurement has found.
+    """Measure the rates in a separate process, or return the stored result of an earlier measurement.
 
     Raises:
-        FatalError: The process failed.
+        FatalError: The separate process failed.
     """
     key = f"{cpu_name()}, {logical_cpus()} CPUs, TensorFlow {version('tensorflow')}"
     cache = _cache_file()
     known: dict[str, Rates] = {}
-    # A cache that is broken, or that cannot be written, only costs the time of another measurement.
+    # If the cache is damaged or cannot be written, the rates are only measured again.
     with suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(cache.read_text()))
     if known.get(key, {}).keys() != set(BOTH):
-        known[key] = _measure_apart()
+        known[key] = _measure_in_process()
         with suppress(OSError):
             cache.parent.mkdir(parents=True, exist_ok=True)
             temporary = cache.with_suffix(f".{os.getpid()}")
@@ -78,7 +82,7 @@ def rates_of_machine() -> Rates:
     return known[key]
 
 
-def _measure_apart() -> Rates:
+def _measure_in_process() -> Rates:
     command = [sys.executable, "-m", "gax_batch.models.precision"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS)  # noqa: S603
@@ -94,7 +98,7 @@ def _cache_file() -> Path:
 
 
 def _work(precision: str, threads: int) -> Any:
-    """Return a function that takes a micro-batch through the convolutions, once in each thread."""
+    """Return a function that runs the convolutions on a micro-batch, once in each thread."""
     from gax_batch.models import layers
     from gax_batch.models.runtime import configure, tf
 

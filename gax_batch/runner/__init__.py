@@ -1,1 +1,1 @@
-"""One run from its settings to its commit, and what is known of it before."""
+"""Settings, preparation, execution and record of a run, and the commands that predict one."""

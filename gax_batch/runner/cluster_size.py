@@ -1,4 +1,4 @@
-"""How large a cluster a survey needs: engines, memory, disks, hours and cost, from measured rates."""
+"""Estimate the cluster that a survey needs: engines, memory, disks, hours and cost, from measured rates."""
 
 import math
 from dataclasses import dataclass
@@ -7,24 +7,31 @@ from gax_batch.imaging.limits import DEFAULT_UNIT_SIZE
 from gax_batch.system.machine import DRIVER_BYTES, MIB, UNIT_BYTES, local_resources
 
 CORE_RATE = 8.9 / 2
-"""Cutouts a second of one core, reading to commit: a whole run on two cores (docs/benchmarks.md)."""
+"""Cutouts that one core catalogs per second, measured on a whole run on two cores (docs/benchmarks.md)."""
 
 PLAN_BYTES = 250
-"""Of the head's temporary folder for each cutout, while a run plans (docs/benchmarks.md)."""
+"""Bytes per cutout in the temporary folder of the head, while a run is planned (docs/benchmarks.md)."""
 
 PACKED_BYTES = 6_700
-"""Of a packed cutout (docs/benchmarks.md)."""
+"""Bytes of a packed cutout (docs/benchmarks.md)."""
 
-# The driver's peak while it planned 12,000,000 cutouts (docs/benchmarks.md). Its units have no tasks yet.
+# Peak memory of the driver while it planned 12,000,000 cutouts (docs/benchmarks.md). Tasks of units, which
+# are created later, are not included.
 _PLANNING_BYTES = 946 * MIB
-# Cores that a node keeps for reading and writing beside its engine: as the overlays of deploy/ have them.
+# Cores of a node for reading and writing, in addition to its engine. The overlays of deploy/ use the same.
 _READERS_OF_A_CPU, _READERS_OF_A_GPU = 2, 12
 _GIB, _GB = 1 << 30, 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class EngineNode:
-    """A node of one engine: its cores, its GPUs, and the cutouts that it catalogs each second."""
+    """A node with one engine.
+
+    Attributes:
+        engine_cores: Cores of the engine.
+        gpus: GPUs of the engine.
+        rate: Cutouts that the node catalogs per second.
+    """
 
     engine_cores: float
     gpus: float
@@ -32,13 +39,23 @@ class EngineNode:
 
     @property
     def cores(self) -> int:
-        """Those of the engine, and some for reading and writing."""
+        """Cores of the engine plus those for reading and writing."""
         return math.ceil(self.engine_cores) + (_READERS_OF_A_GPU if self.gpus else _READERS_OF_A_CPU)
 
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """What a survey needs of a cluster; bytes, seconds."""
+    """Resources of a cluster that a survey needs.
+
+    Attributes:
+        galaxies: Cutouts to process.
+        node: Type of the nodes.
+        engines: Number of nodes, with one engine each.
+        seconds: Duration of the run.
+        object_store: Object store of each node, bytes.
+        driver: Memory of the driver, bytes.
+        head_disk: Temporary folder of the head, bytes.
+    """
 
     galaxies: int
     node: EngineNode
@@ -50,27 +67,39 @@ class Sizing:
 
     @property
     def core_hours(self) -> float:
-        """Of the engines' cores; the nodes' others, and the head, come on top."""
+        """Core hours of the engines, without the other cores of the nodes and without the head."""
         return self.engines * self.node.engine_cores * self.seconds / 3600
 
     @property
     def gpu_hours(self) -> float:
-        """Of the engines' GPUs."""
+        """GPU hours of the engines."""
         return self.engines * self.node.gpus * self.seconds / 3600
 
     def cost(self, *, core_price: float = 0.0, gpu_price: float = 0.0) -> float:
-        """In the currency of the prices, which are for an hour; a node is paid for with all its cores."""
+        """Return the cost of the nodes, with all their cores, in the currency of the prices.
+
+        Args:
+            core_price: Price of one core-hour.
+            gpu_price: Price of one GPU-hour.
+        """
         node_hours = self.engines * self.seconds / 3600
         return node_hours * (self.node.cores * core_price + self.node.gpus * gpu_price)
 
 
 def cpu_node(engine_cores: float = 6, core_rate: float = CORE_RATE) -> EngineNode:
-    """A node without a GPU, as if cores added up."""
+    """Return a node without a GPU, whose rate is assumed to be proportional to its cores."""
     return EngineNode(engine_cores, 0, engine_cores * core_rate)
 
 
 def gpu_node(engine_cores: float, gpus: float, *, infer_rate: float, read_rate: float) -> EngineNode:
-    """A node whose engine was measured on such GPUs: it is as fast as the slower of reading and inference."""
+    """Return a node with GPUs, which is as fast as the slower of reading and inference.
+
+    Args:
+        engine_cores: Cores of the engine.
+        gpus: GPUs of the engine.
+        infer_rate: Cutouts that the engine classifies per second, measured on the same GPUs.
+        read_rate: Cutouts that one core reads per second.
+    """
     return EngineNode(engine_cores, gpus, min(infer_rate, _READERS_OF_A_GPU * read_rate))
 
 
@@ -82,14 +111,14 @@ def size(
     unit_size: int = DEFAULT_UNIT_SIZE,
     engines: int = 0,
 ) -> Sizing:
-    """Size a cluster.
+    """Estimate the resources of a cluster that processes a survey.
 
     Args:
         galaxies: Cutouts to process.
-        node: What an engine runs on.
-        hours: In which they are to be done.
-        unit_size: Cutouts per unit; a unit is never shared by engines.
-        engines: So many, however long they take; 0: as many as the hours ask for.
+        node: Type of the nodes, with one engine each.
+        hours: Time in which the survey is to be processed.
+        unit_size: Cutouts per unit. One engine processes a whole unit.
+        engines: Number of engines; 0 derives it from `hours`.
     """
     units = max(1, math.ceil(galaxies / unit_size))
     if not engines:
@@ -110,13 +139,20 @@ def size(
 
 
 def lines(sizing: Sizing, *, core_price: float | None, gpu_price: float | None, source: str) -> list[str]:
-    """What `gax plan` says of a cluster."""
+    """Return the lines of `gax plan` about a cluster.
+
+    Args:
+        sizing: Resources of the cluster.
+        core_price: Price of one core-hour, or None.
+        gpu_price: Price of one GPU-hour, or None.
+        source: Origin of the rates, for the reader.
+    """
     node = sizing.node
     each = f"{node.engine_cores:g} cores" + (f" and {node.gpus:g} GPU" if node.gpus else "")
     engines = f"{sizing.engines:,} engine{'s' if sizing.engines > 1 else ''}"
     gpu_hours = f", {sizing.gpu_hours:,.1f} GPU hours" if node.gpus else ""
     store, driver, disk = sizing.object_store / _GIB, sizing.driver / _GIB, sizing.head_disk / _GB
-    said = [
+    shown = [
         f"on a cluster: {engines} of {each} (--workers {sizing.engines}), {sizing.seconds / 3600:,.1f} h, "
         f"{sizing.core_hours:,.0f} core hours{gpu_hours} ({source})",
         f"  a node: {node.cores} cores, {store:,.1f} GiB object store, as much for spill",
@@ -124,14 +160,14 @@ def lines(sizing: Sizing, *, core_price: float | None, gpu_price: float | None, 
     ]
     if core_price is not None or gpu_price is not None:
         cost = sizing.cost(core_price=core_price or 0.0, gpu_price=gpu_price or 0.0)
-        said.append(
+        shown.append(
             f"  cost of the nodes: {cost:,.2f}, without head and storage, in the currency of your prices"
         )
-    return said
+    return shown
 
 
 def table(hours: float = 20.0) -> list[str]:
-    """The table of docs/guides/kubernetes.md: four surveys on nodes without a GPU, in Markdown."""
+    """Return the table of docs/guides/kubernetes.md: four surveys on nodes without a GPU, in Markdown."""
     rows = [
         f"| galaxies | core hours | engines of 6 cores, for {hours:g} h | hours "
         "| each node: object store, and its overflow on disk | head's `/tmp` | memory of the driver "

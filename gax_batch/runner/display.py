@@ -78,7 +78,7 @@ class PlainLines:
 
     @contextmanager
     def running(self, state: RunState) -> Iterator[None]:
-        """Set nothing up."""
+        """Run the block without any preparation."""
         yield
 
 
@@ -120,7 +120,7 @@ class JsonLines:
 
     @contextmanager
     def running(self, state: RunState) -> Iterator[None]:
-        """Name the run in the lines from now on."""
+        """Add the identifier of the run to the lines from now on."""
         self._run = state.run_id
         yield
 
@@ -161,7 +161,7 @@ class LiveDisplay(PlainLines):
 
 
 class _LastingConsole(Console):
-    """A console that is silent once its output is closed. Rich would end the process."""
+    """A console that discards its output once it is closed. Rich would end the process."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -190,7 +190,7 @@ def open_display(write: Callable[[str], None], *, json_lines: bool) -> Iterator[
     display: JsonLines | LiveDisplay | None = None
     if json_lines:
         display = JsonLines(write_if_read)
-    # Notebooks set FORCE_COLOR, which rich takes for a terminal.
+    # Notebooks set FORCE_COLOR. Rich then reports a terminal.
     elif console.is_terminal and console.file.isatty() and not console.is_dumb_terminal:
         display = LiveDisplay(console)
     with redirect_messages(display.message if display else write_if_read):
@@ -241,8 +241,8 @@ def panel(state: RunState) -> Group:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim")
     rows.add_row("units", f"{state.ended_units:,} of {state.units:,} ended{'; ' if units else ''}{units}")
-    at_work = facts["units"]["inferring"]
-    rows.add_row("engines", f"{at_work:,} of {facts['engines']:,} at work; {_limit(state)}")
+    busy = facts["units"]["inferring"]
+    rows.add_row("engines", f"{busy:,} of {facts['engines']:,} busy; {_limit(state)}")
     rows.add_row("object store", f"{facts['object_store_mib']:,} of {facts['object_store_of_mib']:,} MiB")
     rows.add_row("rejects", f"{state.counts.rejects:,}{': ' if listed else ''}{listed}{more}")
     return Group(Text(f"run {state.run_id}", style="dim"), bar, rows)
@@ -250,7 +250,7 @@ def panel(state: RunState) -> Group:
 
 def _limit(state: RunState) -> str:
     if state.stopping:
-        return "stopping, what is in flight is finished"
+        return "stopping, units in flight are finished"
     step = state.limiting_step
     return "starting" if step == "starting" else f"limited by {step}"
 

@@ -1,4 +1,4 @@
-"""`gax plan`: what a run would do, what it would need, and how long it would take; nothing is written."""
+"""Predict the work, the resources and the duration of a run for `gax plan`. Writes nothing."""
 
 import logging
 import tempfile
@@ -32,21 +32,34 @@ _SHOWN_PROBLEMS = 5
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How fast one core reads and one engine classifies, cutouts a second; and its start, seconds."""
+    """Measured rates of a machine.
+
+    Attributes:
+        read: Cutouts that one core reads per second.
+        infer: Cutouts that one engine classifies per second.
+        start: Seconds until an engine has started.
+    """
 
     read: float
     infer: float
     start: float
 
     def seconds(self, cutouts: int, resources: Resources) -> float:
-        """How long a run of this machine takes: reading and inference overlap, and share the cores."""
-        # Both are measured with the whole machine at their disposal, so their times add up to its work.
+        """Return the seconds that a run on this machine takes."""
+        # Reading and inference overlap and share the cores. Each rate was measured while the other step was
+        # idle, so their times add up.
         return self.start + cutouts / self.infer + cutouts / (self.read * resources.cpus)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Hours that a run may take on a cluster, and prices of an hour of a core and of a GPU, if known."""
+    """Time and prices from which a cluster is sized.
+
+    Attributes:
+        hours: Hours that a run may take.
+        core_price: Price of one core-hour, if known.
+        gpu_price: Price of one GPU-hour, if known.
+    """
 
     hours: float = 20.0
     core_price: float | None = None
@@ -54,7 +67,7 @@ class Budget:
 
 
 def forecast(settings: RunSettings, *, calibrate: bool = True, budget: Budget | None = None) -> int:
-    """Log what a run would do.
+    """Log what a run would do, the memory that it needs, and its duration.
 
     Args:
         settings: Settings of the run.
@@ -104,19 +117,19 @@ def forecast(settings: RunSettings, *, calibrate: bool = True, budget: Budget | 
 def _cluster_lines(
     plan: Plan, settings: RunSettings, resources: Resources, rates: Rates | None, budget: Budget
 ) -> list[str]:
-    """The size of a cluster for the same survey, from this machine's rates where they were measured."""
+    """Return the size of a cluster for the survey, from the rates of this machine if they were measured."""
     gpus = settings.engine_gpus or 0
     if gpus and rates is None:
         return ["on a cluster: no GPU has been measured; run gax plan on a node that has one"]
     if gpus and rates is not None:
         node = gpu_node(settings.engine_cpus or 2, gpus, infer_rate=rates.infer, read_rate=rates.read)
-        source = "this machine's rates"
+        source = "rates of this machine"
     elif rates is not None:
         node = cpu_node(settings.engine_cpus or 6, 1 / (resources.cpus / rates.infer + 1 / rates.read))
-        source = "this machine's rates, as if cores added up"
+        source = "rates of this machine, proportional to the cores"
     else:
         node = cpu_node(settings.engine_cpus or 6)
-        source = "the rates of docs/benchmarks.md, as if cores added up"
+        source = "rates of docs/benchmarks.md, proportional to the cores"
     need = size(
         plan.members,
         node,
@@ -129,7 +142,12 @@ def _cluster_lines(
 
 @dataclass(frozen=True, slots=True)
 class TimedCutouts:
-    """A few cutouts of a plan, `CUTOUT_SCHEMA`, and the CPU seconds that reading them took."""
+    """A few cutouts of a plan.
+
+    Attributes:
+        cutouts: Table with `CUTOUT_SCHEMA`.
+        seconds: CPU seconds in which they were read.
+    """
 
     cutouts: pa.Table
     seconds: float
@@ -143,7 +161,16 @@ def read_sample(plan: Plan, settings: RunSettings) -> TimedCutouts:
 
 
 def measure(sample: TimedCutouts, settings: RunSettings, bundle_id: str, resources: Resources) -> Rates:
-    """Classify a sample, a second time once everything is compiled."""
+    """Measure the rates of this machine with a sample.
+
+    The first cutout is classified in advance, so that compilation does not count.
+
+    Args:
+        sample: Cutouts, and the time in which they were read.
+        settings: Settings of the run.
+        bundle_id: Identifier of the bundle that the engine must load.
+        resources: Resources of the run, with the CPUs of the engine.
+    """
     good = [np.frombuffer(c, np.uint8) for c in sample.cutouts["cutout"].to_pylist() if c is not None]
     images = np.stack(good or [np.zeros(IMAGE_SIDE * IMAGE_SIDE * 3, np.uint8)])
     images = images.reshape(-1, IMAGE_SIDE, IMAGE_SIDE, 3)
@@ -187,7 +214,7 @@ def _plan_lines(plan: Plan) -> list[str]:
 
 def _memory_line(need: MemoryNeed, *, fits: bool) -> str:
     there = f"{available_bytes() / MIB:,.0f} MiB are available"
-    return f"memory: about {need}; {there}" + ("" if fits else ", too few: the run would be refused")
+    return f"memory: about {need}; {there}" + ("" if fits else ", not enough: the run would be refused")
 
 
 def _problem_lines(cutouts: pa.Table) -> list[str]:

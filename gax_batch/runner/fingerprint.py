@@ -1,8 +1,8 @@
-"""What the units of a catalog were made with, and what other settings mean for them.
+"""Fingerprint the settings of a run, and find the units of a catalog that other settings made.
 
-A settings fingerprint has two halves, `numbers.others`. The first is a digest of what changes a row's
-numbers: units of another one are redone. The second is a digest of limits and companions: it separates the
-parts of runs with different ones, and redoes nothing by itself.
+A settings fingerprint has two halves, `numbers.others`. The first half is a digest of the settings that
+change the numbers of a row. A unit whose first half differs is processed again. The second half is a digest
+of limits and companions. It keeps parts of different runs apart; a difference in it alone repeats no unit.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from gax_batch.models.bundle import Bundle
 from gax_batch.rejects import Reason
 from gax_batch.runner.settings import RunSettings
 
-# Raised whenever code changes what a cutout's row says, so that existing catalogs are redone.
+# Increased whenever the code changes the numbers of a row, so that existing catalogs are processed again.
 RESULTS_VERSION = 7
 
 _LIMITED: Mapping[str, Reason] = {
@@ -35,49 +35,54 @@ _COMPANIONS = ("population_order", "population_bins", "keep_draws")
 
 
 def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
-    """Return the digests of what changes a row's numbers, and of limits and companions, joined by a dot."""
+    """Return the fingerprint of the settings, `numbers.others`, as the module describes."""
     others = {name: getattr(settings, name) for name in (*_LIMITED, *_COMPANIONS)}
     return f"{_digest(_numbers(settings, bundle.bundle_id))}.{_digest(others)}"
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """The settings, by their run's record, and the bundle that made some units."""
+class UnitOrigin:
+    """Settings and bundle with which units were made, from the record of their run.
+
+    Attributes:
+        settings: Settings of the run.
+        bundle_id: Identifier of the model bundle.
+    """
 
     settings: RunSettings
     bundle_id: str
 
 
 class Provenance:
-    """What the units of a catalog were made with, by the records of their runs.
+    """Reads from run records which settings made the units of a catalog.
 
-    A record is read only for fingerprints other than the run's own, once each.
+    One record is read for each fingerprint that differs from the one of the run.
     """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._known: dict[str, Made | None] = {}
+        self._known: dict[str, UnitOrigin | None] = {}
 
     def numbers(self, fingerprint: str) -> str:
         """Return the digest of the settings that changed the numbers of a fingerprint's rows."""
         return fingerprint.partition(".")[0]
 
     def same_numbers(self, fingerprint: str) -> set[str]:
-        """Return the catalog's fingerprints whose rows have the numbers of this one."""
+        """Return the fingerprints in the catalog whose rows have the same numbers."""
         mine, _, _ = fingerprint.partition(".")
         return {
             other for other in self._fingerprints() if fingerprint == other or self.numbers(other) == mine
         }
 
     def changes(self, fingerprint: str, settings: RunSettings, bundle: Bundle) -> list[str]:
-        """Return a line for each group of units that is redone: how many cutouts, and for which settings."""
+        """Return a line for each group of units to process again: number of cutouts and changed settings."""
         cutouts: Counter[str] = Counter()
         same = self.same_numbers(fingerprint)
         for name, planned in self._catalog.planned().items():
             if name.settings_fingerprint not in same:
                 cutouts[name.settings_fingerprint] += planned
         return [
-            f"redone are {count:,} cutouts of {self._catalog.uri}: "
+            f"{count:,} cutouts of {self._catalog.uri} are processed again: "
             f"{self._difference(other, settings, bundle)}"
             for other, count in cutouts.most_common()
         ]
@@ -101,17 +106,17 @@ class Provenance:
         return found
 
     def incomplete(self, fingerprint: str, settings: RunSettings) -> list[PartName]:
-        """Return the parts without the sums or draws that these settings ask for."""
+        """Return the parts that lack sums or draws that these settings request."""
         lacking = {other for other in self._other_settings(fingerprint) if self._lacks(other, settings)}
         return [name for name in self._catalog.parts() if name.settings_fingerprint in lacking]
 
-    def made(self, fingerprint: str) -> Made | None:
-        """Return what a fingerprint's units were made with; None if no record of it can be read."""
+    def made(self, fingerprint: str) -> UnitOrigin | None:
+        """Return the settings that made the units of a fingerprint; None if no record can be read."""
         if fingerprint not in self._known:
             self._known[fingerprint] = self._read(fingerprint)
         return self._known[fingerprint]
 
-    def _read(self, fingerprint: str) -> Made | None:
+    def _read(self, fingerprint: str) -> UnitOrigin | None:
         planned = self._catalog.planned()
         names = [name for name in planned if name.settings_fingerprint == fingerprint]
         for name in sorted(names, key=lambda name: (-planned[name], name.key)):
@@ -148,7 +153,7 @@ class Provenance:
     def _difference(self, fingerprint: str, settings: RunSettings, bundle: Bundle) -> str:
         made = self.made(fingerprint)
         if made is None:
-            return "the record of the run that made them is missing, and with it their settings"
+            return "the record of their run is missing, so that their settings are unknown"
         before = _numbers(made.settings, made.bundle_id)
         now = _numbers(settings, bundle.bundle_id)
         changed = [
@@ -157,21 +162,23 @@ class Provenance:
             if before.get(name) != now.get(name)
         ]
         if self.numbers(fingerprint) != _digest(before):
-            changed.append("this release computes other numbers")
+            changed.append("this release computes different numbers")
         return ", ".join(changed)
 
 
-def _recorded(catalog: str, run_id: str, fingerprint: str) -> Made | None:
+def _recorded(catalog: str, run_id: str, fingerprint: str) -> UnitOrigin | None:
     try:
         record = read_run_record(catalog, run_id)
         settings = RunSettings(**record["settings"])
     except (OSError, KeyError, TypeError, ValueError, ValidationError, UsageError):
         return None
-    return Made(settings, record["bundle_id"]) if record["settings_fingerprint"] == fingerprint else None
+    return (
+        UnitOrigin(settings, record["bundle_id"]) if record["settings_fingerprint"] == fingerprint else None
+    )
 
 
 def _numbers(settings: RunSettings, bundle_id: str) -> dict[str, Any]:
-    """What changes a row's numbers, besides the cutout."""
+    """Return the values that, besides the cutout, determine the numbers of a row."""
     decisive: dict[str, Any] = {
         "results_version": RESULTS_VERSION,
         "bundle_id": bundle_id,
@@ -186,7 +193,7 @@ def _numbers(settings: RunSettings, bundle_id: str) -> dict[str, Any]:
     else:
         decisive["target_error"] = settings.target_error
     if settings.frames:
-        # Cutouts have a size of their own.
+        # Only frames use it: cutouts have their own size.
         decisive["default_radius"] = settings.default_radius
     return decisive
 

@@ -7,11 +7,11 @@ from gax_batch.models.nesting import DEFAULT, Nesting
 from gax_batch.runner.setting_types import ModelNames, Settings, Uri, in_panel
 
 PASSES_PER_SECOND = 32
-"""Passes of one cutout that take a second on the slowest machine that counts as at work."""
+"""Passes per second and cutout of the slowest machine that is not taken for a stalled one."""
 
 
 class ModelSettings(Settings):
-    """Which networks classify, and how."""
+    """Settings of the networks that classify galaxies."""
 
     bundle: Uri | None = Field(
         None,
@@ -49,7 +49,7 @@ class ModelSettings(Settings):
 
 
 class InferenceSettings(ModelSettings):
-    """Which networks classify the galaxies of a survey, and how."""
+    """Settings of the networks that classify the galaxies of a survey."""
 
     target_error: float | None = Field(
         None,
@@ -66,22 +66,22 @@ class InferenceSettings(ModelSettings):
     def _in_sets(cls, value: float | None, info: ValidationInfo) -> float | None:
         draws, models = info.data.get("draws", DEFAULT.draws), info.data.get("models", ("bayesian",))
         if value is not None and "bayesian" not in models:
-            raise ValueError("needs bayesian among the models")
+            raise ValueError("requires bayesian among the models")
         if value is not None and (draws % DEFAULT.draws or draws < 2 * DEFAULT.draws):
             raise ValueError(
-                f"needs draws that are a multiple of {DEFAULT.draws} and at least {2 * DEFAULT.draws}, not "
+                f"requires draws that are a multiple of {DEFAULT.draws} and at least {2 * DEFAULT.draws}, not "
                 f"{draws}; try {8 * DEFAULT.draws}"
             )
         return value
 
     @property
     def most_passes(self) -> int:
-        """Passes through the convolutions that a galaxy has at most."""
+        """Maximum number of passes through the convolutions for a galaxy."""
         if self.target_error is None:
             return Nesting.of(self.draws, self.passes).passes
         return self.draws // DEFAULT.heads
 
     @property
     def stored_draws(self) -> int:
-        """Draws that every galaxy has, from which the sums of the survey are made."""
+        """Number of draws that every galaxy has. The sums of the survey are computed from them."""
         return self.draws if self.target_error is None else DEFAULT.draws

@@ -1,6 +1,6 @@
 """Update the state of a run from its results and samples, and pass it to the display and the metrics.
 
-A signal is answered here, outside its handler: no more units are begun, and those in flight are finished.
+Signals are processed here, outside their handler: no more units begin, and those in flight finish.
 Results arrive in the main thread and samples in another one: a lock guards the state.
 The run continues if its terminal or pipe is closed.
 """
@@ -25,16 +25,16 @@ _IDLE_SAMPLES_BEFORE_THE_END = 2
 
 @dataclass(slots=True)
 class Monitor:
-    """Keeps the state of a run, reports it, and ends a run that was asked to stop.
+    """Keeps the state of a run, reports it, and ends the run after a request to stop.
 
     Attributes:
         state: State of the run.
         display: Shows the run to the user.
-        stop: The request to stop, which a signal makes.
-        grace_seconds: Seconds that units in flight have after a signal.
-        metrics: Receive the same events as the display.
+        stop: Request to stop, set by a signal.
+        grace_seconds: Seconds for which units in flight may continue after a signal.
+        metrics: Observer that receives the same events as the display.
         stall: Detects that the run makes no progress.
-        alarm: Detects that the images differ from those that the bundle knows.
+        alarm: Detects that the images differ from the reference images of the bundle.
     """
 
     state: RunState

@@ -1,9 +1,10 @@
-"""`gax pack`: any survey to Parquet shards of cutouts, so that the next runs read a tenth as much.
+"""Pack a survey into Parquet shards for `gax pack`.
 
-Or of the original images: a million small objects become a few large ones, and nothing is lost.
+A shard contains cutouts, which are a tenth of the bytes of the images, or the unchanged original images.
 
-A shard is a unit of the plan, and its name tells the members, their versions and the settings that made it:
-what is there already is not made again. What cannot be packed is a line of a CSV file beside its shard.
+Each shard is a unit of the plan. Its name is derived from the members, their versions and the settings, so
+that shards that exist already are not made again. Cutouts that cannot be packed are listed in a CSV file
+below `rejects/`.
 """
 
 import hashlib
@@ -51,15 +52,21 @@ _REJECT_COLUMNS = ("galaxy_id", "source_uri", "source_version", "stage", "reason
 
 @dataclass(frozen=True, slots=True)
 class PackedSurvey:
-    """What is in a packed survey after `pack_survey`."""
+    """Contents of a packed survey after `pack_survey`.
+
+    Attributes:
+        shards: Shards of the survey.
+        written: Shards that were written.
+        removed: Shards of an earlier state that were removed.
+        failed: Shards that were not written, because the storage failed for some of their cutouts.
+        rejects: Rejects by reason, of the shards that were processed.
+    """
 
     shards: int
     written: int
     removed: int
     failed: int
-    """Shards that were not written, since the storage failed for some of their cutouts."""
     rejects: dict[str, int]
-    """Of the shards that were worked on, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +96,18 @@ def pack_survey(
     """Pack a survey. Shards that exist already are kept.
 
     Args:
-        settings: Survey, decoding, and the folder or prefix of the shards.
+        settings: Settings of the survey, the decoding, and the folder or prefix of the shards.
         originals: Pack the original images instead of their cutouts.
         processes: Number of worker processes; one per core if None.
         replace: Remove the shards of an earlier state of the survey once the new ones are written.
 
     Raises:
-        UsageError: The input is wrong, or the output holds something else.
+        UsageError: The input is wrong, or the output contains other files.
         TransientError: The store kept failing.
         FatalError: The storage refused nearly everything, or a process was terminated.
     """
     if originals and settings.frames:
-        raise UsageError("galaxies on frames have no image files of their own; omit --originals")
+        raise UsageError("galaxies on frames do not have their own image files; omit --originals")
     output = storage.normalize_uri(settings.output)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = make_plan(
@@ -118,7 +125,7 @@ def pack_survey(
         present = {info.uri for info in list_objects(output, missing_ok=True)}
         missing = [task for task in tasks if task.uri not in present]
         logger.info(
-            f"{plan.members:,} cutouts in {len(tasks):,} shards, of which {len(missing):,} are to be packed"
+            f"{plan.members:,} cutouts in {len(tasks):,} shards, {len(missing):,} of which must be packed"
         )
         storage.check_writable(output)
         progress = Progress(planned=sum(task.members for task in missing))
@@ -141,7 +148,7 @@ def pack_survey(
 
 
 def _tasks(plan: Plan, output: str, decoder: Decoder, *, originals: bool) -> list[_Task]:
-    # All that decides what is in a shard besides the unit's members.
+    # Besides the members of the unit, only these values determine the contents of a shard.
     decisive = ("originals", decoder.limits.bytes) if originals else (RESULTS_VERSION, asdict(decoder))
     settings = hashlib.sha256(repr(decisive).encode()).hexdigest()[:8]
     return [
@@ -157,10 +164,10 @@ def _tasks(plan: Plan, output: str, decoder: Decoder, *, originals: bool) -> lis
 
 
 def _outdated(output: str, wanted: set[str], *, replace: bool) -> list[str]:
-    """Shards of an earlier state of the survey.
+    """Return the shards of an earlier state of the survey.
 
     Raises:
-        UsageError: They may not be replaced, or there is something else.
+        UsageError: They may not be replaced, or the output contains other files.
     """
     there = [info.uri for info in list_objects(output, missing_ok=True)]
     rejects = {_rejects_uri(uri) for uri in there}
@@ -168,12 +175,12 @@ def _outdated(output: str, wanted: set[str], *, replace: bool) -> list[str]:
     for uri in others:
         name = uri.rsplit("/", 1)[-1]
         if _SHARD.fullmatch(name) is None and not (name.endswith(".csv") and "/rejects/" in uri):
-            raise UsageError(f"{output} holds something else already ({uri}); choose an empty folder")
+            raise UsageError(f"{output} already contains other files ({uri}); choose an empty folder")
     shards = [uri for uri in others if uri.endswith(".parquet")]
     if shards and not replace:
         raise UsageError(
-            f"{output} holds {len(shards)} shards of another survey, or of this one before it changed; "
-            "choose another folder, or pass --replace to remove them in the end"
+            f"{output} contains {len(shards)} shards of another survey, or of this one before it changed; "
+            "choose another folder, or pass --replace to remove them after packing"
         )
     return shards
 
@@ -196,7 +203,7 @@ def _pack(task: _Task) -> _Packed:
         rejected = pa.concat_tables(rejects)
         counts = {item["values"]: item["counts"] for item in pc.value_counts(rejected["reason"]).to_pylist()}
         if not PASSING.isdisjoint(counts):
-            # Another try may find these cutouts in order: a shard without them would stay so for ever.
+            # A later attempt may read these cutouts. A shard without them would never be replaced.
             return _Packed(task.members, False, counts)
         if len(rejected):
             text = io.BytesIO()
@@ -207,7 +214,7 @@ def _pack(task: _Task) -> _Packed:
 
 
 def _read(task: _Task, members: pa.Table) -> Iterator[pa.Table]:
-    """The unit's rows with their images: cutouts at once, originals as many as fit into memory."""
+    """Yield the rows of a unit with images: all cutouts at once, originals in groups that fit into memory."""
     if not task.originals:
         cutouts = read_unit(members, task.decoder)
         yield cutouts.rename_columns(["image" if n == "cutout" else n for n in cutouts.column_names])

@@ -1,4 +1,4 @@
-"""Whether a run would find what its settings name: input, catalog, bundle. Nothing is planned or kept."""
+"""Check that the input, the catalog and the bundle of a run exist. Plans nothing and keeps nothing."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,23 +12,23 @@ from gax_batch.runner.settings import RunSettings
 
 
 def survey_problems(settings: RunSettings) -> Iterator[Problem]:
-    """What is wrong with a survey's settings, seen from here and with the credentials that are here.
+    """Yield the problems of the settings of a survey, with the credentials of this process.
 
-    An empty object is written below the catalog and deleted again, to know that it can be.
+    To check that the catalog is writable, an empty object is written below it and deleted.
 
     Raises:
         TransientError: A store kept failing.
     """
-    looks: dict[str, Callable[[], object]] = {
+    checks: dict[str, Callable[[], object]] = {
         "input": lambda: open_input(settings, settings.catalog, keep_index=False),
         "catalog": lambda: storage.check_writable(settings.catalog),
         "bundle": lambda: Calibration.of_bundle(
             load_catalog_bundle(settings.bundle).manifest["calibration"], settings.models
         ),
     }
-    for key, look in looks.items():
+    for key, check in checks.items():
         try:
-            look()
+            check()
         except UsageError as error:
             what, _, fix = str(error).partition("; ")
             yield Problem(f"survey.{key}", what, fix or "correct the settings")

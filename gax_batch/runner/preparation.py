@@ -1,4 +1,4 @@
-"""What stands before a run, and tells what it would do: list, compare, and predict the memory."""
+"""Prepare a run: list the input, compare it with the catalog, and predict the memory."""
 
 import logging
 from collections import Counter
@@ -41,7 +41,7 @@ from gax_batch.system.machine import (
 logger = logging.getLogger(__name__)
 
 _SHOWN_UNITS = 3
-# Of a small survey, some may go whatever their share.
+# This many cutouts may be removed whatever their fraction of a small survey.
 _FEW_REMOVED = 10
 
 Retries = Mapping[PartName, Collection[str] | None]
@@ -65,8 +65,11 @@ def plan_run(
         folder: An empty folder on a local disk, in which the plan keeps its members.
         keep_index: Whether the index of frames is written.
 
+    Returns:
+        The plan of the run.
+
     Raises:
-        UsageError: The input or a setting is wrong. Nothing but the index of frames was written.
+        UsageError: The input or a setting is wrong. At most the index of frames was written.
     """
     provenance = Provenance(catalog)
     retries = _retries(settings, catalog, fingerprint, provenance)
@@ -94,7 +97,7 @@ def plan_run(
 def report_changed_settings(
     settings: RunSettings, bundle: Bundle, catalog: Catalog, fingerprint: str
 ) -> None:
-    """Log the settings whose change redoes units of the catalog. Called before anything is listed."""
+    """Log the changed settings that cause units to be processed again. Called before the listing."""
     for line in Provenance(catalog).changes(fingerprint, settings, bundle):
         logger.info(line)
 
@@ -109,7 +112,7 @@ def _retries(settings: RunSettings, catalog: Catalog, fingerprint: str, provenan
         names = ", ".join(name.unit_id for name in incomplete[:_SHOWN_UNITS])
         more = ", ..." if len(incomplete) > _SHOWN_UNITS else ""
         logger.info(
-            f"{len(incomplete):,} units were made without sums or draws that these settings ask for ({names}"
+            f"{len(incomplete):,} units were made without sums or draws that these settings request ({names}"
             f"{more}); --redo-companions processes them again"
         )
     return retries
@@ -118,14 +121,14 @@ def _retries(settings: RunSettings, catalog: Catalog, fingerprint: str, provenan
 def _settled_shards(
     settings: RunSettings, catalog: Catalog, fingerprints: Collection[str], retries: Retries
 ) -> SettledShards | None:
-    # A table of positions, a limit or the wish to redo everything may touch any row.
+    # With a table of positions, a limit or `full`, any row of any shard may change.
     if settings.full or settings.limit is not None or settings.positions is not None:
         return None
     return SettledShards(catalog, fingerprints, excluded=retries)
 
 
 def _known(catalog: Catalog, passed_over: Collection[PartName], retries: Retries) -> Iterator[pa.Table]:
-    """The catalog's members; those of `retries` are retried, however often they were."""
+    """Yield the members of the catalog. Those of `retries` are retried whatever their number of attempts."""
     if not retries:
         yield from catalog.members(passed_over)
         return
@@ -159,7 +162,7 @@ def _compare(
     }
     return make_plan(
         source.list_members(),
-        # The units that the listing passed over are known when the first batch is asked for.
+        # The units that the listing skipped are known only when the first batch is requested.
         _known(catalog, () if settled is None else settled.units, retries),
         units,
         settings_fingerprint=fingerprint,
@@ -188,7 +191,10 @@ def open_input(
         exclude: Folder or prefix whose objects are not part of the survey.
         keep_index: Whether the index of frames is written.
         index_folder: Folder or prefix of the index of frames; None to use no index.
-        settled: Shards that need no listing of their rows, as for `open_source`.
+        settled: Unchanged shards whose rows are not listed, as for `open_source`.
+
+    Returns:
+        The source of the members.
 
     Raises:
         UsageError: The survey does not exist, or the settings contradict each other.
@@ -196,12 +202,12 @@ def open_input(
     """
     bands = PRESETS[settings.preset].bands
     if settings.frame_index is not None and not settings.frames:
-        raise UsageError("--frame-index is the index of --frames: give both, or neither")
+        raise UsageError("--frame-index requires --frames; pass both or neither")
     if settings.band_files:
         if settings.frames or not bands:
             raise UsageError(
-                "--band-files needs a --preset of several bands, and is for cutouts: --frames are always one "
-                "file per band; change the one or leave out the other"
+                "--band-files requires a --preset of several bands and excludes --frames, which always have one "
+                "file per band; change --preset, or omit one of the two"
             )
         return open_band_files(
             settings.input,
@@ -219,7 +225,7 @@ def open_input(
             limits=settings.listing_limits,
         )
     if settings.positions is None or not bands:
-        raise UsageError("--frames needs --positions, and a --preset of several bands: give both")
+        raise UsageError("--frames requires --positions and a --preset of several bands; pass both")
     return open_frames(
         settings.input,
         settings.positions,
@@ -233,15 +239,15 @@ def open_input(
 
 
 def joined_positions(settings: SurveySettings) -> Iterable[pa.Table]:
-    """The positions that are joined to members by id; those of frames are members themselves."""
+    """Return the positions to join to members by id. Positions on frames are members, so none are joined."""
     return () if settings.positions is None or settings.frames else read_positions(settings.positions)
 
 
 def report_positions(settings: SurveySettings, plan: Plan) -> None:
-    """Log how many cutouts the table of positions has, and by which of its columns.
+    """Log how many cutouts are in the table of positions, and the column by which they were found.
 
     Raises:
-        UsageError: The table has no cutout of the input, and there is no `--limit`.
+        UsageError: The table does not have any cutout of the input, and `limit` is not set.
     """
     found = plan.matched
     if settings.positions is None or settings.frames:
@@ -250,23 +256,26 @@ def report_positions(settings: SurveySettings, plan: Plan) -> None:
         columns = ", ".join(found.columns) or "it has no rows"
         raise UsageError(
             f"{settings.positions} has none of the {found.cutouts:,} cutouts of {settings.input} (its id "
-            f"columns: {columns}; an id of the input: {found.example}); give a table with the ids of the "
+            f"columns: {columns}; an id of the input: {found.example}); pass a table with the ids of the "
             "input, or omit --positions"
         )
     by = f" (by {found.column})" if found.column else ""
     without = found.cutouts - found.in_table - found.elsewhere
     logger.info(
         f"positions: {found.in_table:,} of {found.cutouts:,} cutouts are in {settings.positions}{by}; of the "
-        f"others, {found.elsewhere:,} keep the position they have, {without:,} have none"
+        f"others, {found.elsewhere:,} keep their position, {without:,} have none"
     )
 
 
 def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog) -> RunSettings:
-    """Make the precision `auto` definite, before anything depends on it: all workers use the same.
+    """Replace the precision `auto` by the one that all workers use.
 
-    It is the one that most of the catalog was made with by otherwise equal settings, so that a night on
-    another machine redoes nothing; where nothing is committed yet, that of most parts of interrupted runs. A
-    new catalog gets the one that is faster where its engines will run.
+    It is the precision with which otherwise equal settings made most of the catalog, so that a run on another
+    machine does not process units again. Without a commit, the parts of interrupted runs are counted instead.
+    For a new catalog, it is the precision that is faster where the engines will run.
+
+    Returns:
+        The settings with the precision float32 or bfloat16.
 
     Raises:
         UsageError: No cluster answers at the address.
@@ -294,7 +303,7 @@ def settle_precision(settings: RunSettings, bundle: Bundle, catalog: Catalog) ->
 
 
 def _measure(settings: RunSettings) -> Rates | None:
-    """Measure both precisions where the engines will be; None for GPUs, which are made for bfloat16."""
+    """Measure both precisions where the engines will run; None for GPUs, which support bfloat16."""
     if settings.engine_gpus:
         return None
     if cluster_address(settings.ray_address) is None:
@@ -307,16 +316,16 @@ def _measure(settings: RunSettings) -> Rates | None:
 
 
 def _refuse_shrinking(settings: RunSettings, plan: Plan) -> None:
-    # A unit that is redone loses the members that are not listed, and a pruned one all of them.
+    # A unit that is processed again loses its members that are not listed. A pruned unit loses all of them.
     if settings.limit is not None and plan.counts.vanished:
         raise UsageError(
-            f"--limit {settings.limit} leaves out {plan.counts.vanished:,} cutouts of {settings.catalog}; "
-            "omit --limit, or try it on a catalog of its own"
+            f"--limit {settings.limit} excludes {plan.counts.vanished:,} cutouts of {settings.catalog}; "
+            "omit --limit, or use it with a separate catalog"
         )
 
 
 def _refuse_removal(settings: RunSettings, catalog: Catalog, plan: Plan) -> None:
-    """Refuse to prune much of a catalog: its input is another one, or its listing was not complete."""
+    """Refuse to prune much of a catalog, because the input is probably wrong or its listing incomplete."""
     vanished = plan.counts.vanished
     if not (settings.prune and vanished) or settings.max_removed >= 1:
         return
@@ -325,15 +334,17 @@ def _refuse_removal(settings: RunSettings, catalog: Catalog, plan: Plan) -> None
         raise UsageError(
             f"--prune would remove {vanished:,} of the {total:,} cutouts of {settings.catalog}, which "
             f"{settings.input} does not have: more than --max-removed {settings.max_removed:.3g}; check "
-            "--input, or allow more"
+            "--input, or raise --max-removed"
         )
 
 
 def resources_of(settings: RunSettings, units: Sequence[Unit] = ()) -> tuple[Resources, MemoryNeed]:
-    """Return what a run of some units uses on this machine, and the memory that it needs.
+    """Return the resources that a run uses on this machine, and the memory that it needs.
 
-    Units that are redone keep the size that they were made with, whatever the settings say. Without units it
-    is the least that any run of these settings needs.
+    Args:
+        settings: Settings of the run.
+        units: Units to process. Units that are processed again keep their size, whatever the settings are.
+            Without units, the result is the minimum for these settings.
     """
     kept = settings.stored_draws if settings.keep_draws else 0
     largest = max((unit.members for unit in units), default=1)

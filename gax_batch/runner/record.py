@@ -1,7 +1,7 @@
-"""The record of a run, `runs/<run_id>/run.json`: what ran, on what, how long, how many, and how it ended.
+"""The record of a run, `runs/<run_id>/run.json`: settings, versions, counts, durations and outcome.
 
-While a run works, its record has the status `running` and is renewed every `BEAT_SECONDS`. The next run gives
-records that nobody renews any more the end that the catalog's log shows.
+During a run, its record has the status `running` and is rewritten every `RENEWAL_SECONDS`. If the driver of a
+run ended without writing the outcome, the next run writes it, as the log of the catalog shows it.
 """
 
 import platform
@@ -31,9 +31,17 @@ RECORDED_PACKAGES = ("ray", "tensorflow", "tensorflow-probability", "numpy", "py
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What identifies one run that has something to do.
+    """A run with units to process.
 
-    `settings` are plain JSON values; `reference` is the bundle's, None for one that has none.
+    Attributes:
+        run_id: Identifier of the run.
+        started: Time at which the run started.
+        catalog: URI of the catalog.
+        bundle_id: Identifier of the model bundle.
+        settings: Settings as plain JSON values.
+        settings_fingerprint: Fingerprint of the settings.
+        plan: Units of the run.
+        reference: Reference images of the bundle, None for a bundle without them.
     """
 
     run_id: str
@@ -48,22 +56,22 @@ class Run:
 
 COMPLETE, FAILED_UNITS, FAILED, INTERRUPTED = "complete", "failed units", "failed", "interrupted"
 
-BEAT_SECONDS = 600.0
-_LOST_AFTER = timedelta(seconds=3 * BEAT_SECONDS)
-# Every run settles the records before its own: what is lost is among the last.
-_SETTLED_RECORDS = 20
+RENEWAL_SECONDS = 600.0
+_LOST_AFTER = timedelta(seconds=3 * RENEWAL_SECONDS)
+# Every run checks the records before its own, so that records without an outcome are among the last ones.
+_CHECKED_RECORDS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: its message, exit code and record are all made of this.
+    """The outcome of a run, from which its message, exit code and record are derived.
 
     Attributes:
         status: `COMPLETE`, `FAILED_UNITS`, `FAILED` or `INTERRUPTED`.
-        exit_code: 0, 3 with failed units; without a commit 2, 4, or 130 and 143 for signals.
-        version: The snapshot that the run committed; None where nothing was committed.
-        cause: The error that ended the run, or that came after the commit; None if there was none.
-        unknown: Whether nobody knows if there is a commit; `version` is None then.
+        exit_code: 0, or 3 with failed units; without a commit 2 or 4, or 130 and 143 for signals.
+        version: The snapshot that the run committed, None without a commit.
+        cause: The error that ended the run or followed the commit, None without an error.
+        unknown: Whether it is unknown if the commit exists; then `version` is None.
     """
 
     status: str
@@ -74,7 +82,13 @@ class Outcome:
 
     @classmethod
     def of(cls, version: int | None, *, failed_units: int, error: BaseException | None) -> "Outcome":
-        """Derive the outcome from the commit, which decides, the failed units, and the error."""
+        """Derive the outcome of a run.
+
+        Args:
+            version: Committed snapshot. With one, the run did not fail, whatever the error is.
+            failed_units: Number of units that failed.
+            error: Error that ended the run or followed the commit.
+        """
         cause = None if error is None else str(error) or type(error).__name__
         if version is not None:
             return cls(FAILED_UNITS if failed_units else COMPLETE, 3 if failed_units else 0, version, cause)
@@ -87,18 +101,22 @@ class Outcome:
 
     @property
     def messages(self) -> list[str]:
-        """Lines for the person who waits; none where everything went well."""
+        """Lines to log about the outcome; empty if there was no problem."""
         if self.unknown:
-            return []  # the error says it
+            return []  # the message of the error explains it
         if self.version is None:
-            return ["nothing was committed; finished units are kept, and the same command goes on from there"]
+            return ["nothing was committed; finished units are kept, and the same command reuses them"]
         if self.cause is not None:
             return [f"snapshot {self.version} is committed; after that, this failed: {self.cause}"]
         return []
 
 
 class Clock:
-    """Seconds of a run by stage."""
+    """Measures the seconds of each stage of a run.
+
+    Attributes:
+        laps: Seconds by name of the stage.
+    """
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
@@ -119,7 +137,15 @@ class Clock:
 def describe(
     run: Run, counts: RunCounts, clock: Clock, outcome: Outcome | None = None, *, peak_bytes: int = 0
 ) -> dict[str, Any]:
-    """Return the record of a run, as plain JSON values; without an outcome, that of one at work."""
+    """Return the record of a run as plain JSON values.
+
+    Args:
+        run: The run.
+        counts: Counts of its units and cutouts.
+        clock: Seconds of its stages.
+        outcome: Outcome of the run, None while it runs.
+        peak_bytes: Peak memory, bytes.
+    """
     inferred = sum(part.planned for part in counts.parts) - counts.reused_cutouts
     process_seconds = clock.laps.get("process", 0.0)
     return {
@@ -158,7 +184,7 @@ def describe(
 
 
 def store(catalog: str, record: dict[str, Any]) -> None:
-    """Write a run's record, over an earlier one of the same run.
+    """Write the record of a run, and replace an earlier record of the same run.
 
     Raises:
         OSError: It cannot be written.
@@ -169,7 +195,7 @@ def store(catalog: str, record: dict[str, Any]) -> None:
 
 @contextmanager
 def kept_running(run: Run, counts: RunCounts, clock: Clock) -> Iterator[None]:
-    """Store the record of a run at work, and renew it as long as the block lasts.
+    """Store the record of a run, and rewrite it regularly while the block runs.
 
     Raises:
         OSError: It cannot be written.
@@ -179,12 +205,12 @@ def kept_running(run: Run, counts: RunCounts, clock: Clock) -> Iterator[None]:
     store(run.catalog, record)
     ended = threading.Event()
 
-    def beat() -> None:
-        while not ended.wait(BEAT_SECONDS):
+    def renew() -> None:
+        while not ended.wait(RENEWAL_SECONDS):
             with suppress(GaxError, OSError):
                 store(run.catalog, {**record, "written": datetime.now(UTC).isoformat()})
 
-    thread = threading.Thread(target=beat, name="run-record", daemon=True)
+    thread = threading.Thread(target=renew, name="run-record", daemon=True)
     thread.start()
     try:
         yield
@@ -195,7 +221,7 @@ def kept_running(run: Run, counts: RunCounts, clock: Clock) -> Iterator[None]:
 
 
 def commit_of(catalog: str, run_id: str) -> Entry | None:
-    """Return the commit of a run, by the catalog's log; None if it has none.
+    """Return the commit of a run from the log of the catalog, or None.
 
     Raises:
         UsageError: The catalog cannot be read.
@@ -207,13 +233,13 @@ def commit_of(catalog: str, run_id: str) -> Entry | None:
     return next(mine, None)
 
 
-def settle_lost(catalog: str) -> None:
-    """Write the end into records of runs whose driver ended without doing so, as by SIGKILL.
+def complete_lost_records(catalog: str) -> None:
+    """Complete the records of runs whose driver ended without writing the outcome, for example by SIGKILL.
 
-    Errors of the storage are left to the run that comes.
+    Errors of the storage are ignored here. The run that follows reports them.
     """
     with suppress(GaxError, OSError):
-        for run_id in run_ids(catalog)[-_SETTLED_RECORDS:]:
+        for run_id in run_ids(catalog)[-_CHECKED_RECORDS:]:
             record = read_record(catalog, run_id)
             if record.get("status") != RUNNING:
                 continue
@@ -229,7 +255,7 @@ def settle_lost(catalog: str) -> None:
 
 
 def summary_lines(record: dict[str, Any]) -> list[str]:
-    """What a person wants to know at the end of a run."""
+    """Return the lines of the summary that is logged at the end of a run."""
     counts = record["counts"]
     lines = [
         f"{counts['planned']:,} planned = {counts['galaxies']:,} galaxies + {counts['rejects']:,} rejects"

@@ -1,6 +1,6 @@
-"""A whole run, step by step: list, plan, check, resume, execute, commit, record.
+"""Execute a run: list, plan, check, resume, process, commit, record.
 
-The only module that imports `pipeline` (and so Ray), and only when there is something to do.
+The module imports `pipeline`, and with it Ray, only if there are units to process.
 """
 
 import logging
@@ -33,7 +33,7 @@ from gax_batch.runner.monitor import Monitor
 from gax_batch.runner.preparation import plan_run, report_changed_settings, resources_of, settle_precision
 from gax_batch.runner.record import Clock, Outcome, Run
 from gax_batch.runner.settings import RunSettings
-from gax_batch.runner.tolerance import JUDGED_AFTER, Tolerance
+from gax_batch.runner.tolerance import CHECKED_AFTER, Tolerance
 from gax_batch.runner.up_to_date import report_nothing_to_do
 from gax_batch.runner.webhook import ATTEMPTS, Webhook, summary_of
 from gax_batch.sources import read_unit
@@ -46,7 +46,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended: 0 complete, 3 with failed units; `version` is the catalog's snapshot."""
+    """The outcome of a run.
+
+    Attributes:
+        exit_code: 0 if the run is complete, 3 if units failed.
+        run_id: Identifier of the run, None if there was nothing to do.
+        version: Snapshot of the catalog.
+    """
 
     exit_code: int
     run_id: str | None
@@ -74,7 +80,7 @@ def _run_survey(settings: RunSettings, display: Display) -> RunOutcome:
     clock = Clock()
     webhook = Webhook(settings.webhook)
     bundle = load_catalog_bundle(settings.bundle)
-    # The engine would find out too, but only once Ray has started.
+    # The engine checks this too, but only after Ray has started.
     Calibration.of_bundle(bundle.manifest["calibration"], settings.models)
     reference = Reference.of_bundle(bundle.manifest)
     catalog = Catalog(settings.catalog)
@@ -84,7 +90,7 @@ def _run_survey(settings: RunSettings, display: Display) -> RunOutcome:
     _require_memory(settings)
     with tempfile.TemporaryDirectory(prefix="gax-") as folder:
         plan = plan_run(settings, catalog, fingerprint, Path(folder))
-        record.settle_lost(catalog.uri)
+        record.complete_lost_records(catalog.uri)
         if not (plan.units or plan.removed):
             report_nothing_to_do(settings.catalog, catalog.version, webhook)
             return RunOutcome(0, None, catalog.version)
@@ -107,12 +113,12 @@ def _run_survey(settings: RunSettings, display: Display) -> RunOutcome:
 
 
 def _require_memory(settings: RunSettings, units: Sequence[Unit] = ()) -> Resources:
-    """The resources of a run of some units.
+    """Return the resources of a run of some units, and check the memory.
 
-    Called before the listing without any, since a listing may take hours, and again with those of the plan.
+    Called without units before the listing, which may take hours, and again with the units of the plan.
 
     Raises:
-        UsageError: The memory does not suffice.
+        UsageError: The machine does not have enough memory.
     """
     resources, need = resources_of(settings, units)
     require_memory(need, available_bytes())
@@ -130,12 +136,16 @@ def load_engine(
     target_error: float | None,
     precision: Precision,
 ) -> Summarizer:
-    """Build the engine in the process that will use it; this imports TensorFlow."""
+    """Build an engine in the process that uses it. Imports TensorFlow.
+
+    Raises:
+        FatalError: The bundle is not the one of the run.
+    """
     from gax_batch.models.engine import Engine
 
     loaded = load_bundle(bundle)
     if loaded.bundle_id != bundle_id:
-        raise FatalError(f"this worker finds the bundle {loaded.bundle_id}, but the run is of {bundle_id}")
+        raise FatalError(f"this worker loaded the bundle {loaded.bundle_id}, but the run uses {bundle_id}")
     return Engine(
         loaded,
         models=models,
@@ -188,13 +198,13 @@ def _infer(
     clock: Clock,
     display: Display,
 ) -> None:
-    """Make the parts of all units that are not stored yet, and judge what has come out of them all.
+    """Write the parts of all units that are not stored yet, and check the fraction of rejects.
 
     Raises:
-        UsageError: What is rejected shows a wrong input or setting.
+        UsageError: The rejects show that the input or a setting is wrong.
         FatalError: Every unit failed, or the run made no progress for too long.
     """
-    # What is forced is done again, although its parts are there.
+    # With --full, units are processed again although their parts exist.
     units = [] if settings.full else [(unit.unit_id, unit.fingerprint) for unit in run.plan.units]
     stored = find_finished(run.catalog, run.settings_fingerprint, units)
     finished = {unit_id: part for unit_id, part in stored.items() if not part.unread}
@@ -207,10 +217,10 @@ def _infer(
         )
     tolerance = Tolerance(run.catalog, settings.max_rejects, galaxies_before=catalog.galaxy_count())
     for part in finished.values():
-        tolerance.see(part)
+        tolerance.add(part)
     tasks = _write_tasks(run, finished, bases)
-    if sum(task.planned for task in tasks) > JUDGED_AFTER:
-        # What the storage does not give now is read again by the run.
+    if sum(task.planned for task in tasks) > CHECKED_AFTER:
+        # Cutouts that the storage does not return now are read again by the run.
         with suppress(TransientError, FatalError):
             tolerance.try_sample(read_unit(run.plan.sample(SAMPLE), settings.decoder))
     if tasks:
@@ -222,14 +232,14 @@ def _infer(
 def _commit(
     run: Run, settings: RunSettings, catalog: Catalog, counts: RunCounts
 ) -> tuple[int, BaseException | None]:
-    """Commit the parts, and return the snapshot that has them, and an error that came after it."""
+    """Commit the parts. Return the snapshot that contains them, and an error that followed the commit."""
     facts = {
         "bundle_id": run.bundle_id,
         "settings_fingerprint": run.settings_fingerprint,
         "status": record.FAILED_UNITS if counts.failures else record.COMPLETE,
     }
     try:
-        # A signal waits for the commit, which is the run's end.
+        # A signal takes effect only after the commit, with which the run ends anyway.
         with drain_on_signal(settings.grace):
             version = catalog.commit(
                 counts.parts, run_id=run.run_id, metadata=facts, removed=run.plan.removed
@@ -240,7 +250,7 @@ def _commit(
         except (GaxError, OSError) as unknown:
             raise UnknownCommitError(
                 f"the commit of run {run.run_id} failed ({error}), and the catalog cannot be read "
-                f"({unknown}): gax catalog log shows whether it is there"
+                f"({unknown}): gax catalog log shows whether it exists"
             ) from error
         if entry is None:
             raise
@@ -249,7 +259,7 @@ def _commit(
 
 
 def _conclude(written: dict[str, Any], outcome: Outcome, settings: RunSettings, webhook: Webhook) -> None:
-    """Store and log how a run ended. A failure here is logged, and does not change how the run ended."""
+    """Store and log the outcome of a run. An error here is logged and does not change the outcome."""
     committed = outcome.version is not None
     try:
         with drain_on_signal(settings.grace) if committed else nullcontext():
@@ -259,7 +269,7 @@ def _conclude(written: dict[str, Any], outcome: Outcome, settings: RunSettings, 
                 logger.info(f"the record of run {written['run_id']} cannot be written: {error}")
             for line in [*(record.summary_lines(written) if committed else []), *outcome.messages]:
                 logger.info(line)
-            # A process that is being stopped has little time left.
+            # A process that received a signal may be terminated soon.
             attempts = 1 if outcome.status == record.INTERRUPTED else ATTEMPTS
             webhook.send(summary_of(written), attempts=attempts)
     except StoppedError:
@@ -323,13 +333,13 @@ def _execute(
             Monitor(
                 state, display, stop, settings.grace, publisher, stall, Alarm(run.reference)
             ).on() as monitor,
-            # Closed here, not when a traceback lets it go: it must not outlive Ray.
+            # Closed explicitly: a traceback would keep the generator alive after Ray has shut down.
             closing(with_retries(tasks, execute, lambda: stop.number is not None)) as results,
         ):
             for result in results:
                 monitor.ended(result)
                 if result.part is not None:
-                    tolerance.see(result.part)
+                    tolerance.add(result.part)
             if stop.number is not None and state.ended_units < len(tasks):
                 raise StoppedError(stop.number)
 
@@ -348,7 +358,7 @@ def _options_of(run: Run, settings: RunSettings) -> UnitOptions:
 
 
 def _engine_of(run: Run, settings: RunSettings) -> Callable[[int], Summarizer]:
-    """Return what builds an engine in a worker, from its number of threads."""
+    """Return a function that builds an engine in a worker from its number of threads."""
     return partial(
         load_engine,
         bundle=None if settings.bundle is None else storage.normalize_uri(settings.bundle),

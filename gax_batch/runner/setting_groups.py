@@ -1,7 +1,7 @@
-"""Settings by concern. Each class declares each of its settings once: name, type, default, range, meaning.
+"""Settings by topic. Each class declares the name, type, default, range and meaning of its settings.
 
 `gax_batch.runner.settings` combines them into the settings of a command. The options of the command line, the
-YAML file and the documentation are generated from those. Larger modules are imported where a value is used,
+YAML file and the documentation are generated from them. Larger modules are imported where a value is used,
 because `gax --help` loads this module.
 """
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class InputSettings(Settings):
-    """Which cutouts are read, and where they are."""
+    """Settings of the input: location and format of the cutouts."""
 
     input: Uri = Field(
         description="Cutouts to read: a folder, prefix or glob of JPEG, PNG, TIFF or FITS images, or of "
@@ -89,7 +89,7 @@ class InputSettings(Settings):
 
 
 class ColorSettings(Settings):
-    """Colors of cutouts."""
+    """Settings of the colors of cutouts."""
 
     preset: PresetName = Field(
         DEFAULT_PRESET,
@@ -100,7 +100,7 @@ class ColorSettings(Settings):
 
 
 class DecodeSettings(ColorSettings):
-    """How a cutout is made of what was read."""
+    """Settings of the decoding of images into cutouts."""
 
     crop: float = Field(
         GZ2_CROP,
@@ -160,11 +160,11 @@ class DecodeSettings(ColorSettings):
 
 
 class SurveySettings(DecodeSettings, InputSettings):
-    """Which cutouts are read, and how."""
+    """Settings of the input and of its decoding."""
 
 
 class CatalogSettings(Settings):
-    """Which catalog is written, what it stores, and what is processed again."""
+    """Settings of the catalog: location, stored columns, and units to process again."""
 
     catalog: Uri = Field(
         description="Catalog to create or update: a local path, s3://, gs:// or az://.",
@@ -215,7 +215,7 @@ class CatalogSettings(Settings):
 
 
 class UnitSettings(Settings):
-    """Size of the units of work."""
+    """Settings of the units of work."""
 
     unit_size: int = Field(
         DEFAULT_UNIT_SIZE,
@@ -227,7 +227,7 @@ class UnitSettings(Settings):
 
 
 class ResourceSettings(UnitSettings):
-    """What a run uses of a machine or of a Ray cluster."""
+    """Settings of the resources on a machine or a Ray cluster."""
 
     workers: AutoCount = Field(
         "auto",
@@ -266,7 +266,7 @@ class ResourceSettings(UnitSettings):
 
 
 class LimitSettings(Settings):
-    """When a run retries, warns and stops."""
+    """Settings that determine when a run retries, warns and stops."""
 
     max_rejects: Fraction = Field(
         0.05,
@@ -318,7 +318,7 @@ class LimitSettings(Settings):
 
 
 class OutputSettings(Settings):
-    """How a run reports."""
+    """Settings of the reports of a run."""
 
     log_format: Literal["text", "json"] = Field(
         "text",

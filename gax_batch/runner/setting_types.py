@@ -1,6 +1,6 @@
-"""Types of settings: what they accept on the command line and in YAML, and what they refuse.
+"""Types of settings, with their conversion from the command line and YAML and their validation.
 
-`gax --help` loads this module, so that it imports larger ones where a value is checked.
+Because `gax --help` loads this module, it imports larger modules only where a value is checked.
 """
 
 import difflib
@@ -24,28 +24,28 @@ HIDDEN = ("input", "catalog", "positions", "bundle", "frame_index", "output", "i
 
 
 def _without_secrets(value: str) -> str:
-    """Refuse a URI that holds a secret: it is written into plans, records and tables."""
+    """Refuse a URI that contains a secret, because URIs are written into plans, records and tables."""
     parts = urlsplit(value)
-    # Azure's URIs name container@account, which is not a secret.
+    # URIs of Azure contain container@account, which is not a secret.
     if parts.password or (parts.username and parts.scheme not in ("abfs", "abfss")):
-        raise ValueError("holds credentials; give them by the environment or the machine's role instead")
+        raise ValueError("contains credentials; provide them by the environment or the role of the machine")
     if parts.scheme in ("http", "https") and (parts.query or parts.fragment):
-        raise ValueError("holds a query, which may be a signature; give a plain URI")
+        raise ValueError("contains a query, which may be a signature; pass a plain URI")
     return value
 
 
 def _is_variable(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
         raise ValueError(
-            "is the name of an environment variable that holds the URL, which is a secret: "
-            "export GAX_WEBHOOK=https://..., and give GAX_WEBHOOK"
+            "must be the name of an environment variable that holds the URL, which is a secret: "
+            "export GAX_WEBHOOK=https://... and pass GAX_WEBHOOK"
         )
     return value
 
 
 def _split_models(value: object) -> object:
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-    # The order means nothing, and the fingerprint of a catalog must not depend on it.
+    # The order has no meaning, so that the fingerprint of a catalog must not depend on it.
     return tuple(sorted(set(names))) if isinstance(names, (list, tuple)) else names
 
 
@@ -54,7 +54,7 @@ def _parse_percent(value: object) -> object:
         try:
             return float(value.strip().removesuffix("%")) / 100
         except ValueError:
-            raise ValueError("is a fraction such as 0.05, or percent such as 5%") from None
+            raise ValueError("must be a fraction such as 0.05, or percent such as 5%") from None
     return value
 
 

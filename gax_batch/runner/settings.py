@@ -1,7 +1,7 @@
-"""Settings of `gax run`, `gax pack` and `gax classify`, combined from the settings of each concern.
+"""Settings of `gax run`, `gax pack` and `gax classify`, combined from the settings of each topic.
 
 The same names are options of the command line, keys of the YAML file and keys of the record of a run. Only
-`cli` and what it calls for a run know these classes; everything below takes plain values.
+`cli` and `runner` use these classes; the packages below take plain values.
 """
 
 import difflib
@@ -66,15 +66,15 @@ class ClassifySettings(ModelSettings, ColorSettings):
 
 
 def load_settings(config_file: str | None, given: Mapping[str, Any]) -> RunSettings:
-    """Merge the settings of a run from a YAML file and from the command line, which wins.
+    """Merge the settings of a run from a YAML file and from the command line, which has priority.
 
     Args:
         config_file: Path of a YAML mapping, or None.
         given: Settings by name; None means "not given".
 
     Raises:
-        UsageError: The file cannot be read, a key is unknown (the nearest one is named), a setting is missing
-            or its value is out of range.
+        UsageError: The file cannot be read, a key is unknown (the message names the nearest one), or a
+            setting is missing or out of range.
     """
     values = _read_yaml(config_file) if config_file else {}
     known = list(RunSettings.model_fields)
@@ -108,7 +108,7 @@ def check_settings(kind: type[AnySettings], given: Mapping[str, Any]) -> AnySett
 
 
 def describe_settings(settings: RunSettings | None = None) -> str:
-    """Return settings as commented YAML that `--config` reads back; the defaults where none are given."""
+    """Return settings as commented YAML for `--config`; the defaults if `settings` is None."""
     lines = []
     for name, field in RunSettings.model_fields.items():
         default = None if field.is_required() else field.default
@@ -132,7 +132,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise UsageError(
-            f"{path} is not a mapping; write one 'key: value' a line, as `gax config show` prints"
+            f"{path} is not a mapping; write one 'key: value' per line, as `gax config show` prints"
         )
     return values
 

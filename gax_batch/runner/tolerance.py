@@ -1,4 +1,4 @@
-"""When a run stops because of what comes out of it: too many rejects, no galaxy, or failed units alone."""
+"""Stop a run with too many rejects, without any galaxy, or of which every unit failed."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,24 +13,24 @@ from gax_batch.catalog.schema import REJECTS
 from gax_batch.cluster.progress import RunCounts
 from gax_batch.errors import FatalError, GaxError, UsageError
 
-JUDGED_AFTER = 1_000
-"""Cutouts after which a run is judged while it goes on."""
+CHECKED_AFTER = 1_000
+"""Number of cutouts after which the rejects are checked during the run."""
 
-# A small night with some bad cutouts is not a wrong configuration.
+# A few bad cutouts in a small night do not indicate a wrong configuration.
 FEW_REJECTS = 10
 _SHOWN_REASONS = 3
 
 
 class Tolerance:
-    """Counts what has come out of a run, and stops it where that shows a wrong input or setting."""
+    """Counts galaxies and rejects, and stops a run if they indicate a wrong input or setting."""
 
     def __init__(self, catalog: str, threshold: float, *, galaxies_before: int) -> None:
-        """Count nothing yet.
+        """Start with zero counts.
 
         Args:
-            catalog: The catalog's URI.
-            threshold: Fraction of the cutouts that may be rejected.
-            galaxies_before: Galaxies of the catalog before the run.
+            catalog: URI of the catalog.
+            threshold: Fraction of the cutouts that may be rejected, 0 to 1.
+            galaxies_before: Number of galaxies in the catalog before the run.
         """
         self._catalog, self._threshold, self._before = catalog, threshold, galaxies_before
         self._rows = self._rejects = 0
@@ -38,15 +38,15 @@ class Tolerance:
         self._examples: dict[str, Part] = {}
 
     def try_sample(self, cutouts: pa.Table) -> None:
-        """Judge a few cutouts of the whole plan, before the run starts; they are not counted.
+        """Check a few cutouts of the whole plan before the run starts. They are not counted.
 
-        Only a sample of which nothing is good is beyond doubt, whatever the threshold below 1.
+        A sample is too small to compare it with the threshold: only one without a good cutout stops the run.
 
         Args:
-            cutouts: `CUTOUT_SCHEMA`.
+            cutouts: Table with `CUTOUT_SCHEMA`.
 
         Raises:
-            UsageError: All of them are rejected.
+            UsageError: All cutouts are rejected, and the threshold is below 1.
         """
         if self._threshold == 1 or not len(cutouts) or pc.any(pc.is_null(cutouts["reason"])).as_py():
             return
@@ -59,22 +59,22 @@ class Tolerance:
             "--max-rejects 1"
         )
 
-    def see(self, part: Part) -> None:
+    def add(self, part: Part) -> None:
         """Count a finished part.
 
         Raises:
-            UsageError: After `JUDGED_AFTER` cutouts, too many are rejected.
+            UsageError: After `CHECKED_AFTER` cutouts, too many are rejected.
         """
         self._rows += part.rows
         self._rejects += part.rejects
         self._reasons.update(part.rejects_by_reason)
         for reason in part.rejects_by_reason:
             self._examples.setdefault(reason, part)
-        if self._rows + self._rejects >= JUDGED_AFTER:
-            self._judge()
+        if self._rows + self._rejects >= CHECKED_AFTER:
+            self._check()
 
     def end(self, counts: RunCounts) -> None:
-        """Judge the run as a whole, before its commit.
+        """Check the counts of the whole run before its commit.
 
         Raises:
             UsageError: Too many cutouts are rejected, or the catalog would have no galaxy.
@@ -83,21 +83,21 @@ class Tolerance:
         if counts.failures and not counts.parts:
             unit, cause = next(iter(counts.failures.items()))
             raise FatalError(f"every unit failed ({len(counts.failures):,}), for example {unit}: {cause}")
-        self._judge()
+        self._check()
         if self._rejects and not (self._rows or self._before) and self._threshold < 1:
             raise UsageError(
                 f"all {self._rejects:,} cutouts were rejected ({self._described()}), and the catalog would "
                 "have no galaxy; check the input and the settings, or allow it with --max-rejects 1"
             )
 
-    def _judge(self) -> None:
+    def _check(self) -> None:
         cutouts = self._rows + self._rejects
         if self._rejects <= max(self._threshold * cutouts, FEW_REJECTS):
             return
         raise UsageError(
             f"{self._rejects:,} of {cutouts:,} cutouts were rejected ({self._described()}), more than "
             f"--max-rejects {self._threshold:.3g}; check the input and the settings, or allow more: the same "
-            "command then uses what is finished"
+            "command then reuses the finished units"
         )
 
     def _described(self) -> str:
@@ -107,9 +107,9 @@ class Tolerance:
         return f"{counts}; for example {examples}" if examples else counts
 
     def _describe(self, reasons: Sequence[str]) -> Iterator[str]:
-        """One example of each reason, as far as it can be read."""
+        """Yield an example for each reason. Examples that cannot be read are skipped."""
         for reason in reasons:
-            # The examples only help: what cannot be read must not hide why the run stops.
+            # An example that cannot be read must not hide why the run stops.
             with suppress(GaxError, OSError):
                 root = layout.table(self._catalog, layout.REJECTS)
                 (rows,) = read_in_turn(root, [self._examples[reason].key], REJECTS)

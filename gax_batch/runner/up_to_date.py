@@ -1,4 +1,4 @@
-"""Whether a run would find nothing to do, known without a cluster: it is planned, and that is all."""
+"""Plan a run without a cluster to find out whether it has anything to do."""
 
 import logging
 import tempfile
@@ -15,13 +15,16 @@ logger = logging.getLogger(__name__)
 
 
 def is_up_to_date(settings: RunSettings) -> bool:
-    """Plan a run, and report one that has nothing to do as the run itself would, to the webhook too.
+    """Plan a run. If it has nothing to do, log this and post it to the webhook, as the run itself would.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
+
+    Returns:
+        Whether the run has nothing to do.
 
     Raises:
-        UsageError: The run would be refused with the same line.
+        UsageError: The run would be refused with the same message.
         TransientError: The store kept failing.
     """
     webhook = Webhook(settings.webhook)
@@ -38,12 +41,12 @@ def is_up_to_date(settings: RunSettings) -> bool:
 
 
 def report_nothing_to_do(catalog: str, version: int | None, webhook: Webhook) -> None:
-    """Show, and post, that a catalog is up to date.
+    """Log and post that a catalog is up to date.
 
     Args:
-        catalog: Its URI.
-        version: Its snapshot.
-        webhook: Where to post.
+        catalog: URI of the catalog.
+        version: Snapshot of the catalog, None if there is none yet.
+        webhook: Webhook that receives the message.
     """
     logger.info(f"nothing to do: 0 units; {catalog} is up to date at snapshot {version}")
     text = f"gax run: nothing to do; {catalog} is up to date at snapshot {version}"

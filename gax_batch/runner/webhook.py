@@ -1,4 +1,4 @@
-"""The end of a run, posted as JSON to a webhook whose URL, a secret, is in an environment variable."""
+"""Post the outcome of a run as JSON to a webhook, whose secret URL is in an environment variable."""
 
 import http.client
 import json
@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 _ANSWER_SECONDS = 10.0
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-_TOLD = (
+_TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_POSTED_KEYS = (
     "run_id",
     "status",
     "cause",
@@ -31,23 +31,23 @@ _TOLD = (
 
 
 class Webhook:
-    """Posts how a run ended; whatever becomes of it, the run's own end stays as it is."""
+    """Posts the outcome of a run. A failure to post does not change the outcome."""
 
     def __init__(self, variable: str | None, *, pause_seconds: float = 1.0) -> None:
-        """Look the URL up.
+        """Read the URL from the environment.
 
         Args:
-            variable: Name of the environment variable that holds it; None: nothing is ever posted.
-            pause_seconds: Before the second attempt; doubled before the third.
+            variable: Name of the environment variable that holds the URL; None to post nothing.
+            pause_seconds: Pause before the second attempt, in seconds. It doubles before the third.
 
         Raises:
-            UsageError: The variable is not set, or holds no HTTP URL.
+            UsageError: The variable is not set, or does not hold an HTTP URL.
         """
         self._variable = variable
         self._pause = pause_seconds
         self._url = os.environ.get(variable, "") if variable else ""
         if variable and urlsplit(self._url).scheme not in ("http", "https"):
-            what = "holds no http:// or https:// URL" if self._url else "is not set"
+            what = "does not hold an http:// or https:// URL" if self._url else "is not set"
             raise UsageError(f"the environment variable {variable}, named by --webhook, {what}; set it")
 
     def send(self, summary: dict[str, Any], *, attempts: int = ATTEMPTS) -> None:
@@ -58,10 +58,10 @@ class Webhook:
         for attempt in range(attempts):
             if attempt:
                 time.sleep(self._pause * 2 ** (attempt - 1))
-            problem, passing = self._post(json.dumps(summary).encode())
+            problem, transient = self._post(json.dumps(summary).encode())
             if not problem:
                 return
-            if not passing:
+            if not transient:
                 break
         logger.info(f"the webhook of {self._variable} was not notified: {problem}")
 
@@ -75,7 +75,7 @@ class Webhook:
                 return "", False
         except urllib.error.HTTPError as error:
             with error:
-                return f"it answered {error.code}", error.code in _PASSING
+                return f"it answered {error.code}", error.code in _TRANSIENT_STATUSES
         except urllib.error.URLError as error:
             reason = error.reason
             return (
@@ -87,7 +87,7 @@ class Webhook:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would arrive as a GET without its body; it is an answer like another."""
+    """Handles a redirect as an error: a redirected POST would become a GET without its body."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -97,7 +97,7 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 def summary_of(record: dict[str, Any]) -> dict[str, Any]:
-    """What is posted of a run's record; `text` is one line for people, as chat services show it."""
+    """Return what is posted of the record of a run; `text` is the line that chat services show."""
     counts, domain = record["counts"], record["domain"]
     text = (
         f"gax run {record['run_id']}: {record['status']}; {counts['galaxies']:,} galaxies, "
@@ -105,9 +105,9 @@ def summary_of(record: dict[str, Any]) -> dict[str, Any]:
         f"{record['settings']['catalog']}"
     )
     if domain and domain["another_survey"]:
-        text += f"; warning: the images are not like those that {record['bundle_id']} knows"
+        text += f"; warning: the images differ from the reference images of {record['bundle_id']}"
     return {
         "text": text,
         "catalog": record["settings"]["catalog"],
-        **{key: record[key] for key in _TOLD},
+        **{key: record[key] for key in _POSTED_KEYS},
     }

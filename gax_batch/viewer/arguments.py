@@ -1,4 +1,4 @@
-"""Arguments of the notebook API as people type them: paths, identifiers, names and globs of columns."""
+"""Convert and check arguments of the notebook API: paths, identifiers, names and globs of columns."""
 
 import os
 from collections.abc import Iterable
@@ -17,37 +17,41 @@ from gax_batch.export.selection import choose_columns
 from gax_batch.storage.listing import list_objects
 
 Ids = str | int | Iterable[str | int]
-"""One identifier, or several: text, or the integers that some surveys have."""
+"""One or more galaxy identifiers, as text or, as in some surveys, as integers."""
 
 Columns = str | Iterable[str] | None
-"""A name or glob of columns (`*_prob`), or several; all columns if None."""
+"""One or more names or globs of columns (`*_prob`); None for all columns."""
 
 
 def uri_of(place: str | os.PathLike[str]) -> str:
     """Return a path or URI as text.
 
     Raises:
-        UsageError: It is neither text nor a path.
+        UsageError: The argument is neither text nor a path.
     """
     found = os.fspath(place) if isinstance(place, str | os.PathLike) else None
     if not isinstance(found, str):
-        raise UsageError(f"name a folder or a URI by text or a Path, not by {_kind(place)} ({place!r:.40})")
+        raise UsageError(f"pass a folder or a URI as text or a Path, not {_kind(place)} ({place!r:.40})")
     return found
 
 
 def open_named(uri: str, version: int | None = None) -> Catalog:
-    """Open a catalog that must be there.
+    """Open an existing catalog.
+
+    Args:
+        uri: URI of the catalog.
+        version: Number of the snapshot; None for the newest.
 
     Raises:
-        UsageError: It is not there; the error names a catalog that is beside or around the place, if any.
+        UsageError: The catalog does not exist. The message names a catalog below or above the URI, if any.
     """
     uri = storage.normalize_uri(uri)
     if not _is_catalog(uri):
-        # The folder around a catalog, and the one of its table, are easily taken for the catalog.
+        # Users often pass the parent folder of a catalog, or the folder of its table.
         parent = uri.rpartition("/")[0]
         near = [storage.join(uri, "catalog"), *([parent] if "://" in parent and parent[-1] != "/" else [])]
         found = next(filter(_is_catalog, near), None)
-        hint = f"did you mean {found}?" if found else "check the path; gax run makes a catalog"
+        hint = f"did you mean {found}?" if found else "check the path; gax run creates a catalog"
         raise UsageError(f"there is no catalog at {uri}; {hint}")
     return open_existing(uri, version)
 
@@ -58,34 +62,34 @@ def _is_catalog(uri: str) -> bool:
 
 
 def ids_of(ids: Ids) -> list[str]:
-    """Return identifiers as the catalog has them: text.
+    """Return identifiers as text, the type of the column galaxy_id.
 
     Raises:
-        UsageError: One is neither text nor an integer.
+        UsageError: An identifier is neither text nor an integer.
     """
     if isinstance(ids, pa.Array | pa.ChunkedArray):
         ids = ids.to_pylist()
     if isinstance(ids, str | int | np.integer):
         ids = [ids]
     if not isinstance(ids, Iterable):
-        raise UsageError(f"name galaxies by a list of galaxy_id, not by {_kind(ids)} ({ids!r:.40})")
+        raise UsageError(f"pass a list of galaxy_id, not {_kind(ids)} ({ids!r:.40})")
     return [_id_of(name) for name in ids]
 
 
 def columns_of(columns: Columns) -> list[str]:
-    """Return the names of the columns that names or globs mean, each once.
+    """Return the names of the columns that names or globs match, each once.
 
     Raises:
-        UsageError: One means no column of the catalog.
+        UsageError: A name or glob does not match any column of the catalog.
     """
     if columns is None:
         return list(GALAXIES.names)
     if not isinstance(columns, Iterable):
-        raise UsageError(f"name columns by text or a list of text, not by {_kind(columns)}")
+        raise UsageError(f"pass columns as text or a list of text, not {_kind(columns)}")
     patterns = [columns] if isinstance(columns, str) else list(columns)
     for pattern in patterns:
         if not isinstance(pattern, str):
-            raise UsageError(f"name columns by text, not by {_kind(pattern)} ({pattern!r:.40})")
+            raise UsageError(f"pass columns as text, not {_kind(pattern)} ({pattern!r:.40})")
         _require_stored(pattern)
     return list(choose_columns(patterns, option="")) if any(patterns) else []
 

@@ -1,4 +1,4 @@
-"""Rows of a catalog as other libraries have them, and a small table of HTML."""
+"""Convert rows of a catalog for Astropy and pandas, and names and values to HTML."""
 
 import html
 from collections.abc import Mapping
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def astropy_table(rows: pa.Table, meta: Mapping[str, Any]) -> "Table":
-    """Return columns of a catalog as an Astropy table with units, descriptions and UCDs."""
+    """Return columns of a catalog as an Astropy table with units, descriptions and UCDs.
+
+    Args:
+        rows: Table of N rows with columns of a catalog.
+        meta: Metadata of the table.
+    """
     from astropy.table import Table
 
     table = Table({name: _plain(rows[name]) for name in rows.column_names}, meta=dict(meta))
@@ -27,7 +32,7 @@ def astropy_table(rows: pa.Table, meta: Mapping[str, Any]) -> "Table":
 
 
 def arrow_type(kind: pa.DataType) -> Any:
-    """Return the pandas type that keeps an Arrow type."""
+    """Return the pandas type of an Arrow type."""
     import pandas as pd
 
     return pd.ArrowDtype(kind)
@@ -43,7 +48,7 @@ def html_table(facts: Mapping[str, str]) -> str:
 
 
 def _plain(values: pa.ChunkedArray) -> Any:
-    """Return an array that Astropy takes: masked if there are nulls."""
+    """Return an array for a column of Astropy, which is masked if there are nulls."""
     text = pa.types.is_string(values.type)
     mask = pc.is_null(values).to_numpy()
     filled = pc.fill_null(values, pa.scalar("" if text else 0, values.type)).to_numpy()

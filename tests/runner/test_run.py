@@ -397,7 +397,7 @@ def test_the_record_of_a_run_at_work_is_renewed(survey, no_ray, monkeypatch):
         yield
 
     monkeypatch.setattr(pipeline, "execute", execute)
-    monkeypatch.setattr(record, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(record, "RENEWAL_SECONDS", 0.01)
     write = record.write_run_record
     monkeypatch.setattr(
         record, "write_run_record", lambda *a: (written.append(a[2]["written"]), write(*a))[1]

@@ -1,1 +1,1 @@
-"""Jobs on Kubernetes through KubeRay's operator."""
+"""Runs on Kubernetes as RayJobs of the KubeRay operator."""

@@ -1,4 +1,4 @@
-"""The Kubernetes API, as far as a RayJob needs it; the only module that imports the official client."""
+"""Access the parts of the Kubernetes API that RayJobs need. Only this module imports the official client."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from kubernetes.config.config_exception import ConfigException
 from gax_batch.errors import GaxError, TransientError, UsageError
 
 Object = dict[str, Any]
-"""A Kubernetes object, as its JSON."""
+"""A Kubernetes object as JSON values."""
 
 SURVEY_LABEL = "gax-batch/survey"
 
@@ -25,25 +25,29 @@ Result = TypeVar("Result")
 
 
 class NotFoundError(GaxError):
-    """The API has no such object."""
+    """The API does not have an object of this name."""
 
 
 class ExistsError(GaxError):
-    """The API has an object of this name already."""
+    """The API already has an object of this name."""
 
 
 class ApiUnavailableError(TransientError):
-    """The Kubernetes API does not answer, or not now; a run that was submitted goes on.
+    """The Kubernetes API does not answer. A run that was submitted continues.
 
-    Its exit code is that of a temporary failure in `sysexits.h`: a Job's pod failure policy can tell it from
-    those of a run.
+    The exit code is that of a temporary failure in `sysexits.h`, so that the pod failure policy of a Job can
+    distinguish it from the exit codes of a run.
     """
 
     exit_code: ClassVar[int] = 75
 
 
 class InvalidError(UsageError):
-    """The API refused an object; `causes` are pairs of a field's path and what is wrong with it."""
+    """The API refused an object.
+
+    Attributes:
+        causes: Pairs of the path of a field and its problem.
+    """
 
     def __init__(self, message: str, causes: list[tuple[str, str]]) -> None:
         super().__init__(message)
@@ -51,7 +55,7 @@ class InvalidError(UsageError):
 
 
 class Cluster:
-    """RayJobs of one namespace."""
+    """Reads, creates and deletes the RayJobs of one namespace."""
 
     def __init__(self, api: "client.ApiClient", namespace: str) -> None:
         self.namespace = namespace
@@ -59,40 +63,44 @@ class Cluster:
         self._core = client.CoreV1Api(api)
 
     def get_job(self, name: str) -> Object | None:
-        """A RayJob, or None where there is none of the name."""
+        """Return a RayJob, or None if it does not exist."""
         return self._get(_RAY, name)
 
     def get_kubernetes_job(self, name: str) -> Object | None:
-        """A Job of Kubernetes itself, or None where there is none of the name."""
+        """Return a Job of Kubernetes itself, or None if it does not exist."""
         return self._get(_JOBS, name)
 
     def get_ray_cluster(self, name: str) -> Object | None:
-        """A RayCluster, or None where there is none of the name."""
+        """Return a RayCluster, or None if it does not exist."""
         return self._get(_CLUSTERS, name)
 
     def list_jobs(self, survey: str) -> list[Object]:
-        """The RayJobs that carry the label of a survey."""
-        found = self._ask(
+        """Return the RayJobs with the label of a survey."""
+        found = self._request(
             self._custom.list_namespaced_custom_object, **_RAY, label_selector=f"{SURVEY_LABEL}={survey}"
         )
         return list(cast("Object", found)["items"])
 
     def create_job(self, job: Object, *, dry_run: bool = False) -> None:
-        """Create a RayJob, unknown fields refused; with `dry_run` the API only validates it.
+        """Create a RayJob. Unknown fields are refused.
+
+        Args:
+            job: The RayJob.
+            dry_run: Whether the API only validates the RayJob.
 
         Raises:
-            ExistsError: There is one of its name.
-            InvalidError: It breaks the schema of its kind.
+            ExistsError: A RayJob of this name exists.
+            InvalidError: The RayJob violates the schema of its kind.
         """
         more = {"dry_run": "All"} if dry_run else {}
-        self._ask(
+        self._request(
             self._custom.create_namespaced_custom_object, **_RAY, body=job, field_validation="Strict", **more
         )
 
     def delete_job(self, name: str) -> None:
         """Delete a RayJob with its cluster. It is not an error if it does not exist."""
         try:
-            self._ask(
+            self._request(
                 self._custom.delete_namespaced_custom_object,
                 **_RAY,
                 name=name,
@@ -102,14 +110,14 @@ class Cluster:
             return
 
     def log_tail(self, job: str, lines: int) -> list[str]:
-        """The last lines of the pod that submitted a job, which are the run's own."""
-        pods = self._ask(self._core.list_namespaced_pod, label_selector=f"job-name={job}").items
+        """Return the last lines of the pod that submitted a job, which are the output of the run."""
+        pods = self._request(self._core.list_namespaced_pod, label_selector=f"job-name={job}").items
         named = [pod.metadata for pod in pods if pod.metadata is not None]
         if not named:
             return []
         newest = max(named, key=lambda metadata: str(metadata.creation_timestamp))
-        # The client would turn text that looks like JSON into Python's own notation.
-        response = self._ask(
+        # The client would convert text that looks like JSON to the notation of Python.
+        response = self._request(
             self._core.read_namespaced_pod_log,
             name=newest.name,
             tail_lines=lines,
@@ -118,14 +126,14 @@ class Cluster:
         return cast("urllib3.HTTPResponse", response).data.decode("utf-8", "replace").splitlines()
 
     def has(self, kind: str, name: str) -> bool | None:
-        """Whether a ConfigMap, ServiceAccount or Secret is there; None where it is not allowed to look."""
+        """Return whether a ConfigMap, ServiceAccount or Secret exists; None if it may not be read."""
         read = {
             "ConfigMap": self._core.read_namespaced_config_map,
             "ServiceAccount": self._core.read_namespaced_service_account,
             "Secret": self._core.read_namespaced_secret,
         }[kind]
         try:
-            self._ask(read, name=name)
+            self._request(read, name=name)
         except NotFoundError:
             return False
         except UsageError:
@@ -134,11 +142,11 @@ class Cluster:
 
     def _get(self, kind: dict[str, str], name: str) -> Object | None:
         try:
-            return cast("Object", self._ask(self._custom.get_namespaced_custom_object, **kind, name=name))
+            return cast("Object", self._request(self._custom.get_namespaced_custom_object, **kind, name=name))
         except NotFoundError:
             return None
 
-    def _ask(self, call: Callable[..., Result], **arguments: Any) -> Result:
+    def _request(self, call: Callable[..., Result], **arguments: Any) -> Result:
         try:
             return call(namespace=self.namespace, _request_timeout=_REQUEST_SECONDS, **arguments)
         except client.ApiException as error:
@@ -148,14 +156,17 @@ class Cluster:
 
 
 def connect(namespace: str, context: str | None = None) -> Cluster:
-    """Find the cluster: a pod's own, else that of the kubeconfig file.
+    """Connect to the cluster of this pod or, outside a pod, of the kubeconfig file.
 
     Args:
-        namespace: Where the RayJobs are.
-        context: Of the kubeconfig file; its current one where None.
+        namespace: Namespace of the RayJobs.
+        context: Context of the kubeconfig file; None for the current one.
+
+    Returns:
+        The connection.
 
     Raises:
-        UsageError: There is neither.
+        UsageError: There is neither a pod nor a kubeconfig file.
     """
     settings = client.Configuration()
     # The client's `config` is not typed, unlike its `client`.
@@ -163,14 +174,14 @@ def connect(namespace: str, context: str | None = None) -> Cluster:
         if os.environ.get("KUBERNETES_SERVICE_HOST") and context is None:
             config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
         else:
-            # The client looks at the variable once, when it is imported.
+            # The client reads the variable only once, when it is imported.
             places = os.environ.get("KUBECONFIG")
             config.load_kube_config(  # type: ignore[no-untyped-call]
                 places, context=context, client_configuration=settings
             )
     except (ConfigException, OSError) as error:
         raise UsageError(f"no Kubernetes cluster: {error}; set KUBECONFIG, or run in a pod") from None
-    # Who waits for hours has a patience of its own.
+    # `gax submit` has its own retries, which last longer.
     settings.retries = False
     return Cluster(client.ApiClient(settings), namespace)
 
@@ -184,7 +195,7 @@ def _translate(error: "client.ApiException", namespace: str) -> GaxError:
     match error.status:
         case 401 | 403:
             return UsageError(
-                f"the Kubernetes API refuses: {message}; bind the role gax-submit in {namespace}"
+                f"the Kubernetes API refuses the request: {message}; bind the role gax-submit in {namespace}"
             )
         case 404:
             return NotFoundError(message)

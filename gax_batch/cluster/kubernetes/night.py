@@ -1,8 +1,8 @@
-"""A night: its RayJobs, which one after another try to finish the same run, and what each of them ended with.
+"""Define a night: consecutive RayJobs that attempt the same run, and the outcome of each.
 
-KubeRay retries too (`backoffLimit`), but after a wrong option as after a lost node, with a deadline that
-starts anew each time, and not after a lost head. So the RayJobs of a night have a `backoffLimit` of 0, and
-`gax submit` decides.
+The retries of KubeRay (`backoffLimit`) are not sufficient. They also repeat a run with a wrong option,
+restart the deadline at each retry, and do not repeat a run whose head was lost. Therefore the RayJobs of a
+night have a `backoffLimit` of 0, and `gax submit` decides about retries.
 """
 
 import math
@@ -19,11 +19,12 @@ NIGHT_LABEL = "gax-batch/night"
 ENDED = ("Complete", "Failed", "ValidationFailed")
 
 MIN_SECONDS = 120
-"""An attempt with less time left would end before its head is ready."""
+"""Minimum duration of an attempt. A shorter one would end before its head is ready."""
 MARGIN_SECONDS = 300
-"""Between the deadline of a RayJob and that of the Job that owns it: the time to report its end."""
+"""Time between the deadline of a RayJob and that of the Job that owns it, to report the outcome."""
 
-# A wrong option and failed units come again; the other codes are those of lost storage, nodes and processes.
+# Another attempt would not change a wrong option or failed units. The other codes are those of lost storage,
+# nodes and processes.
 _FINAL_CODES = (2, 3)
 _FINAL_REASONS = ("DeadlineExceeded", "ValidationFailed")
 _EXIT_CODE = re.compile(r"failed with exit code (\d+)")
@@ -31,14 +32,14 @@ _EXIT_CODE = re.compile(r"failed with exit code (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """What a night's RayJobs are made of.
+    """The definition of the RayJobs of a night.
 
-    Args:
-        name: Of the night; its RayJobs are `NAME-1`, `NAME-2`, ... KubeRay gives its submitter Job the name
-            of the RayJob: a RayJob that has the name of the CronJob's own Job never starts.
-        template: A RayJob.
-        survey: The label that all RayJobs of a survey share.
-        owner: The Kubernetes Job that runs `gax submit`. Its RayJobs are deleted with it.
+    Attributes:
+        name: Name of the night. Its RayJobs are `NAME-1`, `NAME-2`, ... KubeRay gives its submitter Job the
+            name of the RayJob, so that a RayJob with the name of the Job of the CronJob never starts.
+        template: RayJob from which the RayJobs of the night are made.
+        survey: Value of the label that all RayJobs of a survey share.
+        owner: Kubernetes Job that runs `gax submit`. The RayJobs are deleted with it.
     """
 
     name: str
@@ -47,7 +48,12 @@ class Night:
     owner: Object | None = None
 
     def attempt(self, number: int, seconds: float = math.inf) -> Object:
-        """The RayJob number `number`, from 1, which may last for at most this many seconds."""
+        """Return a RayJob of the night.
+
+        Args:
+            number: Number of the attempt, from 1.
+            seconds: Maximum duration, in seconds.
+        """
         labels = {SURVEY_LABEL: self.survey, NIGHT_LABEL: self.name}
         job = named(self.template, f"{self.name}-{number}", labels)
         if self.owner is not None:
@@ -58,16 +64,16 @@ class Night:
         return job
 
     def attempts(self, jobs: Iterable[Object]) -> list[Object]:
-        """Those of some RayJobs that are of this night, in order."""
+        """Return the RayJobs among `jobs` that belong to this night, in order."""
         own = [job for job in jobs if (job["metadata"].get("labels") or {}).get(NIGHT_LABEL) == self.name]
         return sorted((job for job in own if attempt_number(job)), key=attempt_number)
 
     def seconds_left(self, begun: float, now: float) -> float:
-        """How long a new attempt may last.
+        """Return how long a new attempt may last, in seconds.
 
         Args:
-            begun: When the first attempt was created, in seconds since 1970.
-            now: In seconds since 1970.
+            begun: Time at which the first attempt was created, in seconds since 1970.
+            now: Current time, in seconds since 1970.
         """
         ends = begun + self.template["spec"].get("activeDeadlineSeconds", math.inf)
         if self.owner is not None:
@@ -79,13 +85,13 @@ class Night:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a RayJob ended.
+    """The outcome of a RayJob.
 
-    Args:
-        succeeded: Whether its run did.
-        code: The exit code of the run; None where the operator does not know it.
-        reason: The operator's.
-        message: The operator's; it ends with the last lines of the run.
+    Attributes:
+        succeeded: Whether the run succeeded.
+        code: Exit code of the run, None if the operator does not know it.
+        reason: Reason that the operator reports.
+        message: Message of the operator. It ends with the last lines of the run.
         again: Whether the infrastructure failed, so that another attempt may succeed.
     """
 
@@ -99,16 +105,16 @@ class Outcome:
 def night_of(
     template: Object, name: str | None = None, owner: Object | None = None, now: datetime | None = None
 ) -> Night:
-    """The night of a template.
+    """Return the night of a template.
 
     Args:
         template: A RayJob.
-        name: Of the night; otherwise the owner's, or the template's with the date (UTC).
-        owner: The Kubernetes Job that runs `gax submit`, if one does.
-        now: For the date.
+        name: Name of the night. None for the name of the owner, or of the template with the date (UTC).
+        owner: Kubernetes Job that runs `gax submit`, if any.
+        now: Time from which the date is taken; None for the current time.
 
     Raises:
-        UsageError: It is not a whole RayJob.
+        UsageError: The template does not have a name or a specification.
     """
     metadata = template.get("metadata") or {}
     survey = str((metadata.get("labels") or {}).get(SURVEY_LABEL) or metadata.get("name", ""))
@@ -120,7 +126,7 @@ def night_of(
 
 
 def read_outcome(job: Object) -> Outcome:
-    """How a RayJob ended, from its status."""
+    """Return the outcome of a RayJob from its status."""
     status = job.get("status") or {}
     message = str(status.get("message") or "")
     found = _EXIT_CODE.search(message)
@@ -130,31 +136,31 @@ def read_outcome(job: Object) -> Outcome:
         status.get("jobDeploymentStatus") == "Failed"
         and reason not in _FINAL_REASONS
         and code not in _FINAL_CODES
-        # `ray job stop`: somebody meant it.
+        # The run was stopped on purpose with `ray job stop`.
         and status.get("jobStatus") != "STOPPED"
     )
     return Outcome(has_succeeded(job), code, reason, message, again)
 
 
 def attempt_number(job: Object) -> int:
-    """The number at the end of a RayJob's name; 0 where there is none."""
+    """Return the number at the end of the name of a RayJob; 0 if there is none."""
     found = re.search(r"-(\d+)$", str(job["metadata"]["name"]))
     return int(found[1]) if found else 0
 
 
 def has_ended(job: Object) -> bool:
-    """Whether nothing of a RayJob runs any more, or will."""
+    """Return whether a RayJob has ended, so that none of its processes runs or will run."""
     return (job.get("status") or {}).get("jobDeploymentStatus") in ENDED
 
 
 def has_succeeded(job: Object) -> bool:
-    """Whether the run of a RayJob ended with 0."""
+    """Return whether the run of a RayJob ended with exit code 0."""
     status = job.get("status") or {}
     return status.get("jobDeploymentStatus") == "Complete" and status.get("jobStatus") == "SUCCEEDED"
 
 
 def is_over(owner: Object | None) -> bool:
-    """Whether a Kubernetes Job will start no other pod: it is gone, ended, suspended or being deleted."""
+    """Return whether a Kubernetes Job starts no more pods: missing, ended, suspended or being deleted."""
     if owner is None or owner["metadata"].get("deletionTimestamp") or owner["spec"].get("suspend"):
         return True
     ends = ("Complete", "Failed", "FailureTarget", "SuccessCriteriaMet")
@@ -163,12 +169,12 @@ def is_over(owner: Object | None) -> bool:
 
 
 def epoch(timestamp: str) -> float:
-    """Seconds since 1970 of a Kubernetes timestamp."""
+    """Return a Kubernetes timestamp as seconds since 1970."""
     return datetime.fromisoformat(timestamp).timestamp()
 
 
 def _reference(owner: Object) -> Object:
-    # With blockOwnerDeletion, OwnerReferencesPermissionEnforcement asks for a right to the owner's
-    # finalizers.
+    # With blockOwnerDeletion, OwnerReferencesPermissionEnforcement would require the right to change the
+    # finalizers of the owner.
     metadata = owner["metadata"]
     return {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}

@@ -1,7 +1,7 @@
-"""What a RayJob must look like: the rules that KubeRay's operator alone checks, and those of this package.
+"""Check a RayJob against the rules of the KubeRay operator and of this package.
 
-Its schema is the API server's to check. These rules are those of KubeRay 1.7's validation, which says no only
-once the job has been created, in its status.
+The API server checks the schema. The rules here are those of the validation of KubeRay 1.7, which reports an
+error only after the job was created, in its status.
 """
 
 import re
@@ -22,7 +22,13 @@ _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a field, and what to do."""
+    """A problem of a field, and its solution.
+
+    Attributes:
+        path: Path of the field.
+        what: Description of the problem.
+        fix: What the user should do.
+    """
 
     path: str
     what: str
@@ -34,24 +40,24 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod template inside a RayJob, and the path to its `spec`."""
+    """A pod template inside a RayJob, with the path to its `spec`."""
 
     path: str
     spec: Object
 
     def containers(self) -> Iterator[tuple[str, Object]]:
-        """Each container with its path."""
+        """Yield each container with its path."""
         for i, container in enumerate(self.spec.get("containers") or []):
             yield f"{self.path}.containers[{i}]", container
 
 
 def named(template: Object, name: str, labels: dict[str, str]) -> Object:
-    """A job to create from a template: no status, not suspended, nothing that the API server wrote.
+    """Return a job to create from a template. It is not suspended, and without fields of the API server.
 
     Args:
         template: A RayJob, from a file or from the cluster.
-        name: Of the new job.
-        labels: That it gets besides the template's own.
+        name: Name of the new job.
+        labels: Labels to add to those of the template.
     """
     metadata = template.get("metadata") or {}
     kept = {key: metadata[key] for key in ("annotations",) if key in metadata}
@@ -73,10 +79,10 @@ def named(template: Object, name: str, labels: dict[str, str]) -> Object:
 
 
 def lint(job: Object) -> list[Problem]:
-    """All rules that a RayJob breaks.
+    """Return the problems of a RayJob.
 
     Raises:
-        UsageError: It is not a RayJob.
+        UsageError: The template is not a RayJob.
     """
     if job.get("kind") != "RayJob" or not isinstance(job.get("spec"), dict):
         raise UsageError(f"the template is a {job.get('kind')}, not a RayJob with a spec; name a RayJob")
@@ -92,7 +98,12 @@ def lint(job: Object) -> list[Problem]:
 
 
 def lint_name(name: str, longest: int) -> Iterator[Problem]:
-    """The rules of a RayJob's or RayCronJob's name."""
+    """Yield the problems of the name of a RayJob or RayCronJob.
+
+    Args:
+        name: The name.
+        longest: Maximum number of characters.
+    """
     if len(name) > longest:
         yield Problem(
             "metadata.name",
@@ -108,7 +119,7 @@ def lint_name(name: str, longest: int) -> Iterator[Problem]:
 
 
 def pods(spec: Object) -> Iterator[Pod]:
-    """The pod templates of a RayJob: submitter, head, and each group of workers."""
+    """Yield the pod templates of a RayJob: submitter, head, and each group of workers."""
     cluster = spec.get("rayClusterSpec") or {}
     groups = [("spec.rayClusterSpec.headGroupSpec", cluster.get("headGroupSpec") or {})]
     groups += [
@@ -122,7 +133,7 @@ def pods(spec: Object) -> Iterator[Pod]:
 
 
 def references(spec: Object) -> Iterator[tuple[str, str, str]]:
-    """What the pods cannot start without: path, kind and name of service accounts, config maps, secrets."""
+    """Yield the path, kind and name of each object that the pods require to start."""
     for pod in pods(spec):
         if pod.spec.get("serviceAccountName"):
             yield f"{pod.path}.serviceAccountName", "ServiceAccount", pod.spec["serviceAccountName"]
@@ -167,10 +178,14 @@ def _lifetime(spec: Object) -> Iterator[Problem]:
         if key in spec and spec[key] < least:
             yield Problem(f"spec.{key}", f"is {spec[key]}", f"use {least} or more")
     if "activeDeadlineSeconds" not in spec:
-        yield Problem("spec.activeDeadlineSeconds", "is missing", "bound how long a run may cost money")
+        yield Problem(
+            "spec.activeDeadlineSeconds", "is missing", "limit the duration of a run and so its cost"
+        )
     if not shuts and not spec.get("deletionStrategy") and not spec.get("clusterSelector"):
         yield Problem(
-            "spec.shutdownAfterJobFinishes", "the cluster would stay when the run has ended", "set it to true"
+            "spec.shutdownAfterJobFinishes",
+            "the cluster would remain after the run has ended",
+            "set it to true",
         )
 
 
@@ -192,7 +207,7 @@ def _deletion(spec: Object) -> Iterator[Problem]:
         policies[f"spec.deletionStrategy.{key}.policy"] = (strategy.get(key) or {}).get("policy")
     for path, policy in policies.items():
         if policy == "DeleteWorkers":
-            yield Problem(path, "DeleteWorkers does not go with the autoscaler", "use DeleteCluster")
+            yield Problem(path, "DeleteWorkers is not allowed with the autoscaler", "use DeleteCluster")
 
 
 def _submission(spec: Object) -> Iterator[Problem]:
@@ -205,14 +220,16 @@ def _submission(spec: Object) -> Iterator[Problem]:
     if mode == "SidecarMode":
         for key in ("submitterPodTemplate", "submitterConfig", "clusterSelector"):
             if spec.get(key):
-                yield Problem(f"spec.{key}", "does not go with SidecarMode", "use K8sJobMode")
+                yield Problem(f"spec.{key}", "is not allowed with SidecarMode", "use K8sJobMode")
     selector = bool(spec.get("clusterSelector"))
     if spec.get("backoffLimit") and (mode == "InteractiveMode" or selector):
-        yield Problem("spec.backoffLimit", "needs a cluster of the job's own", "use K8sJobMode, or set 0")
+        yield Problem(
+            "spec.backoffLimit", "requires a cluster that belongs to the job", "use K8sJobMode, or set 0"
+        )
     if selector and spec.get("suspend"):
-        yield Problem("spec.suspend", "does not go with clusterSelector", "leave one of the two out")
+        yield Problem("spec.suspend", "is not allowed with clusterSelector", "omit one of the two")
     if selector and not (spec["clusterSelector"] or {}).get("ray.io/cluster"):
-        yield Problem("spec.clusterSelector", "names no cluster", "set its key ray.io/cluster")
+        yield Problem("spec.clusterSelector", "does not name a cluster", "set its key ray.io/cluster")
     if not selector and not (spec.get("rayClusterSpec") or {}).get("headGroupSpec"):
         yield Problem("spec.rayClusterSpec.headGroupSpec", "is missing", "describe the head's pod")
 
@@ -237,7 +254,7 @@ def _cluster(spec: Object) -> Iterator[Problem]:
         if (v2 or (sidecar and head)) and pod.spec.get("restartPolicy", "Never") != "Never":
             yield Problem(
                 f"{pod.path}.restartPolicy",
-                f"{pod.spec['restartPolicy']} does not go with {'autoscaler v2' if v2 else 'SidecarMode'}",
+                f"{pod.spec['restartPolicy']} is not allowed with {'autoscaler v2' if v2 else 'SidecarMode'}",
                 "use Never",
             )
     for i, group in enumerate(cluster.get("workerGroupSpecs") or []):
@@ -245,7 +262,7 @@ def _cluster(spec: Object) -> Iterator[Problem]:
     names = [group.get("groupName") for group in cluster.get("workerGroupSpecs") or []]
     for i, name in enumerate(names):
         if name in names[:i]:
-            yield Problem(f"{path}.workerGroupSpecs[{i}].groupName", f"'{name}' is there twice", "rename one")
+            yield Problem(f"{path}.workerGroupSpecs[{i}].groupName", f"'{name}' is used twice", "rename one")
 
 
 def _group(path: str, group: Object, *, scales: bool) -> Iterator[Problem]:
@@ -255,15 +272,15 @@ def _group(path: str, group: Object, *, scales: bool) -> Iterator[Problem]:
             f"{path}.replicas", f"is not between {least} and {most}", "move minReplicas or maxReplicas"
         )
     if scales and group.get("suspend"):
-        yield Problem(f"{path}.suspend", "does not go with the autoscaler", "set minReplicas: 0 instead")
+        yield Problem(f"{path}.suspend", "is not allowed with the autoscaler", "set minReplicas: 0 instead")
     if scales and "maxReplicas" not in group:
-        yield Problem(f"{path}.maxReplicas", "is missing", "bound what the autoscaler may start")
+        yield Problem(f"{path}.maxReplicas", "is missing", "limit how many workers the autoscaler may start")
     started = group.get("rayStartParams") or {}
     both = sorted({"num-cpus", "num-gpus", "memory", "resources"} & set(started))
     if both and group.get("resources"):
-        yield Problem(f"{path}.rayStartParams.{both[0]}", "and resources say it twice", "keep resources")
+        yield Problem(f"{path}.rayStartParams.{both[0]}", "duplicates resources", "keep resources")
     if "labels" in started:
-        yield Problem(f"{path}.rayStartParams.labels", "is not read", f"use {path}.labels")
+        yield Problem(f"{path}.rayStartParams.labels", "is ignored", f"use {path}.labels")
 
 
 def _pods(spec: Object) -> Iterator[Problem]:

@@ -1,7 +1,7 @@
-"""`gax submit`: a RayJob from a template, watched to its end; what is running for the same night is adopted.
+"""Create a RayJob from a template for `gax submit` and wait for its end.
 
-Asking every few seconds costs the API server less than it costs to get a watch right that lasts a night,
-and an answer lost on the way is asked for again.
+A RayJob of the same night that is already running is adopted. The state is polled every few seconds: this is
+simpler than a watch that must last a night, and a lost answer is only requested again.
 """
 
 import logging
@@ -40,9 +40,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds between questions, how long an API may not answer, and how many ended jobs are kept.
+    """Intervals and limits of a submission.
 
-    `attempts` is how many RayJobs a night may have while the infrastructure fails.
+    Attributes:
+        poll_seconds: Seconds between requests to the API.
+        silence_seconds: Seconds for which the API may fail to answer.
+        keep: Number of ended jobs to keep in the cluster.
+        attempts: Maximum number of RayJobs of a night when the infrastructure fails.
     """
 
     poll_seconds: float = 10.0
@@ -52,14 +56,17 @@ class Patience:
 
 
 def read_template(cluster: Cluster, where: str) -> Object:
-    """The RayJob that `where` names.
+    """Read a template.
 
     Args:
-        cluster: Where to look for `rayjob/NAME`.
-        where: A YAML file, `-` for standard input, or `rayjob/NAME`. Of several documents, the RayJob.
+        cluster: Cluster in which `rayjob/NAME` is looked up.
+        where: A YAML file, `-` for standard input, or `rayjob/NAME`. Documents of other kinds are ignored.
+
+    Returns:
+        The RayJob.
 
     Raises:
-        UsageError: There is none, or several.
+        UsageError: There is no RayJob, or more than one.
     """
     if where.startswith("rayjob/"):
         job = cluster.get_job(where.removeprefix("rayjob/"))
@@ -78,22 +85,24 @@ def read_template(cluster: Cluster, where: str) -> Object:
 
 
 def read_owner(cluster: Cluster, name: str) -> Object:
-    """The Kubernetes Job that runs this command.
+    """Return the Kubernetes Job that runs this command.
 
     Raises:
-        UsageError: There is none of the name.
+        UsageError: There is no Job of this name.
     """
     owner = cluster.get_kubernetes_job(name)
     if owner is None:
-        raise UsageError(f"there is no Job {name} in the namespace {cluster.namespace}; name this pod's own")
+        raise UsageError(
+            f"there is no Job {name} in the namespace {cluster.namespace}; pass the Job of this pod"
+        )
     return owner
 
 
 def check(cluster: Cluster, night: Night) -> list[Problem]:
-    """What would go wrong with a job, found before it is created: our rules, the API's, what it refers to.
+    """Return the problems of a job before it is created: violated rules, and missing objects.
 
     Raises:
-        UsageError: It is not a RayJob, or the API refuses to read it.
+        UsageError: The template is not a RayJob, or the API refuses the request.
         TransientError: The API does not answer.
     """
     job = night.attempt(1)
@@ -104,13 +113,13 @@ def check(cluster: Cluster, night: Night) -> list[Problem]:
         pass
     except InvalidError as error:
         causes = error.causes or [("", str(error))]
-        problems += [Problem(path or "the job", what, "mend the template") for path, what in causes]
+        problems += [Problem(path or "the job", what, "correct the template") for path, what in causes]
     problems += _missing(cluster, job)
     problems += [
         Problem(
             "metadata.name",
             f"{other['metadata']['name']} of the same survey is still running",
-            "wait for it or delete it; let the schedule leave more time",
+            "wait for it or delete it; leave more time in the schedule",
         )
         for other in _others_running(cluster, night)
     ]
@@ -125,24 +134,24 @@ def submit(
 ) -> int:
     """Run a night and wait for its end.
 
-    Where the infrastructure fails, another RayJob finishes what the last one left, until the night has used
-    up its attempts or its time. SIGTERM or SIGINT ends the running one with its cluster; where the night has
-    an owner that will start another pod, it is left to that pod.
+    If the infrastructure fails, another RayJob processes the remaining units, until the attempts or the time
+    of the night are used up. SIGTERM or SIGINT deletes the running RayJob with its cluster. If the night has
+    an owner that will start another pod, the RayJob continues, and that pod adopts it.
 
     Args:
-        cluster: Where it runs.
-        night: `night_of`.
-        patience: How often to ask, and how long without an answer.
-        up_to_date: Whether the run would find nothing to do; asked before the first RayJob of the night is
-            created.
+        cluster: Cluster of the night.
+        night: Definition of the RayJobs, from `night_of`.
+        patience: Intervals and limits; None for the defaults.
+        up_to_date: Returns whether the run would have nothing to do. Called before the first RayJob of the
+            night is created.
 
     Returns:
         The exit code of the run: 0, 2, 3 or 4 as for `gax run`; 143 or 130 after a signal.
 
     Raises:
-        UsageError: The job breaks a rule, the API refuses it, or another one of the survey is running.
-        ApiUnavailableError: The API does not answer; the job goes on, and the same command adopts it.
-        FatalError: The job was deleted, or failed otherwise than by its run.
+        UsageError: The job violates a rule, the API refuses it, or another job of the survey is running.
+        ApiUnavailableError: The API does not answer. The job continues, and the same command adopts it.
+        FatalError: The job was deleted, or failed for another reason than its run.
     """
     patience = patience or Patience()
     try:
@@ -155,17 +164,17 @@ def submit(
             _prune(cluster, night, patience)
             return code
     except StoppedError as stop:
-        # A pod that is stopped has a minute. A second signal ends this process immediately.
+        # A pod has a minute to stop. A second signal ends this process immediately.
         _stop(cluster, night, replace(patience, silence_seconds=30.0))
         return stop.exit_code
 
 
 def _run(cluster: Cluster, night: Night, patience: Patience, up_to_date: Callable[[], bool]) -> int:
-    made = _patiently(lambda: night.attempts(cluster.list_jobs(night.survey)), patience)
+    made = _with_patience(lambda: night.attempts(cluster.list_jobs(night.survey)), patience)
     first, begun = 1, time.time()
     if not made:
-        if _is_quiet(up_to_date):
-            logger.info(f"{night.name} needs no cluster; none was created")
+        if _has_nothing_to_do(up_to_date):
+            logger.info(f"{night.name} does not need a cluster; none was created")
             return 0
         job = _create(cluster, night, first, begun, patience)
     else:
@@ -177,8 +186,8 @@ def _run(cluster: Cluster, night: Night, patience: Patience, up_to_date: Callabl
         if not has_ended(job):
             logger.info(f"adopted {job['metadata']['name']}, which is running already")
         elif night.owner is None:
-            # Nobody but a person starts it again, and has mended what failed.
-            logger.info(f"{job['metadata']['name']} failed before; it starts again")
+            # Without an owner, only a user starts it again, after the cause was removed.
+            logger.info(f"{job['metadata']['name']} failed before; a new attempt starts")
             first, begun = first + 1, time.time()
             job = _create(cluster, night, first, begun, patience)
     while True:
@@ -193,17 +202,17 @@ def _run(cluster: Cluster, night: Night, patience: Patience, up_to_date: Callabl
         job = _create(cluster, night, number + 1, begun, patience)
 
 
-def _is_quiet(up_to_date: Callable[[], bool]) -> bool:
+def _has_nothing_to_do(up_to_date: Callable[[], bool]) -> bool:
     try:
         return up_to_date()
     except (TransientError, OSError) as error:
-        # A run has more patience, and a larger disk.
-        logger.info(f"cannot be planned here: {error}; the run will try")
+        # The run has more time for retries, and a larger disk.
+        logger.info(f"cannot be planned here: {error}; the run is submitted and plans again")
         return False
 
 
 def _adopted(night: Night, made: list[Object]) -> tuple[int, float]:
-    """The number of the first attempt that counts, and when it was created."""
+    """Return the number of the first attempt that counts, and the time of its creation."""
     counted = made[0] if night.owner is not None else made[-1]
     return attempt_number(counted), epoch(str(counted["metadata"]["creationTimestamp"]))
 
@@ -225,14 +234,14 @@ def _create(cluster: Cluster, night: Night, number: int, begun: float, patience:
     if problems:
         more = f" (and {len(problems) - 1} more: gax submit --check)" if problems[1:] else ""
         raise UsageError(f"{problems[0]}{more}")
-    for other in _patiently(lambda: _others_running(cluster, night), patience):
+    for other in _with_patience(lambda: _others_running(cluster, night), patience):
         raise UsageError(
             f"{other['metadata']['name']} of the same survey is still running; "
             "wait for it or delete it: two runs on one catalog cost twice"
         )
     try:
-        # Where the answer was lost, the job of this name is ours.
-        _patiently(lambda: cluster.create_job(job), patience)
+        # If the answer was lost, the job of this name was created by this process.
+        _with_patience(lambda: cluster.create_job(job), patience)
     except ExistsError:
         logger.info(f"adopted {name}, which is running already")
     else:
@@ -243,7 +252,7 @@ def _create(cluster: Cluster, night: Night, number: int, begun: float, patience:
 def _wait(cluster: Cluster, name: str, patience: Patience) -> Object:
     shown = ""
     while True:
-        job = _patiently(lambda: cluster.get_job(name), patience)
+        job = _with_patience(lambda: cluster.get_job(name), patience)
         if job is None:
             raise FatalError(f"{name} was deleted while it ran; submit it again to finish what is missing")
         status = job.get("status") or {}
@@ -257,13 +266,13 @@ def _wait(cluster: Cluster, name: str, patience: Patience) -> Object:
 
 
 def _report(cluster: Cluster, job: Object, *, last: bool) -> int | None:
-    """Show how a RayJob ended; returns the exit code of the night, None unless it is the night's last."""
+    """Log the outcome of a RayJob. Return the exit code of the night, None if another attempt follows."""
     name, outcome = job["metadata"]["name"], read_outcome(job)
     try:
         lines = cluster.log_tail(name, LOG_LINES)
     except (UsageError, TransientError, FatalError):
         lines = []
-    # The operator's message ends with the run's own last lines, should its pod be gone.
+    # If the pod no longer exists, the last lines of the run are at the end of the operator's message.
     for line in lines or outcome.message.splitlines()[1:][-LOG_LINES:]:
         logger.info(f"| {line}")
     if outcome.succeeded:
@@ -282,12 +291,12 @@ def _report(cluster: Cluster, job: Object, *, last: bool) -> int | None:
 
 
 def _await_release(cluster: Cluster, job: Object, patience: Patience) -> None:
-    """Wait until the cluster of an ended RayJob is gone: a driver that the operator lost may still run."""
+    """Wait until the cluster of an ended RayJob is deleted: a driver that the operator lost may still run."""
     name = (job.get("status") or {}).get("rayClusterName")
     until = time.monotonic() + job["spec"].get("ttlSecondsAfterFinished", 0) + patience.silence_seconds
     with suppress(UsageError):
         while name and time.monotonic() < until:
-            if _patiently(lambda: cluster.get_ray_cluster(name), patience) is None:
+            if _with_patience(lambda: cluster.get_ray_cluster(name), patience) is None:
                 return
             time.sleep(patience.poll_seconds)
 
@@ -295,22 +304,22 @@ def _await_release(cluster: Cluster, job: Object, patience: Patience) -> None:
 def _stop(cluster: Cluster, night: Night, patience: Patience) -> None:
     running = [
         str(job["metadata"]["name"])
-        for job in _patiently(lambda: night.attempts(cluster.list_jobs(night.survey)), patience)
+        for job in _with_patience(lambda: night.attempts(cluster.list_jobs(night.survey)), patience)
         if not has_ended(job)
     ]
     if night.owner is not None:
         name = str(night.owner["metadata"]["name"])
-        if not is_over(_patiently(lambda: cluster.get_kubernetes_job(name), patience)):
+        if not is_over(_with_patience(lambda: cluster.get_kubernetes_job(name), patience)):
             jobs = ", ".join(running) or night.name
             logger.info(f"stopping: {jobs} continues; the next pod of {name} adopts it")
             return
     for job in running:
-        _patiently(partial(cluster.delete_job, job), patience)
+        _with_patience(partial(cluster.delete_job, job), patience)
         logger.info(f"stopping: {job} is deleted; the same command continues with the unfinished units")
 
 
 def _prune(cluster: Cluster, night: Night, patience: Patience) -> None:
-    """Delete the oldest ended jobs of the survey: nobody else does."""
+    """Delete the oldest ended jobs of the survey. Kubernetes does not delete them."""
     with suppress(UsageError, TransientError):
         ended = [other for other in cluster.list_jobs(night.survey) if has_ended(other)]
         ended.sort(key=lambda other: str(other["metadata"].get("creationTimestamp", "")))
@@ -325,22 +334,22 @@ def _others_running(cluster: Cluster, night: Night) -> list[Object]:
         other
         for other in jobs
         if other["metadata"]["name"] not in own
-        # The template in the cluster never runs; a job that waits in a queue is suspended too, but will.
+        # The template in the cluster never runs. A job that waits in a queue is suspended too, but will run.
         and not (other["metadata"]["name"] == night.survey and (other.get("spec") or {}).get("suspend"))
         and not has_ended(other)
     ]
 
 
 def _collisions(cluster: Cluster, night: Night, job: Object, patience: Patience) -> Iterator[Problem]:
-    """The operator's submitter Job has the RayJob's name: with another Job of it, the RayJob never starts."""
+    """Yield the problems of a name in use: the submitter Job of the operator needs the name of the RayJob."""
     name = job["metadata"]["name"]
-    other = _patiently(lambda: cluster.get_job(name), patience)
+    other = _with_patience(lambda: cluster.get_job(name), patience)
     if other is not None and not night.attempts([other]):
         yield Problem("metadata.name", f"'{name}' is another RayJob", "choose another --name, or delete it")
     if job["spec"].get("submissionMode", "K8sJobMode") != "K8sJobMode":
         return
     with suppress(UsageError):
-        there = _patiently(lambda: cluster.get_kubernetes_job(name), patience)
+        there = _with_patience(lambda: cluster.get_kubernetes_job(name), patience)
         owners = [] if there is None else there["metadata"].get("ownerReferences") or []
         if there is not None and ("RayJob", name) not in [(o["kind"], o["name"]) for o in owners]:
             yield Problem(
@@ -356,8 +365,8 @@ def _missing(cluster: Cluster, job: Object) -> Iterator[Problem]:
             yield Problem(path, f"there is no {kind} {name} in {cluster.namespace}", "create it first")
 
 
-def _patiently(ask: Callable[[], Result], patience: Patience) -> Result:
-    """Ask again while the API does not answer, until it has been silent for too long."""
+def _with_patience(ask: Callable[[], Result], patience: Patience) -> Result:
+    """Repeat a request while the API does not answer, for at most `silence_seconds`."""
     until = time.monotonic() + patience.silence_seconds
     while True:
         try:
@@ -365,6 +374,6 @@ def _patiently(ask: Callable[[], Result], patience: Patience) -> Result:
         except TransientError as error:
             if time.monotonic() >= until:
                 raise ApiUnavailableError(
-                    f"{error}; a job that was created goes on, and the same command adopts it"
+                    f"{error}; a job that was created continues, and the same command adopts it"
                 ) from error
             time.sleep(patience.poll_seconds)

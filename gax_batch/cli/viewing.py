@@ -1,4 +1,4 @@
-"""What a person looks at: `report`, `explore`."""
+"""Commands that display a catalog: `report`, `explore`."""
 
 from typing import Annotated
 
@@ -11,16 +11,16 @@ from gax_batch.system.extras import require_extra
 
 @app.command()
 def report(
-    catalog: Annotated[str, typer.Option(help="The catalog's folder or URI.")],
+    catalog: Annotated[str, typer.Option(help="Folder or URI of the catalog.")],
     version: Annotated[
         int | None, typer.Option(help="Number of a snapshot.", min=0, show_default="the newest")
     ] = None,
     output: Annotated[
-        str | None, typer.Option(help="HTML file to write.", show_default="beside the record of its run")
+        str | None, typer.Option(help="HTML file to write.", show_default="next to the record of its run")
     ] = None,
     sources: options.Sources = None,
 ) -> None:
-    """Write one page about a catalog: counts, sky, galaxies, calibration, rejects, provenance.
+    """Write an HTML report of a catalog: counts, sky, galaxies, calibration, rejects, provenance.
 
     Example: gax report --catalog s3://survey/catalog --output report.html
     """
@@ -32,16 +32,16 @@ def report(
 
 @app.command()
 def explore(
-    catalog: Annotated[str, typer.Option(help="The catalog's folder or URI.")],
+    catalog: Annotated[str, typer.Option(help="Folder or URI of the catalog.")],
     version: Annotated[
         int | None, typer.Option(help="Number of a snapshot.", min=0, show_default="the newest")
     ] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 for a free one.", min=0, max=65535)] = 8470,
     sources: options.Sources = None,
 ) -> None:
-    """Look through a catalog in a browser: filter, see galaxies and their trees, take a selection.
+    """Browse a catalog: filter galaxies, view them with their trees, export a selection.
 
-    Only this machine's users can open the pages, and they change nothing.
+    The pages are read-only, and only users of this machine can open them.
 
     Example: gax explore --catalog s3://survey/catalog
     """
