@@ -33,7 +33,7 @@ WhereOption = Annotated[
 def publish(
     catalog: Annotated[str, typer.Option(help="Catalog to publish.")],
     format: Annotated[
-        Format, typer.Option(help="hats: a collection for a whole survey; the others: one file.")
+        Format, typer.Option(help="hats: a collection for a survey; others: one file.")
     ],
     output: Annotated[str, typer.Option(help="Folder or prefix of the HATS collection, or the file.")],
     columns: ColumnsOption = None,
