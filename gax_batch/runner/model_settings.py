@@ -69,7 +69,7 @@ class InferenceSettings(ModelSettings):
             raise ValueError("requires bayesian among the models")
         if value is not None and (draws % DEFAULT.draws or draws < 2 * DEFAULT.draws):
             raise ValueError(
-                f"requires draws that are a multiple of {DEFAULT.draws} and at least {2 * DEFAULT.draws}, not "
+                f"requires a multiple of {DEFAULT.draws} draws and at least {2 * DEFAULT.draws}, not "
                 f"{draws}; try {8 * DEFAULT.draws}"
             )
         return value

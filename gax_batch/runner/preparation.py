@@ -206,8 +206,8 @@ def open_input(
     if settings.band_files:
         if settings.frames or not bands:
             raise UsageError(
-                "--band-files requires a --preset of several bands and excludes --frames, which always have one "
-                "file per band; change --preset, or omit one of the two"
+                "--band-files requires a --preset of several bands and excludes --frames, which always have "
+                "one file per band; change --preset, or omit one of the two"
             )
         return open_band_files(
             settings.input,
