@@ -12,15 +12,8 @@ from gax_batch.export.zoo_names import Names
 @app.command()
 def publish(
     catalog: Annotated[str, typer.Option(help="Catalog to publish.")],
-    format: Annotated[
-        Format,
-        typer.Option(
-            help="Format of the publication. hats: a collection for a whole survey; the others: one file."
-        ),
-    ],
-    output: Annotated[
-        str, typer.Option(help="Folder or prefix of the HATS collection, or name of the file.")
-    ],
+    format: Annotated[Format, typer.Option(help="hats: a collection for a whole survey. Others: one file.")],
+    output: Annotated[str, typer.Option(help="Folder or prefix of the HATS collection, or the file.")],
     columns: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,7 +53,7 @@ def publish(
         typer.Option("--replace", help="Replace an existing file, or a collection of another selection."),
     ] = False,
     pixel_threshold: Annotated[
-        int, typer.Option(help="HATS: maximum number of galaxies in one HEALPix pixel.", min=1)
+        int, typer.Option(help="HATS: maximum number of galaxies in a pixel.", min=1)
     ] = 200_000,
     margin: Annotated[
         float, typer.Option(help="HATS: width of the margin cache in arcsec; 0 for none.", min=0)
