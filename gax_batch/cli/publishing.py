@@ -32,9 +32,7 @@ WhereOption = Annotated[
 @app.command()
 def publish(
     catalog: Annotated[str, typer.Option(help="Catalog to publish.")],
-    format: Annotated[
-        Format, typer.Option(help="hats: a collection for a survey; others: one file.")
-    ],
+    format: Annotated[Format, typer.Option(help="hats: a collection for a survey; others: one file.")],
     output: Annotated[str, typer.Option(help="Folder or prefix of the HATS collection, or the file.")],
     columns: ColumnsOption = None,
     where: WhereOption = None,
@@ -59,7 +57,7 @@ def publish(
         typer.Option("--replace", help="Replace an existing file, or a collection of another selection."),
     ] = False,
     pixel_threshold: Annotated[
-        int, typer.Option(help="HATS: maximum number of galaxies in one HEALPix pixel.", min=1)
+        int, typer.Option(help="HATS: maximum number of galaxies in a pixel.", min=1)
     ] = 200_000,
     margin: Annotated[
         float, typer.Option(help="HATS: width of the margin cache in arcsec; 0 for none.", min=0)
