@@ -7,7 +7,7 @@ from gax_batch.imaging.limits import DEFAULT_UNIT_SIZE
 from gax_batch.system.machine import DRIVER_BYTES, MIB, UNIT_BYTES, local_resources
 
 CORE_RATE = 8.9 / 2
-"""Cutouts that one core catalogs per second, measured on a whole run on two cores (docs/benchmarks.md)."""
+"""Cutouts that one core catalogs per second: the slowest CPU that was measured (docs/benchmarks.md)."""
 
 PLAN_BYTES = 250
 """Bytes per cutout in the temporary folder of the head, while a run is planned (docs/benchmarks.md)."""
