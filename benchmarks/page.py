@@ -47,12 +47,11 @@ def sections(measured: Path = MEASURED) -> Iterator[tuple[str, list[str], list[l
             [what, unit, *(cell for found in tables for cell in _cells(found.get((what, unit, peer))))]
             for what, unit, peer in whats
         ]
-        yield having[0].about, head, rows
+        yield having[0].about.removesuffix("."), head, rows
 
 
 def _cells(row: Row | None) -> list[str]:
     if row is None:
         return ["", ""]
-    beside = "" if row.ratio is None else f"{row.ratio:.3g} times {row.peer}"
-    asked = "" if row.target is None else f" (asked {row.target}: {'yes' if row.reached else 'no'})"
-    return [f"{row.sample.median:,.4g} ± {row.sample.spread:.0%}", beside + asked]
+    compared = "" if row.ratio is None else f"{row.ratio:.3g} times {row.peer}"
+    return [f"{row.sample.median:,.4g} ± {row.sample.spread:.0%}", compared]
