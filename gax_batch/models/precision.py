@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from importlib.metadata import version
@@ -93,8 +94,11 @@ def _measure_in_process() -> Rates:
 
 
 def _cache_file() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "gax-batch" / "precision.json"
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # a container's user may not have a home
+        root = Path(tempfile.gettempdir())
+    return root / "gax-batch" / "precision.json"
 
 
 def _work(precision: str, threads: int) -> Any:

@@ -58,6 +58,20 @@ def test_without_a_writable_cache_each_run_measures(processes: list[list[str]], 
     assert len(processes) == 2
 
 
+def test_a_user_without_a_home_has_a_cache_in_the_temporary_folder(
+    processes: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert [precision.rates_of_machine() for _ in range(2)] == [RATES, RATES]
+    assert len(processes) == 1
+    assert (tmp_path / "gax-batch" / "precision.json").exists()
+
+
 def test_a_measurement_that_fails_names_the_way_around_it(
     processes: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
