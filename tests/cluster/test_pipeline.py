@@ -85,3 +85,10 @@ def test_workers_outlive_a_pause(session: str) -> None:
     assert len(workers) > 2
     time.sleep(4)
     assert all(psutil.pid_exists(worker) for worker in workers)
+
+
+def test_precisions_are_timed_on_a_node_of_the_cluster(session: str) -> None:
+    rates = pipeline.rates_of_cluster(1)
+    assert rates is not None
+    assert rates.keys() == {"float32", "bfloat16"}
+    assert min(rates.values()) > 0
