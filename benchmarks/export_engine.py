@@ -42,7 +42,8 @@ def export(bundle: Bundle, models: tuple[str, ...], folder: Path) -> dict[str, n
     arrays = [plain(tensor) for tensor in function.captured_inputs]
     names = [hashlib.sha256(array.tobytes() + str(array.shape).encode()).hexdigest() for array in arrays]
     results = [[list(tensor.shape), tensor.dtype.name] for tensor in function.outputs]
-    about = {"rows": GPU_ROWS, "weights": names, "results": results}
+    outputs = sorted(function.structured_outputs)
+    about = {"rows": GPU_ROWS, "weights": names, "results": results, "outputs": outputs}
     (folder / "program.json").write_text(json.dumps(about))
     return dict(zip(names, arrays, strict=True))
 
