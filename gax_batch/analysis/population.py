@@ -37,7 +37,7 @@ from gax_batch.catalog.sums import (
 )
 from gax_batch.errors import UsageError
 from gax_batch.models.nesting import DEFAULT, Nesting
-from gax_batch.runner.fingerprint import Provenance
+from gax_batch.runner.fingerprint import Provenance, numbers_digest
 
 CAUTION = (
     "A trend with redshift, apparent size, brightness or image quality does not show that galaxies differ: "
@@ -186,10 +186,7 @@ def render_json(rows: Sequence[Fraction]) -> str:
 def _coherent_keys(catalog: Catalog) -> list[str]:
     """Return the keys of the parts, after checking that draw k is the same network in all of them."""
     names = catalog.parts()
-    settings = {name.settings_fingerprint for name in names}
-    if len(settings) > 1:
-        provenance = Provenance(catalog)
-        settings = {provenance.numbers(fingerprint) for fingerprint in settings}
+    settings = {numbers_digest(name.settings_fingerprint) for name in names}
     if len(settings) > 1:
         raise UsageError(
             f"units of {catalog.uri} were made with {len(settings)} different models or settings, whose "

@@ -40,6 +40,11 @@ def settings_fingerprint(settings: RunSettings, bundle: Bundle) -> str:
     return f"{_digest(_numbers(settings, bundle.bundle_id))}.{_digest(others)}"
 
 
+def numbers_digest(fingerprint: str) -> str:
+    """Return the digest of the settings that determine the numbers of a fingerprint's rows."""
+    return fingerprint.partition(".")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class UnitOrigin:
     """Settings and bundle with which units were made, from the record of their run.
@@ -63,16 +68,10 @@ class Provenance:
         self._catalog = catalog
         self._known: dict[str, UnitOrigin | None] = {}
 
-    def numbers(self, fingerprint: str) -> str:
-        """Return the digest of the settings that changed the numbers of a fingerprint's rows."""
-        return fingerprint.partition(".")[0]
-
     def same_numbers(self, fingerprint: str) -> set[str]:
         """Return the fingerprints in the catalog whose rows have the same numbers."""
-        mine, _, _ = fingerprint.partition(".")
-        return {
-            other for other in self._fingerprints() if fingerprint == other or self.numbers(other) == mine
-        }
+        mine = numbers_digest(fingerprint)
+        return {other for other in self._fingerprints() if numbers_digest(other) == mine}
 
     def changes(self, fingerprint: str, settings: RunSettings, bundle: Bundle) -> list[str]:
         """Return a line for each group of units to process again: number of cutouts and changed settings."""
@@ -161,7 +160,7 @@ class Provenance:
             for name in sorted(before.keys() | now.keys())
             if before.get(name) != now.get(name)
         ]
-        if self.numbers(fingerprint) != _digest(before):
+        if numbers_digest(fingerprint) != _digest(before):
             changed.append("this release computes different numbers")
         return ", ".join(changed)
 
