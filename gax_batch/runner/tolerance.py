@@ -50,8 +50,7 @@ class Tolerance:
         """
         if self._threshold == 1 or not len(cutouts) or pc.any(pc.is_null(cutouts["reason"])).as_py():
             return
-        reasons = Counter(cutouts["reason"].to_pylist()).most_common(_SHOWN_REASONS)
-        counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        counts = _counts(Counter(cutouts["reason"].to_pylist()).most_common(_SHOWN_REASONS))
         first = cutouts.slice(0, 1).select(["source_uri", "detail"]).to_pylist()[0]
         raise UsageError(
             f"all {len(cutouts):,} cutouts of a sample of the run were rejected ({counts}; for example "
@@ -102,7 +101,7 @@ class Tolerance:
 
     def _described(self) -> str:
         reasons = self._reasons.most_common(_SHOWN_REASONS)
-        counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        counts = _counts(reasons)
         examples = "; ".join(self._describe([reason for reason, _ in reasons]))
         return f"{counts}; for example {examples}" if examples else counts
 
@@ -115,3 +114,7 @@ class Tolerance:
                 (rows,) = read_in_turn(root, [self._examples[reason].key], REJECTS)
                 row = next(row for row in rows.to_pylist() if row["reason"] == reason)
                 yield f"{row['source_uri']}: {row['detail']}"
+
+
+def _counts(reasons: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons)
