@@ -90,6 +90,9 @@ def ray_session(resources: Resources) -> Iterator[str]:
             there = ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
     # Ray raises plain exceptions where one of its processes does not start in time.
     except Exception as error:
+        known = isinstance(error, ConnectionError | RuntimeError | ValueError)
+        if not known and type(error) is not Exception:
+            raise
         advice = "this machine may be too busy: run the same command again"
         if address is not None:
             advice = "check --ray-address (or RAY_ADDRESS), and set RAY_AUTH_MODE=token for one with tokens"
