@@ -33,7 +33,7 @@ from gax_batch.models import (
     uncertainty,
 )
 from gax_batch.models.bundle import MODELS, Bundle
-from gax_batch.models.nesting import DEFAULT, Nesting, mean_variance, stages
+from gax_batch.models.nesting import DEFAULT, Nesting, allows_stages, mean_variance, stages
 from gax_batch.models.precision import faster, measure_rates
 from gax_batch.models.runtime import configure, tf
 from gax_batch.models.uncertainty import Float, Summary
@@ -91,9 +91,10 @@ class Engine:
             raise UsageError(f"models {', '.join(unknown) or '(none)'}: choose from {', '.join(MODELS)}")
         if draws < 1 or passes < 1:
             raise UsageError(f"draws and passes must be at least 1, not {draws} and {passes}")
-        if target_error is not None and ("bayesian" not in models or draws % DEFAULT.draws):
+        if target_error is not None and ("bayesian" not in models or not allows_stages(draws)):
             raise UsageError(
-                f"a target error needs the model bayesian and draws that are a multiple of {DEFAULT.draws}"
+                f"a target error needs the model bayesian, and a multiple of {DEFAULT.draws} draws and at "
+                f"least {2 * DEFAULT.draws}"
             )
         if micro_batch % ROWS:
             raise UsageError(f"micro_batch must be a multiple of {ROWS}, not {micro_batch}")

@@ -59,6 +59,11 @@ class Nesting:
 DEFAULT = Nesting.of(DEFAULT_DRAWS, DEFAULT_PASSES)
 
 
+def allows_stages(draws: int) -> bool:
+    """Return whether a maximum number of draws consists of whole stages, see `stages`."""
+    return draws % DEFAULT.draws == 0 and draws >= 2 * DEFAULT.draws
+
+
 def stages(draws: int) -> list[range]:
     """Return the draws of each stage of adaptive sampling.
 
@@ -66,7 +71,7 @@ def stages(draws: int) -> list[range]:
     the four pairs of one set are too few to estimate its error.
 
     Args:
-        draws: Maximum number of draws.
+        draws: Maximum number of draws, see `allows_stages`.
     """
     ends = [2 * DEFAULT.draws]
     while ends[-1] < draws:

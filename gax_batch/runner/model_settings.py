@@ -3,7 +3,7 @@
 from pydantic import Field, ValidationInfo, field_validator
 
 from gax_batch.models import DEFAULT_DRAWS, DEFAULT_MODELS, DEFAULT_PASSES, Precision
-from gax_batch.models.nesting import DEFAULT, Nesting
+from gax_batch.models.nesting import DEFAULT, Nesting, allows_stages
 from gax_batch.runner.setting_types import ModelNames, Settings, Uri, in_panel
 
 PASSES_PER_SECOND = 32
@@ -67,7 +67,7 @@ class InferenceSettings(ModelSettings):
         draws, models = info.data.get("draws", DEFAULT.draws), info.data.get("models", ("bayesian",))
         if value is not None and "bayesian" not in models:
             raise ValueError("requires bayesian among the models")
-        if value is not None and (draws % DEFAULT.draws or draws < 2 * DEFAULT.draws):
+        if value is not None and not allows_stages(draws):
             raise ValueError(
                 f"requires a multiple of {DEFAULT.draws} draws and at least {2 * DEFAULT.draws}, not "
                 f"{draws}; try {8 * DEFAULT.draws}"
