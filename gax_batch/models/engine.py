@@ -34,7 +34,7 @@ from gax_batch.models import (
 )
 from gax_batch.models.bundle import MODELS, Bundle
 from gax_batch.models.nesting import DEFAULT, Nesting, allows_stages, mean_variance, stages
-from gax_batch.models.precision import faster, measure_rates
+from gax_batch.models.precision import faster, measure_rates, rates_of_machine
 from gax_batch.models.runtime import configure, tf
 from gax_batch.models.uncertainty import Float, Summary
 from gax_batch.system.cpus import logical_cpus
@@ -109,7 +109,9 @@ class Engine:
             first, *more = stages(draws)
             nesting = replace(DEFAULT, draws=len(first))
         self._n_draws = nesting.draws
-        dtype = tf.as_dtype(faster(measure_rates(threads)) if precision == "auto" else precision)
+        if precision == "auto":
+            precision = faster(rates_of_machine(partial(measure_rates, threads)))
+        dtype = tf.as_dtype(precision)
         try:
             self._calibration = uncertainty.Calibration.of_bundle(bundle.manifest["calibration"], models)
             predictors = _predictors(bundle, set(models), dtype, nesting, 0, parallel, gpu)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from itertools import pairwise
@@ -61,8 +62,11 @@ def measure_rates(threads: int = 0) -> Rates:
     return {name: _ROWS * threads / seconds for name, seconds in fastest.items()}
 
 
-def rates_of_machine() -> Rates:
-    """Measure the rates in a separate process, or return the stored result of an earlier measurement.
+def rates_of_machine(measure: Callable[[], Rates] | None = None) -> Rates:
+    """Measure the rates, or return the stored result of an earlier measurement.
+
+    Args:
+        measure: How to measure; None for a separate process, so that this one does not load TensorFlow.
 
     Raises:
         FatalError: The separate process failed.
@@ -74,7 +78,7 @@ def rates_of_machine() -> Rates:
     with suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(cache.read_text()))
     if known.get(key, {}).keys() != set(BOTH):
-        known[key] = _measure_in_process()
+        known[key] = (measure or _measure_in_process)()
         with suppress(OSError):
             cache.parent.mkdir(parents=True, exist_ok=True)
             temporary = cache.with_suffix(f".{os.getpid()}")

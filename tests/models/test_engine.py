@@ -205,7 +205,7 @@ def test_float32_and_bfloat16_nearly_agree(bundle, images):
 
 def test_auto_is_the_machines_faster_precision(bundle, engine, precision, images, monkeypatch):
     rates = dict.fromkeys(("float32", "bfloat16"), 1.0) | {precision: 2.0}
-    monkeypatch.setattr("gax_batch.models.engine.measure_rates", lambda threads: rates)
+    monkeypatch.setattr("gax_batch.models.engine.rates_of_machine", lambda measure: rates)
     auto = Engine(bundle, models=("bayesian", "classic", "svr"), draws=3)
     assert_same_bits(auto.summarize(images[:3]), engine.summarize(images[:3]))
 
